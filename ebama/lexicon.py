@@ -1,0 +1,98 @@
+"""Closed word lists of the built-in parser. A word in none of them, and with no telling ending, is a noun."""
+
+from __future__ import annotations
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+DETERMINERS = _words(
+    "a an the this that these those some any each every another no both all either neither other my your his her "
+    "its our their whose"
+)
+NUMBERS = _words(
+    "one two three four five six seven eight nine ten eleven twelve thirteen fifteen twenty thirty forty fifty "
+    "hundred thousand several many few multiple various numerous"
+)
+CONJUNCTIONS = _words("and or & nor plus but")
+PREPOSITIONS = _words(
+    "with without in on at of by from to into onto over under above below beside besides near behind between "
+    "among across through around against along alongside inside outside like as for during after before upon "
+    "toward towards off beneath underneath within past per via atop amid amidst about down up out than while"
+)
+# Read as one preposition each, so that "front" and "top" are no objects.
+COMPOUND_PREPOSITIONS = (("in", "front", "of"), ("on", "top", "of"), ("next", "to"), ("close", "to"), ("because", "of"))
+RELATIVES = _words("that which who")
+PRONOUNS = _words(
+    "i you he she it we they me him us them who which what itself himself herself themselves someone something "
+    "somebody everyone everything nothing there"
+)
+AUXILIARIES = _words(
+    "is are was were be been being am has have had does do did can could will would may might must should"
+)
+COPULAS = _words(
+    "is are was were be been being am look looks looked seem seems seemed appear appears become becomes became "
+    "stay stays remain remains turn turns painted colored coloured dyed"
+)
+ADVERBS = _words(
+    "very really quite too so just only also almost rather slightly always still together apart away here back "
+    "forward nearby outdoors indoors upside somewhat extremely alone much more most less least well soon"
+)
+PARTICLES = _words("'s ’s not never")
+
+COLOURS = _words(
+    "red orange yellow green blue purple pink brown gray grey black white beige teal tan violet indigo magenta "
+    "cyan turquoise maroon crimson scarlet lavender golden silver gold bronze copper navy blond blonde colorful "
+    "colourful multicolored multicoloured"
+)
+ADJECTIVES = COLOURS | _words(
+    # size, shape, age
+    "big small little large huge tiny giant tall short long wide narrow thick thin fat slim flat round square "
+    "curved straight sharp pointy spiky deep shallow high low heavy light old new young ancient modern vintage "
+    "antique retro rustic "
+    # surface, material, pattern
+    "wooden woolen woollen metallic plastic electronic electric ceramic soft hard smooth rough shiny dull glossy "
+    "matte fluffy furry hairy woolly fuzzy silky rusty dusty dirty clean muddy wet dry empty full broken torn "
+    "frozen melted spotted checkered checked plaid dotted transparent clear opaque floral "
+    # light and tone
+    "bright dark pale vivid neon dim pastel "
+    # state, manner, value
+    "sleepy asleep awake angry happy sad hungry tired lazy cute pretty nice ugly fancy elegant plain simple "
+    "beautiful funny silly scary creepy strange weird wild tame hot cold warm cool icy snowy sunny cloudy rainy "
+    "foggy misty stormy open closed shut fresh ripe raw juicy sweet sour tasty crispy rotten skewered busy quiet "
+    "calm rich poor free same different main single double upper lower left right front rear royal magic magical "
+    "mystical medieval gothic futuristic realistic cinematic digital tropical urban rural human female male "
+    "chubby skinny plump bald naked lush sleek cozy cosy messy tidy pristine spacious unique real fake stainless "
+    "adorable majestic tabby fast slow"
+)
+
+# Adjectives that are nouns after another noun: "a street light".
+NOUNS_TOO = _words(
+    "light square round giant human male female left right front plastic ceramic gold silver bronze copper"
+)
+
+# Verbs by their base form; the rules add -s and -es.
+VERBS = _words(
+    "sit stand lie lay run walk jump fly ride drive hold carry wear eat drink play sleep rest look gaze stare "
+    "chase catch throw kick hang lean wait swim climb sing dance smile laugh talk read write make take give get "
+    "put bring pull push cut cook bake feature have contain include show depict float hover grow shine glow go "
+    "come travel cross pose perch roam wander stretch reach surround fill adorn live fight flash contrast add "
+    "match"
+)
+PAST_FORMS = _words(
+    "sat stood ran flew rode drove held wore ate drank slept caught threw hung leant swam sang made took gave got "
+    "brought shown worn written taken given built drawn grown eaten driven ridden held lay lain woven seen kept "
+    "left shot cut"
+)
+
+# Nouns that an ending or a verb list would take for something else.
+NOUNS = _words(
+    "bed shed sled seed weed reed speed steed moped hatred building ceiling painting wedding ring king string "
+    "wing spring thing evening morning clothing railing earring pudding swing sling duckling gosling dumpling "
+    "awning bedding frosting icing lightning topping seating siding parking dining shopping living drawing "
+    "fencing flooring stocking viking family fly jelly belly lily butterfly dragonfly firefly bully holly trolley "
+    "table cable fish starfish jellyfish goldfish catfish dish radish vegetable bible crucible mouthful handful "
+    "spoonful octopus walrus cactus hippopotamus platypus stable"
+)
+PLURALS = _words("people men women children mice geese sheep deer fish wolves knives")

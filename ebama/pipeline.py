@@ -1,0 +1,286 @@
+"""From prompts to pictures: one short loop that knows no method by name."""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from ebama.models import MINIATURE
+from ebama.samplers import DDIM, PNDM
+from ebama.samplers import get as get_sampler
+from ebama.weights import StableDiffusion
+from ebama.weights.miniature.world import COLOURS, NOUNS, unknown_words
+
+from . import __version__, methods
+from .methods.base import Conditioning, Guide, Method, Task
+from .prompt import Group, Parsed, Words, parse
+from .trace import Trace, TraceRecorder
+
+Sampler = DDIM | PNDM
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a run made; samples are prompt-major (all seeds of the first prompt, then of the second...).
+
+    Attributes:
+        images: PIL pictures; None for `output="latent"`.
+        latents: final latents [N, 4, h, w], float32 on the CPU.
+        losses: [N, calls], NaN where a model call was not guided.
+        trace: attention of every call if asked for, else None.
+        metadata: for each sample all that is needed to make it again.
+    """
+
+    images: list[Image.Image] | None
+    latents: Tensor
+    losses: Tensor
+    trace: Trace | None
+    metadata: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where one sample starts: its noise [4, h, w] and the generator, on the CPU, of any noise that it still needs."""
+
+    noise: Tensor
+    seed: int | None
+    generator: torch.Generator
+
+    @classmethod
+    def drawn(cls, shape: Sequence[int], seed: int) -> Start:
+        """The noise of a seed."""
+        generator = torch.Generator().manual_seed(seed)
+        return cls(torch.randn(tuple(shape), generator=generator), seed, generator)
+
+
+class Pipeline:
+    """Stable Diffusion with any of `ebama.methods` on it.
+
+    Samples are independent: a batch gives the pictures that its samples give one by one.
+    """
+
+    def __init__(self, sd: StableDiffusion) -> None:
+        self.sd = sd
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        seeds: Sequence[int] = (0,),
+        method: str | Method = "ebama",
+        steps: int = 50,
+        guidance: float = 7.5,
+        sampler: str | Sampler = "pndm",
+        latents: Tensor | None = None,
+        groups: Sequence[Group | Words] | Sequence[Sequence[Group | Words]] | None = None,
+        negative_prompt: str = "",
+        output: Literal["pil", "latent"] = "pil",
+        trace: bool = False,
+        progress: bool = True,
+        batch_size: int = 8,
+        parser: str = "auto",
+    ) -> Result:
+        """Make len(prompts) x len(seeds) pictures.
+
+        Args:
+            prompt: one prompt or several.
+            seeds: of the initial noise, drawn on the CPU for each seed: device and batch do not change it.
+            method: a name (its hyper-parameters are then chosen for this model) or what `ebama.methods.get` returned.
+            steps: of the sampler; PNDM calls the model once more.
+            guidance: classifier-free guidance scale w in e_u + w (e_c - e_u); 1 runs the prompt alone.
+            sampler: "pndm", "ddim" or an object of `ebama.samplers` (its own steps then count).
+            latents: initial noise [N, 4, h, w] instead of the seeds'; N / len(prompts) samples for each prompt.
+            groups: objects and their modifiers, as `Group`s or as words, e.g. [("crown", ["purple"])], instead of the
+                parser's; for several prompts, one list for each.
+            negative_prompt: what the other branch of guidance sees.
+            output: "latent" leaves the VAE out.
+            trace: keep the mean maps of every call, see `Trace`.
+            progress: show a progress bar.
+            batch_size: samples that run at once; the pictures do not depend on it.
+            parser: see `ebama.prompt.parse`.
+
+        Raises:
+            ValueError: a value out of range, with what was expected.
+            FloatingPointError: a latent became infinite or NaN, usually from a step size that is too large.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        chosen = (methods.get(method) if isinstance(method, str) else method).resolved(self.sd.config)
+        solver = get_sampler(sampler, steps) if isinstance(sampler, str) else sampler
+        _check(prompts, seeds, guidance, output, batch_size)
+        starts = self._starts(len(prompts), seeds, latents)
+        parsed = self._parse(prompts, groups, chosen, parser)
+        text = self.sd.encode_text(prompts)
+        negative = self.sd.encode_text([negative_prompt])
+        per_sample = [i for i in range(len(prompts)) for _ in range(len(starts) // len(prompts))]
+
+        parts: list[tuple[Tensor, Tensor, Trace | None]] = []
+        for first in range(0, len(starts), batch_size):
+            chunk = slice(first, first + batch_size)
+            index = per_sample[chunk]
+            task = Task(
+                self.sd.unet,
+                self.sd.config,
+                [parsed[i] for i in index],
+                text[index],
+                negative.expand(len(index), -1, -1),
+                guidance,
+                len(solver.timesteps),
+            )
+            bar = f"{chosen.name} {first + 1}-{first + len(index)} of {len(starts)}" if progress else None
+            parts.append(self._sample(task, chosen, solver, starts[chunk], trace, bar))
+        final = torch.cat([part[0] for part in parts])
+        metadata = [
+            {
+                "prompt": prompts[i],
+                "seed": start.seed,
+                "method": chosen.describe(),
+                "sampler": _describe(solver),
+                "guidance": guidance,
+                "negative_prompt": negative_prompt,
+                "groups": [{"object": g.object, "modifiers": g.modifiers} for g in parsed[i].groups],
+                "parser": parsed[i].parser_name,
+                "latent": list(start.noise.shape),
+                "model": self.sd.config.name,
+                "versions": {"ebama": __version__, "torch": torch.__version__, "python": platform.python_version()},
+            }
+            for i, start in zip(per_sample, starts, strict=True)
+        ]
+        return Result(
+            self.decode(final, batch_size) if output == "pil" else None,
+            final,
+            torch.cat([part[1] for part in parts]),
+            Trace.joined([part[2] for part in parts if part[2] is not None]) if trace else None,
+            metadata,
+        )
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, batch_size: int = 8) -> list[Image.Image]:
+        """Pictures of final latents [N, 4, h, w]."""
+        vae, images = self.sd.vae, []
+        like = next(vae.parameters())
+        for part in latents.split(batch_size):
+            pixels = vae.decode(part.to(like) / vae.scale).float()
+            pixels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+            images += [Image.fromarray(p.numpy()) for p in rearrange(pixels, "b c h w -> b h w c").contiguous()]
+        return images
+
+    def _sample(
+        self,
+        task: Task,
+        method: Method,
+        solver: Sampler,
+        starts: Sequence[Start],
+        trace: bool,
+        bar: str | None,
+    ) -> tuple[Tensor, Tensor, Trace | None]:
+        """The loop: guide, predict, combine, step. Everything between model calls is float32."""
+        conditioning, control, guide = method.conditioning(task), method.control(task), method.guide(task)
+        z = torch.stack([start.noise for start in starts]).to(task.text.device)
+        losses = torch.full((len(starts), task.calls), float("nan"))
+        recorder = TraceRecorder(task, conditioning, z) if trace else None
+
+        def before_step(z: Tensor, t: int, i: int) -> Tensor:
+            assert guide is not None
+            z, loss = guide(z, t, i)
+            if loss is not None:
+                losses[:, i] = loss.float().cpu()
+            return z
+
+        @torch.no_grad()
+        def denoise(z: Tensor, t: int) -> Tensor:
+            contexts = conditioning.contexts
+            batch = z.to(contexts.dtype).repeat(len(contexts), 1, 1, 1)
+            context = contexts.flatten(0, 1)
+            if recorder is None:
+                epsilon = task.unet(batch, t, context, control=control)
+            else:
+                epsilon, records = task.unet(batch, t, context, record=recorder.sites, control=control)
+                recorder.add(t, records)
+            return combine(epsilon.float().unflatten(0, contexts.shape[:2]), conditioning)
+
+        def watched(calls: Iterable[Any]) -> Iterable[Any]:
+            return tqdm(calls, bar, leave=False) if bar else calls
+
+        final = solver.sample(
+            denoise,
+            z,
+            before_step=before_step if guide is not None else None,
+            progress=watched,
+            generators=[start.generator for start in starts],
+        ).cpu()
+        if not final.isfinite().all():
+            raise FloatingPointError(
+                f"The latent became infinite or NaN under {method.describe()}; lower its step size (or the guidance)."
+            )
+        return final, losses, recorder.trace() if recorder else None
+
+    def _starts(self, prompts: int, seeds: Sequence[int], latents: Tensor | None) -> list[Start]:
+        """Initial noise of every sample, prompt-major."""
+        config = self.sd.config
+        if latents is None:
+            shape = (config.unet.in_channels, config.sample_size, config.sample_size)
+            return [Start.drawn(shape, seed) for _ in range(prompts) for seed in seeds]
+        if latents.ndim != 4 or latents.shape[1] != config.unet.in_channels or len(latents) % prompts or not len(latents):
+            raise ValueError(
+                f"latents have shape {list(latents.shape)}; expected [N, {config.unet.in_channels}, h, w] with N a "
+                f"multiple of the number of prompts, {prompts}."
+            )
+        return [Start(latent, None, torch.Generator().manual_seed(0)) for latent in latents.detach().float().cpu()]
+
+    def _parse(
+        self, prompts: Sequence[str], groups: Sequence[Any] | None, method: Method, parser: str
+    ) -> list[Parsed]:
+        if self.sd.config.name == MINIATURE.name:
+            _warn_unknown_words(prompts)
+        if groups is None:
+            each: Sequence[Any] = [None if method.needs_groups else ()] * len(prompts)
+        elif len(prompts) == 1 and not (groups and isinstance(groups[0], list)):
+            each = [groups]
+        else:
+            each = groups
+        if len(each) != len(prompts):
+            raise ValueError(f"groups has {len(each)} entries for {len(prompts)} prompts; give one list for each prompt.")
+        return [parse(p, self.sd.tokenizer, parser, groups=g) for p, g in zip(prompts, each, strict=True)]
+
+
+def combine(epsilons: Tensor, conditioning: Conditioning) -> Tensor:
+    """epsilon = e_0 + sum_j w_j (e_{j+1} - e_0) of noise estimates [n, B, 4, h, w]."""
+    first = epsilons[0]
+    weights = conditioning.weights.to(first)[:, :, None, None, None]
+    return first + (weights * (epsilons[1:] - first)).sum(dim=0)
+
+
+def _check(prompts: Sequence[str], seeds: Sequence[int], guidance: float, output: str, batch_size: int) -> None:
+    if not prompts:
+        raise ValueError("There is no prompt; give at least one.")
+    if not seeds or not all(isinstance(seed, int) and 0 <= seed < 2**63 for seed in seeds):
+        raise ValueError(f"seeds are {seeds!r}; expected at least one whole number from 0 to 2**63 - 1.")
+    if not abs(guidance) < float("inf"):
+        raise ValueError(f"guidance is {guidance!r}; expected a finite number (7.5 is usual, 1 switches it off).")
+    if output not in ("pil", "latent"):
+        raise ValueError(f"output is {output!r}; expected 'pil' or 'latent'.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}; expected at least 1.")
+
+
+def _warn_unknown_words(prompts: Sequence[str]) -> None:
+    unknown = list(dict.fromkeys(word for prompt in prompts for word in unknown_words(prompt)))
+    if unknown:
+        warnings.warn(
+            f"The embedded miniature does not know: {', '.join(unknown)}. It knows {', '.join(NOUNS)}, "
+            f"in {', '.join(COLOURS)}.",
+            stacklevel=4,
+        )
+
+
+def _describe(solver: Sampler) -> dict[str, Any]:
+    return {"name": type(solver).__name__.lower(), "steps": solver.steps, "eta": getattr(solver, "eta", 0.0)}

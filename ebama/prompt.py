@@ -1,0 +1,148 @@
+"""From a prompt to groups: which positions of the text sequence are objects, and which modify which object.
+
+`parse` reads a prompt with a dependency parser; `groups_from_words` takes the reading from the user instead. Both
+answer in positions of CLIP's 77-token sequence, where the start token is 0 and the prompt's pieces are 1 to T.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .alignment import SEQUENCE, Alignment, PromptError, align
+from .assignment import Words, assign
+from .parsers import analyse
+from .syntax import read
+
+if TYPE_CHECKING:
+    from spacy.language import Language
+    from spacy.tokens import Doc
+    from transformers import CLIPTokenizer
+
+__all__ = ["Group", "Parsed", "PromptError", "Words", "groups_from_words", "parse"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """An object and its modifiers as positions of pieces in the 77-token sequence: `Group((3,), ((2,),))`.
+
+    A word of several pieces has several positions. Nothing may occur twice, and positions run from 1 to 75: position
+    0 is the start token.
+    """
+
+    object: tuple[int, ...]
+    modifiers: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        words = (self.object, *self.modifiers) if isinstance(self.modifiers, tuple) else ()
+        positions = [position for word in words if isinstance(word, tuple) for position in word]
+        if not words or not all(isinstance(word, tuple) and word for word in words):
+            raise ValueError(
+                f"Group({self.object!r}, {self.modifiers!r}): expected positions as Group((3,), ((2,),)), no word empty"
+            )
+        for position in positions:
+            if type(position) is not int or not 1 <= position <= SEQUENCE - 2:
+                raise ValueError(
+                    f"Group({self.object!r}, {self.modifiers!r}): {position!r} is no position from 1 to {SEQUENCE - 2}"
+                )
+        if len(set(positions)) < len(positions):
+            raise ValueError(f"Group({self.object!r}, {self.modifiers!r}): a position occurs twice")
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A prompt in positions of the text sequence.
+
+    `groups` come in sentence order; `tokens` are all positions of the prompt's pieces, 1 to T; `phrases` are its noun
+    phrases of two words or more at every depth, as (first, last + 1, text), outer before inner (those that reach
+    beyond the 75 pieces are left out). `prompt` is the text with single spaces, `spans` the characters (start, end)
+    of it that each of `tokens` stands for.
+    """
+
+    groups: tuple[Group, ...]
+    tokens: tuple[int, ...]
+    phrases: tuple[tuple[int, int, str], ...]
+    parser_name: str
+    prompt: str
+    spans: tuple[tuple[int, int], ...]
+
+    def text(self, *positions: int) -> str:
+        """The prompt from the first to the last of some positions: "spiky" for those of "spi" and "ky"."""
+        return self.prompt[self.spans[min(positions) - 1][0] : self.spans[max(positions) - 1][1]]
+
+
+def parse(
+    prompt: str,
+    tokenizer: CLIPTokenizer,
+    parser: str | Language | Doc = "auto",
+    *,
+    groups: Sequence[Group | Words] | None = None,
+) -> Parsed:
+    """Read a prompt: its groups, its tokens and its noun phrases.
+
+    Objects are the nouns and proper nouns that modify no other noun (paper, section 3); `syntax.read` says what
+    counts as a modifier. `parser` is "auto" (the best that is installed), "rules" (built in), the name of an
+    installed spaCy model, a spaCy `Language`, or the `Doc` of this prompt. Given `groups` (positions, words, or none
+    at all), they stand in for the parsed ones.
+
+    Raises `PromptError` for an empty prompt, a prompt without a noun, an unknown parser, and a group that lies wholly
+    or partly beyond the 75 pieces that CLIP sees. Other words beyond them get a warning.
+    """
+    alignment = align(prompt, tokenizer)
+    if lost := alignment.lost():
+        warnings.warn(
+            f"CLIP sees {alignment.capacity} of this prompt's {len(alignment.spans)} pieces; it does not see: {lost}",
+            stacklevel=2,
+        )
+    words, name = analyse(alignment.prompt, parser)
+    reading = read(words)
+    if groups is not None:
+        found = _given(groups, alignment)
+    elif reading.objects:
+        found = tuple(
+            _group(alignment, noun.span, [word.span for word in modifiers]) for noun, modifiers in reading.objects
+        )
+    else:
+        raise PromptError(
+            f"no noun found in {alignment.prompt!r} (parser: {name}): name the objects and their modifiers yourself, "
+            'as in groups=[("crown", ["purple"])]'
+        )
+    phrases = [(alignment.positions(start, end), alignment.prompt[start:end]) for start, end in reading.phrases]
+    return Parsed(
+        groups=found,
+        tokens=alignment.tokens,
+        phrases=tuple((at[0], at[-1] + 1, text) for at, text in phrases if at[-1] <= alignment.capacity),
+        parser_name=name,
+        prompt=alignment.prompt,
+        spans=alignment.spans[: alignment.capacity],
+    )
+
+
+def groups_from_words(prompt: str, words: Sequence[Words], tokenizer: CLIPTokenizer) -> list[Group]:
+    """Groups from words: `[("crown", ["purple"]), ("suitcase", ["blue"])]`, each an object and its modifiers.
+
+    Upper and lower case count alike; several words ("company logo") may stand where one does. Of words that recur,
+    the ones that stand together are taken (see `assignment.assign`). Groups keep the order given. Raises
+    `PromptError` for a word that is not in the prompt, or is asked for more often than it is there, or fell off the
+    end.
+    """
+    return list(_given(words, align(prompt, tokenizer)))
+
+
+def _group(alignment: Alignment, noun: tuple[int, int], modifiers: Sequence[tuple[int, int]]) -> Group:
+    return Group(alignment.kept(*noun), tuple(alignment.kept(*modifier) for modifier in modifiers))
+
+
+def _given(groups: Sequence[Group | Words], alignment: Alignment) -> tuple[Group, ...]:
+    words = [group for group in groups if not isinstance(group, Group)]
+    assigned = (_group(alignment, *spans) for spans in assign(alignment.prompt, words))
+    found = tuple(group if isinstance(group, Group) else next(assigned) for group in groups)
+    for group in found:
+        last = max(position for word in (group.object, *group.modifiers) for position in word)
+        if last > len(alignment.tokens):
+            raise PromptError(
+                f"{group} lies beyond the prompt {alignment.prompt!r}, whose last position is {len(alignment.tokens)}"
+            )
+    return found

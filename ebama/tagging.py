@@ -1,0 +1,93 @@
+"""Parts of speech for the built-in parser: closed lists, endings, then the neighbours of each word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from . import lexicon
+
+_ADJECTIVE = re.compile(r".{2,}(ish|ful|ous|able|ible|less|ed)|.+-(shaped|like)")
+_BY_LIST = (
+    (lexicon.DETERMINERS, "DET"),
+    (lexicon.NUMBERS, "NUM"),
+    (lexicon.CONJUNCTIONS, "CCONJ"),
+    (lexicon.PREPOSITIONS, "ADP"),
+    (lexicon.PRONOUNS, "PRON"),
+    (lexicon.AUXILIARIES, "AUX"),
+    (lexicon.PARTICLES, "PART"),
+    (lexicon.ADVERBS, "ADV"),
+    (lexicon.ADJECTIVES, "ADJ"),
+    (lexicon.PAST_FORMS, "VERB"),
+    (lexicon.NOUNS, "NOUN"),
+)
+_BEFORE_A_NOUN = ("DET", "NUM", "ADJ", "ADP", "CCONJ", "PUNCT", "PART", "END")
+
+
+def tag(words: Sequence[str]) -> list[str]:
+    """Universal part-of-speech tags of lower-case words."""
+    tags = [_tag_alone(word) for word in words]
+    for parts in lexicon.COMPOUND_PREPOSITIONS:
+        for i in range(len(words) - len(parts) + 1):
+            if tuple(words[i : i + len(parts)]) == parts:
+                tags[i : i + len(parts)] = ["ADP"] * len(parts)
+    for i, word in enumerate(words):
+        before = tags[i - 1] if i else "END"
+        following = words[i + 1] if i + 1 < len(words) else ""
+        after = tags[i + 1] if following else "END"
+        ends = after in ("END", "CCONJ", "PUNCT", "ADP")
+        if word == "that" and before == "NOUN" and (after in ("AUX", "VERB", "ADV") or _third_person(following)):
+            tags[i] = "PRON"
+        elif tags[i] == "VERB" and word.endswith("ing"):
+            # "a running dog", but "a man sitting and watching birds"
+            coordinated = before == "CCONJ" and i > 1 and tags[i - 2] == "VERB"
+            if before in _BEFORE_A_NOUN and after in ("NOUN", "ADJ") and not coordinated:
+                tags[i] = "ADJ"
+        elif tags[i] == "ADJ" and word.endswith("ed") and word not in lexicon.COLOURS and after not in ("NOUN", "ADJ"):
+            # "a dog dressed in", "is parked on"; but "is checkered", "a spotted and sleepy cat"
+            if before == "NOUN" or (before == "AUX" and after == "ADP"):
+                tags[i] = "VERB"
+        elif tags[i] == "ADJ" and word in lexicon.COPULAS and before in ("NOUN", "AUX"):
+            tags[i] = "VERB"  # "a wall painted blue"
+        elif tags[i] == "ADJ" and word in lexicon.NOUNS_TOO and before in ("NOUN", "ADJ"):
+            if after not in ("NOUN", "ADJ") or _third_person(following):
+                tags[i] = "NOUN"  # "a traffic light"
+        elif tags[i] == "ADV" and before == "DET" and after not in ("NOUN", "ADJ", "ADV"):
+            tags[i] = "NOUN"  # "on the back of"
+        elif tags[i] == "ADV" and word not in lexicon.ADVERBS and (after == "NOUN" or (before == "AUX" and ends)):
+            tags[i] = "ADJ"  # "a curly dog", "the dog is curly"
+        elif tags[i] == "NOUN" and word not in lexicon.NOUNS:
+            if before in ("NOUN", "PRON") and _is_verb(word, words[i - 1], after):
+                tags[i] = "VERB"
+            elif before == "AUX" and words[i - 1] in lexicon.COPULAS and ends:
+                tags[i] = "NOUN" if _is_plural(word) else "ADJ"  # "the dog is shabby"
+    return tags
+
+
+def _tag_alone(word: str) -> str:
+    for words, name in _BY_LIST:
+        if word in words:
+            return name
+    if word.isnumeric():
+        return "NUM"
+    if not any(character.isalnum() for character in word):
+        return "PUNCT"
+    if word.endswith("ly"):
+        return "ADV"
+    if word.endswith("ing") and len(word) > 4:
+        return "VERB"
+    return "ADJ" if _ADJECTIVE.fullmatch(word) else "NOUN"
+
+
+def _third_person(word: str) -> bool:
+    return word.endswith("s") and any(verb in lexicon.VERBS for verb in (word[:-1], word[:-2], word[:-3] + "y"))
+
+
+def _is_plural(noun: str) -> bool:
+    return noun in lexicon.PLURALS or (noun.endswith("s") and not noun.endswith("ss"))
+
+
+def _is_verb(word: str, subject: str, after: str) -> bool:
+    """Whether a word after a noun is a finite verb: "sits", or "sit" after a plural and before no noun."""
+    bare = word in lexicon.VERBS and (_is_plural(subject) or subject in lexicon.PRONOUNS)
+    return _third_person(word) or (bare and after not in ("NOUN", "VERB", "AUX"))

@@ -1,0 +1,231 @@
+"""Attention that hands out its scores before softmax: the operation, the layer, sites, records and control.
+
+A *site* is one attention layer of a network at one latent size. Whoever calls the network says which sites to record
+and gets their scores back as *records*; nothing is kept on a module and no hook is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Kind = Literal["cross", "self"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One attention layer: where it sits in the network and what its maps look like.
+
+    `name` is the layer's module path in the network, `resolution` the (height, width) of its queries in pixels of the
+    feature map, `kind` says whether its keys are text tokens ("cross") or the pixels themselves ("self").
+    """
+
+    name: str
+    kind: Kind
+    resolution: tuple[int, int]
+    heads: int
+
+    def __str__(self) -> str:
+        height, width = self.resolution
+        return f"{self.name} ({self.kind}, {height}x{width}, {self.heads} heads)"
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionRecord:
+    """Scores of one site in one call: QK^T / sqrt(d), [batch, head, query, key], before softmax.
+
+    Queries are the pixels of `site.resolution` in row-major order. If a control rewrote the scores, these are the
+    rewritten ones: what the layer really used.
+    """
+
+    site: Site
+    scores: Tensor
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """Softmax of the scores over the keys, [batch, head, query, key]; float32 for half precision scores."""
+        return _softmax(self.scores)
+
+
+class AttentionRecords(Sequence[AttentionRecord]):
+    """The records of one call, in execution order; index by position or by site name."""
+
+    def __init__(self, records: Sequence[AttentionRecord]) -> None:
+        self._records = tuple(records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[AttentionRecord]:
+        return iter(self._records)
+
+    def __getitem__(self, index: int | str) -> AttentionRecord:  # type: ignore[override]
+        if isinstance(index, int):
+            return self._records[index]
+        for record in self._records:
+            if record.site.name == index:
+                return record
+        raise KeyError(f"No record of site {index!r}; recorded: {', '.join(r.site.name for r in self._records)}.")
+
+    def __repr__(self) -> str:
+        return f"AttentionRecords({', '.join(str(record.site) for record in self._records)})"
+
+    def mean_scores(self) -> Tensor:
+        """Uniform mean of the scores over sites x heads, [batch, h, w, key].
+
+        Raises ValueError if the sites differ in resolution or in the number of keys.
+        """
+        return self._mean([record.scores for record in self._records])
+
+    def mean_probabilities(self) -> Tensor:
+        """Uniform mean of the probabilities over sites x heads, [batch, h, w, key]; errors as `mean_scores`."""
+        return self._mean([record.probabilities for record in self._records])
+
+    def _mean(self, maps: Sequence[Tensor]) -> Tensor:
+        if len({(record.site.resolution, record.scores.shape[-1]) for record in self._records}) != 1:
+            raise ValueError(
+                "Maps can be averaged only over sites of one resolution and one number of keys; recorded: "
+                f"{', '.join(str(record.site) for record in self._records)}. Record fewer sites or average by hand."
+            )
+        height, width = self._records[0].site.resolution
+        mean = torch.cat([m.float() if m.itemsize < 4 else m for m in maps], dim=1).mean(dim=1)
+        return rearrange(mean, "b (h w) k -> b h w k", h=height, w=width)
+
+
+class AttentionCall(NamedTuple):
+    """What one attention layer is about to compute; given to a control.
+
+    `query` and `key` are [batch, head, query | key, dim]; `context` is what the keys were made from, [batch, key, D].
+    """
+
+    site: Site
+    layer: Attention
+    query: Tensor
+    key: Tensor
+    context: Tensor
+
+
+class Control:
+    """Rewrites attention while a network runs; override what you need, the defaults change nothing.
+
+    Passed as `control=` to one call of the network, it sees every site of that call in execution order.
+    """
+
+    def edits_maps(self, site: Site) -> bool:
+        """Whether `scores` and `probabilities` are wanted at this site; False leaves it to fused attention."""
+        return True
+
+    def contexts(self, site: Site, context: Tensor) -> tuple[Tensor, Tensor]:
+        """The contexts, each [batch, key, D], from which this site makes its keys and its values."""
+        return context, context
+
+    def scores(self, call: AttentionCall, scores: Tensor) -> Tensor:
+        """The scores [batch, head, query, key] to use instead of `scores`."""
+        return scores
+
+    def probabilities(self, call: AttentionCall, probabilities: Tensor) -> Tensor:
+        """The probabilities [batch, head, query, key] to use instead; they need not sum to 1."""
+        return probabilities
+
+    def next_context(self, call: AttentionCall) -> Tensor:
+        """The text context [batch, key, D] that the cross-attention sites after this one see, until the call ends."""
+        return call.context
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one call of a network is asked for: which sites to record, where to stop, what rewrites attention."""
+
+    record: frozenset[str] = frozenset()
+    stop_after: str | None = None
+    control: Control | None = None
+
+
+class AttentionResult(NamedTuple):
+    """Output of a layer: `out` [batch, query, width] is None where the request said to stop."""
+
+    out: Tensor | None
+    record: AttentionRecord | None
+    context: Tensor
+
+
+class Attention(nn.Module):
+    """Multi-head attention, softmax(QK^T / sqrt(d)) V, whose scores can be recorded and rewritten.
+
+    Cross-attention if `context_width` is given, self-attention if not. Parameter names are diffusers'.
+    """
+
+    def __init__(self, width: int, heads: int, context_width: int | None = None, *, bias: bool = False) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"Attention width {width} is not divisible by heads = {heads}.")
+        self.heads = heads
+        self.kind: Kind = "self" if context_width is None else "cross"
+        self.to_q = nn.Linear(width, width, bias=bias)
+        self.to_k = nn.Linear(context_width or width, width, bias=bias)
+        self.to_v = nn.Linear(context_width or width, width, bias=bias)
+        self.to_out = nn.Sequential(nn.Linear(width, width))
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        site: Site | None = None,
+        request: Request = Request(),  # noqa: B008  (frozen)
+    ) -> AttentionResult:
+        """Attend from x [batch, query, width] to context [batch, key, D] (to x itself if None).
+
+        A layer used alone needs neither `site` nor `request`. With a site named by `request.record` the result holds
+        its record; where `request.stop_after` names it, nothing beyond the scores is computed.
+        """
+        context = x if context is None else context
+        if site is None:
+            site = Site("attention", self.kind, (1, x.shape[1]), self.heads)
+        control, recorded = request.control, site.name in request.record
+        for_keys, for_values = (context, context) if control is None else control.contexts(site, context)
+        query, key = self._split(self.to_q(x)), self._split(self.to_k(for_keys))
+        call = AttentionCall(site, self, query, key, for_keys)
+
+        if not recorded and (control is None or not control.edits_maps(site)):
+            value = self._split(self.to_v(for_values))
+            out = self.to_out(self._merge(F.scaled_dot_product_attention(query, key, value)))
+            return AttentionResult(out, None, context if control is None else control.next_context(call))
+
+        scores = attention_scores(query, key)
+        if control is not None:
+            scores = control.scores(call, scores)
+        record = AttentionRecord(site, scores) if recorded else None
+        if request.stop_after == site.name:
+            return AttentionResult(None, record, context)
+        probabilities = _softmax(scores).to(query.dtype)
+        if control is not None:
+            probabilities = control.probabilities(call, probabilities)
+        out = self.to_out(self._merge(probabilities @ self._split(self.to_v(for_values))))
+        return AttentionResult(out, record, context if control is None else control.next_context(call))
+
+    def keys(self, context: Tensor) -> Tensor:
+        """Keys of a context [batch, key, D], split into heads: [batch, head, key, dim]."""
+        return self._split(self.to_k(context))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return rearrange(x, "b n (h d) -> b h n d", h=self.heads)
+
+    def _merge(self, x: Tensor) -> Tensor:
+        return rearrange(x, "b h n d -> b n (h d)")
+
+
+def attention_scores(query: Tensor, key: Tensor) -> Tensor:
+    """QK^T / sqrt(d) of query [batch, head, query, d] and key [batch, head, key, d]: [batch, head, query, key]."""
+    return (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    return scores.softmax(dim=-1, dtype=torch.float32 if scores.itemsize < 4 else scores.dtype)

@@ -1,0 +1,124 @@
+"""The CLIP tokenizer: known ids, an independent byte-pair encoder, and folders of both formats."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from ebama.weights import CheckpointError, clip_tokenizer
+from ebama.weights.tokenizer import read_tokenizer
+
+START, END = 49406, 49407
+
+
+def test_ids_of_known_prompts() -> None:
+    tokenizer = clip_tokenizer()
+    known = {
+        "a purple crown and a blue suitcase": [320, 5496, 6902, 537, 320, 1746, 27792],
+        "a cat and a frog": [320, 2368, 537, 320, 11438],
+        "A person riding a motorcycle": [320, 2533, 6765, 320, 10297],
+        "": [],
+    }
+    for text, ids in known.items():
+        assert tokenizer(text)["input_ids"] == [START, *ids, END]
+
+
+def test_size_limit_and_markers() -> None:
+    tokenizer = clip_tokenizer()
+    assert len(tokenizer) == 49408
+    assert tokenizer.model_max_length == 77
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (START, END, END)
+    assert clip_tokenizer() is tokenizer
+
+
+def test_padding_and_truncation() -> None:
+    empty, long = clip_tokenizer()(["", "crown " * 200], padding="max_length", truncation=True)["input_ids"]
+    assert empty == [START] + [END] * 76
+    assert long == [START] + [6902] * 75 + [END]
+
+
+def test_every_byte_has_a_piece() -> None:
+    tokenizer = clip_tokenizer()
+    text = "żółw 🐢 と ₿"
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True).replace(" ", "") == text.replace(
+        " ", ""
+    )
+
+
+def _merges() -> list[str]:
+    packed = resources.files("ebama.weights").joinpath("clip_merges.txt.gz").read_bytes()
+    assert packed[4:8] == b"\0\0\0\0", "the archive should not hold a time"
+    return gzip.decompress(packed).decode().split("\n")[:-1]
+
+
+def test_shipped_merges_and_licence() -> None:
+    merges = _merges()
+    assert len(merges) == 48894
+    assert (merges[0], merges[-1]) == ("i n", "jeky ll</w>")
+    licence = resources.files("ebama.weights").joinpath("licenses", "CLIP-LICENSE.txt").read_text()
+    assert "MIT License" in licence
+    assert "OpenAI" in licence
+
+
+def test_words_equal_an_independent_byte_pair_encoder() -> None:
+    merges = _merges()
+    ranks = {tuple(line.split(" ")): rank for rank, line in enumerate(merges)}
+    joined = {line.replace(" ", ""): 512 + rank for rank, line in enumerate(merges)}
+    # ASCII letters are their own symbols and come at their byte's offset from "!" (33).
+    for word in ("suitcase", "motorcycle", "antidisestablishmentarianism", "xqzvk", "tesla"):
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        while True:
+            pairs = [(ranks[pair], i) for i, pair in enumerate(pairwise(pieces)) if pair in ranks]
+            if not pairs:
+                break
+            _, i = min(pairs)
+            pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
+        expected = []
+        for piece in pieces:
+            bare = piece.removesuffix("</w>")
+            single = ord(bare) - 33 + (256 if piece != bare else 0) if len(bare) == 1 else None
+            expected.append(joined[piece] if single is None else single)
+        assert clip_tokenizer()(word)["input_ids"] == [START, *expected, END]
+
+
+def _old_format(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps(clip_tokenizer().get_vocab()))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(_merges()) + "\n")
+
+
+def test_folder_of_the_old_format(tmp_path: Path) -> None:
+    _old_format(tmp_path / "tokenizer")
+    tokenizer = read_tokenizer(tmp_path / "tokenizer", 49408, 77)
+    assert tokenizer.model_max_length == 77
+    for text in ("a purple crown and a blue suitcase", "Don't!", "crown " * 200):
+        assert tokenizer(text, truncation=True)["input_ids"] == clip_tokenizer()(text, truncation=True)["input_ids"]
+
+
+def test_folder_of_the_new_format(tmp_path: Path) -> None:
+    clip_tokenizer().save_pretrained(tmp_path)
+    assert (tmp_path / "tokenizer.json").is_file()
+    tokenizer = read_tokenizer(tmp_path, 49408, 77)
+    text = "a purple crown and a blue suitcase"
+    assert tokenizer(text)["input_ids"] == clip_tokenizer()(text)["input_ids"]
+
+
+def test_folders_that_hold_no_clip_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no tokenizer"):
+        read_tokenizer(tmp_path, 49408, 77)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        read_tokenizer(tmp_path, 49408, 77)
+    small = tmp_path / "small"
+    small.mkdir()
+    (small / "vocab.json").write_text(json.dumps({"<|startoftext|>": 0, "<|endoftext|>": 1}))
+    (small / "merges.txt").write_text("#version: 0.2\n")
+    with pytest.raises(CheckpointError, match="holds 2 pieces"):
+        read_tokenizer(small, 49408, 77)
+    _old_format(tmp_path / "large")
+    with pytest.raises(CheckpointError, match="table has 1000 rows"):
+        read_tokenizer(tmp_path / "large", 1000, 77)

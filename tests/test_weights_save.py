@@ -1,0 +1,168 @@
+"""`save`: what it writes is what `load` and diffusers read, and nothing half-written is left behind."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from ebama.models import SD_V1, VAEConfig
+from ebama.weights import StableDiffusion, inspect, load, save
+from ebama.weights.configs import folder_jsons
+from ebama.weights.trimmed import TABLE
+from safetensors.torch import load_file
+from weights_samples import COMPONENTS, TINY, compvis_state, differing, random_model
+
+
+@pytest.fixture(scope="module")
+def model() -> StableDiffusion:
+    return random_model()
+
+
+def test_compvis_to_ours_to_diffusers_to_ours(model: StableDiffusion, tmp_path: Path) -> None:
+    torch.save({"state_dict": compvis_state(model)}, tmp_path / "a.ckpt")
+    first = load(tmp_path / "a.ckpt", config=TINY)
+    save(first, tmp_path / "b")
+    second = load(tmp_path / "b")
+    save(second, tmp_path / "c.safetensors", layout="compvis")
+    third = load(tmp_path / "c.safetensors", config=TINY)
+    for again in (first, second, third):
+        assert differing(model, again) == []
+    assert (second.config.unet, second.config.vae, second.config.text) == (TINY.unet, TINY.vae, TINY.text)
+    assert second.config.sample_size == TINY.sample_size
+    assert inspect(tmp_path / "b").complete
+
+
+def test_compvis_names_and_shapes(model: StableDiffusion, tmp_path: Path) -> None:
+    save(model, tmp_path / "m.safetensors", layout="compvis")
+    expected = {
+        key: tuple(weight.shape)
+        for key, weight in compvis_state(model).items()
+        if "." in key and not key.endswith("position_ids")
+    }
+    assert {key: tuple(weight.shape) for key, weight in load_file(tmp_path / "m.safetensors").items()} == expected
+
+
+def test_permissions_are_those_of_any_new_file(model: StableDiffusion, tmp_path: Path) -> None:
+    (tmp_path / "any").touch()
+    save(model, tmp_path / "m")
+    save(model, tmp_path / "m.safetensors", layout="compvis")
+    modes = {file.stat().st_mode for file in tmp_path.rglob("*") if file.is_file()}
+    assert modes == {(tmp_path / "any").stat().st_mode}
+    assert len({folder.stat().st_mode for folder in (tmp_path / "m").rglob("*") if folder.is_dir()}) == 1
+
+
+def test_dtype(model: StableDiffusion, tmp_path: Path) -> None:
+    save(model, tmp_path / "half", dtype=torch.float16)
+    found = inspect(tmp_path / "half")
+    assert {dtype for part in found.components.values() for dtype in part.dtypes} == {"float16"}
+    weight = load(tmp_path / "half").unet.conv_in.weight
+    assert torch.equal(weight, model.unet.conv_in.weight.half().float())
+
+
+@pytest.mark.parametrize("changes", [{"mid_attention": False}, {"scale": 0.7}, {"image_channels": 1}])
+def test_configuration_survives(tmp_path: Path, changes: dict[str, float]) -> None:
+    config = replace(TINY, vae=VAEConfig(**{**vars(TINY.vae), **changes}))
+    save(random_model(config), tmp_path / "m")
+    assert load(tmp_path / "m").config.vae == config.vae
+
+
+def test_trimmed_folder(tmp_path: Path) -> None:
+    model = random_model()
+    ids = torch.tensor([320, 6902, 49407])
+    table = model.text_encoder.state_dict()[TABLE]
+    rows = table[ids].clone()
+    table.copy_(table[0].clone().expand_as(table))
+    table[ids] = rows
+    save(model, tmp_path / "m", dtype=torch.float16, trim_ids=ids)
+    assert sorted(file.relative_to(tmp_path / "m").as_posix() for file in (tmp_path / "m").rglob("*.*")) == [
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    ]
+    stored = load_file(tmp_path / "m" / "text_encoder" / "model.safetensors")
+    assert stored["embeddings.token_embedding.ids"].dtype == torch.int64
+    assert stored["embeddings.token_embedding.rows"].shape == (3, 8)
+    assert torch.equal(load(tmp_path / "m").text_encoder.state_dict()[TABLE], table.half().float())
+
+
+def test_interrupted_saves_leave_what_was_there(
+    model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(model, tmp_path / "m")
+    save(model, tmp_path / "m.safetensors", layout="compvis")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+
+    def interrupted(weights: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_module("ebama.weights.save"), "save_file", interrupted)
+    for name in ("m", "m.safetensors", "n"):
+        with pytest.raises(KeyboardInterrupt):
+            save(random_model(seed=1), tmp_path / name, layout="compvis" if "." in name else "diffusers")
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "m.safetensors"]
+
+
+def test_saving_over_the_folder_a_model_came_from(model: StableDiffusion, tmp_path: Path) -> None:
+    save(model, tmp_path / "m")
+    (tmp_path / "m" / "README.md").write_text("mine")
+    mapped = load(tmp_path / "m")
+    save(random_model(seed=1), tmp_path / "m")
+    assert differing(model, mapped) == []
+    assert differing(random_model(seed=1), load(tmp_path / "m")) == []
+    assert (tmp_path / "m" / "README.md").read_text() == "mine"
+
+
+def test_wrong_targets(model: StableDiffusion, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file; a diffusers checkpoint is a folder"):
+        save(model, tmp_path / "file")
+    for name in ("m.ckpt", "m"):
+        with pytest.raises(ValueError, match=r"ends in \.safetensors"):
+            save(model, tmp_path / name, layout="compvis")
+    with pytest.raises(ValueError, match="'ldm'; expected 'diffusers' or 'compvis'"):
+        save(model, tmp_path / "m", layout="ldm")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="diffusers layout only"):
+        save(model, tmp_path / "m.safetensors", layout="compvis", trim_ids=torch.tensor([1]))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_sd_v1_json_is_that_of_the_published_model() -> None:
+    unet = folder_jsons(SD_V1)["unet/config.json"]
+    assert unet["block_out_channels"] == [320, 640, 1280, 1280]
+    assert unet["down_block_types"] == ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
+    assert unet["up_block_types"] == ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3
+    assert unet["cross_attention_dim"] == 768
+    assert unet["sample_size"] == 64
+    assert folder_jsons(SD_V1)["vae/config.json"]["sample_size"] == 512
+    assert json.loads(json.dumps(folder_jsons(SD_V1))) == folder_jsons(SD_V1)
+
+
+@pytest.mark.slow
+def test_diffusers_reads_what_we_write(model: StableDiffusion, tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    save(model, tmp_path / "m")
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "m", local_files_only=True)
+    assert type(pipe.scheduler).__name__ == "PNDMScheduler"
+    z = torch.randn(2, 4, 16, 16)
+    prompts = ["a purple crown and a blue suitcase", ""]
+    with torch.no_grad():
+        context = model.encode_text(prompts)
+        ids = pipe.tokenizer(prompts, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+        pairs = [
+            (context, pipe.text_encoder(ids["input_ids"]).last_hidden_state),
+            (model.unet(z, 500, context), pipe.unet(z, 500, context).sample),
+            (model.vae.decode(z), pipe.vae.decode(z).sample),
+        ]
+    for ours, theirs in pairs:
+        assert ((ours - theirs).norm() / theirs.norm()).item() < 1e-5
+    for name in COMPONENTS:
+        assert set(getattr(pipe, name).state_dict()) == set(getattr(model, name).state_dict())

@@ -1,0 +1,110 @@
+"""Small random models and the files that trainers, converters and attackers make of them."""
+
+from __future__ import annotations
+
+import pickle
+import types
+from pathlib import Path
+
+import torch
+from ebama.models import VAE, StableDiffusionConfig, TextConfig, TextEncoder, UNet, UNetConfig, VAEConfig
+from ebama.weights import StableDiffusion, clip_tokenizer
+from ebama.weights.layouts import unet_renaming, vae_renaming
+from torch import Tensor, nn
+
+TINY = StableDiffusionConfig(
+    unet=UNetConfig(widths=(16, 32), attention=(True, False), heads=(2, 4), blocks=1, context_width=8, norm_groups=8),
+    vae=VAEConfig(widths=(8, 16), blocks=1, norm_groups=8),
+    text=TextConfig(width=8, mlp_width=16, layers=2, heads=2),
+    sample_size=16,
+    name="tiny",
+)
+COMPONENTS = ("unet", "vae", "text_encoder")
+
+
+def random_model(config: StableDiffusionConfig = TINY, seed: int = 0) -> StableDiffusion:
+    """A model whose weights, norms and biases included, are all random."""
+    generator = torch.Generator().manual_seed(seed)
+    networks: tuple[nn.Module, ...] = UNet(config.unet), VAE(config.vae), TextEncoder(config.text)
+    for network in networks:
+        network.eval().requires_grad_(False)
+        for parameter in network.parameters():
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return StableDiffusion(*networks, clip_tokenizer(), config)
+
+
+def compvis_state(sd: StableDiffusion) -> dict[str, Tensor]:
+    """The state dict a CompVis trainer would have saved, schedule and position ids included."""
+    state = {"betas": torch.linspace(0, 1, 1000), "alphas_cumprod": torch.linspace(1, 0, 1000)}
+    unet, vae = unet_renaming(sd.config.unet), vae_renaming(sd.config.vae)
+    for name, weight in sd.unet.state_dict().items():
+        state[f"model.diffusion_model.{unet.to_compvis(name)}"] = weight
+    for name, weight in sd.vae.state_dict().items():
+        theirs = vae.to_compvis(name)
+        is_attention = ".attn_1." in theirs and weight.ndim == 2
+        state[f"first_stage_model.{theirs}"] = weight[:, :, None, None] if is_attention else weight
+    for name, weight in sd.text_encoder.state_dict().items():
+        state[f"cond_stage_model.transformer.text_model.{name}"] = weight
+    state["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    return {name: weight.contiguous() for name, weight in state.items()}
+
+
+def differing(a: StableDiffusion, b: StableDiffusion) -> list[str]:
+    """Names of the weights that are not bit for bit the same in two models."""
+    names = []
+    for component in COMPONENTS:
+        ours, theirs = getattr(a, component).state_dict(), getattr(b, component).state_dict()
+        assert list(ours) == list(theirs)
+        names += [f"{component}.{name}" for name in ours if not torch.equal(ours[name], theirs[name])]
+    return names
+
+
+class Global:
+    """Pickled by `save_with_globals` as an import of `module.name`, whether or not that exists."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
+
+    def __call__(self) -> None:
+        raise AssertionError("only its name is pickled")
+
+
+class Call:
+    """Pickled as a call of a global: `module.name(*args)`, then `__setstate__(state)` if there is a state."""
+
+    def __init__(self, function: object, *args: object, state: object = None) -> None:
+        self.function, self.args, self.state = function, args, state
+
+    def __call__(self) -> None:
+        raise AssertionError("only pickled")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (self.function, self.args) if self.state is None else (self.function, self.args, self.state)
+
+
+class _GlobalPickler(pickle._Pickler):  # type: ignore[name-defined,misc]
+    def save(self, obj: object, save_persistent_id: bool = True) -> None:
+        if isinstance(obj, Global):
+            self.write(f"c{obj.module}\n{obj.name}\n".encode())
+        else:
+            super().save(obj, save_persistent_id)
+
+
+def save_with_globals(obj: object, path: Path, *, legacy: bool = False) -> None:
+    """`torch.save` for objects that hold `Global`s."""
+    module = types.SimpleNamespace(Pickler=_GlobalPickler, dump=pickle.dump, __name__="pickle")
+    torch.save(obj, path, pickle_module=module, _use_new_zipfile_serialization=not legacy)
+
+
+def lightning_extras(numpy: str = "numpy.core") -> dict[object, object]:
+    """What a Lightning trainer leaves beside `state_dict`: a callback as class and as instance, and numpy scores."""
+    dtype = Call(Global("numpy", "dtype"), "f8", False, True, state=(3, "<", None, None, None, -1, -1, 0))
+    score = Call(Global(f"{numpy}.multiarray", "scalar"), dtype, b"\x00" * 8)
+    callback = Global("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint")
+    instance = Call(Global("pytorch_lightning.callbacks.early_stopping", "EarlyStopping"), state={"wait": 3})
+    return {
+        "epoch": 17,
+        "global_step": 470000,
+        "pytorch-lightning_version": "1.4.2",
+        "callbacks": {callback: {"best_model_score": score, "monitor": "val/loss"}, "early": instance},
+    }

@@ -1,0 +1,102 @@
+"""Train the miniature's VAE: `torchrun --standalone --nproc-per-node 2 -m ebama.weights.miniature.train_vae`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import trange
+
+from ebama.models import MINIATURE, VAE
+
+from .scenes import TRAINING, Composer, Scene
+from .training import STATE, TrainingConfig, train
+
+CROP = 32
+CONFIG = TrainingConfig(steps=1300, batch=24, lr=2e-3, warmup=100, flat=0.2)
+KL = 1e-5
+
+
+class Autoencoder(nn.Module):
+    """Reconstruction and KL of images; one forward, as data parallel training wants it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vae = VAE(MINIATURE.vae)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Images [B, 3, h, w] in [-1, 1] -> (reconstruction, KL per latent pixel)."""
+        posterior = self.vae.encode(x)
+        kl = 0.5 * (posterior.mean**2 + posterior.logvar.exp() - 1 - posterior.logvar).sum(dim=1).mean()
+        return self.vae.decode(posterior.mean + (0.5 * posterior.logvar).exp() * noise), kl
+
+
+def to_tensor(images: list[np.ndarray]) -> Tensor:  # type: ignore[type-arg]
+    """uint8 [h, w, 3] pictures -> float [B, 3, h, w] in [-1, 1]."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+def crop(scene: Scene, rng: np.random.Generator) -> np.ndarray:  # type: ignore[type-arg]
+    """A CROP x CROP window around one of the objects: flat background teaches nothing."""
+    left, top, right, bottom = scene.drawn[int(rng.integers(len(scene.drawn)))].box
+    centre = rng.uniform((top, left), (bottom, right))
+    y, x = (int(np.clip(c - CROP / 2, 0, scene.image.shape[0] - CROP)) for c in centre)
+    return scene.image[y : y + CROP, x : x + CROP]
+
+
+def gradients(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences between neighbouring pixels, down and across."""
+    return x.diff(dim=2), x.diff(dim=3)
+
+
+@torch.no_grad()
+def standardise(vae: VAE, composer: Composer, seed: int, count: int = 2000) -> None:
+    """Give every latent channel mean 0 and standard deviation 1, folded exactly into the 1x1 convolutions."""
+    rng = np.random.default_rng([seed, 2**31])
+    batches = [to_tensor([composer.compose(rng).image for _ in range(100)]) for _ in trange(count // 100, desc="scale")]
+    latents = torch.cat([vae.encode(batch).mean for batch in batches])
+    mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    n = len(mean)
+    quant, post = vae.quant_conv, vae.post_quant_conv
+    assert quant.bias is not None
+    assert post.bias is not None
+    quant.weight[:n] /= std[:, None, None, None]
+    quant.bias[:n] = (quant.bias[:n] - mean) / std
+    quant.bias[n:] -= 2 * std.log()
+    post.bias += post.weight[:, :, 0, 0] @ mean
+    post.weight *= std[None, :, None, None]
+
+
+def main() -> None:
+    """Train and store the averaged, standardised VAE in `STATE/vae_final.pt`."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--state", type=Path, default=STATE)
+    options = parser.parse_args()
+    composer = Composer(TRAINING)
+
+    def loss(network: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng([CONFIG.seed, step, worker])
+        x = to_tensor([crop(composer.compose(rng), rng) for _ in range(CONFIG.batch)])
+        side = CROP // MINIATURE.vae.factor
+        noise = torch.from_numpy(rng.standard_normal((len(x), MINIATURE.vae.latent_channels, side, side), np.float32))
+        y, kl = network(x, noise)
+        edges = sum(F.l1_loss(a, b) for a, b in zip(gradients(y), gradients(x), strict=True))
+        mse = F.mse_loss(y, x)
+        return F.l1_loss(y, x) + 2 * mse + 0.5 * edges + KL * kl, {"psnr": -10 * (mse / 4).log10().item()}
+
+    torch.manual_seed(CONFIG.seed)
+    trained = train("vae", Autoencoder(), loss, CONFIG, options.state)
+    if trained is not None:
+        vae = trained.network.get_submodule("vae")
+        assert isinstance(vae, VAE)
+        standardise(vae, composer, CONFIG.seed)
+        torch.save({"vae": vae.state_dict(), "seconds": trained.seconds}, options.state / "vae_final.pt")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""The three networks of a configuration without memory for their weights: names and shapes to fill or compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from ebama.models import VAE, StableDiffusionConfig, TextEncoder, UNet
+from torch import nn
+
+
+def build_on_meta(config: StableDiffusionConfig) -> dict[str, nn.Module]:
+    """The networks on the meta device, built in no time and without drawing random numbers."""
+    with torch.device("meta"):
+        return {"unet": UNet(config.unet), "vae": VAE(config.vae), "text_encoder": TextEncoder(config.text)}
+
+
+def shapes(networks: Mapping[str, nn.Module]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The shape of every weight, by component and name."""
+    return {
+        component: {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
+        for component, network in networks.items()
+    }

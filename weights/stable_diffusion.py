@@ -1,0 +1,42 @@
+"""The parts of one Stable Diffusion model, loaded and ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from ebama.models import VAE, StableDiffusionConfig, TextEncoder, UNet
+from torch import Tensor
+from transformers import CLIPTokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class StableDiffusion:
+    """The three networks, frozen and in eval mode, with their tokenizer and configuration."""
+
+    unet: UNet
+    vae: VAE
+    text_encoder: TextEncoder
+    tokenizer: CLIPTokenizer
+    config: StableDiffusionConfig
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Contexts [B, 77, width] of B prompts: the last hidden state after the final layer norm.
+
+        Prompts are padded to 77 positions, which the U-Net reads too, and cut there.
+        """
+        if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
+            raise TypeError(f"encode_text got {prompts!r}; expected a list of strings.")
+        if not prompts:
+            raise ValueError("encode_text got no prompts; expected at least one.")
+        ids = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=self.config.text.positions,
+            return_tensors="pt",
+        )["input_ids"]
+        encoded: Tensor = self.text_encoder(ids.to(self.text_encoder.device))
+        return encoded

@@ -1,0 +1,70 @@
+"""The CLIP tokenizer: built from the merges that ship with the package, or read from a checkpoint's folder."""
+
+from __future__ import annotations
+
+import gzip
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+from transformers import CLIPTokenizer
+
+from .errors import CheckpointError
+
+VOCABULARY = 49408
+POSITIONS = 77
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+
+
+@lru_cache(maxsize=1)
+def clip_tokenizer() -> CLIPTokenizer:
+    """The tokenizer of Stable Diffusion v1: 49,408 pieces, 77 positions. Built once; do not change it in place."""
+    merges = _merges()
+    symbols = _byte_symbols()
+    pieces = [*symbols, *(s + "</w>" for s in symbols), *("".join(pair) for pair in merges), _START, _END]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    # Declared as strings, but only pairs work.
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=POSITIONS)  # type: ignore[arg-type]
+    # transformers ignores arguments it does not know and then builds a vocabulary of two.
+    if len(tokenizer) != VOCABULARY:
+        raise RuntimeError(f"transformers built a CLIP tokenizer of {len(tokenizer)} pieces; expected {VOCABULARY}.")
+    return tokenizer
+
+
+def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokenizer:
+    """Read a `tokenizer/` folder: vocab.json and merges.txt, or tokenizer.json.
+
+    `vocabulary` and `positions` are the text encoder's; ids beyond the first or texts beyond the second would
+    fail later. Raises CheckpointError.
+    """
+    if not ((folder / "tokenizer.json").is_file() or all((folder / n).is_file() for n in ("vocab.json", "merges.txt"))):
+        raise CheckpointError(f"{folder} holds no tokenizer: expected tokenizer.json, or vocab.json and merges.txt.")
+    try:
+        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # the tokenizers library raises plain Exception
+        raise CheckpointError(f"{folder} could not be read as a CLIP tokenizer: {error}") from error
+    if not 2 * len(_byte_symbols()) < len(tokenizer) <= vocabulary:
+        raise CheckpointError(
+            f"{folder} holds {len(tokenizer)} pieces; a CLIP tokenizer has more than 512 and this text encoder's "
+            f"table has {vocabulary} rows."
+        )
+    # Folders without tokenizer_config.json have no limit, and long prompts would then not be cut.
+    tokenizer.model_max_length = positions
+    return tokenizer
+
+
+def _merges() -> list[tuple[str, str]]:
+    """The 48,894 pairs of OpenAI's byte-pair encoding, in the order of their rank."""
+    packed = resources.files(__package__).joinpath("clip_merges.txt.gz").read_bytes()
+    merges = []
+    for line in gzip.decompress(packed).decode().strip().split("\n"):
+        first, second = line.split(" ")
+        merges.append((first, second))
+    return merges
+
+
+def _byte_symbols() -> list[str]:
+    """One printable character for each of the 256 bytes, in CLIP's order: printable bytes first, as themselves."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = 256 - len(printable)
+    return [chr(code) for code in (*printable, *range(256, 256 + others))]
