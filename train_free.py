@@ -1,4 +1,4 @@
-"""Training-free guidance from the command line: `python train_free.py generate "a purple crown and a blue suitcase"`."""
+"""The command line: `python train_free.py generate "a purple crown and a blue suitcase"`."""
 
 from ebama.cli import main
 

@@ -45,11 +45,20 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("prompt", nargs="?", help='what to draw, e.g. "a purple crown and a blue suitcase"')
     generate.add_argument("--seeds", type=_seeds, default=[0], help="0:4 is 0 1 2 3; or 3; or 1,5,9 (default 0)")
     generate.add_argument("--method", default="ebama", help="default: ebama")
-    generate.add_argument("--compare", nargs="+", default=[], metavar="METHOD", help="further methods at the same seeds")
     generate.add_argument(
-        "--option", type=_option, action="append", default=[], metavar="NAME=VALUE", help="a hyper-parameter of --method"
+        "--compare", nargs="+", default=[], metavar="METHOD", help="further methods at the same seeds"
     )
-    generate.add_argument("--group", type=_group, action="append", metavar="OBJECT:MODIFIER,...", help="instead of parsing")
+    generate.add_argument(
+        "--option",
+        type=_option,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a hyper-parameter of --method",
+    )
+    generate.add_argument(
+        "--group", type=_group, action="append", metavar="OBJECT:MODIFIER,...", help="instead of parsing"
+    )
     generate.add_argument("--negative", default="", help="negative prompt")
     generate.add_argument("--steps", type=int, default=50)
     generate.add_argument("--guidance", type=float, default=7.5, help="classifier-free guidance scale")
@@ -69,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", type=Path, help="a Stable Diffusion v1 checkpoint; default: the embedded miniature")
+    parser.add_argument(
+        "--weights", type=Path, help="a Stable Diffusion v1 checkpoint; default: the embedded miniature"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
 

@@ -1,12 +1,12 @@
 """The energy of EBAMA over attention maps, as the paper writes it (its Eqns 1-6), one value per sample.
 
-Notation: A_s is the map of token s *before* softmax (a column of QK^T / sqrt(d), flattened over pixels), Ã_s the map after
-softmax, S the set of objects, M(s) the modifiers of object s, N the number of content tokens. The maps define an energy-based
-model p(l | s) proportional to exp f(A_l, A_s), f the cosine similarity; ascending its likelihood, with the expectation over
-unrelated tokens taken uniformly, gives the binding loss. Nothing here knows where the maps come from.
+Notation: A_s is the map of token s *before* softmax (a column of QK^T / sqrt(d), flattened over pixels), Ã_s the map
+after softmax, S the set of objects, M(s) the modifiers of object s, N the number of content tokens. The maps define an
+energy-based model p(l | s) proportional to exp f(A_l, A_s), f the cosine similarity; ascending its likelihood, with the
+expectation over unrelated tokens taken uniformly, gives the binding loss. Nothing here knows where the maps come from.
 
-Where the paper is silent: the map of a word of several pieces is the mean of its pieces' maps, and the unrelated tokens are
-the single pieces outside the group (so N counts pieces).
+Where the paper is silent: the map of a word of several pieces is the mean of its pieces' maps, and the unrelated tokens
+are the single pieces outside the group (so N counts pieces).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Groups = Sequence[GroupLike] | Sequence[Sequence[GroupLike]]
 """Groups of one prompt, used for every sample, or a list of them for each sample."""
 
 Tokens = Sequence[int] | Sequence[Sequence[int]]
-"""Content positions (no start, end or padding) of one prompt, used for every sample, or a list of them for each sample."""
+"""Content positions (no start, end or padding) of one prompt, used for every sample, or a list for each sample."""
 
 
 def binding_loss(scores: Tensor, groups: Groups, tokens: Tokens, *, center: bool = False) -> Tensor:
@@ -80,7 +80,9 @@ def intensity_loss(probabilities: Tensor, groups: Groups) -> Tensor:
         ValueError: as for `binding_loss`.
     """
     maps = rearrange(_checked(probabilities, "probabilities"), "b h w k -> b k h w")
-    samples = [[word_map(m, group.object) for group in g] for m, g in zip(maps, per_sample(groups, len(maps)), strict=True)]
+    samples = [
+        [word_map(m, group.object) for group in g] for m, g in zip(maps, per_sample(groups, len(maps)), strict=True)
+    ]
     return summed_peaks(samples, maps)
 
 
@@ -93,7 +95,7 @@ def ebama_loss(
     intensity_weight: float = 0.5,
     center: bool = False,
 ) -> Tensor:
-    """L = sum over objects of L_b(s) + lambda L_n(s), [B]; `intensity_weight` is lambda, the rest as in its two parts."""
+    """L = sum over objects of L_b(s) + lambda L_n(s), [B]; `intensity_weight` is lambda, the rest as in its parts."""
     loss = binding_loss(scores, groups, tokens, center=center)
     return loss + intensity_weight * intensity_loss(probabilities, groups) if intensity_weight else loss
 
@@ -117,7 +119,9 @@ def per_sample(values: Sequence, count: int) -> Sequence:  # type: ignore[type-a
     """One list per sample: a list of lists as it is, a single list repeated `count` times."""
     nested = [isinstance(value, Sequence) for value in values]
     if any(nested) and (not all(nested) or len(values) != count):
-        raise ValueError(f"Got lists for {sum(nested)} samples; expected one for each of {count}, or a single list for all.")
+        raise ValueError(
+            f"Got lists for {sum(nested)} samples; expected one for each of {count}, or a single list for all."
+        )
     return values if any(nested) else [values] * count
 
 

@@ -98,7 +98,9 @@ def again(source: Path, out: Path, weights: Path | None, device: str, dtype: str
     recipe = Recipe(
         prompt=stored["prompt"],
         guidance=stored["guidance"],
-        sampler=DDIM(solver["steps"], solver["eta"]) if solver["name"] == "ddim" else get(solver["name"], solver["steps"]),
+        sampler=DDIM(solver["steps"], solver["eta"])
+        if solver["name"] == "ddim"
+        else get(solver["name"], solver["steps"]),
         negative_prompt=stored["negative_prompt"],
         groups=[Group(tuple(g["object"]), tuple(tuple(m) for m in g["modifiers"])) for g in stored["groups"]],
     )
@@ -110,7 +112,9 @@ def again(source: Path, out: Path, weights: Path | None, device: str, dtype: str
     print(path)
     with Image.open(source) as original:
         difference = np.abs(np.asarray(original, dtype=int) - np.asarray(result.images[0], dtype=int)).max()
-    print("every pixel is the same" if difference == 0 else f"pixels differ by up to {difference} of 255", file=sys.stderr)
+    print(
+        "every pixel is the same" if difference == 0 else f"pixels differ by up to {difference} of 255", file=sys.stderr
+    )
 
 
 def _run(pipeline: Pipeline, recipe: Recipe, method: Method, seeds: Sequence[int]) -> Any:
@@ -156,4 +160,3 @@ def _recipe_of(path: Path) -> Any:
 
 def _comparable(metadata: dict[str, Any]) -> str:
     return json.dumps({key: value for key, value in metadata.items() if key != "versions"}, sort_keys=True)
-

@@ -21,7 +21,7 @@ from ebama.weights import StableDiffusion
 from ebama.weights.miniature.world import COLOURS, NOUNS, unknown_words
 
 from . import __version__, methods
-from .methods.base import Conditioning, Guide, Method, Task
+from .methods.base import Conditioning, Method, Task
 from .prompt import Group, Parsed, Words, parse
 from .trace import Trace, TraceRecorder
 
@@ -229,16 +229,19 @@ class Pipeline:
         if latents is None:
             shape = (config.unet.in_channels, config.sample_size, config.sample_size)
             return [Start.drawn(shape, seed) for _ in range(prompts) for seed in seeds]
-        if latents.ndim != 4 or latents.shape[1] != config.unet.in_channels or len(latents) % prompts or not len(latents):
+        if (
+            latents.ndim != 4
+            or latents.shape[1] != config.unet.in_channels
+            or len(latents) % prompts
+            or not len(latents)
+        ):
             raise ValueError(
                 f"latents have shape {list(latents.shape)}; expected [N, {config.unet.in_channels}, h, w] with N a "
                 f"multiple of the number of prompts, {prompts}."
             )
         return [Start(latent, None, torch.Generator().manual_seed(0)) for latent in latents.detach().float().cpu()]
 
-    def _parse(
-        self, prompts: Sequence[str], groups: Sequence[Any] | None, method: Method, parser: str
-    ) -> list[Parsed]:
+    def _parse(self, prompts: Sequence[str], groups: Sequence[Any] | None, method: Method, parser: str) -> list[Parsed]:
         if self.sd.config.name == MINIATURE.name:
             _warn_unknown_words(prompts)
         if groups is None:
@@ -248,7 +251,9 @@ class Pipeline:
         else:
             each = groups
         if len(each) != len(prompts):
-            raise ValueError(f"groups has {len(each)} entries for {len(prompts)} prompts; give one list for each prompt.")
+            raise ValueError(
+                f"groups has {len(each)} entries for {len(prompts)} prompts; give one list for each prompt."
+            )
         return [parse(p, self.sd.tokenizer, parser, groups=g) for p, g in zip(prompts, each, strict=True)]
 
 

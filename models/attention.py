@@ -179,7 +179,7 @@ class Attention(nn.Module):
         context: Tensor | None = None,
         *,
         site: Site | None = None,
-        request: Request = Request(),  # noqa: B008  (frozen)
+        request: Request = Request(),
     ) -> AttentionResult:
         """Attend from x [batch, query, width] to context [batch, key, D] (to x itself if None).
 

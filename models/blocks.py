@@ -9,7 +9,9 @@ from torch.nn import functional as F
 class ResBlock(nn.Module):
     """GroupNorm, SiLU, conv, [+ time], GroupNorm, SiLU, conv, + skip; [B, C_in, h, w] -> [B, C_out, h, w]."""
 
-    def __init__(self, in_width: int, out_width: int, *, groups: int, eps: float, time_width: int | None = None) -> None:
+    def __init__(
+        self, in_width: int, out_width: int, *, groups: int, eps: float, time_width: int | None = None
+    ) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, in_width, eps=eps)
         self.conv1 = nn.Conv2d(in_width, out_width, 3, padding=1)

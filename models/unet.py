@@ -236,7 +236,9 @@ class UNet(nn.Module):
         available = self.sites(latent_shape)
         unknown = names - {site.name for site in available}
         if unknown or not names:
-            problem = f"There is no attention site {sorted(unknown)}" if unknown else "The selection holds no attention site"
+            problem = (
+                f"There is no attention site {sorted(unknown)}" if unknown else "The selection holds no attention site"
+            )
             listing = "\n  ".join(str(site) for site in available)
             raise ValueError(f"{problem} for latents of {list(latent_shape[-2:])}; choose among\n  {listing}")
         return names

@@ -141,7 +141,8 @@ class VAE(nn.Module):
         factor, channels = self.config.factor, self.config.image_channels
         if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % factor or x.shape[3] % factor:
             raise ValueError(
-                f"VAE.encode got shape {list(x.shape)}; expected [B, {channels}, H, W] with H and W multiples of {factor}."
+                f"VAE.encode got shape {list(x.shape)}; "
+                f"expected [B, {channels}, H, W] with H and W multiples of {factor}."
             )
         mean, logvar = self.quant_conv(self.encoder(x)).chunk(2, dim=1)
         return Posterior(mean, logvar.clamp(-30.0, 20.0))

@@ -9,7 +9,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from ebama.models import MINIATURE, SD_V1, VAE, Attention, Control, TextEncoder, UNet, UNetConfig, VAEConfig
 
 SMALL = UNetConfig(
-    widths=(16, 32, 32, 32), attention=(True, True, True, False), heads=(4,) * 4, blocks=2, context_width=24, norm_groups=8
+    widths=(16, 32, 32, 32),
+    attention=(True, True, True, False),
+    heads=(4,) * 4,
+    blocks=2,
+    context_width=24,
+    norm_groups=8,
 )
 
 
@@ -83,7 +88,9 @@ def test_gradient_of_the_early_stop_is_the_full_forwards(
     assert ((found - expected).norm() / expected.norm()).item() < 1e-6
 
 
-def test_scores_are_qk_over_root_d_with_dimensions_kept_apart(unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_scores_are_qk_over_root_d_with_dimensions_kept_apart(
+    unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     z, context = inputs
     name = "mid_block.attentions.0.transformer_blocks.0.attn2"
     record = unet.attention(z, 5, context, sites=[name])[name]
@@ -123,11 +130,15 @@ def test_row_major_maps(unet: UNet) -> None:
 def test_a_selection_without_sites_lists_those_there_are(
     unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor], wanted: list[str]
 ) -> None:
-    with pytest.raises(ValueError, match=r"mid_block\.attentions\.0\.transformer_blocks\.0\.attn1 \(self, 8x8, 4 heads\)"):
+    with pytest.raises(
+        ValueError, match=r"mid_block\.attentions\.0\.transformer_blocks\.0\.attn1 \(self, 8x8, 4 heads\)"
+    ):
         unet(*inputs[:1], 5, inputs[1], record=wanted)
 
 
-def test_a_resolution_without_sites_lists_those_there_are(unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_a_resolution_without_sites_lists_those_there_are(
+    unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor]
+) -> None:
     with pytest.raises(ValueError, match="16x16"):
         unet.attention(inputs[0], 5, inputs[1], resolution=17)
 

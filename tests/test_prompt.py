@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from dvmp import sample
-from ebama.weights import clip_tokenizer
 
 from ebama import lexicon, parsers, rules
 from ebama.evaluation.benchmarks import ane_objects, load_ane
 from ebama.prompt import Group, Parsed, PromptError, groups_from_words, parse
 from ebama.syntax import Word, read
+from ebama.weights import clip_tokenizer
 
 TOKENIZER = clip_tokenizer()
 # The built-in rules always, and every spaCy model that is installed here.

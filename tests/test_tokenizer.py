@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
 from ebama.weights import CheckpointError, clip_tokenizer
 from ebama.weights.tokenizer import read_tokenizer
 

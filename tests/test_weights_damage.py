@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from ebama.models import UNetConfig, VAEConfig
-from ebama.weights import CheckpointError, StableDiffusion, inspect, load
 from safetensors.torch import save as to_safetensors
 from weights_samples import COMPONENTS, TINY, compvis_state, lightning_extras, random_model, save_with_globals
+
+from ebama.models import UNetConfig, VAEConfig
+from ebama.weights import CheckpointError, StableDiffusion, inspect, load
 
 pytest.importorskip("hypothesis")
 from hypothesis import given, settings

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from weights_samples import TINY, compvis_state, lightning_extras, random_model, save_with_globals
+
 from ebama.models import SD_V1
 from ebama.weights import CheckpointError, inspect, save
 from ebama.weights.layouts import ema_name
 from ebama.weights.networks import build_on_meta
-from safetensors.torch import save_file
-from torch import Tensor
-from weights_samples import TINY, compvis_state, lightning_extras, random_model, save_with_globals
 
 
 def _sparse_file(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:

@@ -7,6 +7,7 @@ from math import prod
 
 import pytest
 import torch
+
 from ebama.models import MINIATURE, SD_V1, VAE, UNet, UNetConfig, VAEConfig
 from ebama.weights.layouts import ema_name, modern_vae_name, rank_may_differ, text_name, unet_renaming, vae_renaming
 from ebama.weights.networks import build_on_meta, shapes

@@ -10,9 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ebama.models import UNetConfig
-from ebama.weights import CheckpointError, StableDiffusion, clip_tokenizer, load
-from ebama.weights.trimmed import IDS, ROWS, TABLE, UNKNOWN, expand, trim
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from weights_samples import (
@@ -24,6 +21,10 @@ from weights_samples import (
     random_model,
     save_with_globals,
 )
+
+from ebama.models import UNetConfig
+from ebama.weights import CheckpointError, StableDiffusion, clip_tokenizer, load
+from ebama.weights.trimmed import IDS, ROWS, TABLE, UNKNOWN, expand, trim
 
 State = dict[str, Tensor]
 
@@ -273,6 +274,11 @@ def test_moving_averages(model: StableDiffusion, tmp_path: Path) -> None:
     loaded = load(path, config=TINY, ema=True)
     assert differing(replace(model, unet=random_model(seed=1).unet), loaded) == []
 
+    gone = "out.2.bias"
+    save_file({key: w for key, w in state.items() if key != f"model.diffusion_model.{gone}"}, path)
+    with pytest.raises(CheckpointError, match=r"unet: 1 missing \(model_ema\.diffusion_modelout2bias\)"):
+        load(path, config=TINY, ema=True)
+
     del state["model_ema.diffusion_modelout2bias"]
     save_file(state, path)
     with pytest.raises(CheckpointError, match="only some of the EMA weights"):
@@ -384,6 +390,7 @@ def test_unknown_networks_in_config_json(copy: Path) -> None:
         '{"layers_per_block": [1, 2]}': "layers_per_block",
         '{"layers_per_block": "two"}': "two",
         '{"block_out_channels": 7}': "int",
+        '{"block_out_channels": []}': "index",
         '{"sample_size": 15}': "sample_size 15",
         '{"in_channels": 9, "block_out_channels": [320, 320], "norm_num_groups": 32}': "an inpainting model",
         '{"cross_attention_dim": 1024, "block_out_channels": [320, 320]}': "a Stable Diffusion v2 model",

@@ -14,9 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ebama.weights import CheckpointError, inspect, load
-from ebama.weights.foreign import file_kind
-from ebama.weights.pickle_safety import pickle_globals
 from safetensors.torch import save, save_file
 from weights_samples import (
     TINY,
@@ -28,6 +25,10 @@ from weights_samples import (
     random_model,
     save_with_globals,
 )
+
+from ebama.weights import CheckpointError, inspect, load
+from ebama.weights.foreign import file_kind
+from ebama.weights.pickle_safety import pickle_globals
 
 
 def _attacks(marker: Path) -> dict[str, tuple[Call, str]]:
@@ -203,6 +204,13 @@ def test_torchscript_archives(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"script\.pt") as caught:
         load(path)
     assert "weights_only=False" not in str(caught.value)
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    for use in (load, inspect):
+        with pytest.raises(CheckpointError, match=r"pipe\.ckpt is a device or a pipe"):
+            use(tmp_path / "pipe.ckpt")
 
 
 def test_paths_that_hold_nothing(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from weights_samples import COMPONENTS, TINY, compvis_state, differing, random_model
+
 from ebama.models import SD_V1, VAEConfig
 from ebama.weights import StableDiffusion, inspect, load, save
 from ebama.weights.configs import folder_jsons
 from ebama.weights.trimmed import TABLE
-from safetensors.torch import load_file
-from weights_samples import COMPONENTS, TINY, compvis_state, differing, random_model
 
 
 @pytest.fixture(scope="module")

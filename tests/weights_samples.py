@@ -7,10 +7,11 @@ import types
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+
 from ebama.models import VAE, StableDiffusionConfig, TextConfig, TextEncoder, UNet, UNetConfig, VAEConfig
 from ebama.weights import StableDiffusion, clip_tokenizer
 from ebama.weights.layouts import unet_renaming, vae_renaming
-from torch import Tensor, nn
 
 TINY = StableDiffusionConfig(
     unet=UNetConfig(widths=(16, 32), attention=(True, False), heads=(2, 4), blocks=1, context_width=8, norm_groups=8),

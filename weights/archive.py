@@ -56,4 +56,4 @@ def _is_sound(file: BinaryIO, record: zipfile.ZipInfo, limit: int) -> bool:
     if record.file_size == 0:  # torch writes no descriptor then
         return end <= limit
     file.seek(end)
-    return end + len(_DESCRIPTOR) <= limit and file.read(len(_DESCRIPTOR)) == _DESCRIPTOR
+    return bool(end + len(_DESCRIPTOR) <= limit and file.read(len(_DESCRIPTOR)) == _DESCRIPTOR)

@@ -95,18 +95,21 @@ def _nothing_there(path: Path) -> str:
 
 def from_single_file(file: TensorFile, config: StableDiffusionConfig = SD_V1, *, ema: bool = False) -> Checkpoint:
     """Sort a CompVis file's tensors into components; with `ema` the U-Net is its moving average."""
-    keys = file.entries
-    unet = _compvis_component(file, "unet", unet_renaming(config.unet))
-    averages = {name: ema_name(unet.spell(name).removeprefix(COMPVIS_PREFIX["unet"])) for name in unet.entries}
-    has_ema = bool(averages) and all(key in keys for key in averages.values())
+    renaming = unet_renaming(config.unet)
+    unet = _compvis_component(file, "unet", renaming)
+
+    def average(name: str) -> str:
+        return ema_name(renaming.to_compvis(name))
+
+    averages = {name: file.entries[average(name)] for name in unet.entries if average(name) in file.entries}
+    has_ema = len(averages) == len(unet.entries) > 0
     if ema:
         if not has_ema:
-            some = any(key in keys for key in averages.values())
             raise CheckpointError(
-                f"{file.path} holds {'only some of the' if some else 'no'} EMA weights ({EMA_PREFIX}*); "
+                f"{file.path} holds {'only some of the' if averages else 'no'} EMA weights ({EMA_PREFIX}*); "
                 "load it without ema=True."
             )
-        unet = Component({name: keys[key] for name, key in averages.items()}, unet.unexpected, averages.__getitem__)
+        unet = Component(averages, unet.unexpected, average)
     return Checkpoint(
         path=file.path,
         layout="compvis",

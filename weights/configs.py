@@ -105,7 +105,7 @@ def _parsed(file: Path, parse: Callable[[Json], T], values: Json) -> T:
         return parse(values)
     except KeyError as error:
         raise CheckpointError(f"{file} lacks {error}.") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError) as error:
         raise CheckpointError(f"{file}: {error}") from error
 
 

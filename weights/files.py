@@ -85,6 +85,8 @@ def _safetensors_entries(path: Path) -> dict[str, Entry]:
 
 def container(path: Path) -> str:
     """How a file stores tensors: "safetensors", "zip" or "legacy" (both torch.save). CheckpointError if it does not."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is a device or a pipe; expected a file of weights.")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

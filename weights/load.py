@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 import torch
-from ebama.models import StableDiffusionConfig
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
+
+from ebama.models import StableDiffusionConfig
 
 from .checkpoint import COMPONENTS, Checkpoint, Component, open_checkpoint
 from .errors import CheckpointError

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from ebama.models import VAE, StableDiffusionConfig, TextEncoder, UNet
 from torch import nn
+
+from ebama.models import VAE, StableDiffusionConfig, TextEncoder, UNet
 
 
 def build_on_meta(config: StableDiffusionConfig) -> dict[str, nn.Module]:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from ebama.models import VAE, StableDiffusionConfig, TextEncoder, UNet
 from torch import Tensor
 from transformers import CLIPTokenizer
+
+from ebama.models import VAE, StableDiffusionConfig, TextEncoder, UNet
 
 
 @dataclass(frozen=True, eq=False)

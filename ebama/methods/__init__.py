@@ -9,7 +9,17 @@ from .ebama import Ebama
 from .ebama_official import EbamaOfficial
 from .sd import StableDiffusionBaseline
 
-__all__ = ["Conditioning", "Ebama", "EbamaOfficial", "Guide", "Method", "StableDiffusionBaseline", "Task", "get", "names"]
+__all__ = [
+    "Conditioning",
+    "Ebama",
+    "EbamaOfficial",
+    "Guide",
+    "Method",
+    "StableDiffusionBaseline",
+    "Task",
+    "get",
+    "names",
+]
 
 _METHODS: dict[str, type[Method]] = {method.name: method for method in (StableDiffusionBaseline, Ebama, EbamaOfficial)}
 

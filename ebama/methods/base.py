@@ -37,8 +37,8 @@ class Task:
 class Conditioning:
     """Which contexts the U-Net sees and how their noise estimates combine.
 
-    epsilon = e_0 + sum_j weights[j] (e_{j+1} - e_0) for `contexts` [n, B, 77, D] and `weights` [n - 1, B]. `main` is the
-    index of the context that stands for the prompt; it is the one whose attention a trace shows.
+    epsilon = e_0 + sum_j weights[j] (e_{j+1} - e_0) for `contexts` [n, B, 77, D] and `weights` [n - 1, B]. `main` is
+    the index of the context that stands for the prompt; it is the one whose attention a trace shows.
     """
 
     contexts: Tensor
@@ -82,4 +82,3 @@ class Method(ABC):
     def describe(self) -> dict[str, Any]:
         """Name and hyper-parameters, as recorded in every output."""
         return {"name": self.name, **asdict(self)}
-

@@ -68,4 +68,6 @@ def check_schedule(step_size: float | None, intensity_weight: float | None, guid
         if value is not None and not 0 <= value < float("inf"):
             raise ValueError(f"{name} is {value!r}; expected a finite number of at least 0.")
     if guided_steps is not None and (not isinstance(guided_steps, int) or guided_steps < 0):
-        raise ValueError(f"guided_steps is {guided_steps!r}; expected a whole number of at least 0, or None for every call.")
+        raise ValueError(
+            f"guided_steps is {guided_steps!r}; expected a whole number of at least 0, or None for every call."
+        )

@@ -22,7 +22,7 @@ from .gradient import gradient_guide
 
 @dataclass(frozen=True)
 class EbamaOfficial(Method):
-    """The published code: cosines of maps *after* softmax, a sharpened second softmax for the intensity, 26 guided calls.
+    """The published code: cosines of maps *after* softmax, a sharpened second softmax for intensity, 26 guided calls.
 
     Its aligner's defects (capitals, repeated words, pieces counted as words of their own) are not reproduced.
 

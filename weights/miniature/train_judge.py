@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -137,13 +138,13 @@ def measure(judge: Judge, config: SceneConfig, seed: int, *, softened: bool = Fa
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Train, store judge.safetensors (float16) and judge.json with what the stored weights reach on held-out scenes."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoint", type=Path, default=STATE / "judge.pt", help="resumed from if it exists")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     options.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     judge, seconds = train(options.steps, options.seed, options.checkpoint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,14 @@ CONFIG = TrainingConfig(steps=14_000, batch=8)
 DROPOUT = 0.1  # captions left out, for classifier-free guidance
 UNKNOWN = 0.05  # articles replaced by the row that unknown words share, so that the row learns to mean nothing
 MIN_SNR = 5.0  # loss weights min(SNR, 5) / SNR: Hang et al. 2023, Efficient Diffusion Training via Min-SNR
-TOKENS = tuple(sorted({*clip_tokenizer().all_special_ids, *clip_tokenizer().convert_tokens_to_ids([f"{w}</w>" for w in WORDS])}))
-"""Ids of the token rows that are trained, in the order of the trained table; the row after them is the unknown words'."""
+
+
+@cache
+def trained_tokens() -> tuple[int, ...]:
+    """Ids of the token rows that are trained, in the order of the trained table; one row for unknown words follows."""
+    tokenizer = clip_tokenizer()
+    words: list[int] = tokenizer.convert_tokens_to_ids([f"{word}</w>" for word in WORDS])
+    return tuple(sorted({*tokenizer.all_special_ids, *words}))
 
 
 class Denoiser(nn.Module):
@@ -36,7 +43,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.unet = UNet(MINIATURE.unet)
         # Only these rows are ever read; the full table is made when the weights are packed.
-        self.text_encoder = TextEncoder(replace(MINIATURE.text, vocabulary=len(TOKENS) + 1))
+        self.text_encoder = TextEncoder(replace(MINIATURE.text, vocabulary=len(trained_tokens()) + 1))
         make_local(self.text_encoder)
 
     def forward(self, z: Tensor, t: Tensor, rows: Tensor) -> Tensor:
@@ -59,8 +66,8 @@ class Captions:
 
     def __init__(self) -> None:
         self.tokenizer = clip_tokenizer()
-        self.row = torch.full((MINIATURE.text.vocabulary,), len(TOKENS))
-        self.row[torch.tensor(TOKENS)] = torch.arange(len(TOKENS))
+        self.row = torch.full((MINIATURE.text.vocabulary,), len(trained_tokens()))
+        self.row[torch.tensor(trained_tokens())] = torch.arange(len(trained_tokens()))
         self.article = self.row[self.tokenizer.convert_tokens_to_ids("a</w>")]
 
     def __call__(self, captions: list[str], rng: np.random.Generator) -> Tensor:
@@ -69,7 +76,7 @@ class Captions:
         ids = self.tokenizer(kept, padding="max_length", max_length=MINIATURE.text.positions, return_tensors="pt")
         rows = self.row[ids["input_ids"]]
         dropped = torch.from_numpy(rng.random(rows.shape) < UNKNOWN)
-        return torch.where((rows == self.article) & dropped, len(TOKENS), rows)
+        return torch.where((rows == self.article) & dropped, len(trained_tokens()), rows)
 
 
 def main() -> None:
@@ -91,9 +98,7 @@ def main() -> None:
             z = vae.encode(to_tensor([scene.image for scene in scenes])).mean * vae.scale
         t = torch.from_numpy(rng.integers(0, len(schedule.alphas_cumprod), len(z)))
         noise = torch.from_numpy(rng.standard_normal(z.shape, np.float32))
-        epsilon = network(
-            schedule.add_noise(z, noise, t), t, captions([scene.caption for scene in scenes], rng)
-        )
+        epsilon = network(schedule.add_noise(z, noise, t), t, captions([scene.caption for scene in scenes], rng))
         errors = (epsilon - noise).square().mean(dim=(1, 2, 3))
         alpha = schedule.alphas_cumprod[t].float()
         snr = alpha / (1 - alpha)

@@ -1,0 +1,299 @@
+"""EBAMA's energies against the paper's equations and the published code's formulas, in plain loops and float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+from ebama.energy import binding_loss, ebama_loss, intensity_loss
+from ebama.methods.ebama_official import official_loss
+from torch import Tensor
+
+HEIGHT, WIDTH = 4, 5
+
+
+@dataclass(frozen=True)
+class Words:
+    """Any object with these two attributes is a group."""
+
+    object: tuple[int, ...]
+    modifiers: tuple[tuple[int, ...], ...] = ()
+
+
+RED_CAR = Words((3,), ((2,),))
+BARE = Words((5,))
+MANY = Words((4,), ((1,), (2,), (3,)))
+PIECES = Words((4, 5), ((1,), (2, 3)))
+
+CASES = {
+    "one group": ([RED_CAR], [1, 2, 3, 4, 5]),
+    "two groups": ([RED_CAR, Words((7,), ((6,),))], range(1, 8)),
+    "no modifiers": ([BARE], [1, 2, 3, 4, 5]),
+    "several modifiers": ([MANY], range(1, 8)),
+    "words of several pieces": ([PIECES, Words((7,))], range(1, 8)),
+    "nothing outside": ([MANY], [1, 2, 3, 4]),
+    "alone": ([Words((1,))], [1]),
+    "no group": ([], [1, 2, 3]),
+}
+cases = pytest.mark.parametrize(("groups", "tokens"), CASES.values(), ids=CASES)
+
+
+def maps(batch: int = 2, keys: int = 9, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, HEIGHT, WIDTH, keys, generator=generator, dtype=torch.float64)
+
+
+# --- the equations again, on lists of floats ---
+
+
+def columns(sample: Tensor, keys: int) -> list[list[float]]:
+    """Map of every key, pixels in row-major order."""
+    return [[float(sample[y, x, k]) for y in range(HEIGHT) for x in range(WIDTH)] for k in range(keys)]
+
+
+def mean(vectors: Sequence[list[float]]) -> list[float]:
+    return [sum(values) / len(vectors) for values in zip(*vectors, strict=True)]
+
+
+def cosine(a: list[float], b: list[float]) -> float:
+    dot = sum(x * y for x, y in zip(a, b, strict=True))
+    return dot / math.sqrt(sum(x * x for x in a)) / math.sqrt(sum(y * y for y in b))
+
+
+def smoothed_peak(values: list[float]) -> float:
+    """Maximum of the 3x3 smoothing with 1-D weights proportional to exp(-(x / (2 * 0.5))^2), one pixel reflected."""
+    line = [math.exp(-1.0), 1.0, math.exp(-1.0)]
+    line = [weight / sum(line) for weight in line]
+
+    def reflect(i: int, side: int) -> int:
+        return 1 if i < 0 else side - 2 if i == side else i
+
+    best = -math.inf
+    for y in range(HEIGHT):
+        for x in range(WIDTH):
+            total = 0.0
+            for dy in (-1, 0, 1):
+                for dx in (-1, 0, 1):
+                    pixel = reflect(y + dy, HEIGHT) * WIDTH + reflect(x + dx, WIDTH)
+                    total += line[dy + 1] * line[dx + 1] * values[pixel]
+            best = max(best, total)
+    return best
+
+
+def paper_binding(sample: Tensor, groups: Sequence[Words], tokens: Sequence[int], center: bool = False) -> float:
+    keys = sample.shape[-1]
+    features = columns(sample, keys)
+    if center:
+        offset = mean(features)
+        features = [[value - o for value, o in zip(feature, offset, strict=True)] for feature in features]
+    total = 0.0
+    for group in groups:
+        anchor = mean([features[p] for p in group.object])
+        if group.modifiers:
+            pulls = [cosine(anchor, mean([features[p] for p in m])) for m in group.modifiers]
+            total -= sum(pulls) / len(pulls)
+        own = set(group.object).union(*group.modifiers)
+        pushes = [cosine(anchor, features[token]) for token in tokens if token not in own]
+        if pushes:
+            total += sum(pushes) / len(pushes)
+    return total
+
+
+def paper_intensity(sample: Tensor, groups: Sequence[Words]) -> float:
+    features = columns(sample, sample.shape[-1])
+    return -sum(smoothed_peak(mean([features[p] for p in group.object])) for group in groups)
+
+
+def official(sample: Tensor, groups: Sequence[Words], tokens: Sequence[int], weight: float) -> float:
+    features = columns(sample, 77)
+    sharpened: list[list[float]] = [[] for _ in range(77)]
+    for pixel in range(HEIGHT * WIDTH):
+        powers = {k: math.exp(100 * features[k][pixel]) for k in range(1, 76)}
+        for k in powers:
+            sharpened[k].append(powers[k] / sum(powers.values()))
+    total = 0.0
+    for group in groups:
+
+        def farthest(piece: int, noun: tuple[int, ...] = group.object) -> float:
+            return max(1 - cosine(features[piece], features[b]) for b in noun)
+
+        total += sum(farthest(piece) for modifier in group.modifiers for piece in modifier)
+        own = set(group.object).union(*group.modifiers)
+        outside = [token for token in tokens if token not in own]
+        if outside:
+            total -= max(len(group.modifiers), 1) * sum(map(farthest, outside)) / len(outside)
+        total -= weight * smoothed_peak(sharpened[group.object[0]])
+    return total
+
+
+def close(found: Tensor, expected: Sequence[float]) -> None:
+    assert found.shape == (len(expected),)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+
+
+# --- the paper's variant ---
+
+
+@cases
+@pytest.mark.parametrize("center", [False, True])
+def test_binding_is_the_papers(groups: list[Words], tokens: Sequence[int], center: bool) -> None:
+    scores = maps()
+    close(binding_loss(scores, groups, tokens, center=center), [paper_binding(s, groups, tokens, center) for s in scores])
+
+
+@cases
+def test_intensity_is_the_papers(groups: list[Words], tokens: Sequence[int]) -> None:
+    probabilities = maps(keys=9).softmax(-1)
+    close(intensity_loss(probabilities, groups), [paper_intensity(p, groups) for p in probabilities])
+
+
+@cases
+@pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
+def test_the_loss_is_their_weighted_sum(groups: list[Words], tokens: Sequence[int], weight: float) -> None:
+    scores, probabilities = maps(seed=1), maps(seed=2).softmax(-1)
+    expected = [
+        paper_binding(s, groups, tokens) + weight * paper_intensity(p, groups)
+        for s, p in zip(scores, probabilities, strict=True)
+    ]
+    close(ebama_loss(scores, probabilities, groups, tokens, intensity_weight=weight), expected)
+
+
+def test_the_default_weight_is_one_half() -> None:
+    scores, probabilities = maps(), maps().softmax(-1)
+    expected = [
+        paper_binding(s, [RED_CAR], [1, 2, 3, 4]) + 0.5 * paper_intensity(p, [RED_CAR])
+        for s, p in zip(scores, probabilities, strict=True)
+    ]
+    close(ebama_loss(scores, probabilities, [RED_CAR], [1, 2, 3, 4]), expected)
+
+
+def test_a_peak_at_the_border_counts_its_reflection() -> None:
+    spike = torch.zeros(1, HEIGHT, WIDTH, 3, dtype=torch.float64)
+    spike[0, 0, 0, 1] = 1.0
+    close(intensity_loss(spike, [Words((1,))]), [-0.331910830237])  # the corner sees its own pixel once
+    spike = torch.zeros(1, HEIGHT, WIDTH, 3, dtype=torch.float64)
+    spike[0, 1, 1, 1] = 1.0
+    line = [math.exp(-1.0) / (1 + 2 * math.exp(-1.0)), 1 / (1 + 2 * math.exp(-1.0))]
+    close(intensity_loss(spike, [Words((1,))]), [-max(line[1], 2 * line[0]) ** 2])
+
+
+def test_centering_takes_away_what_softmax_cannot_see() -> None:
+    scores, offset = maps(), 3 * maps(keys=1, seed=4)
+    plain, moved = (binding_loss(s, [RED_CAR], [1, 2, 3, 4]) for s in (scores, scores + offset))
+    assert (plain - moved).abs().min() > 1e-2
+    centered = [binding_loss(s, [RED_CAR], [1, 2, 3, 4], center=True) for s in (scores, scores + offset)]
+    torch.testing.assert_close(*centered, rtol=1e-12, atol=1e-12)
+
+
+# --- the published code's variant ---
+
+
+@cases
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_the_official_loss(groups: list[Words], tokens: Sequence[int], weight: float) -> None:
+    probabilities = maps(keys=77, seed=3).softmax(-1)
+    found = official_loss(probabilities, groups, tokens, intensity_weight=weight)
+    close(found, [official(p, groups, tokens, weight) for p in probabilities])
+
+
+def test_official_intensity_is_that_of_the_first_piece() -> None:
+    probabilities = maps(keys=77).softmax(-1)
+
+    def intensity(word: Words) -> Tensor:
+        with_it, without = (official_loss(probabilities, [word], [4, 5], intensity_weight=w) for w in (1.0, 0.0))
+        return with_it - without
+
+    torch.testing.assert_close(intensity(Words((4, 5))), intensity(Words((4,))), rtol=1e-12, atol=1e-12)
+    assert (intensity(Words((4, 5))) - intensity(Words((5, 4)))).abs().min() > 1e-6
+
+
+# --- gradients, batches, precision, errors: all variants ---
+
+
+def paper_loss(scores: Tensor, groups: object, tokens: object) -> Tensor:
+    return ebama_loss(scores, scores.softmax(-1), groups, tokens)  # type: ignore[arg-type]
+
+
+def centered_loss(scores: Tensor, groups: object, tokens: object) -> Tensor:
+    return ebama_loss(scores, scores.softmax(-1), groups, tokens, center=True)  # type: ignore[arg-type]
+
+
+def official_of_scores(scores: Tensor, groups: object, tokens: object) -> Tensor:
+    return official_loss(scores.softmax(-1), groups, tokens)  # type: ignore[arg-type]
+
+
+Loss = Callable[[Tensor, object, object], Tensor]
+losses = pytest.mark.parametrize("loss", [paper_loss, centered_loss, official_of_scores])
+
+
+@losses
+def test_gradients(loss: Loss) -> None:
+    groups = [[RED_CAR, Words((5, 6), ((4,),))], [BARE]]
+    tokens = [range(1, 8), [1, 3, 5]]
+    generator = torch.Generator().manual_seed(5)
+    scores = torch.randn(2, 2, 3, 9, generator=generator, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda s: loss(s, groups, tokens), scores)
+
+
+@losses
+def test_a_batch_is_its_samples_one_by_one(loss: Loss) -> None:
+    groups = [[RED_CAR, Words((6,))], [PIECES], [], [MANY]]
+    tokens = [range(1, 7), [1, 2, 3, 4, 5, 7], [1, 2], [1, 2, 3, 4]]
+    scores = maps(4).requires_grad_()
+    together = loss(scores, groups, tokens)
+    (gradient,) = torch.autograd.grad(together.sum(), scores)
+    for i in range(4):
+        single = scores[i : i + 1].detach().requires_grad_()
+        alone = loss(single, groups[i], tokens[i])
+        assert torch.equal(alone, together[i : i + 1])
+        if groups[i]:
+            torch.testing.assert_close(torch.autograd.grad(alone.sum(), single)[0][0], gradient[i], rtol=1e-13, atol=1e-15)
+        else:
+            assert not gradient[i].any()
+
+
+@losses
+def test_one_list_serves_all_samples(loss: Loss) -> None:
+    scores, groups, tokens = maps(3), [RED_CAR, BARE], [1, 2, 3, 4, 5, 6]
+    assert torch.equal(loss(scores, groups, tokens), loss(scores, [groups] * 3, [tokens] * 3))
+    assert torch.equal(loss(scores, groups, tokens), loss(scores, tuple(groups), range(1, 7)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_maps_are_computed_in_float32(dtype: torch.dtype) -> None:
+    scores = maps().to(dtype)
+    probabilities = scores.float().softmax(-1).to(dtype)
+    found = ebama_loss(scores, probabilities, [RED_CAR], [1, 2, 3, 4])
+    expected = ebama_loss(scores.double(), probabilities.double(), [RED_CAR], [1, 2, 3, 4])
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_maps_must_be_4d() -> None:
+    with pytest.raises(ValueError, match=r"scores have shape \[4, 5, 9\]; expected \[batch, h, w, key\]"):
+        binding_loss(maps()[0], [RED_CAR], [1, 2, 3])
+    with pytest.raises(ValueError, match="probabilities have shape"):
+        intensity_loss(maps()[0], [RED_CAR])
+
+
+@losses
+@pytest.mark.parametrize(
+    ("groups", "tokens"),
+    [([[RED_CAR]], [1, 2, 3]), ([RED_CAR], [[1, 2, 3]] * 3), ([[RED_CAR], RED_CAR], [1, 2, 3])],
+)
+def test_lists_that_do_not_match_the_batch(loss: Loss, groups: object, tokens: object) -> None:
+    with pytest.raises(ValueError, match="one for each of 2"):
+        loss(maps(2, keys=77), groups, tokens)
+
+
+@losses
+@pytest.mark.parametrize(
+    ("groups", "tokens"),
+    [([Words((77,))], [1, 2]), ([Words((-1,))], [1, 2]), ([Words((1,), ((77,),))], [1]), ([Words((1,))], [1, 77])],
+)
+def test_positions_outside_the_key_axis(loss: Loss, groups: object, tokens: object) -> None:
+    with pytest.raises(ValueError, match="key axis of length 77"):
+        loss(maps(keys=77), groups, tokens)

@@ -1,0 +1,449 @@
+"""The pipeline on a tiny random model: batches, calls that are made and not made, and EBAMA's loop derived again."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from ebama import methods
+from ebama.models import VAE, StableDiffusionConfig, TextConfig, TextEncoder, UNet, UNetConfig, VAEConfig
+from ebama.pipeline import Pipeline, Result
+from ebama.prompt import Group
+from ebama.samplers import DDIM, PNDM
+from ebama.weights import StableDiffusion, clip_tokenizer
+from torch import Tensor
+from torch.nn import functional as F
+
+TINY = StableDiffusionConfig(
+    unet=UNetConfig(
+        widths=(8, 16, 16), attention=(False, True, True), heads=(2, 2, 2), blocks=1, context_width=16, norm_groups=4
+    ),
+    vae=VAEConfig(widths=(8, 8), blocks=1, norm_groups=4),
+    text=TextConfig(width=16, mlp_width=16, layers=1, heads=2),
+    sample_size=32,
+    name="tiny",
+)
+SITES = [
+    f"{name}.transformer_blocks.0.attn2"
+    for name in ("down_blocks.1.attentions.0", "up_blocks.1.attentions.0", "up_blocks.1.attentions.1")
+]
+CROWN = "a purple crown and a blue suitcase"  # positions: purple 2, crown 3, blue 6, suitcase 7
+CAT = "a cat"
+ALL_METHODS = ("sd", "ebama", "ebama-official")
+
+
+class CountingUNet(UNet):
+    """Notes every call: what was asked for and how many samples were in it."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__(config)
+        self.calls: list[tuple[str, int]] = []
+
+    def forward(self, z: Tensor, *args: Any, **options: Any) -> Any:
+        self.calls.append(("predict", len(z)))
+        return super().forward(z, *args, **options)
+
+    def attention(self, z: Tensor, *args: Any, **options: Any) -> Any:
+        self.calls.append(("attention", len(z)))
+        return super().attention(z, *args, **options)
+
+
+@cache
+def model() -> StableDiffusion:
+    networks = CountingUNet(TINY.unet), VAE(TINY.vae), TextEncoder(TINY.text)
+    generator = torch.Generator().manual_seed(0)
+    for network in networks:
+        network.eval().requires_grad_(False)
+        for parameter in network.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(noise * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else parameter + 0.1 * noise)
+    return StableDiffusion(*networks, clip_tokenizer(), TINY)
+
+
+def run(prompt: str | Sequence[str] = CROWN, *, sd: StableDiffusion | None = None, **options: Any) -> Result:
+    defaults: dict[str, Any] = {"steps": 3, "output": "latent", "progress": False, "parser": "rules"}
+    return Pipeline(sd or model())(prompt, **(defaults | options))
+
+
+def calls_of(**options: Any) -> list[tuple[str, int]]:
+    """What `run` asks of the U-Net."""
+    unet = model().unet
+    assert isinstance(unet, CountingUNet)
+    unet.calls.clear()
+    run(**options)
+    return list(unet.calls)
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    assert found.shape == expected.shape
+    return float((found.double() - expected.double()).norm() / expected.double().norm())
+
+
+# --- batches ---
+
+
+@pytest.mark.parametrize("sampler", [PNDM(3), DDIM(3, eta=1.0)], ids=["pndm", "ddim eta=1"])
+@pytest.mark.parametrize("method", ALL_METHODS)
+def test_a_batch_is_its_samples_one_by_one(method: str, sampler: PNDM | DDIM) -> None:
+    prompts, seeds = [CROWN, CAT], [3, 4, 5]  # two groups and one
+    together = run(prompts, seeds=seeds, method=method, sampler=sampler)
+    single = [run(p, seeds=[s], method=method, sampler=sampler) for p in prompts for s in seeds]
+    assert together.latents.shape == (6, 4, 32, 32)
+    worst = max(relative(together.latents[i : i + 1], one.latents) for i, one in enumerate(single))
+    assert worst <= 1e-3
+    torch.testing.assert_close(
+        together.losses, torch.cat([one.losses for one in single]), rtol=1e-3, atol=1e-3, equal_nan=True
+    )
+    assert [(m["prompt"], m["seed"]) for m in together.metadata] == [(p, s) for p in prompts for s in seeds]
+    assert together.metadata == [one.metadata[0] for one in single]
+
+
+@pytest.mark.parametrize("method", ALL_METHODS)
+def test_the_size_of_batches_changes_nothing(method: str) -> None:
+    whole, *parts = (run([CROWN, CAT], seeds=[0, 1, 2], method=method, batch_size=n, trace=True) for n in (8, 4, 1))
+    for part in parts:
+        assert relative(part.latents, whole.latents) <= 1e-3
+        assert part.metadata == whole.metadata
+        assert part.trace is not None
+        assert whole.trace is not None
+        torch.testing.assert_close(part.trace.probabilities, whole.trace.probabilities, rtol=0, atol=2e-3)
+    assert calls_of(prompt=[CROWN, CAT], seeds=[0, 1, 2], method="sd", batch_size=4, steps=1) == [
+        ("predict", 8),
+        ("predict", 4),
+    ]
+
+
+@pytest.mark.parametrize("method", ALL_METHODS)
+def test_the_same_seed_is_the_same_picture_bit_for_bit(method: str) -> None:
+    first, second = (run([CROWN, CAT], seeds=[0, 1], method=method) for _ in range(2))
+    assert torch.equal(first.latents, second.latents)
+    assert torch.equal(first.losses.nan_to_num(), second.losses.nan_to_num())
+    assert not torch.equal(first.latents[0], first.latents[1])
+    assert torch.equal(run(seeds=[7, 9, 7]).latents[0], run(seeds=[7, 9, 7]).latents[2])
+
+
+# --- what is run, and what is not ---
+
+
+def test_plain_sampling_runs_no_attention_pass() -> None:
+    assert calls_of(seeds=[0, 1], method="sd", steps=5) == [("predict", 4)] * 6
+    assert calls_of(seeds=[0, 1], method="sd", steps=5, sampler="ddim") == [("predict", 4)] * 5
+
+
+def test_every_guided_call_costs_one_pass_over_the_prompts_branch() -> None:
+    assert calls_of(seeds=[0, 1], method="ebama", steps=2) == [("attention", 2), ("predict", 4)] * 3
+
+
+def test_unguided_calls_cost_nothing_extra() -> None:
+    made = calls_of(method="ebama-official", steps=50)
+    assert made == [("attention", 1), ("predict", 2)] * 26 + [("predict", 2)] * 25
+
+
+def test_a_guidance_scale_of_1_runs_the_prompt_alone() -> None:
+    assert calls_of(seeds=[0, 1], method="sd", guidance=1) == [("predict", 2)] * 4
+    almost = run(method="sd", guidance=1 + 1e-6).latents
+    assert relative(run(method="sd", guidance=1).latents, almost) <= 1e-4
+    assert relative(run(method="sd", guidance=7.5).latents, almost) > 1e-2
+
+
+@pytest.mark.parametrize("method", ["ebama", "ebama-official"])
+def test_no_guided_steps_and_no_step_size_are_plain_sampling(method: str) -> None:
+    plain = run([CROWN, CAT], seeds=[0, 1], method="sd")
+    none = run([CROWN, CAT], seeds=[0, 1], method=methods.get(method, guided_steps=0))
+    assert torch.equal(none.latents, plain.latents)
+    assert none.losses.isnan().all()
+    still = run([CROWN, CAT], seeds=[0, 1], method=methods.get(method, step_size=0))
+    assert torch.equal(still.latents, plain.latents)
+    assert still.losses.isfinite().all()
+    assert relative(run([CROWN, CAT], seeds=[0, 1], method=method).latents, plain.latents) > 1e-4
+
+
+def test_losses_are_nan_where_a_call_was_not_guided() -> None:
+    losses = run([CROWN, CAT], seeds=[0, 1], method=methods.get("ebama", guided_steps=2)).losses
+    assert losses.shape == (4, 4)
+    assert losses[:, :2].isfinite().all()
+    assert losses[:, 2:].isnan().all()
+    assert run(method="sd", steps=5).losses.shape == (1, 6)
+    assert run(method="sd").losses.isnan().all()
+
+
+def test_checkpointing_leaves_the_guided_latent_alone() -> None:
+    sd, z = model(), torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(1))
+    moved = []
+    for checkpoint in (False, True):
+        moving = z.clone().requires_grad_()
+        records = sd.unet.attention(moving, 481, sd.encode_text([CROWN]), checkpoint=checkpoint)
+        loss = paper(records.mean_scores()[0], records.mean_probabilities()[0], CROWN_WORDS, range(1, 8), 0.5)
+        moved.append(z - 20 * torch.autograd.grad(loss, moving)[0])
+    assert relative(moved[0], z) > 1e-4
+    assert relative(moved[1], moved[0]) <= 1e-5
+
+
+# --- the whole loop once more, sharing nothing but the networks ---
+
+Words = Sequence[tuple[tuple[int, ...], Sequence[tuple[int, ...]]]]
+CROWN_WORDS: Words = [((3,), [(2,)]), ((7,), [(6,)])]
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum() / ((a * a).sum().sqrt() * (b * b).sum().sqrt())
+
+
+def peak(map_: Tensor) -> Tensor:
+    line = torch.tensor([math.exp(-1), 1, math.exp(-1)], dtype=map_.dtype)
+    window = torch.outer(line, line) / line.sum() ** 2
+    return F.conv2d(F.pad(map_[None, None], (1, 1, 1, 1), mode="reflect"), window[None, None]).max()
+
+
+def paper(scores: Tensor, probabilities: Tensor, groups: Words, tokens: Sequence[int], weight: float) -> Tensor:
+    """Eqns 1-6 on maps [h, w, key]; every word is one piece."""
+    loss = scores.new_zeros(())
+    for (noun,), modifiers in groups:
+        own = [noun, *(m for (m,) in modifiers)]
+        related = [cosine(scores[..., noun], scores[..., m]) for (m,) in modifiers]
+        unrelated = [cosine(scores[..., noun], scores[..., token]) for token in tokens if token not in own]
+        if related:
+            loss = loss - sum(related) / len(related)
+        if unrelated:
+            loss = loss + sum(unrelated) / len(unrelated)
+        loss = loss - weight * peak(probabilities[..., noun])
+    return loss
+
+
+def official(scores: Tensor, probabilities: Tensor, groups: Words, tokens: Sequence[int], weight: float) -> Tensor:
+    """The published code's loss on maps [h, w, key]; every word is one piece."""
+    sharpened = (100 * probabilities[..., 1:76]).softmax(-1)
+    loss = scores.new_zeros(())
+    for (noun,), modifiers in groups:
+        own = [noun, *(m for (m,) in modifiers)]
+        outside = [token for token in tokens if token not in own]
+        for (m,) in modifiers:
+            loss = loss + 1 - cosine(probabilities[..., noun], probabilities[..., m])
+        for token in outside:
+            distance = 1 - cosine(probabilities[..., noun], probabilities[..., token])
+            loss = loss - max(len(modifiers), 1) * distance / len(outside)
+        loss = loss - weight * peak(sharpened[..., noun - 1])
+    return loss
+
+
+def derived_run(
+    seed: int, steps: int, energy: Callable[..., Tensor], step_size: float, weight: float, guided: int
+) -> tuple[Tensor, list[float]]:
+    """PNDM, classifier-free guidance and gradient steps for CROWN, one sample, from full forwards of the U-Net."""
+    unet = model().unet
+    text, empty = model().encode_text([CROWN]), model().encode_text([""])
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    abar = torch.cumprod(1 - betas, 0)
+
+    def transfer(x: Tensor, e: Tensor, t: int) -> Tensor:
+        a, b = float(abar[t]), float(abar[max(t - 1000 // steps, 0)])
+        return math.sqrt(b / a) * x - (b - a) * e / (a * math.sqrt(1 - b) + math.sqrt(a * (1 - a) * b))
+
+    times = [1 + i * (1000 // steps) for i in reversed(range(steps))]
+    times.insert(1, times[1])
+    z = torch.randn(4, 32, 32, generator=torch.Generator().manual_seed(seed))[None]
+    kept, history, losses = z, [], []
+    for i, t in enumerate(times):
+        if i < guided:
+            moving = z.clone().requires_grad_()
+            _, records = unet(moving, t, text, record=SITES)
+            scores = torch.cat([r.scores[0] for r in records]).double()  # sites x heads, [6, 256, 77]
+            means = [maps.mean(0).reshape(16, 16, 77) for maps in (scores, scores.softmax(-1))]
+            loss = energy(*means, CROWN_WORDS, range(1, 8), weight)
+            z = z - step_size * torch.autograd.grad(loss, moving)[0]
+            losses.append(float(loss))
+        with torch.no_grad():
+            plain, prompted = unet(z, t, empty), unet(z, t, text)
+        e = plain + 7.5 * (prompted - plain)
+        if i == 0:
+            kept, history = z, [e]
+            z = transfer(z, e, t)
+        elif i == 1:
+            z = transfer(kept, (history[0] + e) / 2, times[0])
+        else:
+            history.append(e)
+            h = history[::-1]
+            if len(history) == 2:
+                e = (3 * h[0] - h[1]) / 2
+            elif len(history) == 3:
+                e = (23 * h[0] - 16 * h[1] + 5 * h[2]) / 12
+            else:
+                e = (55 * h[0] - 59 * h[1] + 37 * h[2] - 9 * h[3]) / 24
+            z = transfer(z, e, t)
+    return z, losses
+
+
+@pytest.mark.parametrize(("name", "energy"), [("ebama", paper), ("ebama-official", official)])
+@pytest.mark.parametrize("guided", [3, 7])
+def test_guided_sampling_equals_its_derivation(name: str, energy: Callable[..., Tensor], guided: int) -> None:
+    method = methods.get(name, step_size=3.0, intensity_weight=2.0, guided_steps=guided)
+    found = run(method=method, seeds=[11], steps=6)
+    expected, losses = derived_run(11, 6, energy, 3.0, 2.0, guided)
+    assert relative(found.latents, expected) <= 1e-4
+    assert found.losses[0, :guided].tolist() == pytest.approx(losses, rel=1e-4, abs=1e-5)
+    assert relative(run(method="sd", seeds=[11], steps=6).latents, expected) > 1e-3
+
+
+# --- what goes in ---
+
+
+def test_given_latents() -> None:
+    drawn = torch.stack([torch.randn(4, 32, 32, generator=torch.Generator().manual_seed(s)) for s in (5, 6)])
+    given, seeded = run(latents=drawn, method="sd"), run(seeds=[5, 6], method="sd")
+    assert torch.equal(given.latents, seeded.latents)
+    assert [m["seed"] for m in given.metadata] == [None, None]
+    wide = torch.randn(4, 4, 32, 16, generator=torch.Generator().manual_seed(1))
+    found = run([CROWN, CAT], latents=wide, trace=True)
+    assert found.latents.shape == wide.shape
+    assert found.trace is not None
+    assert found.trace.scores.shape == (4, 4, 16, 8, 77)
+    assert [m["prompt"] for m in found.metadata] == [CROWN, CROWN, CAT, CAT]
+
+
+@pytest.mark.parametrize("shape", [(4, 32, 32), (1, 3, 32, 32), (3, 4, 32, 32), (0, 4, 32, 32)])
+def test_latents_that_do_not_fit(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=rf"{re.escape(str(list(shape)))}; expected \[N, 4, h, w\].*multiple.* 2"):
+        run([CROWN, CAT], latents=torch.zeros(shape))
+
+
+def test_groups_by_words_by_position_and_by_parsing() -> None:
+    parsed = run()
+    words = run(groups=[("crown", ["purple"]), ("suitcase", ["blue"])])
+    positions = run(groups=[Group((3,), ((2,),)), Group((7,), ((6,),))])
+    assert torch.equal(words.latents, parsed.latents)
+    assert torch.equal(positions.latents, parsed.latents)
+    assert words.metadata[0]["groups"] == [{"object": (3,), "modifiers": ((2,),)}, {"object": (7,), "modifiers": ((6,),)}]
+    other = run(groups=[("crown", ["blue"])])
+    assert other.metadata[0]["groups"] == [{"object": (3,), "modifiers": ((6,),)}]
+    assert relative(other.latents, parsed.latents) > 1e-5
+
+
+def test_groups_for_several_prompts() -> None:
+    both = run([CROWN, CAT], groups=[[("crown", ["blue"])], [("cat", [])]])
+    assert relative(both.latents[:1], run(groups=[("crown", ["blue"])]).latents) <= 1e-3
+    assert relative(both.latents[1:], run(CAT).latents) <= 1e-3
+    with pytest.raises(ValueError, match="1 entries for 2 prompts"):
+        run([CROWN, CAT], groups=[[("crown", ["blue"])]])
+    with pytest.raises(ValueError, match="expected an object and a list of modifiers"):
+        run([CROWN, CAT], groups=[("crown", ["blue"]), ("cat", [])])
+
+
+def test_plain_sampling_needs_no_noun_and_guidance_does() -> None:
+    assert run("and", method="sd").latents.isfinite().all()
+    with pytest.raises(ValueError, match="no noun"):
+        run("and", method="ebama")
+
+
+def test_the_negative_prompt_counts_with_guidance_only() -> None:
+    assert relative(run(negative_prompt="a red dog").latents, run().latents) > 1e-4
+    assert torch.equal(run(negative_prompt="a red dog", guidance=1).latents, run(guidance=1).latents)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": []}, "no prompt"),
+        ({"seeds": []}, "seeds are"),
+        ({"seeds": [-1]}, "seeds are"),
+        ({"seeds": [0.5]}, "seeds are"),
+        ({"guidance": math.inf}, "guidance is inf"),
+        ({"guidance": math.nan}, "guidance is nan"),
+        ({"output": "jpeg"}, "'pil' or 'latent'"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"method": "magic"}, "no method 'magic'"),
+        ({"sampler": "euler"}, "sampler is 'euler'"),
+        ({"steps": 0}, "steps is 0"),
+        ({"steps": 1001}, "steps is 1001"),
+        ({"prompt": "  "}, "empty"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_anything_runs(options: dict[str, Any], message: str) -> None:
+    unet = model().unet
+    assert isinstance(unet, CountingUNet)
+    unet.calls.clear()
+    with pytest.raises(ValueError, match=message):
+        run(**options)
+    assert not unet.calls
+
+
+def test_a_latent_that_blows_up_is_an_error() -> None:
+    with pytest.raises(FloatingPointError, match=r"'step_size': 1e\+38.*lower its step size"):
+        run(method=methods.get("ebama", step_size=1e38))
+
+
+def test_only_the_miniature_warns_of_unknown_words() -> None:
+    prompt = "a purple zeppelin and a walrus"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(prompt, method="sd")
+    miniature = replace(model(), config=replace(TINY, name="miniature"))
+    with pytest.warns(UserWarning, match="does not know: zeppelin, walrus. It knows .*crown.* in .*purple"):
+        run(prompt, method="sd", sd=miniature)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run("a purple crown and a blue suitcase", method="sd", sd=miniature)
+
+
+# --- what comes out ---
+
+
+def test_pictures() -> None:
+    result = run([CROWN, CAT], seeds=[0, 1], method="sd", output="pil")
+    assert result.images is not None
+    assert [(image.size, image.mode) for image in result.images] == [((64, 64), "RGB")] * 4
+    again = Pipeline(model()).decode(result.latents, batch_size=1)
+    differences = [
+        max(abs(a - b) for a, b in zip(x.tobytes(), y.tobytes(), strict=True))
+        for x, y in zip(result.images, again, strict=True)
+    ]
+    assert max(differences) <= 1
+    with torch.no_grad():
+        expected = (model().vae.decode(result.latents[:1] / 0.18215)[0] / 2 + 0.5).clamp(0, 1) * 255
+    for y, x in ((0, 0), (3, 50), (60, 7)):
+        assert result.images[0].getpixel((x, y)) == pytest.approx(expected[:, y, x].tolist(), abs=0.51)
+    assert run(method="sd").images is None
+
+
+def test_metadata_is_all_it_takes_to_make_a_sample_again() -> None:
+    result = run([CROWN, CAT], seeds=[3], method="ebama", sampler=DDIM(4), guidance=5.0, negative_prompt="dull", trace=True)
+    first, second = result.metadata
+    assert json.loads(json.dumps(first)) == {
+        "prompt": CROWN,
+        "seed": 3,
+        "method": {"name": "ebama", "step_size": 20.0, "intensity_weight": 0.5, "guided_steps": None, "center": False},
+        "sampler": {"name": "ddim", "steps": 4, "eta": 0.0},
+        "guidance": 5.0,
+        "negative_prompt": "dull",
+        "groups": [{"object": [3], "modifiers": [[2]]}, {"object": [7], "modifiers": [[6]]}],
+        "parser": "rules",
+        "latent": [4, 32, 32],
+        "model": "tiny",
+        "versions": first["versions"],
+    }
+    assert set(first["versions"]) == {"ebama", "torch", "python"}
+    assert (second["prompt"], second["groups"]) == (CAT, [{"object": (2,), "modifiers": ()}])
+
+
+def test_the_trace_shows_the_prompts_branch_of_every_call() -> None:
+    plain = run([CROWN, CAT], seeds=[0, 1], method="sd")
+    traced = run([CROWN, CAT], seeds=[0, 1], method="sd", trace=True)
+    assert plain.trace is None
+    assert traced.trace is not None
+    assert relative(traced.latents, plain.latents) <= 1e-4
+    assert traced.trace.timesteps == (667, 334, 334, 1)
+    assert traced.trace.scores.shape == traced.trace.probabilities.shape == (4, 4, 16, 16, 77)
+    assert traced.trace.scores.dtype == torch.float16
+    z = torch.randn(4, 32, 32, generator=torch.Generator().manual_seed(1))[None]
+    with torch.no_grad():
+        _, records = model().unet(z, 667, model().encode_text([CAT]), record=SITES)
+    scores = torch.cat([r.scores[0] for r in records])
+    for kept, maps in ((traced.trace.scores, scores), (traced.trace.probabilities, scores.softmax(-1))):
+        torch.testing.assert_close(kept[3, 0].float(), maps.mean(0).reshape(16, 16, 77), rtol=2e-3, atol=1e-4)

@@ -1,0 +1,38 @@
+"""Make the miniature again, from its drawings to the files that ship: `python -m ebama.weights.miniature.recipe`.
+
+VAE, U-Net with token table, and judge are trained one after the other, each by as many workers as there are cores; every
+stage shows its progress, resumes where it was interrupted, and is left out once it is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from torch.distributed.run import main as torchrun
+
+from . import pack, train_judge, train_unet
+from .training import STATE
+
+
+def main() -> None:
+    """Train everything and pack it."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--state", type=Path, default=STATE, help="where trainings keep their state")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--steps", type=int, default=train_unet.CONFIG.steps, help="of the U-Net")
+    options = parser.parse_args()
+    package = __name__.rpartition(".")[0]
+    common = ["--standalone", f"--nproc-per-node={options.workers}", "-m"]
+    state = ["--state", str(options.state)]
+    if not (options.state / "vae_final.pt").is_file():
+        torchrun([*common, f"{package}.train_vae", *state])
+    torchrun([*common, f"{package}.train_unet", *state, "--steps", str(options.steps)])
+    if not train_judge.WEIGHTS.is_file():
+        train_judge.main(["--checkpoint", str(options.state / "judge.pt")])
+    pack.main(state)
+
+
+if __name__ == "__main__":
+    main()
