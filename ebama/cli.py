@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from . import __version__
 
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--guidance", type=float, default=7.5, help="classifier-free guidance scale")
     generate.add_argument("--sampler", default="pndm", help="pndm or ddim")
     generate.add_argument("--parser", default="auto", help="auto, rules, or an installed spaCy model")
-    generate.add_argument("--batch-size", type=int, default=4, help="samples that run at once")
+    generate.add_argument("--batch-size", type=_positive, default=4, help="samples that run at once")
     generate.add_argument("--from-png", type=Path, metavar="FILE", help="make the picture of FILE again")
     generate.add_argument("--out", type=Path, default=Path("outputs"))
     _add_model(generate)
@@ -82,7 +82,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--weights", type=Path, help="a Stable Diffusion v1 checkpoint; default: the embedded miniature"
     )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="default: float32")
 
 
 def _generate(options: argparse.Namespace) -> None:
@@ -111,7 +111,7 @@ def _generate(options: argparse.Namespace) -> None:
         batch_size=options.batch_size,
         weights=options.weights,
         device=options.device,
-        dtype=options.dtype,
+        dtype=options.dtype or "float32",
     )
 
 
@@ -135,6 +135,12 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
 def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
@@ -150,5 +156,12 @@ def _group(text: str) -> tuple[str, list[str]]:
     return noun.strip(), [word.strip() for word in modifiers.split(",") if word.strip()]
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     print(f"warning: {message}", file=sys.stderr)

@@ -102,9 +102,14 @@ def ebama_loss(
 
 def word_map(columns: Tensor, positions: Sequence[int]) -> Tensor:
     """Map of a word: the mean over its pieces of columns [key, ...], [...]."""
-    if not all(0 <= position < len(columns) for position in positions):
-        raise ValueError(f"Positions {tuple(positions)} do not all lie on the key axis of length {len(columns)}.")
+    check_positions(positions, len(columns))
     return columns[list(positions)].mean(dim=0)
+
+
+def check_positions(positions: Sequence[int], keys: int) -> None:
+    """Raise ValueError unless all positions lie on a key axis of that length."""
+    if not all(0 <= position < keys for position in positions):
+        raise ValueError(f"Positions {tuple(positions)} do not all lie on the key axis of length {keys}.")
 
 
 def summed_peaks(samples: Sequence[Sequence[Tensor]], like: Tensor) -> Tensor:

@@ -26,6 +26,10 @@ from .png import read_metadata, save_png
 from .prompt import Group, Words
 from .sheet import contact_sheet
 
+_NEEDED = frozenset(
+    ("prompt", "seed", "method", "sampler", "guidance", "negative_prompt", "groups", "parser", "weights", "dtype")
+)
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -58,10 +62,11 @@ def generate(
     systems: dict[str, Method] = {name: methods.get(name, **options) for name, options in chosen.items()}
     if isinstance(recipe.sampler, str):
         get(recipe.sampler, recipe.steps)
-    _check_writable(out)
-    pipeline = Pipeline(load(weights, device=device, dtype=getattr(torch, dtype)))
     folder = out / _slug(recipe.prompt)
+    _check_writable(folder)
+    pipeline = _pipeline(weights, device, dtype)
     rows: list[tuple[str, list[Image.Image]]] = []
+    names: list[str] = []
     for name, method in systems.items():
         images: list[Image.Image] = []
         start = time.perf_counter()
@@ -70,23 +75,30 @@ def generate(
             assert result.images is not None
             folder.mkdir(parents=True, exist_ok=True)
             for image, metadata in zip(result.images, result.metadata, strict=True):
-                metadata = {**metadata, "weights": str(weights) if weights else None, "dtype": dtype}
+                metadata = _complete(metadata, weights, dtype)
                 path = _free(folder / f"{name}-seed{metadata['seed']:04d}.png", metadata)
                 save_png(image, path, metadata)
-                print(path)
+                print(path, flush=True)
+                names.append(path.name)
             images += result.images
         each = (time.perf_counter() - start) / len(seeds)
         print(f"{name}: {each:.2f} s per picture", file=sys.stderr)
         rows.append((name, images))
     if len(rows) * len(seeds) > 1:
-        path = folder / "sheet.png"
-        save_png(contact_sheet(rows, [f"seed {seed}" for seed in seeds]), path)
+        sheet = {"pictures": names}
+        path = _free(folder / "sheet.png", sheet)
+        save_png(contact_sheet(rows, [f"seed {seed}" for seed in seeds]), path, sheet)
         print(path)
 
 
-def again(source: Path, out: Path, weights: Path | None, device: str, dtype: str) -> None:
-    """Make the picture of a PNG that `generate` wrote again, and say whether every pixel agrees."""
+def again(source: Path, out: Path, weights: Path | None, device: str, dtype: str | None) -> None:
+    """Make the picture of a PNG that `generate` wrote again, and say whether every pixel agrees.
+
+    `weights` and `dtype` replace those that it was made with.
+    """
     stored = read_metadata(source)
+    if missing := sorted(_NEEDED - set(stored)):
+        raise ValueError(f"{source} holds no recipe of a single picture: {', '.join(missing)} are missing.")
     if stored["seed"] is None:
         raise ValueError(f"{source} was made from latents given by hand; there is no seed to make it again from.")
     if weights is None and stored["weights"] is not None:
@@ -102,13 +114,16 @@ def again(source: Path, out: Path, weights: Path | None, device: str, dtype: str
         if solver["name"] == "ddim"
         else get(solver["name"], solver["steps"]),
         negative_prompt=stored["negative_prompt"],
+        parser=stored["parser"],
         groups=[Group(tuple(g["object"]), tuple(tuple(m) for m in g["modifiers"])) for g in stored["groups"]],
     )
-    pipeline = Pipeline(load(weights, device=device, dtype=getattr(torch, dtype)))
-    result = _run(pipeline, recipe, method, [stored["seed"]])
+    dtype = dtype or stored["dtype"]
+    result = _run(_pipeline(weights, device, dtype), recipe, method, [stored["seed"]])
     assert result.images is not None
-    path = out / f"{source.stem}-again.png"
-    save_png(result.images[0], path, {**stored, **result.metadata[0]})
+    metadata = _complete(result.metadata[0], weights, dtype)
+    out.mkdir(parents=True, exist_ok=True)
+    path = _free(out / f"{source.stem}-again.png", metadata)
+    save_png(result.images[0], path, metadata)
     print(path)
     with Image.open(source) as original:
         difference = np.abs(np.asarray(original, dtype=int) - np.asarray(result.images[0], dtype=int)).max()
@@ -132,10 +147,28 @@ def _run(pipeline: Pipeline, recipe: Recipe, method: Method, seeds: Sequence[int
     )
 
 
+def _pipeline(weights: Path | None, device: str, dtype: str) -> Pipeline:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch's own ways to say that there is no such device
+        raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return Pipeline(load(weights, device=device, dtype=getattr(torch, dtype)))
+
+
+def _complete(metadata: dict[str, Any], weights: Path | None, dtype: str) -> dict[str, Any]:
+    return {**metadata, "weights": str(weights) if weights else None, "dtype": dtype}
+
+
 def _check_writable(out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=out):
-        pass
+    """Raise ValueError unless files could be made in `out`, which need not exist yet and is not made here."""
+    existing = next(path for path in (out, *out.resolve().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"Nothing can be written to {out} ({error.strerror}); choose another folder with --out."
+        ) from error
 
 
 def _slug(prompt: str) -> str:

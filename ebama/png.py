@@ -31,9 +31,14 @@ def read_metadata(path: Path) -> dict[str, Any]:
     try:
         with Image.open(path) as image:
             text = getattr(image, "text", {}).get(KEY)
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, SyntaxError):  # the second: a PNG with broken chunks
         text = None
     if text is None:
         raise ValueError(f"{path} holds no recipe; expected a PNG that `generate` wrote (its text chunk {KEY!r}).")
-    metadata: dict[str, Any] = json.loads(text)
+    try:
+        metadata = json.loads(text)
+    except json.JSONDecodeError:
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{path} holds a text chunk {KEY!r} that is no recipe; expected a PNG that `generate` wrote.")
     return metadata

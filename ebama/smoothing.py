@@ -18,21 +18,22 @@ from torch import Tensor
 
 # The filters of all pixels are kept as one table if it has at most this many numbers (maps up to 32 x 32: 4 MiB).
 TABLE_LIMIT = 1 << 20
+HALF = (torch.float16, torch.bfloat16)
 
 
 class Smoothing(NamedTuple):
-    """Smoothing of [h, w] maps: V [h, h], H [w, w] and, if small enough, the filter of every pixel [h * w, h, w]."""
+    """What smooths [h, w] maps: V [h, h], H transposed [w, w] and, unless too large, all filters [h * w, h, w]."""
 
     vertical: Tensor
     horizontal: Tensor
     table: Tensor | None
 
-    def filters(self, pixel: Tensor) -> Tensor:
-        """The weights [..., h, w] that make up the smoothed value at `pixel` [...], counted row by row."""
-        if self.table is not None:  # one lookup; index_select is the fastest, but takes one dimension only
-            return self.table.index_select(0, pixel.flatten()).view(*pixel.shape, *self.table.shape[1:])
+    def filters(self, pixels: Tensor) -> Tensor:
+        """The weights [n, h, w] that make up the smoothed values of `pixels` [n], counted row by row."""
+        if self.table is not None:
+            return self.table.index_select(0, pixels)
         width = len(self.horizontal)
-        return self.vertical[pixel // width].unsqueeze(-1) * self.horizontal[pixel % width].unsqueeze(-2)
+        return self.vertical[pixels // width].unsqueeze(2) * self.horizontal.T[pixels % width].unsqueeze(1)
 
 
 def gaussian_peak(maps: Tensor, kernel_size: int = 3, sigma: float = 0.5**0.5) -> Tensor:
@@ -50,34 +51,43 @@ def gaussian_peak(maps: Tensor, kernel_size: int = 3, sigma: float = 0.5**0.5) -
         ValueError: if kernel_size is not a positive odd integer, sigma not a positive number, or the maps too small
             to be reflected (each side must exceed kernel_size // 2).
     """
-    _validate(maps, kernel_size, sigma)
-    exact = maps.to(torch.promote_types(maps.dtype, torch.float32))
-    if torch.is_autocast_enabled(maps.device.type):
-        with torch.autocast(maps.device.type, enabled=False):
-            return _peak(exact, kernel_size, sigma).to(maps.dtype)
-    return _peak(exact, kernel_size, sigma).to(maps.dtype)
-
-
-def _peak(maps: Tensor, kernel_size: int, sigma: float) -> Tensor:
+    if maps.dtype in HALF:
+        return gaussian_peak(maps.float(), kernel_size, sigma).to(maps.dtype)
+    if maps.ndim < 2:
+        raise ValueError(f"maps have shape {list(maps.shape)}; expected [..., h, w].")
     h, w = maps.shape[-2:]
-    if torch.compiler.is_compiling():  # sizes may be symbolic, and the compiler folds the matrices into its own code
-        smoothing = _smoothing(h, w, kernel_size, sigma, maps.dtype, maps.device, table=False)
-    else:
-        smoothing = _kept_smoothing(
-            h, w, kernel_size, sigma, maps.dtype, maps.device, table=(h * w) ** 2 <= TABLE_LIMIT
+    # A compiler meets sizes that may be symbolic, and folds the two matrices into its own code.
+    make = _smoothing if torch.compiler.is_compiling() else _kept_smoothing
+    smoothing = make(h, w, kernel_size, sigma, maps.dtype, maps.device)
+    rows = torch.mm(maps.detach().reshape(-1, w), smoothing.horizontal).view(-1, h, w)
+    if rows.dtype != maps.dtype:  # autocast chose a precision in which peaks may be confused
+        with torch.autocast(maps.device.type, enabled=False):
+            return gaussian_peak(maps, kernel_size, sigma)
+    smoothed = torch.bmm(smoothing.vertical.expand(len(rows), h, h), rows)
+    filters = smoothing.filters(smoothed.view(-1, h * w).argmax(1))
+    return (maps * filters.view(maps.shape)).sum((-2, -1))
+
+
+def _smoothing(h: int, w: int, kernel_size: int, sigma: float, dtype: torch.dtype, device: torch.device) -> Smoothing:
+    """The matrices for one kind of map; the errors of `gaussian_peak` are raised here, once, and not for each call."""
+    if not dtype.is_floating_point:
+        raise TypeError(f"maps are {dtype}; gaussian_peak expects real floating point, e.g. maps.float().")
+    if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size is {kernel_size!r}; expected a positive odd integer such as 3.")
+    if not 0 < sigma < math.inf:
+        raise ValueError(f"sigma is {sigma!r}; expected a positive number of pixels such as 0.7071.")
+    if min(h, w) <= kernel_size // 2:
+        raise ValueError(
+            f"maps are {h} x {w}; a kernel of size {kernel_size} is reflected at the borders and needs at least "
+            f"{kernel_size // 2 + 1} x {kernel_size // 2 + 1}. Use larger maps or a smaller kernel."
         )
-    smoothed = smoothing.vertical @ maps.detach() @ smoothing.horizontal.T
-    return (maps * smoothing.filters(smoothed.flatten(-2).argmax(-1))).sum((-2, -1))
-
-
-def _smoothing(
-    h: int, w: int, kernel_size: int, sigma: float, dtype: torch.dtype, device: torch.device, *, table: bool
-) -> Smoothing:
     with torch.inference_mode(False):  # may be kept for a later call that wants gradients
         vertical = _matrix(h, kernel_size, sigma, dtype, device)
         horizontal = _matrix(w, kernel_size, sigma, dtype, device)
-        both = (vertical[:, None, :, None] * horizontal[:, None, :]).view(h * w, h, w) if table else None
-        return Smoothing(vertical, horizontal, both)
+        table = None
+        if not torch.compiler.is_compiling() and (h * w) ** 2 <= TABLE_LIMIT:
+            table = (vertical[:, None, :, None] * horizontal[:, None, :]).view(h * w, h, w)
+        return Smoothing(vertical, horizontal.T.contiguous(), table)
 
 
 _kept_smoothing = lru_cache(maxsize=16)(_smoothing)
@@ -91,20 +101,6 @@ def _matrix(size: int, kernel_size: int, sigma: float, dtype: torch.dtype, devic
     sources = (pixels[:, None] + offsets).abs()
     sources = size - 1 - (size - 1 - sources).abs()
     return ((sources[:, :, None] == pixels) * (weights / weights.sum())[:, None]).sum(1)
-
-
-def _validate(maps: Tensor, kernel_size: int, sigma: float) -> None:
-    if not maps.is_floating_point():
-        raise TypeError(f"maps are {maps.dtype}; gaussian_peak expects real floating point, e.g. maps.float().")
-    if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size is {kernel_size!r}; expected a positive odd integer such as 3.")
-    if not 0 < sigma < math.inf:
-        raise ValueError(f"sigma is {sigma!r}; expected a positive number of pixels such as 0.7071.")
-    if maps.ndim < 2 or min(maps.shape[-2:]) <= kernel_size // 2:
-        raise ValueError(
-            f"maps have shape {list(maps.shape)}; expected [..., h, w] with h and w of at least {kernel_size // 2 + 1}, "
-            f"so that a kernel of size {kernel_size} can be reflected at the borders. Use larger maps or a smaller kernel."
-        )
 
 
 def _benchmark(counts: tuple[int, ...] = (2, 64), size: int = 16, rounds: int = 60, calls: int = 20) -> None:

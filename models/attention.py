@@ -224,7 +224,8 @@ class Attention(nn.Module):
 
 def attention_scores(query: Tensor, key: Tensor) -> Tensor:
     """QK^T / sqrt(d) of query [batch, head, query, d] and key [batch, head, key, d]: [batch, head, query, key]."""
-    return (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    scale: float = query.shape[-1] ** -0.5
+    return (query * scale) @ key.transpose(-1, -2)
 
 
 def _softmax(scores: Tensor) -> Tensor:

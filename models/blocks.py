@@ -27,7 +27,8 @@ class ResBlock(nn.Module):
             assert time is not None
             h = h + self.time_emb_proj(F.silu(time))[:, :, None, None]
         h = self.conv2(F.silu(self.norm2(h)))
-        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        shortcut: Tensor = x if self.conv_shortcut is None else self.conv_shortcut(x)
+        return h + shortcut
 
 
 class Downsample(nn.Module):

@@ -9,7 +9,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from .config import TextConfig
 
 
-class TextEncoder(CLIPTextModel):  # type: ignore[misc]
+class TextEncoder(CLIPTextModel):
     """CLIP's text transformer, ids [B, n] -> last hidden state after the final layer norm, [B, n, width].
 
     No padding mask is used: Stable Diffusion v1 was trained to read the padding positions too.

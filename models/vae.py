@@ -39,7 +39,7 @@ class PixelAttention(Attention):
 
     def attend(self, x: Tensor) -> Tensor:
         """Residual attention over all pixels of x."""
-        out = self(rearrange(self.group_norm(x), "b c h w -> b (h w) c")).out
+        out: Tensor = self(rearrange(self.group_norm(x), "b c h w -> b (h w) c")).out
         return x + rearrange(out, "b (h w) c -> b c h w", h=x.shape[2])
 
 

@@ -6,7 +6,19 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ebama.models import MINIATURE, SD_V1, VAE, Attention, Control, TextEncoder, UNet, UNetConfig, VAEConfig
+from ebama.models import (
+    MINIATURE,
+    SD_V1,
+    VAE,
+    Attention,
+    AttentionCall,
+    Control,
+    Site,
+    TextEncoder,
+    UNet,
+    UNetConfig,
+    VAEConfig,
+)
 
 SMALL = UNetConfig(
     widths=(16, 32, 32, 32),
@@ -162,7 +174,7 @@ class _Log(Control):
     def __init__(self) -> None:
         self.sites: list[str] = []
 
-    def probabilities(self, call, probabilities):  # type: ignore[no-untyped-def]
+    def probabilities(self, call: AttentionCall, probabilities: torch.Tensor) -> torch.Tensor:
         self.sites.append(call.site.name)
         return probabilities
 
@@ -170,10 +182,10 @@ class _Log(Control):
 class _Mask(Control):
     """Hides every key but one from cross-attention."""
 
-    def edits_maps(self, site):  # type: ignore[no-untyped-def]
+    def edits_maps(self, site: Site) -> bool:
         return site.kind == "cross"
 
-    def scores(self, call, scores):  # type: ignore[no-untyped-def]
+    def scores(self, call: AttentionCall, scores: torch.Tensor) -> torch.Tensor:
         hidden = torch.full_like(scores, float("-inf"))
         hidden[..., 3] = 0
         return scores + hidden
@@ -185,13 +197,13 @@ class _Replace(Control):
     def __init__(self, context: torch.Tensor, later: bool) -> None:
         self.context, self.later = context, later
 
-    def edits_maps(self, site):  # type: ignore[no-untyped-def]
+    def edits_maps(self, site: Site) -> bool:
         return False
 
-    def contexts(self, site, context):  # type: ignore[no-untyped-def]
+    def contexts(self, site: Site, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return (context, context) if self.later or site.kind == "self" else (self.context, self.context)
 
-    def next_context(self, call):  # type: ignore[no-untyped-def]
+    def next_context(self, call: AttentionCall) -> torch.Tensor:
         return self.context if self.later and call.site.kind == "cross" else call.context
 
 

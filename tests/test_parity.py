@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
 from ebama.models import SD_V1, VAE, StableDiffusionConfig, TextConfig, TextEncoder, UNet, UNetConfig, VAEConfig
 from ebama.models.transformer import GEGLU
 from ebama.pipeline import Pipeline
 from ebama.samplers import DDIM, PNDM
 from ebama.weights import clip_tokenizer, load
-from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -357,7 +358,9 @@ def test_from_their_folder_to_their_pipelines_latents(tmp_path: Path) -> None:
     assert sd.config == config
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = Pipeline(sd)(prompts, method="sd", steps=10, output="latent", progress=False, parser="rules", **arguments)
+        found = Pipeline(sd)(
+            prompts, method="sd", steps=10, output="latent", progress=False, parser="rules", **arguments
+        )
     assert relative(found.latents, expected) <= TOLERANCE
     pictures = Pipeline(sd).decode(expected)
     pixels = (theirs.vae.decode(expected / theirs.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1) * 255

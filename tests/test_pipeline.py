@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
+
 from ebama import methods
 from ebama.models import VAE, StableDiffusionConfig, TextConfig, TextEncoder, UNet, UNetConfig, VAEConfig
 from ebama.pipeline import Pipeline, Result
 from ebama.prompt import Group
 from ebama.samplers import DDIM, PNDM
 from ebama.weights import StableDiffusion, clip_tokenizer
-from torch import Tensor
-from torch.nn import functional as F
 
 TINY = StableDiffusionConfig(
     unet=UNetConfig(
@@ -320,7 +321,10 @@ def test_groups_by_words_by_position_and_by_parsing() -> None:
     positions = run(groups=[Group((3,), ((2,),)), Group((7,), ((6,),))])
     assert torch.equal(words.latents, parsed.latents)
     assert torch.equal(positions.latents, parsed.latents)
-    assert words.metadata[0]["groups"] == [{"object": (3,), "modifiers": ((2,),)}, {"object": (7,), "modifiers": ((6,),)}]
+    assert words.metadata[0]["groups"] == [
+        {"object": (3,), "modifiers": ((2,),)},
+        {"object": (7,), "modifiers": ((6,),)},
+    ]
     other = run(groups=[("crown", ["blue"])])
     assert other.metadata[0]["groups"] == [{"object": (3,), "modifiers": ((6,),)}]
     assert relative(other.latents, parsed.latents) > 1e-5
@@ -413,7 +417,9 @@ def test_pictures() -> None:
 
 
 def test_metadata_is_all_it_takes_to_make_a_sample_again() -> None:
-    result = run([CROWN, CAT], seeds=[3], method="ebama", sampler=DDIM(4), guidance=5.0, negative_prompt="dull", trace=True)
+    result = run(
+        [CROWN, CAT], seeds=[3], method="ebama", sampler=DDIM(4), guidance=5.0, negative_prompt="dull", trace=True
+    )
     first, second = result.metadata
     assert json.loads(json.dumps(first)) == {
         "prompt": CROWN,

@@ -73,7 +73,7 @@ def _fill(network: nn.Module, component: Component, path: Path, device: torch.de
         stored = entry.read()
         weight = stored.reshape(empty.shape).to(device, dtype).contiguous()
         if not _finite(weight):
-            why = f"overflow {dtype}" if _finite(stored) else "are NaN or infinite"
+            why = f"overflow {dtype}" if _finite(stored.double()) else "are NaN or infinite"
             raise CheckpointError(f"{path}: {entry.key} has values that {why}.")
         weights[name] = weight
     network.load_state_dict(weights, assign=True)

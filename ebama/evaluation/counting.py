@@ -1,8 +1,9 @@
 """Count how often a method draws what a prompt asks for, on the miniature, as its judge sees it.
 
-`python -m ebama.evaluation.counting --out counts.jsonl` runs the Attend-and-Excite prompts at two seeds for sd and ebama and
-prints a table. Every picture's verdict is a line of the file; started again, it goes on where it stopped. With
-`--shard 0/2` and `--shard 1/2` two processes share the work, each with its own file; `--table FILES` puts them together.
+`python -m ebama.evaluation.counting --out counts.jsonl` runs the Attend-and-Excite prompts at two seeds for sd and
+ebama and prints a table. Every picture's verdict is a line of the file; started again, it goes on where it stopped.
+With `--shard 0/2` and `--shard 1/2` two processes share the work, each with its own file; `--table FILES` puts them
+together.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ SETS = ("animals", "animals_objects", "objects")
 def tuning_prompts(count: int, seed: int = 0) -> dict[str, list[str]]:
     """`count` prompts for each set of the benchmark, of its shapes but not among its prompts: for choosing options."""
     taken = {prompt for prompts in load_ane().values() for prompt in prompts}
-    rng, found = random.Random(seed), {name: [] for name in SETS}  # type: dict[str, list[str]]
+    rng = random.Random(seed)
+    found: dict[str, list[str]] = {name: [] for name in SETS}
 
     def coloured() -> Named:
         return rng.choice(OBJECTS), rng.choice(tuple(COLOURS))
@@ -90,7 +92,14 @@ def count(
             names = [(name, prompt, seed) for _, name, prompt in batch for seed in seeds]
             for (name, prompt, seed), reading in zip(names, readings, strict=True):
                 present, bound = satisfied(reading, ane_objects(prompt))
-                row = {"system": system, "set": name, "prompt": prompt, "seed": seed, "present": present, "bound": bound}
+                row = {
+                    "system": system,
+                    "set": name,
+                    "prompt": prompt,
+                    "seed": seed,
+                    "present": present,
+                    "bound": bound,
+                }
                 file.write(json.dumps(row) + "\n")
             file.flush()
             bar.update(len(batch))

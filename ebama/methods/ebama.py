@@ -41,6 +41,8 @@ class Ebama(Method):
 
     def __post_init__(self) -> None:
         check_schedule(self.step_size, self.intensity_weight, self.guided_steps)
+        if self.center not in (None, True, False):
+            raise ValueError(f"center is {self.center!r}; expected true or false.")
 
     def guide(self, task: Task) -> Guide | None:
         """Gradient steps on `ebama_loss`."""
@@ -65,7 +67,7 @@ class Ebama(Method):
 def check_schedule(step_size: float | None, intensity_weight: float | None, guided_steps: int | None) -> None:
     """Raise ValueError for values that no run could use; None means undecided."""
     for name, value in (("step_size", step_size), ("intensity_weight", intensity_weight)):
-        if value is not None and not 0 <= value < float("inf"):
+        if value is not None and not (isinstance(value, int | float) and 0 <= value < float("inf")):
             raise ValueError(f"{name} is {value!r}; expected a finite number of at least 0.")
     if guided_steps is not None and (not isinstance(guided_steps, int) or guided_steps < 0):
         raise ValueError(

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ebama.models import AttentionRecords
 
-from ..energy import GroupLike, Groups, Tokens, per_sample, summed_peaks
+from ..energy import GroupLike, Groups, Tokens, check_positions, per_sample, summed_peaks
 from ..token_softmax import token_softmax
 from .base import Guide, Method, Task
 from .ebama import check_schedule
@@ -66,6 +66,8 @@ def official_loss(probabilities: Tensor, groups: Groups, tokens: Tokens, *, inte
     sum over groups of  sum over modifier pieces a of max over noun pieces b of d(a, b)
     - k * mean over o in O of max over b of d(b, o),  k = 1 without modifiers, 0 where O is empty;
     minus lambda times the sum of the peaks of the smoothed second softmax at each noun's first piece.
+
+    Raises ValueError for lists that do not match the batch and for positions outside the key axis.
     """
     count = len(probabilities)
     columns = F.normalize(rearrange(probabilities, "b h w k -> b k (h w)"), dim=-1)
@@ -82,6 +84,7 @@ def _binding(columns: Tensor, groups: Sequence[GroupLike], tokens: Sequence[int]
     for group in groups:
         pieces = [piece for modifier in group.modifiers for piece in modifier]
         outside = [token for token in tokens if token not in pieces and token not in group.object]
+        check_positions((*group.object, *pieces, *outside), len(columns))
         distances = (1 - columns @ columns[list(group.object)].T).amax(dim=1)  # to the farthest piece of the noun
         loss = loss + distances[pieces].sum()
         if outside:

@@ -1,7 +1,7 @@
 """Make the miniature again, from its drawings to the files that ship: `python -m ebama.weights.miniature.recipe`.
 
-VAE, U-Net with token table, and judge are trained one after the other, each by as many workers as there are cores; every
-stage shows its progress, resumes where it was interrupted, and is left out once it is done.
+VAE, U-Net with token table, and judge are trained one after the other, each by as many workers as there are cores;
+every stage shows its progress, resumes where it was interrupted, and is left out once it is done.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from torch.distributed.run import main as torchrun
 
 from . import pack, train_judge, train_unet
+from .judge import WEIGHTS
 from .training import STATE
 
 
@@ -29,7 +30,7 @@ def main() -> None:
     if not (options.state / "vae_final.pt").is_file():
         torchrun([*common, f"{package}.train_vae", *state])
     torchrun([*common, f"{package}.train_unet", *state, "--steps", str(options.steps)])
-    if not train_judge.WEIGHTS.is_file():
+    if not WEIGHTS.is_file():
         train_judge.main(["--checkpoint", str(options.state / "judge.pt")])
     pack.main(state)
 

@@ -1,4 +1,4 @@
-"""Train the miniature's U-Net and token table: `torchrun --standalone --nproc-per-node 2 -m ebama.weights.miniature.train_unet`."""
+"""Train the miniature's U-Net and token table, alone or with `torchrun --standalone --nproc-per-node 2 -m THIS`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ MIN_SNR = 5.0  # loss weights min(SNR, 5) / SNR: Hang et al. 2023, Efficient Dif
 def trained_tokens() -> tuple[int, ...]:
     """Ids of the token rows that are trained, in the order of the trained table; one row for unknown words follows."""
     tokenizer = clip_tokenizer()
-    words: list[int] = tokenizer.convert_tokens_to_ids([f"{word}</w>" for word in WORDS])
+    words = tokenizer.convert_tokens_to_ids([f"{word}</w>" for word in WORDS])
+    assert isinstance(words, list)
     return tuple(sorted({*tokenizer.all_special_ids, *words}))
 
 
@@ -48,7 +49,8 @@ class Denoiser(nn.Module):
 
     def forward(self, z: Tensor, t: Tensor, rows: Tensor) -> Tensor:
         """Noise predicted for latents [B, 4, h, w] at timesteps [B] under captions given as table rows [B, 77]."""
-        return self.unet(z, t, self.text_encoder(rows))
+        epsilon: Tensor = self.unet(z, t, self.text_encoder(rows))
+        return epsilon
 
 
 def make_local(text_encoder: TextEncoder) -> None:
@@ -57,6 +59,7 @@ def make_local(text_encoder: TextEncoder) -> None:
     Padding cannot carry the caption, so that the U-Net must read each word where it stands.
     """
     for layer in text_encoder.encoder.layers:
+        assert isinstance(layer.self_attn, nn.Module)
         for parameter in layer.self_attn.parameters():
             nn.init.zeros_(parameter).requires_grad_(False)
 

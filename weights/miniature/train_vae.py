@@ -36,12 +36,12 @@ class Autoencoder(nn.Module):
         return self.vae.decode(posterior.mean + (0.5 * posterior.logvar).exp() * noise), kl
 
 
-def to_tensor(images: list[np.ndarray]) -> Tensor:  # type: ignore[type-arg]
+def to_tensor(images: list[np.ndarray]) -> Tensor:
     """uint8 [h, w, 3] pictures -> float [B, 3, h, w] in [-1, 1]."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1
 
 
-def crop(scene: Scene, rng: np.random.Generator) -> np.ndarray:  # type: ignore[type-arg]
+def crop(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """A CROP x CROP window around one of the objects: flat background teaches nothing."""
     left, top, right, bottom = scene.drawn[int(rng.integers(len(scene.drawn)))].box
     centre = rng.uniform((top, left), (bottom, right))

@@ -1,6 +1,7 @@
 """The training loop that the VAE and the U-Net of the miniature share: data parallel, averaged, resumable.
 
-Started under `torchrun` it runs one process for each worker (gloo on the CPU) and averages their gradients; alone it is one worker.
+Started under `torchrun` it runs one process for each worker (gloo on the CPU) and averages their gradients; alone it is
+one worker.
 """
 
 from __future__ import annotations
