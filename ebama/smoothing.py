@@ -10,11 +10,16 @@ and that filter is its gradient: non-zero on the kernel_size x kernel_size pixel
 from __future__ import annotations
 
 import math
+import statistics
+import time
+import timeit
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # The filters of all pixels are kept as one table if it has at most this many numbers (maps up to 32 x 32: 4 MiB).
 TABLE_LIMIT = 1 << 20
@@ -51,25 +56,26 @@ def gaussian_peak(maps: Tensor, kernel_size: int = 3, sigma: float = 0.5**0.5) -
         ValueError: if kernel_size is not a positive odd integer, sigma not a positive number, or the maps too small
             to be reflected (each side must exceed kernel_size // 2).
     """
-    if maps.dtype in HALF:
-        return gaussian_peak(maps.float(), kernel_size, sigma).to(maps.dtype)
     if maps.ndim < 2:
         raise ValueError(f"maps have shape {list(maps.shape)}; expected [..., h, w].")
-    h, w = maps.shape[-2:]
+    if maps.ndim != 3 or maps.dtype in HALF:
+        planes = maps.reshape(math.prod(maps.shape[:-2]), *maps.shape[-2:])
+        planes = planes.float() if maps.dtype in HALF else planes
+        return gaussian_peak(planes, kernel_size, sigma).to(maps.dtype).view(maps.shape[:-2])
+    n, h, w = maps.shape
     # A compiler meets sizes that may be symbolic, and folds the two matrices into its own code.
     make = _smoothing if torch.compiler.is_compiling() else _kept_smoothing
     smoothing = make(h, w, kernel_size, sigma, maps.dtype, maps.device)
-    rows = torch.mm(maps.detach().reshape(-1, w), smoothing.horizontal).view(-1, h, w)
-    if rows.dtype != maps.dtype:  # autocast chose a precision in which peaks may be confused
+    rows = torch.mm(maps.detach().reshape(-1, w), smoothing.horizontal).view(n, h, w)
+    if rows.dtype != maps.dtype:  # autocast lowered the precision, and peaks might be mistaken
         with torch.autocast(maps.device.type, enabled=False):
             return gaussian_peak(maps, kernel_size, sigma)
-    smoothed = torch.bmm(smoothing.vertical.expand(len(rows), h, h), rows)
-    filters = smoothing.filters(smoothed.view(-1, h * w).argmax(1))
-    return (maps * filters.view(maps.shape)).sum((-2, -1))
+    smoothed = torch.bmm(smoothing.vertical.expand(n, h, h), rows)
+    return (maps * smoothing.filters(smoothed.view(n, h * w).argmax(1))).sum((1, 2))
 
 
 def _smoothing(h: int, w: int, kernel_size: int, sigma: float, dtype: torch.dtype, device: torch.device) -> Smoothing:
-    """The matrices for one kind of map; the errors of `gaussian_peak` are raised here, once, and not for each call."""
+    """The matrices for one kind of map. Arguments are checked here, so that repeated calls do not check again."""
     if not dtype.is_floating_point:
         raise TypeError(f"maps are {dtype}; gaussian_peak expects real floating point, e.g. maps.float().")
     if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
@@ -103,15 +109,8 @@ def _matrix(size: int, kernel_size: int, sigma: float, dtype: torch.dtype, devic
     return ((sources[:, :, None] == pixels) * (weights / weights.sum())[:, None]).sum(1)
 
 
-def _benchmark(counts: tuple[int, ...] = (2, 64), size: int = 16, rounds: int = 60, calls: int = 20) -> None:
-    """Print the time of one forward and backward pass, on one CPU thread: medians over interleaved rounds."""
-    import statistics
-    import time
-    import timeit
-    from functools import partial
-
-    from torch.nn import functional as F
-
+def benchmark(counts: Sequence[int] = (2, 64), size: int = 16, rounds: int = 60, calls: int = 20) -> None:
+    """Print what one forward and backward pass costs on one CPU thread: medians over interleaved rounds."""
     torch.set_num_threads(1)
     line = _matrix(3, 3, 0.5**0.5, torch.float32, torch.device("cpu"))[1]
     kernel = torch.outer(line, line)[None, None]
@@ -123,15 +122,18 @@ def _benchmark(counts: tuple[int, ...] = (2, 64), size: int = 16, rounds: int = 
     print(f"{'maps':>12} {'pad + conv2d + amax':>20} {'gaussian_peak':>14} {'ratio':>6}")
     for count in counts:
         maps, ones = torch.rand(count, size, size, requires_grad=True), torch.ones(count)
-        # The thread's own time: what other programs take away from a busy machine does not count.
         timers = [
-            timeit.Timer(partial(lambda peak, x, g: torch.autograd.grad(peak(x), x, g), peak, maps, ones), timer=clock)
-            for peak, clock in ((convolved, time.thread_time), (gaussian_peak, time.thread_time))
+            timeit.Timer(
+                "grad(peak(maps), maps, ones)",
+                timer=time.thread_time,  # what other programs take from a busy machine does not count
+                globals={"grad": torch.autograd.grad, "peak": peak, "maps": maps, "ones": ones},
+            )
+            for peak in (convolved, gaussian_peak)
         ]
-        times = [[timer.timeit(calls) / calls * 1e6 for timer in timers] for _ in range(rounds)]
-        theirs, ours = (statistics.median(column) for column in zip(*times[1:], strict=True))
+        times = [[timer.timeit(calls) / calls * 1e6 for timer in timers] for _ in range(rounds + 1)]
+        theirs, ours = (statistics.median(column) for column in zip(*times[1:], strict=True))  # round 0 warms up
         print(f"{f'{count} x {size}x{size}':>12} {theirs:17.0f} us {ours:11.0f} us {theirs / ours:6.1f}")
 
 
 if __name__ == "__main__":
-    _benchmark()
+    benchmark()

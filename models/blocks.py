@@ -22,7 +22,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """`time` is the embedding [B, time_width], wanted if and only if the block was built with `time_width`."""
-        h = self.conv1(F.silu(self.norm1(x)))
+        h: Tensor = self.conv1(F.silu(self.norm1(x)))
         if self.time_emb_proj is not None:
             assert time is not None
             h = h + self.time_emb_proj(F.silu(time))[:, :, None, None]

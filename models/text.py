@@ -33,7 +33,7 @@ class TextEncoder(CLIPTextModel):
         # No file holds this buffer, so one made on the meta device would stay there and read as garbage.
         positions = torch.arange(config.positions, device="cpu")[None]
         self.embeddings.register_buffer("position_ids", positions, persistent=False)
-        self.eval()
+        self.train(False)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Encode token ids [B, n], n at most `positions`."""

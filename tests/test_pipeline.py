@@ -260,7 +260,7 @@ def derived_run(
             means = [maps.mean(0).reshape(16, 16, 77) for maps in (scores, scores.softmax(-1))]
             loss = energy(*means, CROWN_WORDS, range(1, 8), weight)
             z = z - step_size * torch.autograd.grad(loss, moving)[0]
-            losses.append(float(loss))
+            losses.append(loss.item())
         with torch.no_grad():
             plain, prompted = unet(z, t, empty), unet(z, t, text)
         e = plain + 7.5 * (prompted - plain)

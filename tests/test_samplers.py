@@ -9,8 +9,9 @@ from functools import cache
 
 import pytest
 import torch
-from ebama.samplers import DDIM, PNDM, NoiseSchedule, Sampler, get, names
 from torch import Tensor
+
+from ebama.samplers import DDIM, PNDM, NoiseSchedule, Sampler, get, names
 
 STEPS = (1, 2, 3, 10, 20, 30, 50)
 SHAPE = (3, 4, 8, 8)

@@ -50,10 +50,10 @@ def _is_sound(file: BinaryIO, record: zipfile.ZipInfo, limit: int) -> bool:
     signature, _, flags, _, _, _, _, _, size, name_size, extra_size = _HEADER.unpack(file.read(_HEADER.size))
     if signature != b"PK\x03\x04" or file.read(name_size) != record.orig_filename.encode():
         return False
-    end = record.header_offset + _HEADER.size + name_size + extra_size + record.file_size
+    end: int = record.header_offset + _HEADER.size + name_size + extra_size + record.file_size
     if not flags & _HAS_DESCRIPTOR:
         return end == limit and size in (record.file_size, _SIZE_IN_EXTRA)
     if record.file_size == 0:  # torch writes no descriptor then
         return end <= limit
     file.seek(end)
-    return bool(end + len(_DESCRIPTOR) <= limit and file.read(len(_DESCRIPTOR)) == _DESCRIPTOR)
+    return end + len(_DESCRIPTOR) <= limit and file.read(len(_DESCRIPTOR)) == _DESCRIPTOR

@@ -1,0 +1,256 @@
+"""The fused peak of smoothed maps: against plain loops, against pad + conv2d + amax, and its edges."""
+
+from __future__ import annotations
+
+import math
+import shutil
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ebama import smoothing
+from ebama.smoothing import gaussian_peak
+
+KERNELS = (1, 3, 5, 7)
+
+
+def maps_of(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def gaussian(kernel_size: int, sigma: float) -> list[float]:
+    raw = [math.exp(-((i - kernel_size // 2) ** 2) / (2 * sigma**2)) for i in range(kernel_size)]
+    return [value / sum(raw) for value in raw]
+
+
+def reflected(i: int, size: int) -> int:
+    return -i if i < 0 else 2 * (size - 1) - i if i >= size else i
+
+
+def looped(plane: Tensor, kernel_size: int, sigma: float) -> tuple[float, Tensor]:
+    """Value and gradient for one map [h, w], pixel by pixel and tap by tap."""
+    (h, w), line, r = plane.shape, gaussian(kernel_size, sigma), kernel_size // 2
+    best, gradient = -math.inf, torch.zeros(h, w, dtype=torch.float64)
+    for y in range(h):
+        for x in range(w):
+            total, here = 0.0, torch.zeros(h, w, dtype=torch.float64)
+            for i, vertical in enumerate(line):
+                for j, horizontal in enumerate(line):
+                    source = reflected(y + i - r, h), reflected(x + j - r, w)
+                    total += vertical * horizontal * float(plane[source])
+                    here[source] += vertical * horizontal
+            if total > best:
+                best, gradient = total, here
+    return best, gradient
+
+
+def convolved(maps: Tensor, kernel_size: int, sigma: float) -> Tensor:
+    line = torch.tensor(gaussian(kernel_size, sigma), dtype=maps.dtype)
+    padded = F.pad(maps.reshape(-1, 1, *maps.shape[-2:]), (kernel_size // 2,) * 4, mode="reflect")
+    return F.conv2d(padded, torch.outer(line, line)[None, None]).amax((-2, -1)).view(maps.shape[:-2])
+
+
+def with_gradient(maps: Tensor, *arguments: object, peak: object = gaussian_peak) -> tuple[Tensor, Tensor]:
+    maps = maps.detach().requires_grad_()
+    values = peak(maps, *arguments)  # type: ignore[operator]
+    slopes = 1 + torch.arange(values.numel(), dtype=values.dtype).view(values.shape)
+    return values.detach(), torch.autograd.grad(values, maps, slopes)[0]
+
+
+@pytest.mark.parametrize("kernel_size", KERNELS)
+@pytest.mark.parametrize("sigma", [0.25, 0.5**0.5, 4.0])
+def test_equals_plain_loops(kernel_size: int, sigma: float) -> None:
+    maps = maps_of(2, 5, 8)
+    values, gradients = with_gradient(maps, kernel_size, sigma)
+    for i, plane in enumerate(maps):
+        value, gradient = looped(plane, kernel_size, sigma)
+        assert float(values[i]) == pytest.approx(value, rel=1e-13)
+        torch.testing.assert_close(gradients[i], (i + 1) * gradient, rtol=1e-12, atol=1e-15)
+
+
+def test_default_kernel() -> None:
+    """An impulse in the middle of a map leaves the square of the central weight, and its gradient is the kernel."""
+    impulse = torch.zeros(1, 7, 7, dtype=torch.float64)
+    impulse[0, 3, 3] = 1
+    value, gradient = with_gradient(impulse)
+    assert float(value) == pytest.approx(0.331911, abs=1e-6)
+    line = torch.tensor([0.211942, 0.576117, 0.211942], dtype=torch.float64)
+    torch.testing.assert_close(gradient[0, 2:5, 2:5], torch.outer(line, line), rtol=0, atol=1e-6)
+    assert int(gradient.count_nonzero()) == 9
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (4, 31), (40, 40)])  # the last is beyond the table of filters
+@pytest.mark.parametrize("kernel_size", KERNELS)
+def test_equals_pad_conv2d_amax(shape: tuple[int, int], kernel_size: int) -> None:
+    maps = maps_of(2, 3, *shape)
+    theirs = with_gradient(maps, kernel_size, 1.3, peak=convolved)
+    for ours, other in zip(with_gradient(maps, kernel_size, 1.3), theirs, strict=True):
+        torch.testing.assert_close(ours, other, rtol=1e-12, atol=1e-14)
+    for ours, other in zip(with_gradient(maps.float(), kernel_size, 1.3), theirs, strict=True):
+        torch.testing.assert_close(ours.double(), other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel_size", KERNELS)
+@pytest.mark.parametrize("shape", [(2, 4, 6), (6, 5), (1, 2, 33, 33)])
+def test_gradcheck(shape: tuple[int, ...], kernel_size: int) -> None:
+    maps = maps_of(*shape).requires_grad_()
+    fast = shape[-1] == 33
+    assert torch.autograd.gradcheck(lambda m: gaussian_peak(m, kernel_size), maps, fast_mode=fast)
+    assert torch.autograd.gradgradcheck(lambda m: gaussian_peak(m, kernel_size).square(), maps, fast_mode=True)
+
+
+@pytest.mark.parametrize(("y", "x"), [(0, 0), (0, 6), (4, 0), (4, 6), (0, 3), (2, 6), (2, 3)])
+def test_borders_fold_the_gradient_back(y: int, x: int) -> None:
+    maps = torch.zeros(1, 5, 7, dtype=torch.float64)
+    maps[0, y, x] = 1
+    # An impulse beside a border is smoothed highest on itself; its gradient keeps the mass of the folded taps.
+    _, gradient = with_gradient(maps)
+    _, expected = looped(maps[0], 3, 0.5**0.5)
+    torch.testing.assert_close(gradient[0], expected)
+    assert float(gradient.sum()) == pytest.approx(1)
+    assert int(gradient.count_nonzero()) == (3 - (y in (0, 4))) * (3 - (x in (0, 6)))
+
+
+@pytest.mark.parametrize(("first", "second"), [((3, 10), (10, 3)), ((3, 4), (3, 10)), ((2, 4), (12, 4))])
+@pytest.mark.parametrize("size", [16, 40])
+def test_ties_go_to_the_first_pixel_in_row_major_order(
+    first: tuple[int, int], second: tuple[int, int], size: int
+) -> None:
+    alone = torch.zeros(1, size, size)
+    alone[0][first] = 1
+    both = alone.clone()
+    both[0][second] = 1
+    for one, two in zip(with_gradient(alone), with_gradient(both), strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_map_that_is_not_finite_gives_nan_and_spoils_no_other(bad: float) -> None:
+    maps = maps_of(3, 16, 16, dtype=torch.float32)
+    clean = gaussian_peak(maps)
+    maps[1, 4, 9] = bad
+    spoilt = gaussian_peak(maps)
+    assert spoilt[1].isnan()
+    assert torch.equal(spoilt[[0, 2]], clean[[0, 2]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_are_computed_in_float32(dtype: torch.dtype) -> None:
+    maps = (50000 * maps_of(3, 16, 16)).to(dtype)
+    values, gradients = with_gradient(maps)
+    exact_values, exact_gradients = with_gradient(maps.float())
+    assert values.dtype == gradients.dtype == dtype
+    assert torch.equal(values, exact_values.to(dtype))
+    torch.testing.assert_close(gradients, exact_gradients.to(dtype))
+
+
+def test_autocast_changes_nothing() -> None:
+    maps = maps_of(64, 16, 16, dtype=torch.float32)
+    expected = with_gradient(maps)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = with_gradient(maps)
+    for one, other in zip(actual, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_any_leading_dimensions_and_strides() -> None:
+    maps = maps_of(2, 3, 8, 12)
+    expected = gaussian_peak(maps.view(6, 8, 12))
+    assert torch.equal(gaussian_peak(maps), expected.view(2, 3))
+    assert torch.equal(gaussian_peak(maps[0, 0]), expected[0])
+    keys_last = maps.permute(0, 2, 3, 1).contiguous()
+    assert torch.equal(gaussian_peak(keys_last.permute(0, 3, 1, 2)), expected.view(2, 3))
+    assert torch.equal(gaussian_peak(keys_last[0].permute(2, 0, 1)), expected[:3])
+    assert gaussian_peak(torch.empty(0, 8, 12)).shape == (0,)
+    assert gaussian_peak(torch.empty(2, 0, 8, 12)).shape == (2, 0)
+
+
+def test_a_batch_equals_one_by_one_and_repeats_itself() -> None:
+    maps = maps_of(32, 16, 16, dtype=torch.float32)
+    values, gradients = with_gradient(maps)
+    for one, other in zip(with_gradient(maps), (values, gradients), strict=True):
+        assert torch.equal(one, other)
+    for i, plane in enumerate(maps):
+        torch.testing.assert_close(gaussian_peak(plane), values[i], rtol=1e-6, atol=0)
+
+
+def test_a_first_call_in_inference_mode_does_not_spoil_later_gradients() -> None:
+    maps, sigma = maps_of(2, 9, 9), 0.77  # a sigma of its own, so that nothing is kept for it yet
+    with torch.inference_mode():
+        first = gaussian_peak(maps, 3, sigma)
+    values, gradients = with_gradient(maps, 3, sigma)
+    assert torch.equal(first, values)
+    assert gradients.any()
+
+
+def compile_matches(backend: str) -> None:
+    """Without a graph break, for several sizes, counts and sigmas, each with its gradient."""
+    torch.compiler.reset()
+    compiled = torch.compile(gaussian_peak, backend=backend, fullgraph=True)
+    for shape, sigma in [((2, 16, 16), 0.7), ((64, 16, 16), 0.7), ((2, 3, 8, 12), 0.7), ((2, 40, 40), 1.5)]:
+        maps = maps_of(*shape, dtype=torch.float32)
+        compiled_values = with_gradient(maps, 3, sigma, peak=compiled)
+        for one, other in zip(compiled_values, with_gradient(maps, 3, sigma), strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.slow
+def test_traced_without_a_graph_break() -> None:
+    compile_matches("aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="generating code needs a C++ compiler")
+def test_compiled() -> None:
+    compile_matches("inductor")
+
+
+@pytest.mark.parametrize(
+    ("maps", "arguments", "error", "message"),
+    [
+        (torch.zeros(2, 16, 16, dtype=torch.int64), (), TypeError, "maps are torch.int64; .* expects real floating"),
+        (torch.zeros(4, 2, 16, 16, dtype=torch.bool), (), TypeError, "maps are torch.bool"),
+        (torch.zeros(16, 16, dtype=torch.complex64), (), TypeError, "maps are torch.complex64"),
+        (torch.zeros(2, 16, 16), (4,), ValueError, "kernel_size is 4; expected a positive odd integer"),
+        (torch.zeros(2, 16, 16), (-1,), ValueError, "kernel_size is -1"),
+        (torch.zeros(2, 16, 16), (3.5,), ValueError, r"kernel_size is 3\.5"),
+        (torch.zeros(2, 16, 16), (3, 0.0), ValueError, r"sigma is 0\.0; expected a positive number"),
+        (torch.zeros(2, 16, 16), (3, math.nan), ValueError, "sigma is nan"),
+        (torch.zeros(2, 16, 16), (3, math.inf), ValueError, "sigma is inf"),
+        (torch.zeros(16), (), ValueError, r"maps have shape \[16\]; expected \[..., h, w\]"),
+        (torch.zeros(2, 1, 16), (), ValueError, "maps are 1 x 16; a kernel of size 3 .* at least 2 x 2"),
+        (torch.zeros(16, 3), (7,), ValueError, "maps are 16 x 3; a kernel of size 7 .* at least 4 x 4"),
+        (torch.zeros(2, 0, 16), (), ValueError, "maps are 0 x 16"),
+    ],
+)
+def test_errors(maps: Tensor, arguments: tuple[float, ...], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        gaussian_peak(maps, *arguments)  # type: ignore[arg-type]
+
+
+def test_the_smallest_maps_that_can_be_reflected() -> None:
+    for kernel_size, size in ((1, 1), (3, 2), (5, 3), (7, 4)):
+        plane = maps_of(size, size)
+        value, gradient = looped(plane, kernel_size, 1.0)
+        ours, slope = with_gradient(plane, kernel_size, 1.0)
+        assert float(ours) == pytest.approx(value, rel=1e-13)
+        torch.testing.assert_close(slope, gradient, rtol=1e-12, atol=1e-15)
+
+
+def test_extreme_sigmas() -> None:
+    plane = maps_of(6, 6)
+    assert float(gaussian_peak(plane, 3, 1e-200)) == float(plane.max())
+    box = F.avg_pool2d(F.pad(plane[None, None], (1, 1, 1, 1), mode="reflect"), 3, stride=1).max()
+    torch.testing.assert_close(gaussian_peak(plane, 3, 1e9), box)
+
+
+def test_benchmark_prints_a_row_for_each_count(capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    try:
+        smoothing.benchmark(counts=(2, 64), rounds=2, calls=1)
+    finally:
+        torch.set_num_threads(threads)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["maps", "2", "64"]
