@@ -22,7 +22,7 @@ from .world import WORDS
 
 WORLD = replace(TRAINING, counts=(0.3, 0.65, 0.05), longest=((28, 28), (28, 28), (22, 22)))
 """One size for each sprite: the fewer things there are to learn, the sooner they are learnt."""
-CONFIG = TrainingConfig(steps=14_000, batch=8)
+CONFIG = TrainingConfig(steps=6850, batch=8)
 DROPOUT = 0.1  # captions left out, for classifier-free guidance
 UNKNOWN = 0.05  # articles replaced by the row that unknown words share, so that the row learns to mean nothing
 MIN_SNR = 5.0  # loss weights min(SNR, 5) / SNR: Hang et al. 2023, Efficient Diffusion Training via Min-SNR
