@@ -31,7 +31,7 @@ class Ebama(Method):
     needs_groups: ClassVar[bool] = True
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
         "sd-v1": {"step_size": 20.0, "intensity_weight": 0.5, "center": False},
-        "miniature": {"step_size": 10.0, "intensity_weight": 2.0, "center": True},
+        "miniature": {"step_size": 3.0, "intensity_weight": 0.0, "center": True},
     }
 
     step_size: float | None = None

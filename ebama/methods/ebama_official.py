@@ -36,7 +36,7 @@ class EbamaOfficial(Method):
     needs_groups: ClassVar[bool] = True
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
         "sd-v1": {"step_size": 20.0, "intensity_weight": 0.5},
-        "miniature": {"step_size": 5.0, "intensity_weight": 2.0},
+        "miniature": {"step_size": 3.0, "intensity_weight": 1.0},
     }
 
     step_size: float | None = None
