@@ -51,7 +51,7 @@ def unet() -> UNet:
 @pytest.fixture(scope="module")
 def inputs() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(2, 4, 64, 64, generator=generator), torch.randn(2, 77, 24, generator=generator)
+    return torch.randn(2, 4, 32, 32, generator=generator), torch.randn(2, 77, 24, generator=generator)
 
 
 def test_sites_are_listed_in_execution_order_before_anything_runs(unet: UNet) -> None:
@@ -107,7 +107,7 @@ def test_scores_are_qk_over_root_d_with_dimensions_kept_apart(
     name = "mid_block.attentions.0.transformer_blocks.0.attn2"
     record = unet.attention(z, 5, context, sites=[name])[name]
     layer = unet.get_submodule(name)
-    assert record.scores.shape == (2, 4, 64, 77)
+    assert record.scores.shape == (2, 4, 16, 77)
     seen: list[torch.Tensor] = []
     handle = layer.to_q.register_forward_hook(lambda module, args, output: seen.append(output))
     unet(z, 5, context)
@@ -117,7 +117,7 @@ def test_scores_are_qk_over_root_d_with_dimensions_kept_apart(
         part = slice(8 * head, 8 * head + 8)
         expected = query[sample, :, part] @ key[sample, :, part].T / 8**0.5
         torch.testing.assert_close(record.scores[sample, head].double(), expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(record.probabilities.sum(-1), torch.ones(2, 4, 64))
+    torch.testing.assert_close(record.probabilities.sum(-1), torch.ones(2, 4, 16))
 
 
 def test_means_are_uniform_over_sites_and_heads(unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -143,7 +143,7 @@ def test_a_selection_without_sites_lists_those_there_are(
     unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor], wanted: list[str]
 ) -> None:
     with pytest.raises(
-        ValueError, match=r"mid_block\.attentions\.0\.transformer_blocks\.0\.attn1 \(self, 8x8, 4 heads\)"
+        ValueError, match=r"mid_block\.attentions\.0\.transformer_blocks\.0\.attn1 \(self, 4x4, 4 heads\)"
     ):
         unet(*inputs[:1], 5, inputs[1], record=wanted)
 
