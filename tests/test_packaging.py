@@ -161,6 +161,7 @@ def test_ebama_knows_its_parts_and_no_other_name() -> None:
         _ = ebama.nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["models", "samplers"])
 def test_a_folder_can_be_lifted_into_another_project(folder: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / folder, tmp_path / "borrowed", ignore=shutil.ignore_patterns("__pycache__"))

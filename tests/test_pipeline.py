@@ -107,6 +107,7 @@ def test_a_batch_is_its_samples_one_by_one(method: str, sampler: PNDM | DDIM) ->
     assert together.metadata == [one.metadata[0] for one in single]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ALL_METHODS)
 def test_the_size_of_batches_changes_nothing(method: str) -> None:
     whole, *parts = (run([CROWN, CAT], seeds=[0, 1, 2], method=method, batch_size=n, trace=True) for n in (8, 4, 1))
