@@ -21,7 +21,7 @@ from ebama.weights import StableDiffusion
 from ebama.weights.miniature.world import COLOURS, NOUNS, unknown_words
 
 from . import __version__, methods
-from .methods.base import Conditioning, Method, Task
+from .methods.base import Method, Task
 from .prompt import Group, Parsed, Words, parse
 from .trace import Trace, TraceRecorder
 
@@ -120,24 +120,32 @@ class Pipeline:
         parsed = self._parse(prompts, groups, chosen, parser)
         text = self.sd.encode_text(prompts)
         negative = self.sd.encode_text([negative_prompt])
-        per_sample = [i for i in range(len(prompts)) for _ in range(len(starts) // len(prompts))]
+        each = len(starts) // len(prompts)
+        order = range(len(starts))
+        together = len(prompts) if chosen.couples else 1
+        if chosen.couples:  # all prompts of a seed side by side
+            order = [prompt * each + seed for seed in range(each) for prompt in range(len(prompts))]
+        size = max(batch_size // together, 1) * together
 
         parts: list[tuple[Tensor, Tensor, Trace | None]] = []
-        for first in range(0, len(starts), batch_size):
-            chunk = slice(first, first + batch_size)
-            index = per_sample[chunk]
+        for first in range(0, len(order), size):
+            samples = order[first : first + size]
+            index = [sample // each for sample in samples]
             task = Task(
-                self.sd.unet,
-                self.sd.config,
-                [parsed[i] for i in index],
-                text[index],
-                negative.expand(len(index), -1, -1),
-                guidance,
-                len(solver.timesteps),
+                unet=self.sd.unet,
+                config=self.sd.config,
+                prompts=[parsed[i] for i in index],
+                text=text[index],
+                negative_text=negative.expand(len(index), -1, -1),
+                encode=self.sd.encode_text,
+                guidance=guidance,
+                calls=len(solver.timesteps),
+                together=together,
             )
-            bar = f"{chosen.name} {first + 1}-{first + len(index)} of {len(starts)}" if progress else None
-            parts.append(self._sample(task, chosen, solver, starts[chunk], trace, bar))
-        final = torch.cat([part[0] for part in parts])
+            bar = f"{chosen.name} {first + 1}-{first + len(samples)} of {len(starts)}" if progress else None
+            parts.append(self._sample(task, chosen, solver, [starts[sample] for sample in samples], trace, bar))
+        back = sorted(range(len(order)), key=order.__getitem__)
+        final = torch.cat([part[0] for part in parts])[back]
         metadata = [
             {
                 "prompt": prompts[i],
@@ -152,13 +160,13 @@ class Pipeline:
                 "model": self.sd.config.name,
                 "versions": {"ebama": __version__, "torch": torch.__version__, "python": platform.python_version()},
             }
-            for i, start in zip(per_sample, starts, strict=True)
+            for i, start in zip([sample // each for sample in range(len(starts))], starts, strict=True)
         ]
         return Result(
             self.decode(final, batch_size) if output == "pil" else None,
             final,
-            torch.cat([part[1] for part in parts]),
-            Trace.joined([part[2] for part in parts if part[2] is not None]) if trace else None,
+            torch.cat([part[1] for part in parts])[back],
+            Trace.joined([part[2] for part in parts if part[2] is not None], back) if trace else None,
             metadata,
         )
 
@@ -183,29 +191,33 @@ class Pipeline:
         bar: str | None,
     ) -> tuple[Tensor, Tensor, Trace | None]:
         """The loop: guide, predict, combine, step. Everything between model calls is float32."""
-        conditioning, control, guide = method.conditioning(task), method.control(task), method.guide(task)
+        conditioning, guide = method.conditioning(task), method.guide(task)
+        controls = method.control(task, conditioning)
         z = torch.stack([start.noise for start in starts]).to(task.text.device)
         losses = torch.full((len(starts), task.calls), float("nan"))
         recorder = TraceRecorder(task, conditioning, z) if trace else None
+        call = 0
 
         def before_step(z: Tensor, t: int, i: int) -> Tensor:
-            assert guide is not None
-            z, loss = guide(z, t, i)
-            if loss is not None:
-                losses[:, i] = loss.float().cpu()
+            nonlocal call
+            call = i
+            if guide is not None:
+                z, loss = guide(z, t, i)
+                if loss is not None:
+                    losses[:, i] = loss.float().cpu()
             return z
 
         @torch.no_grad()
         def denoise(z: Tensor, t: int) -> Tensor:
             contexts = conditioning.contexts
-            batch = z.to(contexts.dtype).repeat(len(contexts), 1, 1, 1)
-            context = contexts.flatten(0, 1)
+            batch = z.to(contexts.dtype)[conditioning.samples]
+            control = controls(call) if controls is not None else None
             if recorder is None:
-                epsilon = task.unet(batch, t, context, control=control)
+                epsilon = task.unet(batch, t, contexts, control=control)
             else:
-                epsilon, records = task.unet(batch, t, context, record=recorder.sites, control=control)
+                epsilon, records = task.unet(batch, t, contexts, record=recorder.sites, control=control)
                 recorder.add(t, records)
-            return combine(epsilon.float().unflatten(0, contexts.shape[:2]), conditioning)
+            return combine(epsilon.float(), conditioning.weights)
 
         def watched(calls: Iterable[Any]) -> Iterable[Any]:
             return tqdm(calls, bar, leave=False) if bar else calls
@@ -213,7 +225,7 @@ class Pipeline:
         final = solver.sample(
             denoise,
             z,
-            before_step=before_step if guide is not None else None,
+            before_step=before_step,
             progress=watched,
             generators=[start.generator for start in starts],
         ).cpu()
@@ -244,8 +256,10 @@ class Pipeline:
     def _parse(self, prompts: Sequence[str], groups: Sequence[Any] | None, method: Method, parser: str) -> list[Parsed]:
         if self.sd.config.name == MINIATURE.name:
             _warn_unknown_words(prompts)
+        if not (method.needs.groups or method.needs.phrases):
+            parser = "rules"  # nothing of the reading is used but where the words stand
         if groups is None:
-            each: Sequence[Any] = [None if method.needs_groups else ()] * len(prompts)
+            each: Sequence[Any] = [None if method.needs.groups else ()] * len(prompts)
         elif len(prompts) == 1 and not (groups and isinstance(groups[0], list)):
             each = [groups]
         else:
@@ -257,11 +271,9 @@ class Pipeline:
         return [parse(p, self.sd.tokenizer, parser, groups=g) for p, g in zip(prompts, each, strict=True)]
 
 
-def combine(epsilons: Tensor, conditioning: Conditioning) -> Tensor:
-    """epsilon = e_0 + sum_j w_j (e_{j+1} - e_0) of noise estimates [n, B, 4, h, w]."""
-    first = epsilons[0]
-    weights = conditioning.weights.to(first)[:, :, None, None, None]
-    return first + (weights * (epsilons[1:] - first)).sum(dim=0)
+def combine(epsilons: Tensor, weights: Tensor) -> Tensor:
+    """Noise estimates [R, 4, h, w] of all rows, weighted by [B, R], to those of the samples [B, 4, h, w]."""
+    return torch.tensordot(weights, epsilons, dims=1)
 
 
 def _check(prompts: Sequence[str], seeds: Sequence[int], guidance: float, output: str, batch_size: int) -> None:

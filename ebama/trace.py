@@ -29,9 +29,11 @@ class Trace:
     timesteps: tuple[int, ...]
 
     @staticmethod
-    def joined(parts: Sequence[Trace]) -> Trace:
-        """The traces of several batches as one."""
-        scores, probabilities = (torch.cat([getattr(p, name) for p in parts]) for name in ("scores", "probabilities"))
+    def joined(parts: Sequence[Trace], order: Sequence[int]) -> Trace:
+        """The traces of several batches as one, whose sample k is the `order[k]`th of theirs."""
+        scores, probabilities = (
+            torch.cat([getattr(part, name) for part in parts])[list(order)] for name in ("scores", "probabilities")
+        )
         return Trace(scores, probabilities, parts[0].timesteps)
 
 
@@ -43,12 +45,12 @@ class TraceRecorder:
         self.sites: list[Site] = [
             site for site in task.unet.sites(latents.shape) if site.kind == "cross" and site.resolution == resolution
         ]
-        self._rows = slice(conditioning.main * len(latents), (conditioning.main + 1) * len(latents))
+        self._rows = conditioning.main
         self._maps: list[tuple[Tensor, Tensor]] = []
         self._timesteps: list[int] = []
 
     def add(self, t: int, records: AttentionRecords) -> None:
-        """Keep the maps of one call, whose batch is that of the conditioning, flattened."""
+        """Keep the maps of one call, whose batch are the conditioning's rows."""
         scores, probabilities = records.mean_scores(), records.mean_probabilities()
         self._maps.append((scores[self._rows].half().cpu(), probabilities[self._rows].half().cpu()))
         self._timesteps.append(t)

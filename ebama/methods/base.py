@@ -15,35 +15,99 @@ from ebama.models import MINIATURE, Control, StableDiffusionConfig, UNet
 from ..prompt import Parsed
 
 Guide = Callable[[Tensor, int, int], "tuple[Tensor, Tensor | None]"]
-"""(z, t, i) -> (new z, losses [B] or None if call i is not guided); i is the index of the model call."""
+"""(z, t, i) -> (new z, losses [B] or None if call i is not guided); i is the index of the model call.
+
+A loss is NaN for a sample that was left alone.
+"""
+
+Controls = Callable[[int], "Control | None"]
+"""i -> what rewrites attention in model call i, or None if nothing does."""
 
 MethodType = TypeVar("MethodType", bound="Method")
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What a method asks of the rest: `groups` (the prompt's objects), `phrases` (its noun phrases), the attention
+    sites that it reads or rewrites, in words, and whether it takes a gradient through them."""
+
+    groups: bool = False
+    phrases: bool = False
+    sites: str = "none"
+    gradient: bool = False
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one picture costs at most, in passes of a single sample through the U-Net.
+
+    `predictions` are whole forwards, `attention` forwards that stop at the last site that is read, `backwards` the
+    backward passes from there.
+    """
+
+    predictions: int
+    attention: int = 0
+    backwards: int = 0
+
+
+@dataclass(frozen=True)
 class Task:
-    """A batch of samples to make: one parsed prompt per sample and its text encodings, [B, 77, D]."""
+    """A batch of samples to make.
+
+    Attributes:
+        prompts: one for each sample, B in all.
+        text: their encodings [B, 77, D]; `negative_text` those of the negative prompt.
+        encode: encodes further texts, -> [n, 77, D].
+        calls: how many model calls the sampler makes.
+        together: samples come in runs of this many that share their initial latent, one for each prompt of the
+            pipeline's call; 1 unless the method `couples` its prompts.
+    """
 
     unet: UNet
     config: StableDiffusionConfig
     prompts: Sequence[Parsed]
     text: Tensor
     negative_text: Tensor
+    encode: Callable[[Sequence[str]], Tensor]
     guidance: float
     calls: int
+    together: int = 1
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Which contexts the U-Net sees and how their noise estimates combine.
+    """Which rows the U-Net's batch has in a model call and how their noise estimates combine.
 
-    epsilon = e_0 + sum_j weights[j] (e_{j+1} - e_0) for `contexts` [n, B, 77, D] and `weights` [n - 1, B]. `main` is
-    the index of the context that stands for the prompt; it is the one whose attention a trace shows.
+    Attributes:
+        contexts: one for each row, [R, 77, D].
+        samples: the sample whose latent each row sees, [R].
+        weights: epsilon of sample b = sum over rows r of weights[b, r] e_r, [B, R] float32.
+        main: the row that stands for the prompt of each sample, [B]; a trace shows its attention.
     """
 
     contexts: Tensor
+    samples: Tensor
     weights: Tensor
-    main: int
+    main: Tensor
+
+
+def classifier_free(
+    negative: Tensor, contexts: Tensor, samples: Sequence[int], weights: Sequence[float]
+) -> Conditioning:
+    """epsilon_b = e_b + sum over j with samples[j] = b of weights[j] (e_j - e_b).
+
+    e_b is the estimate under `negative` [B, 77, D], e_j that under `contexts` [n, 77, D]. The rows are the negatives,
+    then the contexts. The first context of each sample is its main one.
+    """
+    count = len(negative)
+    index = torch.tensor([*range(count), *samples])
+    matrix = torch.zeros(count, len(index))
+    for row, (sample, weight) in enumerate(zip(samples, weights, strict=True), start=count):
+        matrix[sample, row] = weight
+    matrix[:, :count] = torch.diag(1 - matrix.sum(dim=1))
+    main = torch.tensor([count + list(samples).index(sample) for sample in range(count)])
+    device = negative.device
+    return Conditioning(torch.cat([negative, contexts]), index.to(device), matrix.to(device), main.to(device))
 
 
 @dataclass(frozen=True)
@@ -51,11 +115,15 @@ class Method(ABC):
     """Base of all methods: plain Stable Diffusion, until a subclass overrides one of the three places.
 
     A hyper-parameter left at None takes the value in `defaults` for the model at hand ("sd-v1", "miniature");
-    `resolved` fills them in.
+    `resolved` fills them in. `changes` and `reference` say what the method does and who published it, in a line each;
+    a method that `couples` its prompts makes one picture from the others', so all prompts of a seed run together.
     """
 
     name: ClassVar[str]
-    needs_groups: ClassVar[bool] = False
+    changes: ClassVar[str]
+    reference: ClassVar[str]
+    needs: ClassVar[Needs] = Needs()
+    couples: ClassVar[bool] = False
     defaults: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def resolved(self: MethodType, config: StableDiffusionConfig) -> MethodType:
@@ -66,18 +134,23 @@ class Method(ABC):
 
     def conditioning(self, task: Task) -> Conditioning:
         """Classifier-free guidance, e_u + w (e_c - e_u); without guidance (w = 1) only the prompt is run."""
+        count = len(task.text)
         if task.guidance == 1:
-            return Conditioning(task.text[None], task.text.new_zeros(0, len(task.text)), main=0)
-        weights = task.text.new_full((1, len(task.text)), task.guidance)
-        return Conditioning(torch.stack([task.negative_text, task.text]), weights, main=1)
+            rows = torch.arange(count, device=task.text.device)
+            return Conditioning(task.text, rows, torch.eye(count, device=task.text.device), rows)
+        return classifier_free(task.negative_text, task.text, range(count), [task.guidance] * count)
 
-    def control(self, task: Task) -> Control | None:
-        """What rewrites attention in the noise prediction; its batch is that of `conditioning`, flattened [n B]."""
+    def control(self, task: Task, conditioning: Conditioning) -> Controls | None:
+        """What rewrites attention in the noise predictions; its batch are the conditioning's rows."""
         return None
 
     def guide(self, task: Task) -> Guide | None:
         """What moves the latent before each model call."""
         return None
+
+    def cost(self, prompt: Parsed, calls: int) -> Cost:
+        """What a picture of a prompt costs at most with classifier-free guidance, for a resolved method."""
+        return Cost(predictions=2 * calls)
 
     def describe(self) -> dict[str, Any]:
         """Name and hyper-parameters, as recorded in every output."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,8 +11,9 @@ from torch import Tensor
 from ebama.models import AttentionRecords
 
 from ..energy import ebama_loss
-from .base import Guide, Method, Task
-from .gradient import gradient_guide
+from ..prompt import Parsed
+from .base import Cost, Guide, Method, Needs, Task
+from .gradient import check_schedule, constant, gradient_guide, guided_cost
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,9 @@ class Ebama(Method):
     """
 
     name: ClassVar[str] = "ebama"
-    needs_groups: ClassVar[bool] = True
+    changes: ClassVar[str] = "moves the latent: binds modifiers to objects by scores, brings objects out"
+    reference: ClassVar[str] = "Zhang, Yu and Wu 2024 (EBAMA), Eqns 1-6"
+    needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
         "sd-v1": {"step_size": 20.0, "intensity_weight": 0.5, "center": False},
         "miniature": {"step_size": 3.0, "intensity_weight": 0.0, "center": True},
@@ -42,36 +46,30 @@ class Ebama(Method):
     center: bool | None = None
 
     def __post_init__(self) -> None:
-        check_schedule(self.step_size, self.intensity_weight, self.guided_steps)
+        check_schedule(self.step_size, self.guided_steps, intensity_weight=self.intensity_weight)
         if self.center not in (None, True, False):
             raise ValueError(f"center is {self.center!r}; expected true or false.")
 
-    def guide(self, task: Task) -> Guide | None:
+    def guide(self, task: Task) -> Guide:
         """Gradient steps on `ebama_loss`."""
         assert self.step_size is not None
-        groups = [prompt.groups for prompt in task.prompts]
-        tokens = [prompt.tokens for prompt in task.prompts]
+        assert self.intensity_weight is not None
+        assert self.center is not None
+        weight, center = self.intensity_weight, self.center
 
-        def energy(records: AttentionRecords) -> Tensor:
-            assert self.intensity_weight is not None
+        def energy(records: AttentionRecords, samples: Sequence[int], i: int) -> Tensor:
+            prompts = [task.prompts[sample] for sample in samples]
             return ebama_loss(
                 records.mean_scores(),
                 records.mean_probabilities(),
-                groups,
-                tokens,
-                intensity_weight=self.intensity_weight,
-                center=bool(self.center),
+                [prompt.groups for prompt in prompts],
+                [prompt.tokens for prompt in prompts],
+                intensity_weight=weight,
+                center=center,
             )
 
-        return gradient_guide(task, energy, self.step_size, self.guided_steps)
+        return gradient_guide(task, energy, constant(self.step_size, self.guided_steps, task.calls))
 
-
-def check_schedule(step_size: float | None, intensity_weight: float | None, guided_steps: int | None) -> None:
-    """Raise ValueError for values that no run could use; None means undecided."""
-    for name, value in (("step_size", step_size), ("intensity_weight", intensity_weight)):
-        if value is not None and not (isinstance(value, int | float) and 0 <= value < float("inf")):
-            raise ValueError(f"{name} is {value!r}; expected a finite number of at least 0.")
-    if guided_steps is not None and (not isinstance(guided_steps, int) or guided_steps < 0):
-        raise ValueError(
-            f"guided_steps is {guided_steps!r}; expected a whole number of at least 0, or None for every call."
-        )
+    def cost(self, prompt: Parsed, calls: int) -> Cost:
+        """One pass and one backward a guided call."""
+        return guided_cost(calls, len(constant(0, self.guided_steps, calls)))

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from ebama.models import AttentionRecords
 
 from ..energy import GroupLike, Groups, Tokens, check_positions, per_sample, summed_peaks
+from ..prompt import Parsed
 from ..token_softmax import token_softmax
-from .base import Guide, Method, Task
-from .ebama import check_schedule
-from .gradient import gradient_guide
+from .base import Cost, Guide, Method, Needs, Task
+from .gradient import check_schedule, constant, gradient_guide, guided_cost
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ class EbamaOfficial(Method):
     """
 
     name: ClassVar[str] = "ebama-official"
-    needs_groups: ClassVar[bool] = True
+    changes: ClassVar[str] = "moves the latent: as ebama, by probabilities"
+    reference: ClassVar[str] = "the code published with EBAMA"
+    needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
         "sd-v1": {"step_size": 20.0, "intensity_weight": 0.5},
         "miniature": {"step_size": 3.0, "intensity_weight": 1.0},
@@ -44,19 +46,28 @@ class EbamaOfficial(Method):
     guided_steps: int | None = 26
 
     def __post_init__(self) -> None:
-        check_schedule(self.step_size, self.intensity_weight, self.guided_steps)
+        check_schedule(self.step_size, self.guided_steps, intensity_weight=self.intensity_weight)
 
-    def guide(self, task: Task) -> Guide | None:
+    def guide(self, task: Task) -> Guide:
         """Gradient steps on `official_loss`."""
         assert self.step_size is not None
-        groups = [prompt.groups for prompt in task.prompts]
-        tokens = [prompt.tokens for prompt in task.prompts]
+        assert self.intensity_weight is not None
+        weight = self.intensity_weight
 
-        def energy(records: AttentionRecords) -> Tensor:
-            assert self.intensity_weight is not None
-            return official_loss(records.mean_probabilities(), groups, tokens, intensity_weight=self.intensity_weight)
+        def energy(records: AttentionRecords, samples: Sequence[int], i: int) -> Tensor:
+            prompts = [task.prompts[sample] for sample in samples]
+            return official_loss(
+                records.mean_probabilities(),
+                [prompt.groups for prompt in prompts],
+                [prompt.tokens for prompt in prompts],
+                intensity_weight=weight,
+            )
 
-        return gradient_guide(task, energy, self.step_size, self.guided_steps)
+        return gradient_guide(task, energy, constant(self.step_size, self.guided_steps, task.calls))
+
+    def cost(self, prompt: Parsed, calls: int) -> Cost:
+        """One pass and one backward a guided call."""
+        return guided_cost(calls, len(constant(0, self.guided_steps, calls)))
 
 
 def official_loss(probabilities: Tensor, groups: Groups, tokens: Tokens, *, intensity_weight: float = 0.5) -> Tensor:
