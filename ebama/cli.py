@@ -1,4 +1,4 @@
-"""The command line: `generate` makes pictures, `inspect` says what a checkpoint holds."""
+"""The command line: `generate` makes pictures, `methods` lists the ways to, `inspect` says what a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -70,6 +70,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(generate)
     generate.set_defaults(run=_generate)
 
+    methods = commands.add_parser("methods", help="list the methods: what each changes, what a picture costs")
+    methods.add_argument(
+        "prompt", nargs="?", default="a purple crown and a blue suitcase", help="to count the cost for"
+    )
+    methods.add_argument("--steps", type=int, default=50)
+    methods.add_argument("--sampler", default="pndm", help="pndm or ddim")
+    methods.set_defaults(run=_methods)
+
     inspect = commands.add_parser("inspect", help="say what a checkpoint is and holds, without opening its weights")
     inspect.add_argument("checkpoint", type=Path)
     inspect.add_argument("--json", action="store_true")
@@ -112,6 +120,25 @@ def _generate(options: argparse.Namespace) -> None:
         weights=options.weights,
         device=options.device,
         dtype=options.dtype or "float32",
+    )
+
+
+def _methods(options: argparse.Namespace) -> None:
+    from ebama.samplers import get
+    from ebama.weights import clip_tokenizer
+
+    from .methods import overview
+    from .prompt import parse
+
+    calls = len(get(options.sampler, options.steps).timesteps)
+    rows = overview(parse(options.prompt, clip_tokenizer()), calls)
+    table = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    print(
+        f"\nPasses of one sample through the U-Net, at most, for a picture of {options.prompt!r}: {options.sampler}, "
+        f"{options.steps} steps, guidance, Stable Diffusion v1's defaults."
     )
 
 

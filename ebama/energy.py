@@ -112,12 +112,15 @@ def check_positions(positions: Sequence[int], keys: int) -> None:
         raise ValueError(f"Positions {tuple(positions)} do not all lie on the key axis of length {keys}.")
 
 
+def peaks(samples: Sequence[Sequence[Tensor]]) -> Sequence[Tensor]:
+    """For each sample the peaks of its smoothed maps [h, w]; all maps of all samples go through one kernel launch."""
+    maps = [map_ for sample in samples for map_ in sample]
+    return gaussian_peak(torch.stack(maps)).split([len(sample) for sample in samples])
+
+
 def summed_peaks(samples: Sequence[Sequence[Tensor]], like: Tensor) -> Tensor:
-    """Minus the sum of the smoothed maps' peaks for each sample, [B]; all maps [h, w] go through one kernel launch."""
-    if not any(samples):
-        return like.new_zeros(len(samples))
-    peaks = gaussian_peak(torch.stack([map_ for maps in samples for map_ in maps]))
-    return -torch.stack([part.sum() for part in peaks.split([len(maps) for maps in samples])])
+    """Minus the sum of the smoothed maps' peaks for each sample, [B]; zeros where there is no map at all."""
+    return -torch.stack([part.sum() for part in peaks(samples)]) if any(samples) else like.new_zeros(len(samples))
 
 
 def per_sample(values: Sequence, count: int) -> Sequence:  # type: ignore[type-arg]

@@ -121,7 +121,7 @@ class Pipeline:
         text = self.sd.encode_text(prompts)
         negative = self.sd.encode_text([negative_prompt])
         each = len(starts) // len(prompts)
-        order = range(len(starts))
+        order = list(range(len(starts)))
         together = len(prompts) if chosen.couples else 1
         if chosen.couples:  # all prompts of a seed side by side
             order = [prompt * each + seed for seed in range(each) for prompt in range(len(prompts))]
@@ -138,7 +138,9 @@ class Pipeline:
                 text=text[index],
                 negative_text=negative.expand(len(index), -1, -1),
                 encode=self.sd.encode_text,
+                tokenizer=self.sd.tokenizer,
                 guidance=guidance,
+                steps=solver.steps,
                 calls=len(solver.timesteps),
                 together=together,
             )
@@ -273,7 +275,8 @@ class Pipeline:
 
 def combine(epsilons: Tensor, weights: Tensor) -> Tensor:
     """Noise estimates [R, 4, h, w] of all rows, weighted by [B, R], to those of the samples [B, 4, h, w]."""
-    return torch.tensordot(weights, epsilons, dims=1)
+    combined: Tensor = torch.tensordot(weights, epsilons, dims=1)
+    return combined
 
 
 def _check(prompts: Sequence[str], seeds: Sequence[int], guidance: float, output: str, batch_size: int) -> None:

@@ -13,8 +13,8 @@ import math
 import statistics
 import time
 import timeit
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
@@ -27,7 +27,7 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 class Smoothing(NamedTuple):
-    """What smooths [h, w] maps: V [h, h], H transposed [w, w] and, unless too large, all filters [h * w, h, w]."""
+    """What smooths [h, w] maps: V [h, h], H [w, w] and, unless too large, all filters [h * w, h, w]."""
 
     vertical: Tensor
     horizontal: Tensor
@@ -38,7 +38,7 @@ class Smoothing(NamedTuple):
         if self.table is not None:
             return self.table.index_select(0, pixels)
         width = len(self.horizontal)
-        return self.vertical[pixels // width].unsqueeze(2) * self.horizontal.T[pixels % width].unsqueeze(1)
+        return self.vertical[pixels // width].unsqueeze(2) * self.horizontal[pixels % width].unsqueeze(1)
 
 
 def gaussian_peak(maps: Tensor, kernel_size: int = 3, sigma: float = 0.5**0.5) -> Tensor:
@@ -62,16 +62,39 @@ def gaussian_peak(maps: Tensor, kernel_size: int = 3, sigma: float = 0.5**0.5) -
         planes = maps.reshape(math.prod(maps.shape[:-2]), *maps.shape[-2:])
         planes = planes.float() if maps.dtype in HALF else planes
         return gaussian_peak(planes, kernel_size, sigma).to(maps.dtype).view(maps.shape[:-2])
-    n, h, w = maps.shape
+    _, h, w = maps.shape
     # A compiler meets sizes that may be symbolic, and folds the two matrices into its own code.
     make = _smoothing if torch.compiler.is_compiling() else _kept_smoothing
     smoothing = make(h, w, kernel_size, sigma, maps.dtype, maps.device)
-    rows = torch.mm(maps.detach().reshape(-1, w), smoothing.horizontal).view(n, h, w)
-    if rows.dtype != maps.dtype:  # autocast lowered the precision, and peaks might be mistaken
+    # The peak could be read off the smoothed map, but its rounding there depends on how many maps there are.
+    return (maps * smoothing.filters(_find(maps.detach(), smoothing))).sum((1, 2))
+
+
+def _find(maps: Tensor, smoothing: Smoothing) -> Tensor:
+    """The pixels [n], counted row by row, at which maps [n, h, w] peak once smoothed; the first of those that tie."""
+    n, h, w = maps.shape
+    columns = torch.mm(smoothing.horizontal, maps.contiguous().as_strided((w, n * h), (1, w)))  # [w, n * h]
+    if columns.dtype != maps.dtype:  # autocast lowered the precision, and peaks might be mistaken
         with torch.autocast(maps.device.type, enabled=False):
-            return gaussian_peak(maps, kernel_size, sigma)
-    smoothed = torch.bmm(smoothing.vertical.expand(n, h, h), rows)
-    return (maps * smoothing.filters(smoothed.view(n, h * w).argmax(1))).sum((1, 2))
+            return _find(maps, smoothing)
+    smoothed = torch.mm(smoothing.vertical, columns.as_strided((h, w * n), (1, h)))  # [h, w * n]
+    if not maps.is_cpu or n == 0:
+        return smoothed.view(h * w, n).argmax(0)
+    # Maps are the innermost dimension, of which pooling (unlike argmax) takes several at a time.
+    planes = smoothed.as_strided((1, n, h, w), (h * w * n, 1, w * n, n))
+    return F.max_pool2d_with_indices(planes, (h, w), (h, w))[1].view(n)
+
+
+def gaussian_smooth(maps: Tensor, kernel_size: int = 3, sigma: float = 0.5**0.5) -> Tensor:
+    """The smoothed maps themselves, [..., h, w]; arguments and errors as for `gaussian_peak`."""
+    if maps.ndim < 2:
+        raise ValueError(f"maps have shape {list(maps.shape)}; expected [..., h, w].")
+    h, w = maps.shape[-2:]
+    make = _smoothing if torch.compiler.is_compiling() else _kept_smoothing
+    exact = torch.float32 if maps.dtype in HALF else maps.dtype
+    smoothing = make(h, w, kernel_size, sigma, exact, maps.device)
+    with torch.autocast(maps.device.type, enabled=False):
+        return (smoothing.vertical @ maps.to(exact) @ smoothing.horizontal.T).to(maps.dtype)
 
 
 def _smoothing(h: int, w: int, kernel_size: int, sigma: float, dtype: torch.dtype, device: torch.device) -> Smoothing:
@@ -93,7 +116,7 @@ def _smoothing(h: int, w: int, kernel_size: int, sigma: float, dtype: torch.dtyp
         table = None
         if not torch.compiler.is_compiling() and (h * w) ** 2 <= TABLE_LIMIT:
             table = (vertical[:, None, :, None] * horizontal[:, None, :]).view(h * w, h, w)
-        return Smoothing(vertical, horizontal.T.contiguous(), table)
+        return Smoothing(vertical, horizontal, table)
 
 
 _kept_smoothing = lru_cache(maxsize=16)(_smoothing)
@@ -110,7 +133,11 @@ def _matrix(size: int, kernel_size: int, sigma: float, dtype: torch.dtype, devic
 
 
 def benchmark(counts: Sequence[int] = (2, 64), size: int = 16, rounds: int = 60, calls: int = 20) -> None:
-    """Print what one forward and backward pass costs on one CPU thread: medians over interleaved rounds."""
+    """Print what a forward and backward pass costs on one CPU thread: medians over interleaved rounds.
+
+    "alone" calls autograd for each pass. "in a graph" calls it once for `calls` passes, as it is called once for all
+    of a model: starting it takes about as long as a pass over 2 maps.
+    """
     torch.set_num_threads(1)
     line = _matrix(3, 3, 0.5**0.5, torch.float32, torch.device("cpu"))[1]
     kernel = torch.outer(line, line)[None, None]
@@ -119,20 +146,28 @@ def benchmark(counts: Sequence[int] = (2, 64), size: int = 16, rounds: int = 60,
         padded = F.pad(maps.unsqueeze(1), (1, 1, 1, 1), mode="reflect")
         return F.conv2d(padded, kernel).amax((-2, -1)).squeeze(1)
 
-    print(f"{'maps':>12} {'pad + conv2d + amax':>20} {'gaussian_peak':>14} {'ratio':>6}")
+    def alone(peak: Callable[[Tensor], Tensor], inputs: list[Tensor]) -> None:
+        maps, ones = inputs[0], torch.ones(len(inputs[0]))
+        for _ in inputs:
+            torch.autograd.grad(peak(maps), maps, ones)
+
+    def in_a_graph(peak: Callable[[Tensor], Tensor], inputs: list[Tensor]) -> None:
+        ones = torch.ones(len(inputs) * len(inputs[0]))
+        torch.autograd.grad(torch.cat([peak(maps) for maps in inputs]), inputs, ones)
+
+    print(f"{'maps':>12} {'measured':>12} {'pad + conv2d + amax':>20} {'gaussian_peak':>14} {'ratio':>6}")
     for count in counts:
-        maps, ones = torch.rand(count, size, size, requires_grad=True), torch.ones(count)
-        timers = [
-            timeit.Timer(
-                "grad(peak(maps), maps, ones)",
-                timer=time.thread_time,  # what other programs take from a busy machine does not count
-                globals={"grad": torch.autograd.grad, "peak": peak, "maps": maps, "ones": ones},
-            )
-            for peak in (convolved, gaussian_peak)
-        ]
-        times = [[timer.timeit(calls) / calls * 1e6 for timer in timers] for _ in range(rounds + 1)]
-        theirs, ours = (statistics.median(column) for column in zip(*times[1:], strict=True))  # round 0 warms up
-        print(f"{f'{count} x {size}x{size}':>12} {theirs:17.0f} us {ours:11.0f} us {theirs / ours:6.1f}")
+        inputs = [torch.rand(count, size, size, requires_grad=True) for _ in range(calls)]
+        for measured in (alone, in_a_graph):
+            timers = [
+                # What other programs take from a busy machine does not count.
+                timeit.Timer(partial(measured, peak, inputs), timer=time.thread_time)
+                for peak in (convolved, gaussian_peak)
+            ]
+            times = [[timer.timeit(1) / calls * 1e6 for timer in timers] for _ in range(rounds + 1)]
+            theirs, ours = (statistics.median(column) for column in zip(*times[1:], strict=True))  # round 0 warms up
+            name = measured.__name__.replace("_", " ")
+            print(f"{f'{count} x {size}x{size}':>12} {name:>12} {theirs:17.0f} us {ours:11.0f} us {theirs / ours:6.1f}")
 
 
 if __name__ == "__main__":

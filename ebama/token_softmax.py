@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from einops import rearrange
 from torch import Tensor
+
+from .energy import GroupLike, check_positions
 
 
 def token_softmax(probabilities: Tensor) -> Tensor:
@@ -12,3 +17,14 @@ def token_softmax(probabilities: Tensor) -> Tensor:
     column p - 1.
     """
     return (100 * probabilities[..., 1:-1]).softmax(dim=-1)
+
+
+def object_maps(probabilities: Tensor, samples: Sequence[Sequence[GroupLike]]) -> list[list[Tensor]]:
+    """For each sample the second softmax [h, w] at the first piece of each object, from probabilities [B, h, w, 77].
+
+    Raises ValueError for positions outside 1..75.
+    """
+    sharpened = rearrange(token_softmax(probabilities), "b h w k -> b k h w")
+    for groups in samples:
+        check_positions([group.object[0] - 1 for group in groups], sharpened.shape[1])
+    return [[maps[group.object[0] - 1] for group in groups] for maps, groups in zip(sharpened, samples, strict=True)]

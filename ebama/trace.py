@@ -21,20 +21,26 @@ class Trace:
     Attributes:
         scores: before softmax, [N, calls, h, w, key], float16 on the CPU.
         probabilities: after softmax, same shape and type.
+        energy: of cross-attention in the sense of Park et al. 2023, [N, calls], float32 on the CPU: minus the
+            logarithm of the sum over the keys of exp(scores), averaged over the same sites, their heads and pixels.
         timesteps: of the calls.
+
+    All are of the scores that softmax sees; what a control makes of the probabilities after it is not in them.
     """
 
     scores: Tensor
     probabilities: Tensor
+    energy: Tensor
     timesteps: tuple[int, ...]
 
     @staticmethod
     def joined(parts: Sequence[Trace], order: Sequence[int]) -> Trace:
         """The traces of several batches as one, whose sample k is the `order[k]`th of theirs."""
-        scores, probabilities = (
-            torch.cat([getattr(part, name) for part in parts])[list(order)] for name in ("scores", "probabilities")
+        scores, probabilities, energy = (
+            torch.cat([getattr(part, name) for part in parts])[list(order)]
+            for name in ("scores", "probabilities", "energy")
         )
-        return Trace(scores, probabilities, parts[0].timesteps)
+        return Trace(scores, probabilities, energy, parts[0].timesteps)
 
 
 class TraceRecorder:
@@ -46,16 +52,18 @@ class TraceRecorder:
             site for site in task.unet.sites(latents.shape) if site.kind == "cross" and site.resolution == resolution
         ]
         self._rows = conditioning.main
-        self._maps: list[tuple[Tensor, Tensor]] = []
+        self._maps: list[tuple[Tensor, Tensor, Tensor]] = []
         self._timesteps: list[int] = []
 
     def add(self, t: int, records: AttentionRecords) -> None:
         """Keep the maps of one call, whose batch are the conditioning's rows."""
         scores, probabilities = records.mean_scores(), records.mean_probabilities()
-        self._maps.append((scores[self._rows].half().cpu(), probabilities[self._rows].half().cpu()))
+        per_head = torch.cat([record.scores[self._rows].float().logsumexp(dim=-1) for record in records], dim=1)
+        energy = -per_head.mean(dim=(1, 2))
+        self._maps.append((scores[self._rows].half().cpu(), probabilities[self._rows].half().cpu(), energy.cpu()))
         self._timesteps.append(t)
 
     def trace(self) -> Trace:
         """Everything kept so far."""
-        scores, probabilities = (torch.stack(maps, dim=1) for maps in zip(*self._maps, strict=True))
-        return Trace(scores, probabilities, tuple(self._timesteps))
+        scores, probabilities, energy = (torch.stack(maps, dim=1) for maps in zip(*self._maps, strict=True))
+        return Trace(scores, probabilities, energy, tuple(self._timesteps))

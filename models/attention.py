@@ -194,20 +194,21 @@ class Attention(nn.Module):
         query, key = self._split(self.to_q(x)), self._split(self.to_k(for_keys))
         call = AttentionCall(site, self, query, key, for_keys)
 
-        if not recorded and (control is None or not control.edits_maps(site)):
+        edited = control if control is not None and control.edits_maps(site) else None
+        if not recorded and edited is None:
             value = self._split(self.to_v(for_values))
             out = self.to_out(self._merge(F.scaled_dot_product_attention(query, key, value)))
             return AttentionResult(out, None, context if control is None else control.next_context(call))
 
         scores = attention_scores(query, key)
-        if control is not None:
-            scores = control.scores(call, scores)
+        if edited is not None:
+            scores = edited.scores(call, scores)
         record = AttentionRecord(site, scores) if recorded else None
         if request.stop_after == site.name:
             return AttentionResult(None, record, context)
         probabilities = _softmax(scores).to(query.dtype)
-        if control is not None:
-            probabilities = control.probabilities(call, probabilities)
+        if edited is not None:
+            probabilities = edited.probabilities(call, probabilities)
         out = self.to_out(self._merge(probabilities @ self._split(self.to_v(for_values))))
         return AttentionResult(out, record, context if control is None else control.next_context(call))
 

@@ -17,7 +17,7 @@ from ebama.models import SD_V1, VAE, StableDiffusionConfig, TextConfig, TextEnco
 from ebama.models.transformer import GEGLU
 from ebama.pipeline import Pipeline
 from ebama.samplers import DDIM, PNDM
-from ebama.weights import clip_tokenizer, load
+from ebama.weights import StableDiffusion, clip_tokenizer, load
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -367,3 +367,48 @@ def test_from_their_folder_to_their_pipelines_latents(tmp_path: Path) -> None:
     for picture, wanted in zip(pictures, pixels.detach(), strict=True):
         got = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(64, 64, 3)
         assert (got.permute(2, 0, 1) - wanted).abs().max() <= 0.51
+
+
+@pytest.mark.slow
+def test_attend_and_excite() -> None:
+    """Their pipeline: 51 calls of PNDM, 25 of them guided, refined at 0, 10 and 20."""
+    theirs = diffusers.StableDiffusionAttendAndExcitePipeline(
+        vae=randomise(their_vae(PLAIN_VAE), 1),
+        text_encoder=randomise(their_text_encoder(SMALL_TEXT), 2),
+        tokenizer=clip_tokenizer(),
+        unet=randomise(their_unet(TWO_LEVELS), 3),
+        scheduler=stable_diffusion_scheduler("pndm"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    theirs.set_progress_bar_config(disable=True)
+    theirs.unet.requires_grad_(False)
+    prompts, latents = ["a purple crown and a blue suitcase", "a cat and a frog"], noise(2, 4, 16, 16)
+    expected = [
+        theirs(
+            prompt,
+            positions,
+            height=32,
+            width=32,
+            attn_res=(16, 16),
+            max_iter_to_alter=25,
+            latents=latent[None],
+            output_type="latent",
+        ).images
+        for prompt, positions, latent in zip(prompts, ([3, 7], [2, 5]), latents, strict=True)
+    ]
+    unet, vae, text = UNet(TWO_LEVELS), VAE(PLAIN_VAE), TextEncoder(SMALL_TEXT)
+    networks = ((unet, theirs.unet), (vae, theirs.vae), (text, theirs.text_encoder))
+    for ours, network in networks:
+        ours.load_state_dict(network.state_dict())
+        ours.eval().requires_grad_(False)
+    config = StableDiffusionConfig(TWO_LEVELS, PLAIN_VAE, SMALL_TEXT, sample_size=16)
+    found = Pipeline(StableDiffusion(unet, vae, text, clip_tokenizer(), config))(
+        prompts, method="ane", latents=latents, output="latent", progress=False, parser="rules"
+    )
+    plain = Pipeline(StableDiffusion(unet, vae, text, clip_tokenizer(), config))(
+        prompts, method="sd", latents=latents, output="latent", progress=False
+    )
+    assert relative(found.latents, torch.cat(expected)) <= TOLERANCE
+    assert relative(plain.latents, torch.cat(expected)) > 100 * TOLERANCE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from torch import Tensor
 from ebama.models import MINIATURE, Control, StableDiffusionConfig, UNet
 
 from ..prompt import Parsed
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 Guide = Callable[[Tensor, int, int], "tuple[Tensor, Tensor | None]"]
 """(z, t, i) -> (new z, losses [B] or None if call i is not guided); i is the index of the model call.
@@ -58,7 +61,7 @@ class Task:
         prompts: one for each sample, B in all.
         text: their encodings [B, 77, D]; `negative_text` those of the negative prompt.
         encode: encodes further texts, -> [n, 77, D].
-        calls: how many model calls the sampler makes.
+        steps: the sampler's; calls: how many model calls it makes for them.
         together: samples come in runs of this many that share their initial latent, one for each prompt of the
             pipeline's call; 1 unless the method `couples` its prompts.
     """
@@ -69,7 +72,9 @@ class Task:
     text: Tensor
     negative_text: Tensor
     encode: Callable[[Sequence[str]], Tensor]
+    tokenizer: CLIPTokenizer
     guidance: float
+    steps: int
     calls: int
     together: int = 1
 

@@ -15,7 +15,7 @@ from ebama.models import AttentionRecords
 
 from ..energy import GroupLike, Groups, Tokens, check_positions, per_sample, summed_peaks
 from ..prompt import Parsed
-from ..token_softmax import token_softmax
+from ..token_softmax import object_maps
 from .base import Cost, Guide, Method, Needs, Task
 from .gradient import check_schedule, constant, gradient_guide, guided_cost
 
@@ -82,11 +82,10 @@ def official_loss(probabilities: Tensor, groups: Groups, tokens: Tokens, *, inte
     """
     count = len(probabilities)
     columns = F.normalize(rearrange(probabilities, "b h w k -> b k (h w)"), dim=-1)
-    sharpened = rearrange(token_softmax(probabilities), "b h w k -> b k h w")
-    samples = list(zip(columns, per_sample(groups, count), per_sample(tokens, count), strict=True))
+    each = per_sample(groups, count)
+    samples = zip(columns, each, per_sample(tokens, count), strict=True)
     loss = torch.stack([_binding(columns, groups, tokens) for columns, groups, tokens in samples])
-    nouns = [[maps[group.object[0] - 1] for group in g] for maps, (_, g, _) in zip(sharpened, samples, strict=True)]
-    return loss + intensity_weight * summed_peaks(nouns, probabilities)
+    return loss + intensity_weight * summed_peaks(object_maps(probabilities, each), probabilities)
 
 
 def _binding(columns: Tensor, groups: Sequence[GroupLike], tokens: Sequence[int]) -> Tensor:

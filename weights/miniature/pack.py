@@ -22,9 +22,9 @@ TABLE = "embeddings.token_embedding.weight"
 
 
 def assemble(state: Path) -> tuple[StableDiffusion, dict[str, float]]:
-    """The averaged networks of a state folder and how long they were trained."""
+    """The averaged networks of a state folder, and for how many seconds and steps they were trained."""
     stored = torch.load(state / "vae_final.pt", weights_only=True)
-    averaged = torch.load(state / "unet.pt", weights_only=True)
+    first, averaged = (torch.load(state / f"{stage}.pt", weights_only=True) for stage in ("unet", "unet_grounded"))
     vae, unet, text_encoder = VAE(MINIATURE.vae), UNet(MINIATURE.unet), TextEncoder(MINIATURE.text)
     vae.load_state_dict(stored["vae"])
     parts: dict[str, dict[str, torch.Tensor]] = {"unet": {}, "text_encoder": {}}
@@ -37,8 +37,10 @@ def assemble(state: Path) -> tuple[StableDiffusion, dict[str, float]]:
     parts["text_encoder"][TABLE] = table
     unet.load_state_dict(parts["unet"])
     text_encoder.load_state_dict(parts["text_encoder"])
-    seconds = {"vae": stored["seconds"], "unet": averaged["seconds"], "unet_steps": averaged["step"]}
-    return StableDiffusion(unet.eval(), vae.eval(), text_encoder, clip_tokenizer(), MINIATURE), seconds
+    figures = {"vae": stored["seconds"]}
+    for name, stage in (("unet", first), ("unet_grounded", averaged)):
+        figures |= {name: stage["seconds"], f"{name}_steps": stage["step"]}
+    return StableDiffusion(unet.eval(), vae.eval(), text_encoder, clip_tokenizer(), MINIATURE), figures
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--state", type=Path, default=STATE)
     parser.add_argument("--out", type=Path, default=MINIATURE_FOLDER)
     options = parser.parse_args(arguments)
-    sd, seconds = assemble(options.state)
+    sd, figures = assemble(options.state)
     save(sd, options.out, dtype=torch.float16, trim_ids=torch.tensor(trained_tokens()))
-    (options.out / "training.json").write_text(json.dumps(seconds, indent=2) + "\n", encoding="utf-8")
+    (options.out / "training.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

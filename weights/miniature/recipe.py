@@ -22,14 +22,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--state", type=Path, default=STATE, help="where trainings keep their state")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--steps", type=int, default=train_unet.CONFIG.steps, help="of the U-Net")
+    parser.add_argument("--steps", type=int, default=train_unet.CONFIG.steps, help="of the U-Net's first stage")
+    parser.add_argument("--grounded-steps", type=int, default=train_unet.GROUNDED_CONFIG.steps, help="of its second")
     options = parser.parse_args()
     package = __name__.rpartition(".")[0]
     common = ["--standalone", f"--nproc-per-node={options.workers}", "-m"]
     state = ["--state", str(options.state)]
+    stages = ["--steps", str(options.steps), "--grounded-steps", str(options.grounded_steps)]
     if not (options.state / "vae_final.pt").is_file():
         torchrun([*common, f"{package}.train_vae", *state])
-    torchrun([*common, f"{package}.train_unet", *state, "--steps", str(options.steps)])
+    torchrun([*common, f"{package}.train_unet", *state, *stages])
     if not WEIGHTS.is_file():
         train_judge.main(["--checkpoint", str(options.state / "judge.pt")])
     pack.main(state)

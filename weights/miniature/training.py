@@ -124,6 +124,8 @@ def train(name: str, network: nn.Module, loss: Loss, config: TrainingConfig, fol
             partial = checkpoint.with_suffix(".tmp")
             torch.save(state, partial)
             os.replace(partial, checkpoint)
+    if workers > 1:
+        dist.barrier()  # whoever goes on finds the last checkpoint written
     if worker:
         return None
     return Trained(averaged.eval(), config.steps * config.batch * workers, seconds + time.monotonic() - began)

@@ -1,0 +1,55 @@
+"""The list of all methods; a new one adds a line here."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from .ane import AttendAndExcite
+from .base import Method
+from .cd import ComposableDiffusion
+from .conform import Conform
+from .divide_and_bind import DivideAndBind
+from .ebama import Ebama
+from .ebama_official import EbamaOfficial
+from .ebca import EnergyBasedCrossAttention
+from .p2p import PromptToPrompt
+from .sd import StableDiffusionBaseline
+from .strd import StructuredDiffusion
+from .syngen import SynGen
+
+_METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        StableDiffusionBaseline,
+        ComposableDiffusion,
+        StructuredDiffusion,
+        EnergyBasedCrossAttention,
+        AttendAndExcite,
+        SynGen,
+        Ebama,
+        EbamaOfficial,
+        Conform,
+        DivideAndBind,
+        PromptToPrompt,
+    )
+}
+"""In the order of the paper's Table 1, then what came after it."""
+
+
+def names() -> tuple[str, ...]:
+    """Names of all methods."""
+    return tuple(_METHODS)
+
+
+def get(name: str, **options: Any) -> Method:
+    """The method called `name` with some of its hyper-parameters set; those left out are decided by the model at hand.
+
+    Raises ValueError for an unknown name, an unknown option or a value out of range.
+    """
+    if name not in _METHODS:
+        raise ValueError(f"There is no method {name!r}; choose one of {', '.join(names())}.")
+    known = [field.name for field in fields(_METHODS[name])]
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(f"Method {name!r} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}.")
+    return _METHODS[name](**options)

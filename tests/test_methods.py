@@ -1,0 +1,98 @@
+"""What all methods have in common: their names, what they declare, and how one is added."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import passes, relative, run
+
+from ebama import methods
+from ebama.cli import main
+from ebama.models import MINIATURE, SD_V1
+from ebama.prompt import parse
+from ebama.weights import clip_tokenizer
+
+CROWN = "a purple crown and a blue suitcase"
+GUIDE = Path(__file__).parents[1] / "docs" / "adding-a-method.md"
+# methods.md's forwards and backwards of a picture with two objects, when nothing stops early: PNDM, 51 calls.
+PUBLISHED = {
+    "sd": (102, 0),
+    "cd": (153, 0),
+    "strd": (102, 0),
+    "ebca": (102, 0),
+    "ane": (216, 85),
+    "syngen": (127, 25),
+    "ebama": (153, 51),
+    "ebama-official": (153, 26),
+    "conform": (216, 90),
+    "divide-and-bind": (356, 225),
+    "p2p": (102, 0),
+}
+
+
+def test_names() -> None:
+    assert methods.names() == tuple(PUBLISHED)
+    for name in methods.names():
+        method = methods.get(name)
+        assert method.name == name
+        assert method.changes
+        assert method.reference
+
+
+def test_no_method_costs_more_than_its_authors_code() -> None:
+    prompt = parse(CROWN, clip_tokenizer(), "rules")
+    for name, (forwards, backwards) in PUBLISHED.items():
+        cost = methods.get(name).resolved(SD_V1).cost(prompt, 51)
+        assert cost.predictions + cost.attention <= forwards
+        assert cost.backwards <= backwards
+
+
+@pytest.mark.parametrize("config", [SD_V1, MINIATURE], ids=["sd-v1", "miniature"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_no_option_that_a_run_needs_is_left_open(name: str, config: Any) -> None:
+    method = methods.get(name).resolved(config)
+    decided = set(method.defaults["sd-v1"]) if method.defaults else set()
+    assert all(getattr(method, option) is not None for option in decided)
+    assert set(method.defaults) in (set(), {"sd-v1", "miniature"})
+
+
+def test_unknown_names_and_options_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"no method 'ebma'; choose one of sd, cd"):
+        methods.get("ebma")
+    with pytest.raises(ValueError, match=r"'ane' has no option steps; it has step_size"):
+        methods.get("ane", steps=3)
+
+
+def test_the_command_lists_every_method(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1 : len(PUBLISHED) + 1]] == list(PUBLISHED)
+    assert main(["methods", "a cat and a dog", "--sampler", "ddim", "--steps", "10"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^syngen .* 20 +- +- ", out, re.MULTILINE)
+    assert main(["methods", "--steps", "0"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_guide_to_adding_a_method_works() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    module: dict[str, Any] = {"__name__": "centre"}
+    exec(compile(code, str(GUIDE), "exec", dont_inherit=True), module)
+    method = module["Centre"](step_size=50.0, guided_steps=3)
+    found = run(CROWN, method, seeds=[0, 1], steps=5)
+    losses = found.losses[:, :3]
+    assert torch.isfinite(losses).all()
+    assert found.losses[:, 3:].isnan().all()
+    assert (losses > 0).all()
+    assert (losses < 1).all()
+    assert relative(found.latents, run(CROWN, "sd", seeds=[0, 1], steps=5).latents) > 1e-4
+    cost = method.cost(parse(CROWN, clip_tokenizer(), "rules"), 6)
+    assert passes([CROWN], method, steps=5) == {
+        "predictions": cost.predictions,
+        "attention": cost.attention,
+        "backwards": cost.backwards,
+    }

@@ -1,0 +1,250 @@
+"""A small random model, and what the tests of single methods derive once more: samplers and layers, in plain loops."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ebama.methods import Method
+from ebama.models import VAE, StableDiffusionConfig, TextConfig, TextEncoder, UNet, UNetConfig, VAEConfig
+from ebama.models.attention import AttentionResult
+from ebama.pipeline import Pipeline, Result
+from ebama.prompt import Parsed, parse
+from ebama.weights import StableDiffusion, clip_tokenizer
+
+TINY = StableDiffusionConfig(
+    unet=UNetConfig(widths=(8, 16), attention=(True, True), heads=(2, 2), blocks=1, context_width=16, norm_groups=4),
+    vae=VAEConfig(widths=(8, 8), blocks=1, norm_groups=4),
+    text=TextConfig(width=16, mlp_width=16, layers=1, heads=2),
+    sample_size=16,
+    name="tiny",
+)
+"""Attention at the latent's own size, three sites, and at half of it, four."""
+
+
+class CountingUNet(UNet):
+    """Notes every call and how many rows it had."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__(config)
+        self.calls: list[tuple[str, int]] = []
+
+    def forward(self, z: Tensor, *args: Any, **options: Any) -> Any:
+        self.calls.append(("predict", len(z)))
+        return super().forward(z, *args, **options)
+
+    def attention(self, z: Tensor, *args: Any, **options: Any) -> Any:
+        self.calls.append(("attention", len(z)))
+        return super().attention(z, *args, **options)
+
+
+@cache
+def model() -> StableDiffusion:
+    """Every weight random; queries and keys large, so that attention is far from even."""
+    networks = CountingUNet(TINY.unet), VAE(TINY.vae), TextEncoder(TINY.text)
+    generator = torch.Generator().manual_seed(0)
+    for network in networks:
+        network.eval().requires_grad_(False)
+        for name, parameter in network.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            large = 2 if ".to_q" in name or ".to_k" in name else 1
+            parameter.copy_(
+                large * noise * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else parameter + 0.1 * noise
+            )
+    return StableDiffusion(*networks, clip_tokenizer(), TINY)
+
+
+def run(prompt: str | Sequence[str], method: str | Method, *, sample_size: int = 16, **options: Any) -> Result:
+    defaults: dict[str, Any] = {"steps": 2, "output": "latent", "progress": False, "parser": "rules"}
+    sd = replace(model(), config=replace(TINY, sample_size=sample_size))
+    return Pipeline(sd)(prompt, method=method, **(defaults | options))
+
+
+def rows_of(prompt: str | Sequence[str], method: str | Method, **options: Any) -> list[int]:
+    """The rows of every call of the U-Net that a run makes; all are predictions."""
+    unet = model().unet
+    assert isinstance(unet, CountingUNet)
+    unet.calls.clear()
+    run(prompt, method, **options)
+    assert {kind for kind, _ in unet.calls} == {"predict"}
+    return [rows for _, rows in unet.calls]
+
+
+def passes(prompts: Sequence[str], method: Method, **options: Any) -> dict[str, int]:
+    """Samples of all predictions, attention passes and backwards of a run."""
+    unet = model().unet
+    assert isinstance(unet, CountingUNet)
+    unet.calls.clear()
+    backwards = 0
+    grad = torch.autograd.grad
+
+    def counting(outputs: Tensor, inputs: Tensor, *args: Any, **kwargs: Any) -> Any:
+        nonlocal backwards
+        backwards += len(inputs)
+        return grad(outputs, inputs, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.autograd, "grad", counting)
+        run(prompts, method, **options)
+    total = {"predictions": 0, "attention": 0, "backwards": backwards}
+    for kind, rows in unet.calls:
+        total["predictions" if kind == "predict" else "attention"] += rows
+    return total
+
+
+def reading(prompt: str) -> Parsed:
+    return parse(prompt, clip_tokenizer(), "rules", groups=())
+
+
+def noise(seed: int, size: int = 16) -> Tensor:
+    return torch.randn(4, size, size, generator=torch.Generator().manual_seed(seed))[None]
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    assert found.shape == expected.shape
+    return float((found.double() - expected.double()).norm() / expected.double().norm())
+
+
+def assert_batch_is_one_by_one(prompts: Sequence[str], method: Method, tolerance: float = 1e-4) -> None:
+    """Two seeds of several prompts at once against each on its own."""
+    together = run(prompts, method, seeds=[3, 4])
+    single = [run(prompt, method, seeds=[seed]) for prompt in prompts for seed in (3, 4)]
+    for k, one in enumerate(single):
+        assert relative(together.latents[k : k + 1], one.latents) <= tolerance
+    assert together.metadata == [one.metadata[0] for one in single]
+
+
+# --- samplers ---
+
+Denoise = Callable[[Tensor, int, int], Tensor]
+"""(z, t, i) -> epsilon."""
+
+
+def transfer(x: Tensor, e: Tensor, t: int, stride: int) -> Tensor:
+    """The deterministic step from t to t - stride."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    abar = torch.cumprod(1 - betas, 0)
+    a, b = float(abar[t]), float(abar[max(t - stride, 0)])
+    return math.sqrt(b / a) * x - (b - a) * e / (a * math.sqrt(1 - b) + math.sqrt(a * (1 - a) * b))
+
+
+def ddim(denoise: Denoise, z: Tensor, steps: int) -> Tensor:
+    stride = 1000 // steps
+    for i in range(steps):
+        t = 1 + (steps - 1 - i) * stride
+        z = transfer(z, denoise(z, t, i), t, stride)
+    return z
+
+
+def pndm(denoise: Denoise, z: Tensor, steps: int) -> Tensor:
+    """As `skip_prk_steps`: the second call repeats the second timestep, from the first call's latent."""
+    stride = 1000 // steps
+    times = [1 + i * stride for i in reversed(range(steps))]
+    times.insert(1, times[1])
+    kept, history = z, []
+    for i, t in enumerate(times):
+        e = denoise(z, t, i)
+        if i == 1:
+            z = transfer(kept, (history[0] + e) / 2, times[0], stride)
+            continue
+        history.append(e)
+        h = history[::-1]
+        if len(h) == 2:
+            e = (3 * h[0] - h[1]) / 2
+        elif len(h) == 3:
+            e = (23 * h[0] - 16 * h[1] + 5 * h[2]) / 12
+        elif len(h) > 3:
+            e = (55 * h[0] - 59 * h[1] + 37 * h[2] - 9 * h[3]) / 24
+        z = transfer(z, e, t, stride)
+    return z
+
+
+# --- layers ---
+
+
+class Plain(nn.Module):
+    """Stands in for an attention layer: `compute(layer, name, x, context) -> (out, next context)` for one row."""
+
+    def __init__(self, layer: Any, name: str, compute: Callable[..., tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.layer, self.name, self.compute, self.heads = layer, name, compute, layer.heads
+
+    def forward(self, x: Tensor, context: Tensor | None = None, **_: Any) -> AttentionResult:
+        assert len(x) == 1
+        out, context = self.compute(self.layer, self.name, x[0], x[0] if context is None else context[0])
+        return AttentionResult(out[None], None, context[None])
+
+
+def plain_unet(cross: Any, own: Any = None) -> UNet:
+    """The tiny network in float64 whose cross-attention is `cross` and self-attention `own`, for one row at a time."""
+    unet = copy.deepcopy(model().unet).double()
+    for name, module in list(unet.named_modules()):
+        for layer, compute in (("attn2", cross), ("attn1", own)):
+            if hasattr(module, layer) and compute is not None:
+                setattr(module, layer, Plain(getattr(module, layer), f"{name}.{layer}", compute))
+    return unet
+
+
+def maps_of(layer: Any, x: Tensor, context: Tensor) -> list[Tensor]:
+    """Probabilities [query, key] of each head."""
+    q, k = x @ layer.to_q.weight.T, context @ layer.to_k.weight.T
+    width = q.shape[1] // layer.heads
+    parts = [slice(h * width, (h + 1) * width) for h in range(layer.heads)]
+    return [torch.softmax(q[:, part] @ k[:, part].T / math.sqrt(width), dim=1) for part in parts]
+
+
+def out_of(layer: Any, maps: Sequence[Tensor], context: Tensor) -> Tensor:
+    """The layer's output [query, width] from a map for each head and the context of the values."""
+    v = context @ layer.to_v.weight.T
+    width = v.shape[1] // layer.heads
+    heads = [map_ @ v[:, h * width : (h + 1) * width] for h, map_ in enumerate(maps)]
+    return torch.cat(heads, dim=1) @ layer.to_out[0].weight.T + layer.to_out[0].bias
+
+
+# --- diffusers ---
+
+
+def their_unet() -> Any:
+    """The tiny network as diffusers builds it, with the same weights; skips where diffusers is missing."""
+    diffusers = pytest.importorskip("diffusers")
+    config = TINY.unet
+    down = tuple("CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in config.attention)
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=16,
+        down_block_types=down,
+        up_block_types=tuple(name.replace("Down", "Up") for name in reversed(down)),
+        block_out_channels=config.widths,
+        layers_per_block=config.blocks,
+        cross_attention_dim=config.context_width,
+        attention_head_dim=config.heads,
+        norm_num_groups=config.norm_groups,
+    ).eval()
+    unet.load_state_dict(model().unet.state_dict())
+    return unet
+
+
+def their_scheduler(name: str, steps: int) -> Any:
+    """Stable Diffusion v1's, set to `steps`."""
+    diffusers = pytest.importorskip("diffusers")
+    common = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "steps_offset": 1,
+        "set_alpha_to_one": False,
+    }
+    scheduler = (
+        diffusers.DDIMScheduler(**common, clip_sample=False)
+        if name == "ddim"
+        else diffusers.PNDMScheduler(**common, skip_prk_steps=True)
+    )
+    scheduler.set_timesteps(steps)
+    return scheduler
