@@ -250,7 +250,7 @@ def test_a_batch_is_its_samples_one_by_one(loss: Loss) -> None:
     for i in range(4):
         single = scores[i : i + 1].detach().requires_grad_()
         alone = loss(single, groups[i], tokens[i])
-        assert torch.equal(alone, together[i : i + 1])
+        torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-13, atol=1e-15)
         if groups[i]:
             torch.testing.assert_close(
                 torch.autograd.grad(alone.sum(), single)[0][0], gradient[i], rtol=1e-13, atol=1e-15

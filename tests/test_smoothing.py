@@ -84,7 +84,7 @@ def test_default_kernel() -> None:
 @pytest.mark.parametrize("shape", [(16, 16), (4, 31), (40, 40)])  # the last is beyond the table of filters
 @pytest.mark.parametrize("kernel_size", KERNELS)
 def test_equals_pad_conv2d_amax(shape: tuple[int, int], kernel_size: int) -> None:
-    maps = maps_of(2, 3, *shape)
+    maps = maps_of(5, 3, *shape)  # pooling takes eight maps (float32) or four at a time, and the rest one by one
     theirs = with_gradient(maps, kernel_size, 1.3, peak=convolved)
     for ours, other in zip(with_gradient(maps, kernel_size, 1.3), theirs, strict=True):
         torch.testing.assert_close(ours, other, rtol=1e-12, atol=1e-14)
@@ -97,7 +97,13 @@ def test_equals_pad_conv2d_amax(shape: tuple[int, int], kernel_size: int) -> Non
 def test_gradcheck(shape: tuple[int, ...], kernel_size: int) -> None:
     maps = maps_of(*shape).requires_grad_()
     fast = shape[-1] == 33
-    assert torch.autograd.gradcheck(lambda m: gaussian_peak(m, kernel_size), maps, fast_mode=fast)
+    assert torch.autograd.gradcheck(
+        lambda m: gaussian_peak(m, kernel_size),
+        maps,
+        fast_mode=fast,
+        check_forward_ad=True,
+        check_batched_grad=not fast,
+    )
     assert torch.autograd.gradgradcheck(lambda m: gaussian_peak(m, kernel_size).square(), maps, fast_mode=True)
 
 
@@ -115,25 +121,28 @@ def test_borders_fold_the_gradient_back(y: int, x: int) -> None:
 
 @pytest.mark.parametrize(("first", "second"), [((3, 10), (10, 3)), ((3, 4), (3, 10)), ((2, 4), (12, 4))])
 @pytest.mark.parametrize("size", [16, 40])
+@pytest.mark.parametrize("count", [1, 11])
 def test_ties_go_to_the_first_pixel_in_row_major_order(
-    first: tuple[int, int], second: tuple[int, int], size: int
+    first: tuple[int, int], second: tuple[int, int], size: int, count: int
 ) -> None:
-    alone = torch.zeros(1, size, size)
-    alone[0][first] = 1
+    alone = torch.zeros(count, size, size)
+    alone[(slice(None), *first)] = 1
     both = alone.clone()
-    both[0][second] = 1
+    both[(slice(None), *second)] = 1
     for one, two in zip(with_gradient(alone), with_gradient(both), strict=True):
         assert torch.equal(one, two)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_map_that_is_not_finite_gives_nan_and_spoils_no_other(bad: float) -> None:
-    maps = maps_of(3, 16, 16, dtype=torch.float32)
+@pytest.mark.parametrize("count", [3, 19])
+def test_a_map_that_is_not_finite_gives_nan_and_spoils_no_other(bad: float, count: int) -> None:
+    maps = maps_of(count, 16, 16, dtype=torch.float32)
     clean = gaussian_peak(maps)
     maps[1, 4, 9] = bad
     spoilt = gaussian_peak(maps)
     assert spoilt[1].isnan()
-    assert torch.equal(spoilt[[0, 2]], clean[[0, 2]])
+    others = torch.arange(count) != 1
+    assert torch.equal(spoilt[others], clean[others])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -183,6 +192,30 @@ def test_a_first_call_in_inference_mode_does_not_spoil_later_gradients() -> None
     values, gradients = with_gradient(maps, 3, sigma)
     assert torch.equal(first, values)
     assert gradients.any()
+
+
+def test_function_transforms() -> None:
+    """torch.func, for one map a call and for all of them at once, and what it differentiates twice."""
+    maps = maps_of(9, 6, 7)
+    values, gradients = with_gradient(maps)
+    gradients /= torch.arange(1, 10)[:, None, None]
+    torch.testing.assert_close(torch.func.vmap(gaussian_peak)(maps), values)
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(gaussian_peak))(maps), gradients)
+    torch.testing.assert_close(torch.func.grad(lambda m: gaussian_peak(m).sum())(maps), gradients)
+    _, slopes = torch.func.jvp(gaussian_peak, (maps,), (maps,))
+    torch.testing.assert_close(slopes, values)  # the peak is linear in a map until another pixel takes over
+    hessian = torch.func.hessian(lambda m: gaussian_peak(m).square())(maps[0])
+    torch.testing.assert_close(hessian, 2 * gradients[0][:, :, None, None] * gradients[0])
+
+
+def test_deterministic_algorithms_are_enough() -> None:
+    maps = maps_of(64, 16, 16, dtype=torch.float32)
+    torch.use_deterministic_algorithms(True)
+    try:
+        for one, other in zip(with_gradient(maps), with_gradient(maps), strict=True):
+            assert torch.equal(one, other)
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def compile_matches(backend: str) -> None:
@@ -246,11 +279,11 @@ def test_extreme_sigmas() -> None:
     torch.testing.assert_close(gaussian_peak(plane, 3, 1e9), box)
 
 
-def test_benchmark_prints_a_row_for_each_count(capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_prints_two_rows_for_each_count(capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
     try:
         smoothing.benchmark(counts=(2, 64), rounds=2, calls=1)
     finally:
         torch.set_num_threads(threads)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["maps", "2", "64"]
+    assert [line.split()[0] for line in lines] == ["maps", "2", "2", "64", "64"]
