@@ -115,7 +115,8 @@ def check_positions(positions: Sequence[int], keys: int) -> None:
 def peaks(samples: Sequence[Sequence[Tensor]]) -> Sequence[Tensor]:
     """For each sample the peaks of its smoothed maps [h, w]; all maps of all samples go through one kernel launch."""
     maps = [map_ for sample in samples for map_ in sample]
-    return gaussian_peak(torch.stack(maps)).split([len(sample) for sample in samples])
+    found: Sequence[Tensor] = gaussian_peak(torch.stack(maps)).split([len(sample) for sample in samples])
+    return found
 
 
 def summed_peaks(samples: Sequence[Sequence[Tensor]], like: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def gaussian_peak(maps: Tensor, kernel_size: int = 3, sigma: float = 0.5**0.5) -
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         _, pixels = _find(maps.detach(), smoothing)
         return (maps * smoothing.filters(pixels)).sum((1, 2))
-    return cast(Tensor, _Peak.apply(maps, smoothing))
+    return cast(Tensor, _Peak.apply(maps, smoothing))  # type: ignore[no-untyped-call]
 
 
 class _Peak(torch.autograd.Function):
@@ -83,11 +83,13 @@ class _Peak(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, None]:
-        return ctx.smoothing.filters(ctx.pixels) * slopes.view(-1, 1, 1), None
+        filters: Tensor = ctx.smoothing.filters(ctx.pixels)
+        return filters * slopes.view(-1, 1, 1), None
 
     @staticmethod
     def jvp(ctx: Any, tangents: Tensor, _: None) -> Tensor:
-        return (tangents * ctx.smoothing.filters(ctx.pixels)).sum((1, 2))
+        filters: Tensor = ctx.smoothing.filters(ctx.pixels)
+        return (tangents * filters).sum((1, 2))
 
 
 def _find(maps: Tensor, smoothing: Smoothing) -> tuple[Tensor, Tensor]:
