@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
+from torch import Tensor
 from weights_samples import COMPONENTS, TINY, compvis_state, lightning_extras, random_model, save_with_globals
 
 from ebama.models import UNetConfig, VAEConfig
-from ebama.weights import CheckpointError, StableDiffusion, inspect, load
+from ebama.weights import CheckpointError, StableDiffusion, inspect, load, save
 
 pytest.importorskip("hypothesis")
 from hypothesis import given, settings
@@ -27,27 +32,74 @@ SMALL = replace(
 )
 
 
-CONTAINERS = ("safetensors", "zip", "legacy")
+SINGLE = ("safetensors", "zip", "legacy")
+FOLDERS = ("folder", "folder of pickles", "folder with a tokenizer")
+Files = dict[str, bytes]
 
 
 @pytest.fixture(scope="module")
-def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """One checkpoint of each container, in float16 to keep the token table small."""
+def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
+    """The files of one checkpoint of each layout, in float16 to keep the token table small."""
     folder = tmp_path_factory.mktemp("originals")
-    state = {key: w.half() if w.is_floating_point() else w for key, w in compvis_state(random_model(SMALL)).items()}
+    model = random_model(SMALL)
+    state = {key: w.half() if w.is_floating_point() else w for key, w in compvis_state(model).items()}
+    layouts = {"safetensors": {"model": to_safetensors(state)}}
     for container in ("zip", "legacy"):
         extras = {**lightning_extras(), "state_dict": state}
         save_with_globals(extras, folder / container, legacy=container == "legacy")
+        layouts[container] = {"model": (folder / container).read_bytes()}
+    save(model, folder / "m", dtype=torch.float16)
+    files = {file.relative_to(folder / "m").as_posix(): file.read_bytes() for file in (folder / "m").rglob("*.json*")}
+    weights = {
+        name: from_safetensors(file.read_bytes())
+        for name in COMPONENTS
+        for file in (folder / "m" / name).glob("*.safe*")
+    }
+    layouts["folder with a tokenizer"] = files | _sharded(weights)
+    bare = {name: content for name, content in files.items() if name.endswith("/config.json")}
+    layouts["folder"] = bare | _sharded(weights)
+    layouts["folder of pickles"] = bare | {
+        f"{name}/{'pytorch_model' if name == 'text_encoder' else 'diffusion_pytorch_model'}.bin": _pickled(part)
+        for name, part in weights.items()
+    }
+    return layouts
+
+
+def _pickled(weights: dict[str, Tensor]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(weights, buffer)
+    return buffer.getvalue()
+
+
+def _sharded(weights: dict[str, dict[str, Tensor]]) -> Files:
+    """Components as safetensors, the U-Net in two shards."""
+    stem, unet = "diffusion_pytorch_model", weights["unet"]
+    shards = {f"{stem}-0000{i + 1}-of-00002.safetensors": list(unet)[i::2] for i in (0, 1)}
+    index = {"metadata": {}, "weight_map": {key: shard for shard, keys in shards.items() for key in keys}}
     return {
-        "safetensors": to_safetensors(state),
-        "zip": (folder / "zip").read_bytes(),
-        "legacy": (folder / "legacy").read_bytes(),
+        f"unet/{stem}.safetensors.index.json": json.dumps(index).encode(),
+        **{f"unet/{shard}": to_safetensors({key: unet[key] for key in keys}) for shard, keys in shards.items()},
+        f"vae/{stem}.safetensors": to_safetensors(weights["vae"]),
+        "text_encoder/model.safetensors": to_safetensors(weights["text_encoder"]),
     }
 
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("scratch") / "damaged.ckpt"
+    return tmp_path_factory.mktemp("scratch") / "damaged"
+
+
+def _write(files: Files, scratch: Path) -> Path:
+    """Write anew (a mapped file must not be rewritten in place); the path to load."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    for name, content in files.items():
+        (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+        (scratch / name).write_bytes(content)
+    return scratch / "model" if "model" in files else scratch
+
+
+def _load(path: Path) -> StableDiffusion:
+    return load(path, config=SMALL if path.is_file() else None)
 
 
 @st.composite
@@ -81,46 +133,48 @@ def _outcome(use: Callable[[Path], object], path: Path) -> object:
         return str(error)
 
 
-def _check(originals: dict[str, bytes], scratch: Path, container: str, damage: tuple[str, float, bytes]) -> None:
-    scratch.unlink(missing_ok=True)  # a mapped file must not be rewritten in place
-    scratch.write_bytes(_damaged(originals[container], *damage))
-    for outcome in (_outcome(inspect, scratch), _outcome(lambda path: load(path, config=SMALL), scratch)):
+def _check(
+    originals: dict[str, Files], scratch: Path, layout: str, which: int, damage: tuple[str, float, bytes]
+) -> None:
+    files = originals[layout]
+    hit = sorted(files)[which % len(files)]
+    path = _write({**files, hit: _damaged(files[hit], *damage)}, scratch)
+    for outcome in (_outcome(inspect, path), _outcome(_load, path)):
         if isinstance(outcome, str):
-            assert str(scratch) in outcome
+            assert str(path) in outcome
             assert "\n" not in outcome
             assert "weights_only" not in outcome
-        elif isinstance(outcome, StableDiffusion) and container != "legacy":
-            # Flipped bytes of a weight cannot be noticed; of a legacy file, most others neither.
+        elif isinstance(outcome, StableDiffusion) and (layout, damage[0]) != ("legacy", "flip"):
+            # Flipped bytes of a weight cannot be noticed, nor can those of a legacy pickle, which has no checksum.
             allowed = len(damage[2]) if damage[0] == "flip" else 0
             assert _changed_values(random_model(SMALL), outcome) <= allowed
 
 
-def test_undamaged(originals: dict[str, bytes], scratch: Path) -> None:
-    for container in CONTAINERS:
-        scratch.unlink(missing_ok=True)
-        scratch.write_bytes(originals[container])
-        assert _changed_values(random_model(SMALL), load(scratch, config=SMALL)) == 0
+@pytest.mark.parametrize("layout", [*SINGLE, *FOLDERS])
+def test_undamaged(originals: dict[str, Files], scratch: Path, layout: str) -> None:
+    assert _changed_values(random_model(SMALL), _load(_write(originals[layout], scratch))) == 0
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
-@given(container=st.sampled_from(CONTAINERS), damage=damages())
-def test_damage(originals: dict[str, bytes], scratch: Path, container: str, damage: tuple[str, float, bytes]) -> None:
-    _check(originals, scratch, container, damage)
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(layout=st.sampled_from([*SINGLE, "folder"]), which=st.integers(0, 19), damage=damages())
+def test_damage(
+    originals: dict[str, Files], scratch: Path, layout: str, which: int, damage: tuple[str, float, bytes]
+) -> None:
+    _check(originals, scratch, layout, which, damage)
 
 
 @pytest.mark.slow
 @settings(max_examples=600, deadline=None)
-@given(container=st.sampled_from(CONTAINERS), damage=damages())
+@given(layout=st.sampled_from([*SINGLE, *FOLDERS]), which=st.integers(0, 19), damage=damages())
 def test_much_damage(
-    originals: dict[str, bytes], scratch: Path, container: str, damage: tuple[str, float, bytes]
+    originals: dict[str, Files], scratch: Path, layout: str, which: int, damage: tuple[str, float, bytes]
 ) -> None:
-    _check(originals, scratch, container, damage)
+    _check(originals, scratch, layout, which, damage)
 
 
-def test_mapped_values_outlive_a_replaced_file(originals: dict[str, bytes], scratch: Path) -> None:
-    scratch.unlink(missing_ok=True)
-    scratch.write_bytes(originals["safetensors"])
-    model = load(scratch, config=SMALL, dtype=torch.float16)
-    scratch.unlink()
-    scratch.write_bytes(b"")
+def test_mapped_values_outlive_a_replaced_file(originals: dict[str, Files], scratch: Path) -> None:
+    path = _write(originals["safetensors"], scratch)
+    model = load(path, config=SMALL, dtype=torch.float16)
+    path.unlink()
+    path.write_bytes(b"")
     assert _changed_values(random_model(SMALL), model) == 0

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import prod
 
 import pytest
 import torch
 
-from ebama.models import MINIATURE, SD_V1, VAE, UNet, UNetConfig, VAEConfig
+from ebama.models import MINIATURE, SD_V1, VAE, TextConfig, TextEncoder, UNet, UNetConfig, VAEConfig
 from ebama.weights.layouts import ema_name, modern_vae_name, rank_may_differ, text_name, unet_renaming, vae_renaming
-from ebama.weights.networks import build_on_meta, shapes
+from ebama.weights.networks import expected_shapes
 
 Shape = tuple[int, ...]
 UNETS = {
@@ -184,9 +185,16 @@ def test_vae_rules_are_a_bijection_that_keeps_shapes(name: str) -> None:
         assert theirs[renaming.to_compvis(key)] == (*ours[key], 1, 1)
 
 
+@pytest.mark.parametrize("config", [SD_V1.text, TextConfig(vocabulary=99, mlp_width=24, layers=3, heads=2)])
+def test_expected_shapes_of_the_text_encoder(config: TextConfig) -> None:
+    with torch.device("meta"):
+        network = _state(TextEncoder(config))
+    assert list(dict(expected_shapes(replace(SD_V1, text=config))["text_encoder"]).items()) == list(network.items())
+
+
 def test_sd_v1_counts() -> None:
     counts = {
-        name: (len(weights), sum(map(prod, weights.values()))) for name, weights in shapes(build_on_meta(SD_V1)).items()
+        name: (len(weights), sum(map(prod, weights.values()))) for name, weights in expected_shapes(SD_V1).items()
     }
     assert counts == {
         "unet": (686, 859_520_964),
@@ -278,6 +286,6 @@ def test_same_names_and_shapes_as_the_models_of_diffusers() -> None:
             up_block_types=("UpDecoderBlock2D",) * 4,
             layers_per_block=2,
         )
-    expected = shapes(build_on_meta(SD_V1))
+    expected = expected_shapes(SD_V1)
     assert _state(unet) == expected["unet"]
     assert _state(vae) == expected["vae"]

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import warnings
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,8 +28,10 @@ from weights_samples import (
     save_with_globals,
 )
 
-from ebama.models import UNetConfig
-from ebama.weights import CheckpointError, StableDiffusion, clip_tokenizer, load
+from ebama.models import UNet, UNetConfig
+from ebama.weights import CheckpointError, StableDiffusion, clip_tokenizer, inspect, load
+from ebama.weights.checkpoint import open_checkpoint
+from ebama.weights.mapped import is_finite, populate
 from ebama.weights.trimmed import IDS, ROWS, TABLE, UNKNOWN, expand, trim
 
 State = dict[str, Tensor]
@@ -115,7 +123,12 @@ def test_loading_leaves_global_state_alone(folder: Path, tmp_path: Path) -> None
     load(folder)  # importing what transformers imports lazily may register more
     random, dtype = torch.get_rng_state(), torch.get_default_dtype()
     safe, gradient = set(torch.serialization.get_safe_globals()), torch.is_grad_enabled()
+    threads, filters = torch.get_num_threads(), list(warnings.filters)
     load(tmp_path / "m.ckpt", config=TINY)
+    inspect(tmp_path / "m.ckpt")
+    with pytest.raises(CheckpointError, match="no EMA"):
+        load(tmp_path / "m.ckpt", config=TINY, ema=True)
+    assert (torch.get_num_threads(), list(warnings.filters)) == (threads, filters)
     assert torch.equal(random, torch.get_rng_state())
     assert torch.get_default_dtype() == dtype
     assert set(torch.serialization.get_safe_globals()) == safe
@@ -152,14 +165,17 @@ def test_full_precision_is_preferred(model: StableDiffusion, copy: Path) -> None
     assert differing(model, load(copy)) == []
 
 
-@pytest.mark.parametrize("index", ["{stem}.safetensors.index.json", "{stem}.safetensors.index.fp16.json"])
+@pytest.mark.parametrize(
+    "index", ["{stem}.safetensors.index.json", "{stem}.safetensors.index.fp16.json", "{stem}.bin.index.json"]
+)
 def test_folder_of_shards(model: StableDiffusion, copy: Path, index: str) -> None:
     file = copy / "unet" / "diffusion_pytorch_model.safetensors"
     weights = load_file(file)
     names, where = list(weights), {}
     for i, part in enumerate((names[::2], names[1::2])):
-        shard = f"diffusion_pytorch_model-0000{i + 1}-of-00002.safetensors"
-        save_file({name: weights[name].clone() for name in part}, copy / "unet" / shard)
+        shard = f"diffusion_pytorch_model-0000{i + 1}-of-00002.{'bin' if '.bin.' in index else 'safetensors'}"
+        write = torch.save if ".bin." in index else save_file
+        write({name: weights[name].clone() for name in part}, copy / "unet" / shard)
         where.update(dict.fromkeys(part, shard))
     file.unlink()
     listing = copy / "unet" / index.format(stem="diffusion_pytorch_model")
@@ -170,8 +186,8 @@ def test_folder_of_shards(model: StableDiffusion, copy: Path, index: str) -> Non
         load(copy)
 
 
-@pytest.mark.parametrize("rank", [2, 4])
-def test_folder_with_the_old_names_of_the_vae(model: StableDiffusion, copy: Path, rank: int) -> None:
+@pytest.mark.parametrize(("names", "rank"), [("old", 2), ("old", 4), ("new", 4)])
+def test_folder_with_other_vae_attention(model: StableDiffusion, copy: Path, names: str, rank: int) -> None:
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
     def rename(weights: State) -> State:
@@ -180,26 +196,30 @@ def test_folder_with_the_old_names_of_the_vae(model: StableDiffusion, copy: Path
             if ".attentions.0." in name and "group_norm" not in name:
                 path, _, kind = name.rpartition(".")
                 stem, layer = path.split(".attentions.0.")
-                name = f"{stem}.attentions.0.{old[layer]}.{kind}"
+                if names == "old":
+                    name = f"{stem}.attentions.0.{old[layer]}.{kind}"
                 if kind == "weight" and rank == 4:
                     weight = weight[:, :, None, None].clone()
             renamed[name] = weight
         assert len(renamed) == len(weights)
-        assert sum("query" in name for name in renamed) == 4
+        assert sum("query" in name for name in renamed) == (4 if names == "old" else 0)
         return renamed
 
     _rewrite(copy / "vae" / "diffusion_pytorch_model.safetensors", rename)
     assert differing(model, load(copy)) == []
 
 
-@pytest.mark.parametrize("ids", [torch.int64, torch.float16, None])
-def test_folder_with_the_old_names_of_the_text_encoder(
-    model: StableDiffusion, copy: Path, ids: torch.dtype | None
+@pytest.mark.parametrize(
+    ("infix", "ids"),
+    [("text_model.", torch.int64), ("text_model.", torch.float16), ("text_model.", None), ("", torch.int64)],
+)
+def test_folder_with_other_names_of_the_text_encoder(
+    model: StableDiffusion, copy: Path, infix: str, ids: torch.dtype | None
 ) -> None:
     def rename(weights: State) -> State:
-        renamed = {f"text_model.{name}": weight for name, weight in weights.items()}
+        renamed = {f"{infix}{name}": weight for name, weight in weights.items()}
         if ids is not None:
-            renamed["text_model.embeddings.position_ids"] = torch.arange(77)[None].to(ids)
+            renamed[f"{infix}embeddings.position_ids"] = torch.arange(77)[None].to(ids)
         return renamed
 
     _rewrite(copy / "text_encoder" / "model.safetensors", rename)
@@ -208,11 +228,13 @@ def test_folder_with_the_old_names_of_the_text_encoder(
 
 def test_folder_with_links_and_a_tokenizer(model: StableDiffusion, copy: Path, tmp_path: Path) -> None:
     clip_tokenizer().save_pretrained(copy / "tokenizer")
-    snapshot = tmp_path / "snapshot"
-    for file in [file for file in copy.rglob("*") if file.is_file()]:
+    snapshot, blobs = tmp_path / "cache" / "snapshots" / "0123abc", tmp_path / "cache" / "blobs"
+    blobs.mkdir(parents=True)
+    for i, file in enumerate([file for file in copy.rglob("*") if file.is_file()]):
         link = snapshot / file.relative_to(copy)
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(file)
+        file.rename(blobs / f"{i:064x}")  # the cache names files by their hash alone
+        link.symlink_to(os.path.relpath(blobs / f"{i:064x}", link.parent))
     loaded = load(snapshot)
     assert differing(model, loaded) == []
     assert loaded.tokenizer is not clip_tokenizer()
@@ -229,13 +251,15 @@ def test_single_safetensors_file(model: StableDiffusion, tmp_path: Path, dtype: 
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize("content", ["bare", "state_dict", "lightning", "lightning with numpy 2"])
+@pytest.mark.parametrize("content", ["bare", "state_dict", "lightning", "lightning with numpy 2", "real numpy"])
 def test_single_pickle(model: StableDiffusion, tmp_path: Path, legacy: bool, content: str) -> None:
     state = compvis_state(model)
     holds: dict[object, object] = dict(state)
     if content != "bare":
         extras = lightning_extras("numpy._core" if content.endswith("2") else "numpy.core")
         holds = {**(extras if "lightning" in content else {}), "state_dict": state}
+        if content == "real numpy":
+            holds["score"] = np.float64(0.25)
     save_with_globals(holds, tmp_path / "model.ckpt", legacy=legacy)
     assert differing(model, load(tmp_path / "model.ckpt", config=TINY)) == []
 
@@ -258,21 +282,24 @@ def test_variants_of_single_files(model: StableDiffusion, tmp_path: Path) -> Non
     minimal = {key: w for key, w in state.items() if "." in key and not key.endswith("position_ids")}
     merged = {key: w.float() for key, w in state.items()}
     full = {**state, "model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(3)}
+    linear = {key: w[:, :, 0, 0].clone() if ".attn_1." in key and w.ndim == 4 else w for key, w in state.items()}
     training = {**state, "first_stage_model.loss.logvar": torch.zeros(()), "logvar": torch.zeros(1000)}
-    for variant in (without_infix, minimal, merged, full, training):
+    for variant in (without_infix, minimal, merged, full, linear, training):
         assert differing(model, _single(variant, tmp_path / "variant.safetensors")) == []
 
 
 def test_moving_averages(model: StableDiffusion, tmp_path: Path) -> None:
     state, averaged = compvis_state(model), compvis_state(random_model(seed=1))
-    path = tmp_path / "full.safetensors"
+    path, pickled = tmp_path / "full.safetensors", tmp_path / "full.ckpt"
     for key, weight in averaged.items():
         if key.startswith("model.diffusion_model."):
             state["model_ema." + key.removeprefix("model.").replace(".", "")] = weight
     save_file(state, path)
     assert differing(model, load(path, config=TINY)) == []
-    loaded = load(path, config=TINY, ema=True)
-    assert differing(replace(model, unet=random_model(seed=1).unet), loaded) == []
+    torch.save({"state_dict": {**state, "model_ema.num_updates": torch.tensor(3, dtype=torch.int32)}}, pickled)
+    for file in (path, pickled):
+        loaded = load(file, config=TINY, ema=True)
+        assert differing(replace(model, unet=random_model(seed=1).unet), loaded) == []
 
     gone = "out.2.bias"
     save_file({key: w for key, w in state.items() if key != f"model.diffusion_model.{gone}"}, path)
@@ -287,7 +314,10 @@ def test_moving_averages(model: StableDiffusion, tmp_path: Path) -> None:
 
 def test_moving_averages_that_are_not_there(model: StableDiffusion, folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    save_file(compvis_state(model), path)
+    # Pruned files may keep the two numbers of an average without its weights.
+    save_file(
+        {**compvis_state(model), "model_ema.decay": torch.ones(()), "model_ema.num_updates": torch.ones(())}, path
+    )
     with pytest.raises(CheckpointError, match=r"model\.safetensors holds no EMA weights"):
         load(path, config=TINY, ema=True)
     with pytest.raises(CheckpointError, match="diffusers folder, which holds no EMA"):
@@ -360,6 +390,66 @@ def test_values_that_are_not_finite(model: StableDiffusion, tmp_path: Path, valu
         _single(state, tmp_path / "bad.safetensors")
 
 
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2, torch.float8_e4m3fn]
+)
+def test_is_finite_looks_at_every_value(dtype: torch.dtype) -> None:
+    limits = torch.finfo(dtype)
+    infinite = () if dtype == torch.float8_e4m3fn else (torch.inf, -torch.inf)  # it has none
+    for value in (0.0, -0.0, 1.0, -1.0, limits.max, limits.min, limits.tiny, torch.nan, -torch.nan, *infinite):
+        weight = torch.zeros(300_000, dtype=torch.float64)
+        weight[-1] = value
+        assert is_finite(weight.to(dtype)) == (abs(value) <= limits.max), value
+    assert is_finite(torch.zeros(2, 0, dtype=dtype))
+
+
+def test_a_file_that_became_shorter_does_not_end_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"a": torch.zeros(1 << 20)}, path)
+    weight = load_file(path)["a"]
+    populate(weight)
+    os.truncate(path, 100)
+    with pytest.raises(OSError, match=r"Input/output error"):
+        populate(weight)
+
+
+def test_weights_are_converted_one_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: weakref.WeakSet[Tensor] = weakref.WeakSet()
+    most = 0
+
+    def watched(read: Callable[[], Tensor]) -> Tensor:
+        nonlocal most
+        tensor = read().clone()
+        alive.add(tensor)
+        most = max(most, len(alive))
+        return tensor
+
+    def opened(*args: Any, **kwargs: Any) -> Any:
+        checkpoint = open_checkpoint(*args, **kwargs)
+        for part in checkpoint.components.values():
+            for name, entry in part.entries.items():
+                part.entries[name] = replace(entry, read=partial(watched, entry.read))
+        return checkpoint
+
+    monkeypatch.setattr("ebama.weights.loading.open_checkpoint", opened)
+    load(folder, dtype=torch.bfloat16)
+    assert most == 2, "the one in hand and the one before"
+
+
+def test_nothing_may_be_left_on_the_meta_device(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Forgetful(UNet):
+        def __init__(self, config: UNetConfig) -> None:
+            super().__init__(config)
+            self.register_buffer("table", torch.zeros(3), persistent=False)
+
+        def to(self, *args: Any) -> Forgetful:
+            return self
+
+    monkeypatch.setattr("ebama.weights.loading.UNet", Forgetful)
+    with pytest.raises(RuntimeError, match="Forgetful was left without values for table"):
+        load(folder)
+
+
 def test_values_beyond_the_range_of_the_dtype(model: StableDiffusion, tmp_path: Path) -> None:
     state, path = compvis_state(model), tmp_path / "large.safetensors"
     state["first_stage_model.quant_conv.bias"] = torch.full((8,), 7e4)
@@ -393,6 +483,9 @@ def test_unknown_networks_in_config_json(copy: Path) -> None:
         '{"block_out_channels": []}': "index",
         '{"sample_size": 15}': "sample_size 15",
         '{"in_channels": 9, "block_out_channels": [320, 320], "norm_num_groups": 32}': "an inpainting model",
+        '{"layers_per_block": 20000000}': "at most 100",
+        '{"block_out_channels": [16, 3200000000]}': "at most 1,000,000",
+        '{"cross_attention_dim": 2048, "block_out_channels": [320, 320]}': "a Stable Diffusion XL model",
         '{"cross_attention_dim": 1024, "block_out_channels": [320, 320]}': "a Stable Diffusion v2 model",
     }.items():
         file.write_text(json.dumps({**original, **json.loads(change)}))
@@ -437,7 +530,7 @@ def test_trimmed_token_table(model: StableDiffusion, copy: Path) -> None:
     with pytest.raises(CheckpointError, match=r"ids outside 0\.\.49407"):
         load(copy)
     _rewrite(file, lambda weights: {**weights, IDS: torch.tensor([1, 2])})
-    with pytest.raises(CheckpointError, match="trimmed token table"):
+    with pytest.raises(CheckpointError, match=f"trimmed token table of {copy / 'text_encoder'}"):
         load(copy)
 
 

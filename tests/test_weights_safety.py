@@ -184,6 +184,10 @@ _SAFETENSORS, _ZIP, _LEGACY = save(_WEIGHTS), _saved(_WEIGHTS), _saved(_WEIGHTS,
         (save({"a": torch.zeros(1)}), "is a file of other weights"),
         (save({"b.lora_up.weight": torch.zeros(1)}), "is a LoRA"),
         (save({"emb_params": torch.zeros(1)}), "is a textual-inversion embedding"),
+        (_saved({"string_to_param": {"*": torch.zeros(2, 768)}}), "is a textual-inversion embedding"),
+        (_saved({"<crown>": torch.zeros(768)}), "is a textual-inversion embedding"),
+        (save({"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(2, 1280)}), "is a textual-inversion embedding"),
+        (_LEGACY + b"more", "is damaged: 4 bytes are left"),
     ],
 )
 def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes, words: str) -> None:
@@ -218,6 +222,9 @@ def test_paths_that_hold_nothing(tmp_path: Path) -> None:
         load(tmp_path / "nowhere.ckpt")
     with pytest.raises(CheckpointError, match=r"hf download CompVis/stable-diffusion-v1-4 --local-dir"):
         load("CompVis/stable-diffusion-v1-4")
+    with pytest.raises(CheckpointError, match="is an empty folder"):
+        load(tmp_path)
+    (tmp_path / "notes.txt").touch()
     with pytest.raises(CheckpointError, match="without unet/, vae/, text_encoder/"):
         load(tmp_path)
     save_file(_WEIGHTS, tmp_path / "model.safetensors")
@@ -252,6 +259,8 @@ def _sd_v1(**changes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     ("shapes", "kind"),
     [
         (_sd_v1(input_blocks=(320, 9, 3, 3)), "an inpainting model"),
+        (_sd_v1(input_blocks=(320, 5, 3, 3)), "a depth-guided model"),
+        (_sd_v1(input_blocks=(320, 7, 3, 3)), "an upscaling model"),
         (_sd_v1(input_blocks=(320, 8, 3, 3)), "an image-editing"),
         (_sd_v1(attn2=(320, 1024)), "Stable Diffusion v2"),
         (_sd_v1(attn2=(320, 2048)), "Stable Diffusion XL"),

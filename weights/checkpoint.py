@@ -140,7 +140,9 @@ def _compvis_text(file: TensorFile, config: StableDiffusionConfig) -> Component:
     prefix = COMPVIS_PREFIX["text_encoder"]
     found = (entry for key, entry in file.entries.items() if key.startswith(prefix))
     entries = _unique(file.path, found, lambda key: text_name(key.removeprefix(prefix)))
-    return Component(expand_entries(entries, config.text.vocabulary), (), lambda name: f"{prefix}text_model.{name}")
+    return Component(
+        expand_entries(file.path, entries, config.text.vocabulary), (), lambda name: f"{prefix}text_model.{name}"
+    )
 
 
 def _open_folder(folder: Path, config: StableDiffusionConfig | None, meta: bool) -> Checkpoint:
@@ -154,7 +156,7 @@ def _open_folder(folder: Path, config: StableDiffusionConfig | None, meta: bool)
         containers += [file.container for file in files]
         found = [entry for file in files for entry in file.entries.values()]
         entries = _unique(folder / name, found, _FOLDER_NAMES[name])
-        components[name] = Component(expand_entries(entries, config.text.vocabulary))
+        components[name] = Component(expand_entries(folder / name, entries, config.text.vocabulary))
     tokenizer = folder / "tokenizer"
     return Checkpoint(
         path=folder,
@@ -167,6 +169,8 @@ def _open_folder(folder: Path, config: StableDiffusionConfig | None, meta: bool)
 
 
 def _not_a_pipeline(folder: Path, missing: list[str]) -> str:
+    if not any(folder.iterdir()):
+        return f"{folder} is an empty folder; expected a diffusers folder or a checkpoint file."
     message = f"{folder} is a folder without {', '.join(f'{name}/' for name in missing)}; expected a diffusers folder"
     if snapshots := sorted(folder.glob("snapshots/*/unet")):
         return f"{message}, such as {snapshots[-1].parent}."

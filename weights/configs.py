@@ -79,6 +79,16 @@ def read_folder_config(folder: Path) -> StableDiffusionConfig:
     return _parsed(folder, combine, unet_json)
 
 
+def _sane(config: T) -> T:
+    """`config`, unless a number in it is so large that only building its network would take forever."""
+    for name, value in vars(config).items():
+        most = 100 if name in ("blocks", "depth", "layers") else 1_000_000
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and number > most:
+                raise ValueError(f"{name} is {number:,}; expected at most {most:,}.")
+    return config
+
+
 def _name(unet: UNetConfig, text: TextConfig, folder: Path) -> str:
     """The preset with these networks, whatever its VAE; a folder of other networks is called by its own name."""
     for preset in (SD_V1, MINIATURE):
@@ -102,10 +112,10 @@ def _read_json(file: Path) -> Json:
 def _parsed(file: Path, parse: Callable[[Json], T], values: Json) -> T:
     """Run `parse`, with the file's name in front of whatever it complains about."""
     try:
-        return parse(values)
+        return _sane(parse(values))
     except KeyError as error:
         raise CheckpointError(f"{file} lacks {error}.") from error
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(f"{file}: {error}") from error
 
 

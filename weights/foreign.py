@@ -28,6 +28,8 @@ def file_kind(shapes: Shapes) -> str | None:
     for what, marks in _MARKS.items():
         if any(mark in name for name in shapes for mark in marks):
             return what
+    if all("." not in name and shape[-1:] in _EMBEDDING_SHAPES for name, shape in shapes.items()):
+        return _EMBEDDING
     unet = COMPVIS_PREFIX["unet"]
     conv_in = shapes.get(f"{unet}input_blocks.0.0.weight", ())
     context = next((s for n, s in shapes.items() if n.startswith(unet) and n.endswith("attn2.to_k.weight")), ())
@@ -46,6 +48,8 @@ def file_kind(shapes: Shapes) -> str | None:
     return None
 
 
+_EMBEDDING = "a textual-inversion embedding"
+_EMBEDDING_SHAPES = ((768,), (1024,), (1280,))  # vectors of the text encoders of v1, v2 and XL, under free names
 # Parts of names that only one kind of file has; the first kind that matches is reported.
 _MARKS = {
     "a LoRA (a change to a checkpoint, not a checkpoint)": (
@@ -58,7 +62,7 @@ _MARKS = {
         "hada_w1_a",
         "lokr_w1",
     ),
-    "a textual-inversion embedding": ("emb_params", "string_to_param"),
+    _EMBEDDING: ("emb_params", "string_to_param"),
     "a ControlNet": ("control_model.", "controlnet_cond_embedding.", "input_hint_block."),
     "a Stable Diffusion XL model": ("conditioner.embedders.",),
     "a Stable Diffusion v2 model": ("cond_stage_model.model.",),

@@ -11,7 +11,7 @@ from pathlib import Path
 from .checkpoint import Checkpoint, from_single_file, open_checkpoint
 from .files import Entry, container, open_tensors
 from .foreign import file_kind
-from .networks import build_on_meta, shapes
+from .networks import expected_shapes
 from .pickle_safety import refused_globals
 from .verify import Differences, differences
 
@@ -105,7 +105,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
 
 
 def _of(checkpoint: Checkpoint) -> Inspection:
-    found = differences(checkpoint, shapes(build_on_meta(checkpoint.config)))
+    found = differences(checkpoint, expected_shapes(checkpoint.config))
     return Inspection(
         path=checkpoint.path,
         kind=_SD_V1,

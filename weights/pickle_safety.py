@@ -14,6 +14,7 @@ import threading
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -70,32 +71,40 @@ def load_pickle(path: Path, *, meta: bool = False) -> Mapping[object, object]:
         )
     is_zip = zipfile.is_zipfile(path)
     stand_ins = [(Inert, name) for name in names if _is_inert(name)]
-    # torch.load trusts the ending ".safetensors" over the content, unless it is given an open file.
-    mislabelled = path.suffix == ".safetensors"
-    source: Path | BinaryIO = path.open("rb") if mislabelled else path
+    # torch.load maps paths only, but it trusts their ending ".safetensors" over the content.
+    mapped = is_zip and path.suffix != ".safetensors"
     try:
-        with _LOCK, warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
+        with ExitStack() as stack:
+            file = stack.enter_context(path.open("rb"))
+            stack.enter_context(_LOCK)
+            stack.enter_context(warnings.catch_warnings())
+            stack.enter_context(torch.serialization.safe_globals(stand_ins))  # type: ignore[arg-type]
+            if meta and not is_zip:
+                stack.enter_context(torch.serialization.skip_data())
             warnings.simplefilter("ignore")
             loaded = torch.load(
-                source,
-                weights_only=True,
-                mmap=is_zip and not mislabelled,
-                map_location="meta" if meta else "cpu",
+                path if mapped else file, weights_only=True, mmap=mapped, map_location="meta" if meta else "cpu"
             )
+            left = 0 if is_zip or meta else path.stat().st_size - file.tell()
     except Exception as error:  # damaged pickles make torch raise almost anything
         raise CheckpointError(f"{path} could not be read as a PyTorch checkpoint: {_short(error)} {_REMEDY}") from error
-    finally:
-        if not isinstance(source, Path):
-            source.close()
+    if left:
+        raise CheckpointError(f"{path} is damaged: {left:,} bytes are left after its last weight; download it again.")
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path} holds a {type(loaded).__name__}; expected a dictionary of weights.")
     return loaded
 
 
 def plain_tensors(loaded: Mapping[object, object]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint's dictionary, out of its `state_dict` if it has one; everything else is dropped."""
+    """The tensors of a checkpoint's dictionary, out of its `state_dict` if it has one; everything else is dropped.
+
+    The vectors of a textual-inversion embedding, which lie one level deeper, are kept as `string_to_param.*`.
+    """
     inner = loaded.get("state_dict")
-    weights = inner if isinstance(inner, Mapping) else loaded
+    weights = dict(inner if isinstance(inner, Mapping) else loaded)
+    vectors = loaded.get("string_to_param")
+    if isinstance(vectors, Mapping):
+        weights |= {f"string_to_param.{token}": vector for token, vector in vectors.items()}
     return {
         name: value.detach() for name, value in weights.items() if isinstance(name, str) and isinstance(value, Tensor)
     }

@@ -47,7 +47,7 @@ def save(
         if target.suffix != ".safetensors" or target.is_dir():
             raise ValueError(f"{target} should be a file whose name ends in .safetensors.")
         with _beside(target) as folder:
-            _write(_compvis_weights(sd), folder / target.name, dtype)
+            _write(compvis_weights(sd), folder / target.name, dtype)
             os.replace(folder / target.name, target)
     elif layout == "diffusers":
         if target.exists() and not target.is_dir():
@@ -105,7 +105,8 @@ def _write_folder(sd: StableDiffusion, folder: Path, dtype: torch.dtype | None, 
         (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def _compvis_weights(sd: StableDiffusion) -> Weights:
+def compvis_weights(sd: StableDiffusion) -> Weights:
+    """The state dict of a CompVis single file, by its names and in its shapes."""
     weights = {
         f"{COMPVIS_PREFIX['text_encoder']}text_model.{name}": weight
         for name, weight in sd.text_encoder.state_dict().items()

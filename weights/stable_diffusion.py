@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import CLIPTokenizer
 
-from ebama.models import VAE, StableDiffusionConfig, TextEncoder, UNet
+from ebama.models import VAE, StableDiffusionConfig, UNet
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
+
+    from ebama.models import TextEncoder
 
 
 @dataclass(frozen=True, eq=False)

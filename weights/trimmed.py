@@ -6,6 +6,8 @@ that all the others share.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -47,8 +49,11 @@ def expand(rows: Tensor, ids: Tensor, unknown: Tensor, vocabulary: int) -> Tenso
     return table
 
 
-def expand_entries(entries: dict[str, Entry], vocabulary: int) -> dict[str, Entry]:
-    """Replace a trimmed table among a text encoder's entries by the whole one; other entries pass through."""
+def expand_entries(where: Path, entries: dict[str, Entry], vocabulary: int) -> dict[str, Entry]:
+    """Replace a trimmed table among a text encoder's entries by the whole one; other entries pass through.
+
+    Raises CheckpointError, which names `where`, if the parts do not fit together.
+    """
     parts = [entries.get(name) for name in (ROWS, IDS, UNKNOWN)]
     rows, ids, unknown = parts
     if rows is None or ids is None or unknown is None:
@@ -56,14 +61,14 @@ def expand_entries(entries: dict[str, Entry], vocabulary: int) -> dict[str, Entr
     width = unknown.shape[-1] if unknown.shape else 0
     if ids.shape != rows.shape[:1] or rows.shape[1:] != (width,) or ids.dtype != torch.int64:
         raise CheckpointError(
-            f"The trimmed token table has rows {list(rows.shape)}, ids {list(ids.shape)} ({ids.dtype}) and unknown "
-            f"{list(unknown.shape)}; expected [n, D], [n] (int64) and [D]."
+            f"The trimmed token table of {where} has rows {list(rows.shape)}, ids {list(ids.shape)} ({ids.dtype}) and "
+            f"unknown {list(unknown.shape)}; expected [n, D], [n] (int64) and [D]."
         )
 
     def read() -> Tensor:
         numbers = ids.read()
         if numbers.numel() and not 0 <= int(numbers.min()) <= int(numbers.max()) < vocabulary:
-            raise CheckpointError(f"The trimmed token table has ids outside 0..{vocabulary - 1}.")
+            raise CheckpointError(f"The trimmed token table of {where} has ids outside 0..{vocabulary - 1}.")
         return expand(rows.read(), numbers, unknown.read(), vocabulary)
 
     others = {name: entry for name, entry in entries.items() if name not in (ROWS, IDS, UNKNOWN)}

@@ -6,14 +6,15 @@ import os
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPTokenizer
 
-from ebama.models import StableDiffusionConfig
+from ebama.models import VAE, StableDiffusionConfig, TextEncoder, UNet
 
 from .checkpoint import COMPONENTS, Checkpoint, Component, open_checkpoint
 from .errors import CheckpointError
-from .networks import build_on_meta, shapes
+from .mapped import is_finite, populate
+from .networks import shapes
 from .stable_diffusion import StableDiffusion
 from .tokenizer import POSITIONS, VOCABULARY, clip_tokenizer, read_tokenizer
 from .verify import differences, summary
@@ -43,7 +44,7 @@ def load(
     if not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype}; expected a floating-point type such as torch.float32.")
     checkpoint = open_checkpoint(Path(path) if path is not None else MINIATURE_FOLDER, config, ema=ema)
-    networks = build_on_meta(checkpoint.config)
+    networks = _build_on_meta(checkpoint.config)
     if found := differences(checkpoint, shapes(networks)):
         raise CheckpointError(summary(checkpoint.path, found))
     tokenizer = _tokenizer(checkpoint)
@@ -51,6 +52,12 @@ def load(
         _fill(network, checkpoint.components[name], checkpoint.path, torch.device(device), dtype)
     unet, vae, text_encoder = (networks[name] for name in COMPONENTS)
     return StableDiffusion(unet, vae, text_encoder, tokenizer, checkpoint.config)  # type: ignore[arg-type]
+
+
+def _build_on_meta(config: StableDiffusionConfig) -> dict[str, nn.Module]:
+    """The networks on the meta device, built in no time and without drawing random numbers."""
+    with torch.device("meta"):
+        return {"unet": UNet(config.unet), "vae": VAE(config.vae), "text_encoder": TextEncoder(config.text)}
 
 
 def _tokenizer(checkpoint: Checkpoint) -> CLIPTokenizer:
@@ -71,18 +78,17 @@ def _fill(network: nn.Module, component: Component, path: Path, device: torch.de
     for name, empty in network.state_dict().items():
         entry = component.entries[name]
         stored = entry.read()
-        weight = stored.reshape(empty.shape).to(device, dtype).contiguous()
-        if not _finite(weight):
-            why = f"overflow {dtype}" if _finite(stored.double()) else "are NaN or infinite"
+        try:
+            populate(stored)
+        except OSError as error:
+            raise CheckpointError(f"{path}: {entry.key} cannot be read: {error.strerror}.") from error
+        weight = stored.reshape(empty.shape).to(dtype).contiguous()
+        if not is_finite(weight):
+            why = f"overflow {dtype}" if is_finite(stored.contiguous()) else "are NaN or infinite"
             raise CheckpointError(f"{path}: {entry.key} has values that {why}.")
-        weights[name] = weight
+        weights[name] = weight.to(device)
     network.load_state_dict(weights, assign=True)
     network.requires_grad_(False).eval().to(device)  # buffers are in no file
     left = [name for name, t in (*network.named_parameters(), *network.named_buffers()) if t.is_meta]
     if left:
         raise RuntimeError(f"{type(network).__name__} was left without values for {', '.join(left)}.")
-
-
-def _finite(weight: Tensor) -> bool:
-    # A sum is not finite if a term is not; it is much faster than looking at each, and overflow is looked into.
-    return bool(weight.sum().isfinite()) or bool(weight.isfinite().all())
