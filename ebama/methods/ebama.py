@@ -27,8 +27,9 @@ class Ebama(Method):
         center: subtract from each pixel's scores their mean over the keys before the cosine; see `binding_loss`. The
             paper's equations have no such step.
 
-    The miniature's values did best among six settings on 36 pictures each of prompts outside the benchmark
-    (`ebama.evaluation.counting --tuning 6`); larger steps and any intensity weight cost it objects.
+    The miniature's values did best among eight settings on 60 pictures each of 30 prompts outside the benchmark
+    (`ebama.evaluation.counting --tuning 10`): plain Stable Diffusion held all objects in 75 % of them and all colours
+    in 52 %, these 82 and 60 %. Larger steps go on helping pairs of animals and harm coloured objects.
     """
 
     name: ClassVar[str] = "ebama"
@@ -37,7 +38,7 @@ class Ebama(Method):
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
         "sd-v1": {"step_size": 20.0, "intensity_weight": 0.5, "center": False},
-        "miniature": {"step_size": 3.0, "intensity_weight": 0.0, "center": True},
+        "miniature": {"step_size": 2.5, "intensity_weight": 1.0, "center": False},
     }
 
     step_size: float | None = None

@@ -11,7 +11,7 @@ import torch
 
 from ebama.models import MINIATURE, VAE, TextEncoder, UNet
 
-from ..load import MINIATURE_FOLDER
+from ..loading import MINIATURE_FOLDER
 from ..save import save
 from ..stable_diffusion import StableDiffusion
 from ..tokenizer import clip_tokenizer
