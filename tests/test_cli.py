@@ -245,7 +245,14 @@ def test_interrupted_after_the_first_picture(tmp_path: Path) -> None:
     """On the embedded miniature, in a process of its own, as Ctrl-C does it."""
     options = ["--method", "sd", "--seeds", "0:50", "--batch-size", "1", "--steps", "10", "--out", str(tmp_path)]
     command = [sys.executable, "train_free.py", "generate", PROMPT, *options]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored if the tests run in the background
+    ) as process:
         assert process.stdout is not None
         first = Path(process.stdout.readline().strip())
         process.send_signal(signal.SIGINT)
