@@ -27,7 +27,7 @@ class Ebama(Method):
         center: subtract from each pixel's scores their mean over the keys before the cosine; see `binding_loss`. The
             paper's equations have no such step.
 
-    The miniature's values did best among eight settings on 60 pictures each of 30 prompts outside the benchmark
+    The miniature's values did best among six settings on 60 pictures each of 30 prompts outside the benchmark
     (`ebama.evaluation.counting --tuning 10`): plain Stable Diffusion held all objects in 75 % of them and all colours
     in 52 %, these 82 and 60 %. Larger steps go on helping pairs of animals and harm coloured objects.
     """

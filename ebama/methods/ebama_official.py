@@ -38,7 +38,7 @@ class EbamaOfficial(Method):
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
         "sd-v1": {"step_size": 20.0, "intensity_weight": 0.5},
-        "miniature": {"step_size": 3.0, "intensity_weight": 1.0},
+        "miniature": {"step_size": 2.5, "intensity_weight": 1.0},
     }
 
     step_size: float | None = None
