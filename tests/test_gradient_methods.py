@@ -234,7 +234,7 @@ def derived(
     energy: Energy,
     sizes: Sequence[float],
     refinements: dict[int, tuple[float, int]],
-    steps: int = 6,
+    steps: int = 3,
     size: int = 16,
 ) -> tuple[Tensor, list[float]]:
     """DDIM with gradient steps, one sample of seed 5: latent and the loss of each guided call's last step."""
@@ -296,29 +296,29 @@ def falling(size: float, guided: int, calls: int) -> list[float]:
 
 RUNS: dict[str, tuple[Method, Callable[[], Energy], list[float], dict[int, tuple[float, int]]]] = {
     "ane": (
-        quick("ane", guided_steps=4, thresholds=((0, 0.05), (2, 0.5))),
+        quick("ane", guided_steps=1, thresholds=((0, 0.05),)),
         lambda: excite,
-        falling(0.5, 4, 6),
-        {0: (0.95, 3), 2: (0.5, 3)},
+        falling(0.5, 1, 3),
+        {0: (0.95, 3)},
     ),
     "syngen": (quick("syngen", guided_steps=3), lambda: bind, [2.0] * 3, {}),
     "conform": (
-        quick("conform", guided_steps=3),
+        quick("conform", guided_steps=2, step_size=5.0, refined_calls=(1,)),
         Contrast,
-        falling(2, 3, 6),
-        {0: (-math.inf, 2), 2: (-math.inf, 2)},
+        falling(5, 2, 3),
+        {1: (-math.inf, 2)},
     ),
     "divide-and-bind": (
-        quick("divide-and-bind", guided_steps=3),
+        quick("divide-and-bind", step_size=2.0, guided_steps=1, thresholds=()),
         lambda: divide,
-        falling(0.5, 3, 6),
-        {0: (-0.05, 3), 2: (-0.2, 2)},
+        falling(2, 1, 3),
+        {},
     ),
     "divide-and-bind, tv-bind": (
-        quick("divide-and-bind", guided_steps=3, mode="tv-bind"),
+        quick("divide-and-bind", step_size=2.0, guided_steps=1, thresholds=(), mode="tv-bind"),
         lambda: divide_and_bind,
-        falling(0.5, 3, 6),
-        {0: (-0.05, 3), 2: (-0.2, 2)},
+        falling(2, 1, 3),
+        {},
     ),
 }
 
@@ -329,15 +329,15 @@ RUNS: dict[str, tuple[Method, Callable[[], Energy], list[float], dict[int, tuple
 def test_a_whole_run(case: str, prompt: str, words: Words) -> None:
     method, energy, sizes, refinements = RUNS[case]
     size = 32 if "tv-bind" in case else 16  # 32: a latent with a site finer than 16x16
-    options: dict[str, Any] = {"seeds": [5], "steps": 6, "sampler": "ddim", "sample_size": size}
+    options: dict[str, Any] = {"seeds": [5], "steps": 3, "sampler": "ddim", "sample_size": size}
     found = run(prompt, method, **options)
     if case == "syngen" and prompt == CATS:
         sizes = []
     expected, losses = derived(prompt, words, energy(), sizes, refinements, size=size)
-    assert relative(found.latents, expected) <= 1e-4
-    assert found.losses[0, : len(losses)].tolist() == pytest.approx(losses, rel=1e-4, abs=1e-5, nan_ok=True)
+    assert relative(found.latents, expected) <= 1e-3
+    assert found.losses[0, : len(losses)].tolist() == pytest.approx(losses, rel=1e-3, abs=1e-4, nan_ok=True)
     if sizes:
-        assert relative(run(prompt, "sd", **options).latents, expected) > 3e-4
+        assert relative(run(prompt, "sd", **options).latents, expected) > 2e-3
 
 
 # --- batches, cost ---
