@@ -303,9 +303,9 @@ RUNS: dict[str, tuple[Method, Callable[[], Energy], list[float], dict[int, tuple
     ),
     "syngen": (quick("syngen", guided_steps=3), lambda: bind, [2.0] * 3, {}),
     "conform": (
-        quick("conform", guided_steps=2, step_size=5.0, refined_calls=(1,)),
+        quick("conform", guided_steps=2, step_size=20.0, refined_calls=(1,)),
         Contrast,
-        falling(5, 2, 3),
+        falling(20, 2, 3),
         {1: (-math.inf, 2)},
     ),
     "divide-and-bind": (
@@ -337,7 +337,7 @@ def test_a_whole_run(case: str, prompt: str, words: Words) -> None:
     assert relative(found.latents, expected) <= 1e-3
     assert found.losses[0, : len(losses)].tolist() == pytest.approx(losses, rel=1e-3, abs=1e-4, nan_ok=True)
     if sizes:
-        assert relative(run(prompt, "sd", **options).latents, expected) > 2e-3
+        assert relative(run(prompt, "sd", **options).latents, expected) > 1.5e-3
 
 
 # --- batches, cost ---
