@@ -11,7 +11,7 @@ are the single pieces outside the group (so N counts pieces).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -62,8 +62,7 @@ def binding_loss(scores: Tensor, groups: Groups, tokens: Tokens, *, center: bool
     if center:
         maps = maps - maps.mean(dim=-1, keepdim=True)
     columns = rearrange(maps, "b h w k -> b k (h w)")
-    samples = zip(columns, per_sample(groups, len(maps)), per_sample(tokens, len(maps)), strict=True)
-    return torch.stack([_binding(columns, groups, tokens) for columns, groups, tokens in samples])
+    return stacked(_binding, columns, groups, tokens)
 
 
 def intensity_loss(probabilities: Tensor, groups: Groups) -> Tensor:
@@ -134,13 +133,30 @@ def per_sample(values: Sequence, count: int) -> Sequence:  # type: ignore[type-a
     return values if any(nested) else [values] * count
 
 
+def stacked(
+    loss: Callable[[Tensor, Sequence[GroupLike], Sequence[int]], Tensor],
+    columns: Tensor,
+    groups: Groups,
+    tokens: Tokens,
+) -> Tensor:
+    """loss(columns, groups, tokens) of each sample, [B], from columns [B, key, pixels]."""
+    count = len(columns)
+    samples = zip(columns, per_sample(groups, count), per_sample(tokens, count), strict=True)
+    return torch.stack([loss(*sample) for sample in samples])
+
+
+def inside_and_outside(group: GroupLike, tokens: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The positions of all pieces of a group's modifiers, and the content positions outside the group."""
+    pieces = [piece for modifier in group.modifiers for piece in modifier]
+    return pieces, [token for token in tokens if token not in pieces and token not in group.object]
+
+
 def _binding(columns: Tensor, groups: Sequence[GroupLike], tokens: Sequence[int]) -> Tensor:
     """`binding_loss` of one sample with maps [key, pixels]."""
     loss = columns.new_zeros(())
     for group in groups:
         anchor = word_map(columns, group.object)
-        pieces = {*group.object, *(piece for modifier in group.modifiers for piece in modifier)}
-        unrelated = [word_map(columns, (token,)) for token in tokens if token not in pieces]
+        unrelated = [word_map(columns, (token,)) for token in inside_and_outside(group, tokens)[1]]
         related = [word_map(columns, modifier) for modifier in group.modifiers]
         for sign, maps in ((-1, related), (1, unrelated)):
             if maps:

@@ -121,10 +121,10 @@ class Pipeline:
         text = self.sd.encode_text(prompts)
         negative = self.sd.encode_text([negative_prompt])
         each = len(starts) // len(prompts)
-        order = list(range(len(starts)))
         together = len(prompts) if chosen.couples else 1
+        order = list(range(len(starts)))
         if chosen.couples:  # all prompts of a seed side by side
-            order = [prompt * each + seed for seed in range(each) for prompt in range(len(prompts))]
+            order.sort(key=lambda sample: sample % each)
         size = max(batch_size // together, 1) * together
 
         parts: list[tuple[Tensor, Tensor, Trace | None]] = []
@@ -150,19 +150,19 @@ class Pipeline:
         final = torch.cat([part[0] for part in parts])[back]
         metadata = [
             {
-                "prompt": prompts[i],
+                "prompt": prompts[sample // each],
                 "seed": start.seed,
                 "method": chosen.describe(),
                 "sampler": _describe(solver),
                 "guidance": guidance,
                 "negative_prompt": negative_prompt,
-                "groups": [{"object": g.object, "modifiers": g.modifiers} for g in parsed[i].groups],
-                "parser": parsed[i].parser_name,
+                "groups": [{"object": g.object, "modifiers": g.modifiers} for g in parsed[sample // each].groups],
+                "parser": parsed[sample // each].parser_name,
                 "latent": list(start.noise.shape),
                 "model": self.sd.config.name,
                 "versions": {"ebama": __version__, "torch": torch.__version__, "python": platform.python_version()},
             }
-            for i, start in zip([sample // each for sample in range(len(starts))], starts, strict=True)
+            for sample, start in enumerate(starts)
         ]
         return Result(
             self.decode(final, batch_size) if output == "pil" else None,

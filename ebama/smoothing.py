@@ -56,16 +56,11 @@ def gaussian_peak(maps: Tensor, kernel_size: int = 3, sigma: float = 0.5**0.5) -
         ValueError: if kernel_size is not a positive odd integer, sigma not a positive number, or the maps too small
             to be reflected (each side must exceed kernel_size // 2).
     """
-    if maps.ndim < 2:
-        raise ValueError(f"maps have shape {list(maps.shape)}; expected [..., h, w].")
-    if maps.ndim != 3 or maps.dtype in HALF:
+    if maps.ndim > 1 and (maps.ndim != 3 or maps.dtype in HALF):
         planes = maps.reshape(math.prod(maps.shape[:-2]), *maps.shape[-2:])
         planes = planes.float() if maps.dtype in HALF else planes
         return gaussian_peak(planes, kernel_size, sigma).to(maps.dtype).view(maps.shape[:-2])
-    _, h, w = maps.shape
-    # A compiler meets sizes that may be symbolic, and folds the two matrices into its own code.
-    make = _smoothing if torch.compiler.is_compiling() else _kept_smoothing
-    smoothing = make(h, w, kernel_size, sigma, maps.dtype, maps.device)
+    smoothing = _smoothing_of(maps, kernel_size, sigma)
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         _, pixels = _find(maps.detach(), smoothing)
         return (maps * smoothing.filters(pixels)).sum((1, 2))
@@ -111,14 +106,20 @@ def _find(maps: Tensor, smoothing: Smoothing) -> tuple[Tensor, Tensor]:
 
 def gaussian_smooth(maps: Tensor, kernel_size: int = 3, sigma: float = 0.5**0.5) -> Tensor:
     """The smoothed maps themselves, [..., h, w]; arguments and errors as for `gaussian_peak`."""
+    exact = maps.float() if maps.dtype in HALF else maps
+    smoothing = _smoothing_of(exact, kernel_size, sigma)
+    with torch.autocast(maps.device.type, enabled=False):
+        return (smoothing.vertical @ exact @ smoothing.horizontal.T).to(maps.dtype)
+
+
+def _smoothing_of(maps: Tensor, kernel_size: int, sigma: float) -> Smoothing:
+    """The matrices for these maps [..., h, w], kept from an earlier call if there was one."""
     if maps.ndim < 2:
         raise ValueError(f"maps have shape {list(maps.shape)}; expected [..., h, w].")
     h, w = maps.shape[-2:]
+    # A compiler meets sizes that may be symbolic, and folds the two matrices into its own code.
     make = _smoothing if torch.compiler.is_compiling() else _kept_smoothing
-    exact = torch.float32 if maps.dtype in HALF else maps.dtype
-    smoothing = make(h, w, kernel_size, sigma, exact, maps.device)
-    with torch.autocast(maps.device.type, enabled=False):
-        return (smoothing.vertical @ maps.to(exact) @ smoothing.horizontal.T).to(maps.dtype)
+    return make(h, w, kernel_size, sigma, maps.dtype, maps.device)
 
 
 def _smoothing(h: int, w: int, kernel_size: int, sigma: float, dtype: torch.dtype, device: torch.device) -> Smoothing:

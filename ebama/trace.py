@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ebama.models import AttentionRecords, Site
+from ebama.models import AttentionRecords
 
 from .methods.base import Conditioning, Task
-from .methods.gradient import guidance_resolution
+from .methods.gradient import guidance_sites
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +47,7 @@ class TraceRecorder:
     """Collects one batch's maps call by call."""
 
     def __init__(self, task: Task, conditioning: Conditioning, latents: Tensor) -> None:
-        resolution = guidance_resolution(task, latents)
-        self.sites: list[Site] = [
-            site for site in task.unet.sites(latents.shape) if site.kind == "cross" and site.resolution == resolution
-        ]
+        self.sites = guidance_sites(task, latents.shape)
         self._rows = conditioning.main
         self._maps: list[tuple[Tensor, Tensor, Tensor]] = []
         self._timesteps: list[int] = []

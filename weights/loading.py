@@ -44,7 +44,7 @@ def load(
     if not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype}; expected a floating-point type such as torch.float32.")
     checkpoint = open_checkpoint(Path(path) if path is not None else MINIATURE_FOLDER, config, ema=ema)
-    networks = _build_on_meta(checkpoint.config)
+    networks = build_on_meta(checkpoint.config)
     if found := differences(checkpoint, shapes(networks)):
         raise CheckpointError(summary(checkpoint.path, found))
     tokenizer = _tokenizer(checkpoint)
@@ -54,7 +54,7 @@ def load(
     return StableDiffusion(unet, vae, text_encoder, tokenizer, checkpoint.config)  # type: ignore[arg-type]
 
 
-def _build_on_meta(config: StableDiffusionConfig) -> dict[str, nn.Module]:
+def build_on_meta(config: StableDiffusionConfig) -> dict[str, nn.Module]:
     """The networks on the meta device, built in no time and without drawing random numbers."""
     with torch.device("meta"):
         return {"unet": UNet(config.unet), "vae": VAE(config.vae), "text_encoder": TextEncoder(config.text)}

@@ -21,9 +21,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ebama.models import SD_V1, VAE, TextEncoder, UNet
+from ebama.models import SD_V1
 
 from .layouts import ema_name
+from .loading import build_on_meta
 from .save import compvis_weights, save
 from .stable_diffusion import StableDiffusion
 from .tokenizer import clip_tokenizer
@@ -126,15 +127,14 @@ def _measure_picture(path: Path, folder: Path, dtype: str) -> str:
 
 def _random_model() -> StableDiffusion:
     generator = torch.Generator().manual_seed(0)
-    with torch.device("meta"):
-        networks = UNet(SD_V1.unet), VAE(SD_V1.vae), TextEncoder(SD_V1.text)
-    for network in networks:
+    networks = build_on_meta(SD_V1)
+    for network in networks.values():
         weights = {
             name: torch.randn(weight.shape, generator=generator).mul_(0.02)
             for name, weight in network.state_dict().items()
         }
         network.load_state_dict(weights, assign=True)
-    return StableDiffusion(*networks, clip_tokenizer(), SD_V1)
+    return StableDiffusion(**networks, tokenizer=clip_tokenizer(), config=SD_V1)  # type: ignore[arg-type]
 
 
 def _lightning(weights: dict[str, Tensor], *, ema: bool = False) -> dict[str, object]:

@@ -10,6 +10,7 @@ from .divide_and_bind import DivideAndBind
 from .ebama import Ebama
 from .ebama_official import EbamaOfficial
 from .ebca import EnergyBasedCrossAttention
+from .gradient import GradientMethod
 from .overview import overview
 from .p2p import PromptToPrompt
 from .registry import get, names
@@ -27,6 +28,7 @@ __all__ = [
     "Ebama",
     "EbamaOfficial",
     "EnergyBasedCrossAttention",
+    "GradientMethod",
     "Guide",
     "Method",
     "Needs",

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ebama.models import AttentionRecords
-
 from ..energy import Groups, peaks, per_sample
 from ..prompt import Parsed
 from ..token_softmax import object_maps
-from .base import Cost, Guide, Method, Needs, Task
-from .gradient import Refinement, check_schedule, decaying, gradient_guide, guided_cost
+from .base import Needs, Task
+from .gradient import Energy, GradientMethod, Refinement
+from .options import check_thresholds
 
 
 @dataclass(frozen=True)
-class AttendAndExcite(Method):
+class AttendAndExcite(GradientMethod):
     """Excites the most neglected object until every object is attended somewhere.
 
     Attributes:
@@ -34,6 +32,7 @@ class AttendAndExcite(Method):
     changes: ClassVar[str] = "moves the latent: excites the most neglected object"
     reference: ClassVar[str] = "Chefer et al. 2023 (Attend-and-Excite)"
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
+    decays: ClassVar[bool] = True
     defaults: ClassVar[dict[str, dict[str, Any]]] = {"sd-v1": {"step_size": 20.0}, "miniature": {"step_size": 5.0}}
 
     step_size: float | None = None
@@ -42,31 +41,23 @@ class AttendAndExcite(Method):
     max_refinements: int = 20
 
     def __post_init__(self) -> None:
-        check_schedule(self.step_size, self.guided_steps)
+        super().__post_init__()
         object.__setattr__(self, "thresholds", check_thresholds(self.thresholds))
         if type(self.max_refinements) is not int or self.max_refinements < 0:
             raise ValueError(f"max_refinements is {self.max_refinements!r}; expected a whole number of at least 0.")
 
-    def guide(self, task: Task) -> Guide:
-        """Gradient steps on `ane_loss` for the samples that have an object."""
-        assert self.step_size is not None
-
-        def energy(records: AttentionRecords, samples: Sequence[int], i: int) -> Tensor:
-            return ane_loss(records.mean_probabilities(), [task.prompts[sample].groups for sample in samples])
-
-        return gradient_guide(
-            task,
-            energy,
-            decaying(self.step_size, self.guided_steps, task.calls),
-            samples=[i for i, prompt in enumerate(task.prompts) if prompt.groups],
-            refinements=self._refinements(),
+    def energy(self, task: Task) -> Energy:
+        """`ane_loss`."""
+        return lambda records, samples, i: ane_loss(
+            records.mean_probabilities(), [task.prompts[sample].groups for sample in samples]
         )
 
-    def cost(self, prompt: Parsed, calls: int) -> Cost:
-        """One pass and one backward a guided call and a refinement round."""
-        return guided_cost(calls, len(decaying(0, self.guided_steps, calls)), self._refinements())
+    def moves(self, prompt: Parsed) -> bool:
+        """Whether it has an object."""
+        return bool(prompt.groups)
 
-    def _refinements(self) -> dict[int, Refinement]:
+    def refinements(self) -> dict[int, Refinement]:
+        """At the thresholds' calls."""
         return {i: Refinement(1 - threshold, self.max_refinements) for i, threshold in self.thresholds}
 
 
@@ -81,13 +72,3 @@ def ane_loss(probabilities: Tensor, groups: Groups) -> Tensor:
         raise ValueError("A sample has no object to excite; expected at least one group for each.")
     found = peaks(object_maps(probabilities, samples))
     return torch.stack([(1 - values).clamp(min=0).max() for values in found])
-
-
-def check_thresholds(thresholds: Sequence[Sequence[float]]) -> tuple[tuple[int, float], ...]:
-    """(call, threshold) pairs as tuples; raises ValueError for anything else and for a call named twice."""
-    pairs = tuple((int(i), float(value)) for i, value in thresholds)
-    if any(i < 0 or i != given[0] for (i, _), given in zip(pairs, thresholds, strict=True)) or len(dict(pairs)) < len(
-        pairs
-    ):
-        raise ValueError(f"thresholds are {thresholds!r}; expected pairs (model call, threshold), each call once.")
-    return pairs

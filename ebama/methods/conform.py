@@ -17,12 +17,12 @@ from ebama.models import AttentionRecords
 from ..energy import GroupLike, check_positions
 from ..prompt import Parsed
 from ..smoothing import gaussian_smooth
-from .base import Cost, Guide, Method, Needs, Task
-from .gradient import Refinement, check_schedule, decaying, gradient_guide, guided_cost
+from .base import Needs, Task
+from .gradient import Energy, GradientMethod, Refinement
 
 
 @dataclass(frozen=True)
-class Conform(Method):
+class Conform(GradientMethod):
     """Maps of a group's words attract each other, and their own of the call before; those of other groups repel.
 
     The values are those of the authors' notebook; their function's own differ (25 guided calls). Its option to sharpen
@@ -40,6 +40,7 @@ class Conform(Method):
     changes: ClassVar[str] = "moves the latent: contrasts the groups' maps"
     reference: ClassVar[str] = "Meral et al. 2024 (CONFORM)"
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
+    decays: ClassVar[bool] = True
     defaults: ClassVar[dict[str, dict[str, Any]]] = {"sd-v1": {"step_size": 20.0}, "miniature": {"step_size": 2.0}}
 
     step_size: float | None = None
@@ -49,7 +50,7 @@ class Conform(Method):
     max_refinements: int = 20
 
     def __post_init__(self) -> None:
-        check_schedule(self.step_size, self.guided_steps)
+        super().__post_init__()
         object.__setattr__(self, "refined_calls", tuple(self.refined_calls))
         if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature is {self.temperature!r}; expected a positive number.")
@@ -60,13 +61,12 @@ class Conform(Method):
                     "whole numbers of at least 0."
                 )
 
-    def guide(self, task: Task) -> Guide:
-        """Gradient steps on `contrastive_loss` for the samples that have an object."""
-        assert self.step_size is not None
+    def energy(self, task: Task) -> Energy:
+        """`contrastive_loss` of each sample; it remembers the maps of the call before."""
         kept: dict[int, tuple[int, Tensor]] = {}  # sample -> (call, its maps when last seen in that call)
         before: dict[int, Tensor] = {}
 
-        def energy(records: AttentionRecords, samples: Sequence[int], i: int) -> Tensor:
+        def energy(records: AttentionRecords, samples: list[int], i: int) -> Tensor:
             losses = []
             for sample, maps in zip(samples, records.mean_probabilities(), strict=True):
                 groups = task.prompts[sample].groups
@@ -79,19 +79,14 @@ class Conform(Method):
                 losses.append(contrastive_loss(rows, labels, self.temperature))
             return torch.stack(losses)
 
-        return gradient_guide(
-            task,
-            energy,
-            decaying(self.step_size, self.guided_steps, task.calls),
-            samples=[i for i, prompt in enumerate(task.prompts) if prompt.groups],
-            refinements=self._refinements(),
-        )
+        return energy
 
-    def cost(self, prompt: Parsed, calls: int) -> Cost:
-        """One pass and one backward a guided call and a refinement round."""
-        return guided_cost(calls, len(decaying(0, self.guided_steps, calls)), self._refinements())
+    def moves(self, prompt: Parsed) -> bool:
+        """Whether it has an object."""
+        return bool(prompt.groups)
 
-    def _refinements(self) -> dict[int, Refinement]:
+    def refinements(self) -> dict[int, Refinement]:
+        """Always all rounds, at the refined calls."""
         return {i: Refinement(-math.inf, self.max_refinements) for i in self.refined_calls}
 
 

@@ -17,13 +17,13 @@ from ..energy import GroupLike
 from ..prompt import Parsed
 from ..smoothing import gaussian_smooth
 from ..token_softmax import object_maps, token_softmax
-from .ane import check_thresholds
-from .base import Cost, Guide, Method, Needs, Task
-from .gradient import Refinement, check_schedule, decaying, gradient_guide, guided_cost
+from .base import Needs, Task
+from .gradient import Energy, GradientMethod, Refinement
+from .options import check_thresholds
 
 
 @dataclass(frozen=True)
-class DivideAndBind(Method):
+class DivideAndBind(GradientMethod):
     """Gives every object's map edges (total variation), so that it lies in clear regions; may bind modifiers to it.
 
     Attributes:
@@ -40,6 +40,7 @@ class DivideAndBind(Method):
     changes: ClassVar[str] = "moves the latent: total variation of object maps, may bind modifiers"
     reference: ClassVar[str] = "Li et al. 2023 (Divide & Bind)"
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16 (tv-bind: and finer)", gradient=True)
+    decays: ClassVar[bool] = True
     defaults: ClassVar[dict[str, dict[str, Any]]] = {"sd-v1": {"step_size": 20.0}, "miniature": {"step_size": 3.0}}
 
     step_size: float | None = None
@@ -49,7 +50,7 @@ class DivideAndBind(Method):
     max_refinements: tuple[int, int] = (100, 50)
 
     def __post_init__(self) -> None:
-        check_schedule(self.step_size, self.guided_steps)
+        super().__post_init__()
         object.__setattr__(self, "thresholds", check_thresholds(self.thresholds))
         object.__setattr__(self, "max_refinements", tuple(self.max_refinements))
         if self.mode not in ("tv", "tv-bind"):
@@ -57,11 +58,10 @@ class DivideAndBind(Method):
         if len(self.max_refinements) != 2 or not all(type(n) is int and n >= 0 for n in self.max_refinements):
             raise ValueError(f"max_refinements are {self.max_refinements!r}; expected two whole numbers of at least 0.")
 
-    def guide(self, task: Task) -> Guide:
-        """Gradient steps on minus the least value of an object, for the samples that have one."""
-        assert self.step_size is not None
+    def energy(self, task: Task) -> Energy:
+        """Minus the least value of an object."""
 
-        def energy(records: AttentionRecords, samples: Sequence[int], i: int) -> Tensor:
+        def energy(records: AttentionRecords, samples: list[int], i: int) -> Tensor:
             groups = [task.prompts[sample].groups for sample in samples]
             coarse = min(record.site.resolution for record in records)
             base = AttentionRecords([record for record in records if record.site.resolution == coarse])
@@ -76,20 +76,19 @@ class DivideAndBind(Method):
                 values = [v - coefficient * penalty for v, penalty in zip(values, penalties, strict=True)]
             return -torch.stack([v.min() for v in values])
 
-        return gradient_guide(
-            task,
-            energy,
-            decaying(self.step_size, self.guided_steps, task.calls),
-            samples=[i for i, prompt in enumerate(task.prompts) if prompt.groups],
-            refinements=self._refinements(),
-            finer=self.mode == "tv-bind",
-        )
+        return energy
 
-    def cost(self, prompt: Parsed, calls: int) -> Cost:
-        """One pass and one backward a guided call and a refinement round."""
-        return guided_cost(calls, len(decaying(0, self.guided_steps, calls)), self._refinements())
+    def moves(self, prompt: Parsed) -> bool:
+        """Whether it has an object."""
+        return bool(prompt.groups)
 
-    def _refinements(self) -> dict[int, Refinement]:
+    @property
+    def finer(self) -> bool:
+        """For the modifiers' maps."""
+        return self.mode == "tv-bind"
+
+    def refinements(self) -> dict[int, Refinement]:
+        """At the thresholds' calls."""
         return {i: Refinement(-threshold, self.max_refinements[i > 0]) for i, threshold in self.thresholds}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,13 +10,13 @@ from torch import Tensor
 from ebama.models import AttentionRecords
 
 from ..energy import ebama_loss
-from ..prompt import Parsed
-from .base import Cost, Guide, Method, Needs, Task
-from .gradient import check_schedule, constant, gradient_guide, guided_cost
+from .base import Needs, Task
+from .gradient import Energy, GradientMethod
+from .options import check_amounts
 
 
 @dataclass(frozen=True)
-class Ebama(Method):
+class Ebama(GradientMethod):
     """The paper's variant: cosines of maps before softmax, plus the intensity of the objects.
 
     Attributes:
@@ -47,18 +46,18 @@ class Ebama(Method):
     center: bool | None = None
 
     def __post_init__(self) -> None:
-        check_schedule(self.step_size, self.guided_steps, intensity_weight=self.intensity_weight)
+        super().__post_init__()
+        check_amounts(intensity_weight=self.intensity_weight)
         if self.center not in (None, True, False):
             raise ValueError(f"center is {self.center!r}; expected true or false.")
 
-    def guide(self, task: Task) -> Guide:
-        """Gradient steps on `ebama_loss`."""
-        assert self.step_size is not None
+    def energy(self, task: Task) -> Energy:
+        """`ebama_loss`."""
         assert self.intensity_weight is not None
         assert self.center is not None
         weight, center = self.intensity_weight, self.center
 
-        def energy(records: AttentionRecords, samples: Sequence[int], i: int) -> Tensor:
+        def energy(records: AttentionRecords, samples: list[int], i: int) -> Tensor:
             prompts = [task.prompts[sample] for sample in samples]
             return ebama_loss(
                 records.mean_scores(),
@@ -69,8 +68,4 @@ class Ebama(Method):
                 center=center,
             )
 
-        return gradient_guide(task, energy, constant(self.step_size, self.guided_steps, task.calls))
-
-    def cost(self, prompt: Parsed, calls: int) -> Cost:
-        """One pass and one backward a guided call."""
-        return guided_cost(calls, len(constant(0, self.guided_steps, calls)))
+        return energy

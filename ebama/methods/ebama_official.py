@@ -6,22 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
 from ebama.models import AttentionRecords
 
-from ..energy import GroupLike, Groups, Tokens, check_positions, per_sample, summed_peaks
-from ..prompt import Parsed
+from ..energy import (
+    GroupLike,
+    Groups,
+    Tokens,
+    check_positions,
+    inside_and_outside,
+    per_sample,
+    stacked,
+    summed_peaks,
+)
 from ..token_softmax import object_maps
-from .base import Cost, Guide, Method, Needs, Task
-from .gradient import check_schedule, constant, gradient_guide, guided_cost
+from .base import Needs, Task
+from .gradient import Energy, GradientMethod
+from .options import check_amounts
 
 
 @dataclass(frozen=True)
-class EbamaOfficial(Method):
+class EbamaOfficial(GradientMethod):
     """The published code: cosines of maps *after* softmax, a sharpened second softmax for intensity, 26 guided calls.
 
     Its aligner's defects (capitals, repeated words, pieces counted as words of their own) are not reproduced.
@@ -46,15 +54,15 @@ class EbamaOfficial(Method):
     guided_steps: int | None = 26
 
     def __post_init__(self) -> None:
-        check_schedule(self.step_size, self.guided_steps, intensity_weight=self.intensity_weight)
+        super().__post_init__()
+        check_amounts(intensity_weight=self.intensity_weight)
 
-    def guide(self, task: Task) -> Guide:
-        """Gradient steps on `official_loss`."""
-        assert self.step_size is not None
+    def energy(self, task: Task) -> Energy:
+        """`official_loss`."""
         assert self.intensity_weight is not None
         weight = self.intensity_weight
 
-        def energy(records: AttentionRecords, samples: Sequence[int], i: int) -> Tensor:
+        def energy(records: AttentionRecords, samples: list[int], i: int) -> Tensor:
             prompts = [task.prompts[sample] for sample in samples]
             return official_loss(
                 records.mean_probabilities(),
@@ -63,11 +71,7 @@ class EbamaOfficial(Method):
                 intensity_weight=weight,
             )
 
-        return gradient_guide(task, energy, constant(self.step_size, self.guided_steps, task.calls))
-
-    def cost(self, prompt: Parsed, calls: int) -> Cost:
-        """One pass and one backward a guided call."""
-        return guided_cost(calls, len(constant(0, self.guided_steps, calls)))
+        return energy
 
 
 def official_loss(probabilities: Tensor, groups: Groups, tokens: Tokens, *, intensity_weight: float = 0.5) -> Tensor:
@@ -80,20 +84,17 @@ def official_loss(probabilities: Tensor, groups: Groups, tokens: Tokens, *, inte
 
     Raises ValueError for lists that do not match the batch and for positions outside the key axis.
     """
-    count = len(probabilities)
     columns = F.normalize(rearrange(probabilities, "b h w k -> b k (h w)"), dim=-1)
-    each = per_sample(groups, count)
-    samples = zip(columns, each, per_sample(tokens, count), strict=True)
-    loss = torch.stack([_binding(columns, groups, tokens) for columns, groups, tokens in samples])
-    return loss + intensity_weight * summed_peaks(object_maps(probabilities, each), probabilities)
+    loss = stacked(_binding, columns, groups, tokens)
+    nouns = object_maps(probabilities, per_sample(groups, len(probabilities)))
+    return loss + intensity_weight * summed_peaks(nouns, probabilities)
 
 
 def _binding(columns: Tensor, groups: Sequence[GroupLike], tokens: Sequence[int]) -> Tensor:
     """Binding terms of one sample with normalised columns [key, pixels]."""
     loss = columns.new_zeros(())
     for group in groups:
-        pieces = [piece for modifier in group.modifiers for piece in modifier]
-        outside = [token for token in tokens if token not in pieces and token not in group.object]
+        pieces, outside = inside_and_outside(group, tokens)
         check_positions((*group.object, *pieces, *outside), len(columns))
         distances = (1 - columns @ columns[list(group.object)].T).amax(dim=1)  # to the farthest piece of the noun
         loss = loss + distances[pieces].sum()

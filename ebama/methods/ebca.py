@@ -16,8 +16,7 @@ from ebama.models.attention import AttentionCall, attention_scores
 
 from ..alignment import SEQUENCE
 from .base import Conditioning, Controls, Method, Needs, Task
-from .gradient import check_schedule
-from .options import frozen_pairs
+from .options import check_amounts, frozen_pairs
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class EnergyBasedCrossAttention(Method):
     upweight: Mapping[int, float] | tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
-        check_schedule(None, None, gamma_attention=self.gamma_attention, gamma_norm=self.gamma_norm)
+        check_amounts(gamma_attention=self.gamma_attention, gamma_norm=self.gamma_norm)
         if not (isinstance(self.tau, int | float) and 0 <= self.tau <= 1):
             raise ValueError(f"tau is {self.tau!r}; expected a share of the steps from 0 to 1.")
         pairs = frozen_pairs("upweight", self.upweight, "{5: 2.0}")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ebama.models import AttentionRecords
+from ebama.models import AttentionRecords, Site
 
-from .base import Cost, Guide, Task
+from ..prompt import Parsed
+from .base import Cost, Guide, Method, Task
+from .options import check_amounts
 
-Energy = Callable[[AttentionRecords, Sequence[int], int], Tensor]
+Energy = Callable[[AttentionRecords, list[int], int], Tensor]
 """(records, samples, i) -> losses [len(samples)], each a function of its own sample only.
 
 The records hold the prompts' branch of those `samples` of the batch, in that order; i is the index of the model call.
@@ -31,21 +35,80 @@ class Refinement:
     max_rounds: int
 
 
-def guidance_resolution(task: Task, z: Tensor) -> tuple[int, int]:
-    """Side lengths of the maps that guide: 16x16 at the model's own size, scaled with the latent."""
-    height, width = (BASE_RESOLUTION * side // task.config.sample_size for side in z.shape[-2:])
+def guidance_resolution(task: Task, latent_shape: Sequence[int]) -> tuple[int, int]:
+    """Side lengths of the maps that guide: 16x16 at the model's own size, scaled with the latent [..., h, w]."""
+    height, width = (BASE_RESOLUTION * side // task.config.sample_size for side in latent_shape[-2:])
     return height, width
 
 
-def constant(step_size: float, guided_steps: int | None, calls: int) -> list[float]:
-    """The same step size for the first `guided_steps` of the calls (None: for all)."""
-    return [step_size] * (calls if guided_steps is None else min(guided_steps, calls))
+def guidance_sites(task: Task, latent_shape: Sequence[int], *, finer: bool = False) -> list[Site]:
+    """The cross-attention sites of that resolution, and with `finer` also those of higher ones."""
+    base = guidance_resolution(task, latent_shape)
+    return [
+        site
+        for site in task.unet.sites(latent_shape)
+        if site.kind == "cross" and (site.resolution == base or (finer and site.resolution > base))
+    ]
 
 
-def decaying(step_size: float, guided_steps: int | None, calls: int) -> list[float]:
-    """Attend-and-Excite's: step_size sqrt(r_i) with r falling evenly from 1 to 0.5 over *all* calls."""
-    ratios = [1 - 0.5 * i / max(calls - 1, 1) for i in range(calls)]
-    return [step_size * math.sqrt(ratio) for ratio in ratios[:guided_steps]]
+class GradientMethod(Method):
+    """A method that is an energy: steps of the latent down its gradient, before the first `guided_steps` model calls.
+
+    Subclasses hold `step_size` (at the first call) and `guided_steps` (None: all calls) and say what the energy is.
+    With `decays` the step size is Attend-and-Excite's, step_size sqrt(r_i) with r falling evenly from 1 to 0.5 over
+    *all* calls. With `finer` the energy also sees the sites of higher resolutions.
+    """
+
+    step_size: float | None
+    guided_steps: int | None
+    decays: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_amounts(step_size=self.step_size)
+        if self.guided_steps is not None and (type(self.guided_steps) is not int or self.guided_steps < 0):
+            raise ValueError(
+                f"guided_steps is {self.guided_steps!r}; expected a whole number of at least 0, or None for every call."
+            )
+
+    @abstractmethod
+    def energy(self, task: Task) -> Energy:
+        """What the steps make smaller."""
+
+    def moves(self, prompt: Parsed) -> bool:
+        """Whether the energy has anything to say of a prompt; if not, its samples are left alone and not paid for."""
+        return True
+
+    def refinements(self) -> Mapping[int, Refinement]:
+        """Model calls with further steps."""
+        return {}
+
+    @property
+    def finer(self) -> bool:
+        """See the class."""
+        return False
+
+    def step_sizes(self, calls: int) -> list[float]:
+        """Of the guided ones among that many model calls."""
+        assert self.step_size is not None
+        ratios = [1 - 0.5 * i / max(calls - 1, 1) if self.decays else 1 for i in range(calls)]
+        return [self.step_size * math.sqrt(ratio) for ratio in ratios[: self.guided_steps]]
+
+    def guide(self, task: Task) -> Guide:
+        """Gradient steps for the samples that it `moves`."""
+        return gradient_guide(
+            task,
+            self.energy(task),
+            self.step_sizes(task.calls),
+            samples=[i for i, prompt in enumerate(task.prompts) if self.moves(prompt)],
+            refinements=self.refinements(),
+            finer=self.finer,
+        )
+
+    def cost(self, prompt: Parsed, calls: int) -> Cost:
+        """Two predictions a call; one pass over the maps and one backward a guided call and a refinement round."""
+        guided = range(calls)[: self.guided_steps] if self.moves(prompt) else range(0)
+        passes = len(guided) + sum(r.max_rounds for i, r in self.refinements().items() if i in guided)
+        return Cost(predictions=2 * calls, attention=passes, backwards=passes)
 
 
 def gradient_guide(
@@ -53,29 +116,22 @@ def gradient_guide(
     energy: Energy,
     step_sizes: Sequence[float],
     *,
-    samples: Sequence[int] | None = None,
-    refinements: Mapping[int, Refinement] | None = None,
-    finer: bool = False,
+    samples: list[int],
+    refinements: Mapping[int, Refinement],
+    finer: bool,
 ) -> Guide:
     """z <- z - step_sizes[i] * dL/dz before each model call i that has a step size.
 
-    Only `samples` (None: all) are moved and paid for. The maps come from the prompt's branch alone, and the network
+    Only `samples` are moved and paid for. The maps come from the prompt's branch alone, and the network
     runs only as far as they need. The gradient is plain: no normalisation, no clipping, no momentum. `finer` also
     records the sites of higher resolutions.
     """
-    moved = list(range(len(task.prompts)) if samples is None else samples)
-    refinements = refinements or {}
 
-    def differentiate(z: Tensor, t: int, i: int, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def differentiate(z: Tensor, t: int, i: int, chosen: list[int]) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             moving = z.detach().requires_grad_(True)
-            base = guidance_resolution(task, z)
-            sites = [
-                site
-                for site in task.unet.sites(z.shape)
-                if site.kind == "cross" and (site.resolution == base or (finer and site.resolution > base))
-            ]
-            text = task.text[list(chosen)]
+            sites = guidance_sites(task, z.shape, finer=finer)
+            text = task.text[chosen]
             losses = energy(task.unet.attention(moving.to(text.dtype), t, text, sites=sites), chosen, i)
             if not losses.requires_grad:  # no sample has anything to gain
                 return losses, torch.zeros_like(z)
@@ -83,7 +139,7 @@ def gradient_guide(
         return losses.detach(), gradient
 
     def guide(z: Tensor, t: int, i: int) -> tuple[Tensor, Tensor | None]:
-        if i >= len(step_sizes) or not moved:
+        if i >= len(step_sizes) or not samples:
             return z, None
         z, losses = z.clone(), z.new_full((len(z),), math.nan)
 
@@ -95,9 +151,9 @@ def gradient_guide(
         def above(chosen: list[int], target: float) -> list[int]:
             return [sample for sample in chosen if losses[sample] > target]
 
-        step(moved)
+        step(samples)
         if refinement := refinements.get(i):
-            entered = refining = above(moved, refinement.target)
+            entered = refining = above(samples, refinement.target)
             for _ in range(refinement.max_rounds - 1):  # the first round was the step above
                 if refining:
                     step(refining)
@@ -107,20 +163,3 @@ def gradient_guide(
         return z, losses
 
     return guide
-
-
-def guided_cost(calls: int, guided: int, refinements: Mapping[int, Refinement] | None = None) -> Cost:
-    """Two predictions a call; one pass over the maps and one backward a guided call and a refinement round."""
-    passes = guided + sum(r.max_rounds for i, r in (refinements or {}).items() if i < guided)
-    return Cost(predictions=2 * calls, attention=passes, backwards=passes)
-
-
-def check_schedule(step_size: float | None, guided_steps: int | None, **weights: float | None) -> None:
-    """Raise ValueError for values that no run could use; None means undecided."""
-    for name, value in {"step_size": step_size, **weights}.items():
-        if value is not None and not (isinstance(value, int | float) and 0 <= value < math.inf):
-            raise ValueError(f"{name} is {value!r}; expected a finite number of at least 0.")
-    if guided_steps is not None and (type(guided_steps) is not int or guided_steps < 0):
-        raise ValueError(
-            f"guided_steps is {guided_steps!r}; expected a whole number of at least 0, or None for every call."
-        )

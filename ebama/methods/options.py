@@ -1,8 +1,9 @@
-"""Options that are mappings, in a form that a frozen dataclass can hold."""
+"""Checks that several methods make of their options, and forms in which a frozen dataclass can hold them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 Key = TypeVar("Key")
@@ -18,3 +19,20 @@ def frozen_pairs(
     except (TypeError, ValueError):
         raise ValueError(f"{name} is {given!r}; expected a mapping, as {example}.") from None
     return tuple(pairs.items())
+
+
+def check_amounts(**values: float | None) -> None:
+    """Raise ValueError for values that no run could use; None means undecided."""
+    for name, value in values.items():
+        if value is not None and not (isinstance(value, int | float) and 0 <= value < math.inf):
+            raise ValueError(f"{name} is {value!r}; expected a finite number of at least 0.")
+
+
+def check_thresholds(thresholds: Sequence[Sequence[float]]) -> tuple[tuple[int, float], ...]:
+    """(call, threshold) pairs as tuples; raises ValueError for anything else and for a call named twice."""
+    pairs = tuple((int(i), float(value)) for i, value in thresholds)
+    if any(i < 0 or i != given[0] for (i, _), given in zip(pairs, thresholds, strict=True)) or len(dict(pairs)) < len(
+        pairs
+    ):
+        raise ValueError(f"thresholds are {thresholds!r}; expected pairs (model call, threshold), each call once.")
+    return pairs

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ebama.models import Control, Site
+from ebama.models import AttentionRecord, Control, Site
 from ebama.models.attention import AttentionCall, attention_scores
 
 from ..prompt import Parsed
@@ -103,7 +103,7 @@ class MeanMaps(Control):
     def probabilities(self, call: AttentionCall, probabilities: Tensor) -> Tensor:
         """The mean over all key sets of a row."""
         scores = attention_scores(call.query[self._rows], call.layer.keys(self._further))
-        further = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+        further = AttentionRecord(call.site, scores).probabilities
         return probabilities.index_add(0, self._rows, further.to(probabilities.dtype)) / self._maps
 
 

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from ebama.models import AttentionRecords
 
-from ..energy import GroupLike, Groups, Tokens, check_positions, per_sample
+from ..energy import GroupLike, Groups, Tokens, check_positions, inside_and_outside, stacked
 from ..prompt import Parsed
-from .base import Cost, Guide, Method, Needs, Task
-from .gradient import check_schedule, constant, gradient_guide, guided_cost
+from .base import Needs, Task
+from .gradient import Energy, GradientMethod
 
 
 @dataclass(frozen=True)
-class SynGen(Method):
+class SynGen(GradientMethod):
     """Draws the maps of a modifier and its noun together and both away from all other words.
 
     A prompt without modifiers is plain Stable Diffusion, and costs what that costs.
@@ -38,14 +38,10 @@ class SynGen(Method):
     step_size: float | None = None
     guided_steps: int | None = 25
 
-    def __post_init__(self) -> None:
-        check_schedule(self.step_size, self.guided_steps)
+    def energy(self, task: Task) -> Energy:
+        """`syngen_loss`."""
 
-    def guide(self, task: Task) -> Guide:
-        """Gradient steps on `syngen_loss` for the samples that have a modifier."""
-        assert self.step_size is not None
-
-        def energy(records: AttentionRecords, samples: Sequence[int], i: int) -> Tensor:
+        def energy(records: AttentionRecords, samples: list[int], i: int) -> Tensor:
             prompts = [task.prompts[sample] for sample in samples]
             return syngen_loss(
                 records.mean_probabilities(),
@@ -53,20 +49,11 @@ class SynGen(Method):
                 [prompt.tokens for prompt in prompts],
             )
 
-        return gradient_guide(
-            task,
-            energy,
-            constant(self.step_size, self.guided_steps, task.calls),
-            samples=[i for i, prompt in enumerate(task.prompts) if _has_pair(prompt)],
-        )
+        return energy
 
-    def cost(self, prompt: Parsed, calls: int) -> Cost:
-        """One pass and one backward a guided call, if the prompt has a modifier."""
-        return guided_cost(calls, len(constant(0, self.guided_steps, calls)) if _has_pair(prompt) else 0)
-
-
-def _has_pair(prompt: Parsed) -> bool:
-    return any(group.modifiers for group in prompt.groups)
+    def moves(self, prompt: Parsed) -> bool:
+        """Whether it has a modifier."""
+        return any(group.modifiers for group in prompt.groups)
 
 
 def syngen_loss(probabilities: Tensor, groups: Groups, tokens: Tokens) -> Tensor:
@@ -81,17 +68,14 @@ def syngen_loss(probabilities: Tensor, groups: Groups, tokens: Tokens) -> Tensor
     Raises ValueError for lists that do not match the batch and for positions outside the key axis.
     """
     maps = probabilities.float() if probabilities.itemsize < 4 else probabilities
-    columns = rearrange(maps, "b h w k -> b k (h w)")
-    samples = zip(columns, per_sample(groups, len(maps)), per_sample(tokens, len(maps)), strict=True)
-    return torch.stack([_binding(columns, groups, tokens) for columns, groups, tokens in samples])
+    return stacked(_binding, rearrange(maps, "b h w k -> b k (h w)"), groups, tokens)
 
 
 def _binding(columns: Tensor, groups: Sequence[GroupLike], tokens: Sequence[int]) -> Tensor:
     """`syngen_loss` of one sample with columns [key, pixels]."""
     loss = columns.new_zeros(())
     for group in groups:
-        pieces = [piece for modifier in group.modifiers for piece in modifier]
-        outside = [token for token in tokens if token not in pieces and token not in group.object]
+        pieces, outside = inside_and_outside(group, tokens)
         check_positions((*group.object, *pieces, *outside), len(columns))
         own = symmetric_divergences(columns[pieces], columns[list(group.object)])
         others = symmetric_divergences(columns[[*pieces, *group.object]], columns[outside])

@@ -59,17 +59,13 @@ class Denoiser(nn.Module):
         self.text_encoder = TextEncoder(replace(MINIATURE.text, vocabulary=len(trained_tokens()) + 1))
         make_local(self.text_encoder)
 
-    def forward(self, z: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-        """Noise predicted for latents [B, 4, h, w] at timesteps [B] under captions given as table rows [B, 77]."""
-        epsilon: Tensor = self.unet(z, t, self.text_encoder(rows))
-        return epsilon
+    def forward(self, z: Tensor, t: Tensor, rows: Tensor, *, with_maps: bool) -> tuple[Tensor, list[Tensor]]:
+        """Noise predicted for latents [B, 4, h, w] at timesteps [B] under captions given as table rows [B, 77].
 
-
-class GroundedDenoiser(Denoiser):
-    """The same network, which also hands out its cross-attention."""
-
-    def forward(self, z: Tensor, t: Tensor, rows: Tensor) -> tuple[Tensor, list[Tensor]]:  # type: ignore[override]
-        """Also each cross-attention site's probabilities, mean over heads: [B, h, w, 77]."""
+        With maps also each cross-attention site's probabilities, mean over heads: [B, h, w, 77].
+        """
+        if not with_maps:
+            return self.unet(z, t, self.text_encoder(rows)), []
         sites = [site for site in self.unet.sites(z.shape) if site.kind == "cross"]
         epsilon, records = self.unet(z, t, self.text_encoder(rows), record=sites)
         return epsilon, [record.probabilities.mean(dim=1).unflatten(1, record.site.resolution) for record in records]
@@ -168,8 +164,7 @@ def main() -> None:
             t = torch.from_numpy(rng.integers(0, len(schedule.alphas_cumprod), len(z)))
             noise = torch.from_numpy(rng.standard_normal(z.shape, np.float32))
             rows, kept = captions([scene.caption for scene in scenes], rng)
-            predicted = network(schedule.add_noise(z, noise, t), t, rows)
-            epsilon, maps = predicted if grounding else (predicted, [])
+            epsilon, maps = network(schedule.add_noise(z, noise, t), t, rows, with_maps=grounding > 0)
             errors = (epsilon - noise).square().mean(dim=(1, 2, 3))
             alpha = schedule.alphas_cumprod[t].float()
             snr = alpha / (1 - alpha)
@@ -188,7 +183,7 @@ def main() -> None:
 
     torch.manual_seed(CONFIG.seed)
     stage("unet", Denoiser(), WORLD, replace(CONFIG, steps=options.steps), 0.0)
-    network = GroundedDenoiser()
+    network = Denoiser()
     network.load_state_dict(torch.load(options.state / "unet.pt", weights_only=True)["averaged"])
     config = replace(GROUNDED_CONFIG, steps=options.grounded_steps, seed=CONFIG.seed + 1)
     stage("unet_grounded", network, GROUNDED_WORLD, config, GROUNDING)
