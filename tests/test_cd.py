@@ -19,7 +19,7 @@ from tiny import (
     rows_of,
     run,
     their_scheduler,
-    their_unet,
+    their_tiny_unet,
 )
 from torch import Tensor
 
@@ -102,7 +102,7 @@ def test_numbers(name: str, sampler: Any, weights: tuple[float, ...] | None) -> 
 @pytest.mark.parametrize("weights", [None, (7.5, -3.0)])
 @torch.no_grad()
 def test_numbers_of_a_loop_over_diffusers(weights: tuple[float, ...] | None) -> None:
-    unet, scheduler = their_unet(), their_scheduler("ddim", 10)
+    unet, scheduler = their_tiny_unet(), their_scheduler("ddim", 10)
     empty, *contexts = model().encode_text(["", "a purple crown", "a blue suitcase"])
     x = noise(5)
     for t in scheduler.timesteps:

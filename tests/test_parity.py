@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import randomise, their_scheduler, their_unet
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -35,24 +36,6 @@ SMALL_VAE = VAEConfig(widths=(8, 16, 32), blocks=2, norm_groups=4)
 PLAIN_VAE = VAEConfig(widths=(8, 16), blocks=1, norm_groups=4, mid_attention=False, scale=0.5)
 SMALL_TEXT = TextConfig(width=24, mlp_width=48, layers=2, heads=3)
 unets = pytest.mark.parametrize("config", [THREE_LEVELS, TWO_LEVELS, DEEP], ids=["three levels", "two levels", "deep"])
-
-
-def their_unet(config: UNetConfig, sample_size: int = 16) -> nn.Module:
-    attends = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
-    down = tuple(attends[flag] for flag in config.attention)
-    return diffusers.UNet2DConditionModel(
-        sample_size=sample_size,
-        in_channels=config.in_channels,
-        out_channels=config.out_channels,
-        down_block_types=down,
-        up_block_types=tuple(name.replace("Down", "Up") for name in reversed(down)),
-        block_out_channels=config.widths,
-        layers_per_block=config.blocks,
-        transformer_layers_per_block=config.depth,
-        cross_attention_dim=config.context_width,
-        attention_head_dim=config.heads,
-        norm_num_groups=config.norm_groups,
-    ).eval()
 
 
 def their_vae(config: VAEConfig) -> nn.Module:
@@ -81,17 +64,6 @@ def their_text_encoder(config: TextConfig) -> nn.Module:
             num_attention_heads=config.heads,
         )
     ).eval()
-
-
-def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Every weight, norm and bias random: nothing stays at the 0 or 1 at which a mistake could hide."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            fan_in = parameter[0].numel() if parameter.ndim > 1 else 25
-            parameter.copy_(noise * fan_in**-0.5 + (parameter if parameter.ndim == 1 else 0))
-    return network
 
 
 def pair(theirs: nn.Module, ours: nn.Module, seed: int = 0) -> tuple[nn.Module, nn.Module]:
@@ -285,19 +257,6 @@ def test_gelu_is_the_exact_one() -> None:
 # --- whole runs ---
 
 
-def stable_diffusion_scheduler(name: str) -> Any:
-    common = {
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "steps_offset": 1,
-        "set_alpha_to_one": False,
-    }
-    if name == "ddim":
-        return diffusers.DDIMScheduler(**common, clip_sample=False)
-    return diffusers.PNDMScheduler(**common, skip_prk_steps=True)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [20, 50])
 @pytest.mark.parametrize("name", ["ddim", "pndm"])
@@ -310,8 +269,7 @@ def test_trajectory(name: str, steps: int) -> None:
     def guided(epsilons: Tensor) -> Tensor:
         return epsilons[:1] + 7.5 * (epsilons[1:] - epsilons[:1])
 
-    scheduler, expected, x = stable_diffusion_scheduler(name), [], z
-    scheduler.set_timesteps(steps)
+    scheduler, expected, x = their_scheduler(name, steps), [], z
     for t in scheduler.timesteps:
         expected.append(x)
         x = scheduler.step(guided(theirs(torch.cat([x, x]), t, contexts).sample), t, x).prev_sample
@@ -337,7 +295,7 @@ def test_from_their_folder_to_their_pipelines_latents(tmp_path: Path) -> None:
         text_encoder=randomise(their_text_encoder(config.text), 2),
         tokenizer=clip_tokenizer(),
         unet=randomise(their_unet(config.unet), 3),
-        scheduler=stable_diffusion_scheduler("pndm"),
+        scheduler=their_scheduler("pndm"),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -377,7 +335,7 @@ def test_attend_and_excite() -> None:
         text_encoder=randomise(their_text_encoder(SMALL_TEXT), 2),
         tokenizer=clip_tokenizer(),
         unet=randomise(their_unet(TWO_LEVELS), 3),
-        scheduler=stable_diffusion_scheduler("pndm"),
+        scheduler=their_scheduler("pndm"),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import CountingUNet, random_model, relative
 from torch import Tensor
 from torch.nn import functional as F
 
 from ebama import methods
-from ebama.models import VAE, StableDiffusionConfig, TextConfig, TextEncoder, UNet, UNetConfig, VAEConfig
+from ebama.models import StableDiffusionConfig, TextConfig, UNetConfig, VAEConfig
 from ebama.pipeline import Pipeline, Result
 from ebama.prompt import Group
 from ebama.samplers import DDIM, PNDM
-from ebama.weights import StableDiffusion, clip_tokenizer
+from ebama.weights import StableDiffusion
 
 TINY = StableDiffusionConfig(
     unet=UNetConfig(
@@ -41,32 +42,9 @@ CAT = "a cat"
 ALL_METHODS = ("sd", "ebama", "ebama-official")
 
 
-class CountingUNet(UNet):
-    """Notes every call: what was asked for and how many samples were in it."""
-
-    def __init__(self, config: UNetConfig) -> None:
-        super().__init__(config)
-        self.calls: list[tuple[str, int]] = []
-
-    def forward(self, z: Tensor, *args: Any, **options: Any) -> Any:
-        self.calls.append(("predict", len(z)))
-        return super().forward(z, *args, **options)
-
-    def attention(self, z: Tensor, *args: Any, **options: Any) -> Any:
-        self.calls.append(("attention", len(z)))
-        return super().attention(z, *args, **options)
-
-
 @cache
 def model() -> StableDiffusion:
-    networks = CountingUNet(TINY.unet), VAE(TINY.vae), TextEncoder(TINY.text)
-    generator = torch.Generator().manual_seed(0)
-    for network in networks:
-        network.eval().requires_grad_(False)
-        for parameter in network.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(noise * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else parameter + 0.1 * noise)
-    return StableDiffusion(*networks, clip_tokenizer(), TINY)
+    return random_model(TINY)
 
 
 def run(prompt: str | Sequence[str] = CROWN, *, sd: StableDiffusion | None = None, **options: Any) -> Result:
@@ -81,11 +59,6 @@ def calls_of(**options: Any) -> list[tuple[str, int]]:
     unet.calls.clear()
     run(**options)
     return list(unet.calls)
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 
 # --- batches ---

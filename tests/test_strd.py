@@ -21,7 +21,7 @@ from tiny import (
     rows_of,
     run,
     their_scheduler,
-    their_unet,
+    their_tiny_unet,
 )
 from torch import Tensor
 
@@ -119,7 +119,7 @@ class Processor:
 @modes
 @torch.no_grad()
 def test_numbers_of_a_loop_over_diffusers(mode: Any) -> None:
-    unet, scheduler = their_unet(), their_scheduler("pndm", 10)
+    unet, scheduler = their_tiny_unet(), their_scheduler("pndm", 10)
     aligned, written = contexts_of(NESTED)
     ours = Processor(mode, [context.float() for context in aligned], written.float())
     unet.set_attn_processor({n: ours if ".attn2." in n else p for n, p in unet.attn_processors.items()})

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -19,6 +19,8 @@ from ebama.models.attention import AttentionResult
 from ebama.pipeline import Pipeline, Result
 from ebama.prompt import Parsed, parse
 from ebama.weights import StableDiffusion, clip_tokenizer
+
+Network = TypeVar("Network", bound=nn.Module)
 
 TINY = StableDiffusionConfig(
     unet=UNetConfig(widths=(8, 16), attention=(True, True), heads=(2, 2), blocks=1, context_width=16, norm_groups=4),
@@ -46,20 +48,34 @@ class CountingUNet(UNet):
         return super().attention(z, *args, **options)
 
 
+def randomise(network: Network, seed: int = 0, sharpness: float = 1.0) -> Network:
+    """Every weight, norm and bias random: nothing stays at the 0 or 1 at which a mistake could hide.
+
+    Nothing of what it held before is left, so that the same seed gives the same network in every process. `sharpness`
+    scales queries and keys.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in network.requires_grad_(False).named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if parameter.ndim > 1:
+            scale = sharpness if ".to_q" in name or ".to_k" in name else 1.0
+            parameter.copy_(scale * noise * parameter[0].numel() ** -0.5)
+        else:
+            parameter.copy_(noise / 10 + (1.0 if name.endswith("weight") else 0.0))
+    return network.eval()
+
+
+def random_model(config: StableDiffusionConfig, sharpness: float = 1.0) -> StableDiffusion:
+    """A model of random weights whose U-Net counts its calls."""
+    unet, vae, text_encoder = CountingUNet(config.unet), VAE(config.vae), TextEncoder(config.text)
+    networks = randomise(unet, 0, sharpness), randomise(vae, 1), randomise(text_encoder, 2)
+    return StableDiffusion(*networks, clip_tokenizer(), config)
+
+
 @cache
 def model() -> StableDiffusion:
-    """Every weight random; queries and keys large, so that attention is far from even."""
-    networks = CountingUNet(TINY.unet), VAE(TINY.vae), TextEncoder(TINY.text)
-    generator = torch.Generator().manual_seed(0)
-    for network in networks:
-        network.eval().requires_grad_(False)
-        for name, parameter in network.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            large = 2 if ".to_q" in name or ".to_k" in name else 1
-            parameter.copy_(
-                large * noise * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else parameter + 0.1 * noise
-            )
-    return StableDiffusion(*networks, clip_tokenizer(), TINY)
+    """Queries and keys are large, so that attention is far from even."""
+    return random_model(TINY, sharpness=1.5)
 
 
 def run(prompt: str | Sequence[str], method: str | Method, *, sample_size: int = 16, **options: Any) -> Result:
@@ -212,27 +228,35 @@ def out_of(layer: Any, maps: Sequence[Tensor], context: Tensor) -> Tensor:
 # --- diffusers ---
 
 
-def their_unet() -> Any:
-    """The tiny network as diffusers builds it, with the same weights; skips where diffusers is missing."""
+def their_unet(config: UNetConfig, sample_size: int = 16) -> Any:
+    """A network of that shape as diffusers builds it; skips where diffusers is missing."""
     diffusers = pytest.importorskip("diffusers")
-    config = TINY.unet
-    down = tuple("CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in config.attention)
-    unet = diffusers.UNet2DConditionModel(
-        sample_size=16,
+    attends = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
+    down = tuple(attends[flag] for flag in config.attention)
+    return diffusers.UNet2DConditionModel(
+        sample_size=sample_size,
+        in_channels=config.in_channels,
+        out_channels=config.out_channels,
         down_block_types=down,
         up_block_types=tuple(name.replace("Down", "Up") for name in reversed(down)),
         block_out_channels=config.widths,
         layers_per_block=config.blocks,
+        transformer_layers_per_block=config.depth,
         cross_attention_dim=config.context_width,
         attention_head_dim=config.heads,
         norm_num_groups=config.norm_groups,
     ).eval()
+
+
+def their_tiny_unet() -> Any:
+    """The tiny network as diffusers builds it, with the same weights."""
+    unet = their_unet(TINY.unet)
     unet.load_state_dict(model().unet.state_dict())
     return unet
 
 
-def their_scheduler(name: str, steps: int) -> Any:
-    """Stable Diffusion v1's, set to `steps`."""
+def their_scheduler(name: str, steps: int | None = None) -> Any:
+    """Stable Diffusion v1's, set to `steps` if given."""
     diffusers = pytest.importorskip("diffusers")
     common = {
         "beta_start": 0.00085,
@@ -246,5 +270,6 @@ def their_scheduler(name: str, steps: int) -> Any:
         if name == "ddim"
         else diffusers.PNDMScheduler(**common, skip_prk_steps=True)
     )
-    scheduler.set_timesteps(steps)
+    if steps is not None:
+        scheduler.set_timesteps(steps)
     return scheduler
