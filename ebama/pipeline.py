@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -86,6 +87,7 @@ class Pipeline:
         output: Literal["pil", "latent"] = "pil",
         trace: bool = False,
         progress: bool = True,
+        on_call: Callable[[int, int], None] | None = None,
         batch_size: int = 8,
         parser: str = "auto",
     ) -> Result:
@@ -105,6 +107,7 @@ class Pipeline:
             output: "latent" leaves the VAE out.
             trace: keep the mean maps of every call, see `Trace`.
             progress: show a progress bar.
+            on_call: told (done, all) model calls after each of them; what it raises ends the run.
             batch_size: samples that run at once; the pictures do not depend on it.
             parser: see `ebama.prompt.parse`.
 
@@ -145,7 +148,9 @@ class Pipeline:
                 together=together,
             )
             bar = f"{chosen.name} {first + 1}-{first + len(samples)} of {len(starts)}" if progress else None
-            parts.append(self._sample(task, chosen, solver, [starts[sample] for sample in samples], trace, bar))
+            done, total = len(parts) * task.calls, -(-len(order) // size) * task.calls
+            tell = partial(_tell, on_call, done, total) if on_call else None
+            parts.append(self._sample(task, chosen, solver, [starts[sample] for sample in samples], trace, bar, tell))
         back = sorted(range(len(order)), key=order.__getitem__)
         final = torch.cat([part[0] for part in parts])[back]
         metadata = [
@@ -191,6 +196,7 @@ class Pipeline:
         starts: Sequence[Start],
         trace: bool,
         bar: str | None,
+        tell: Callable[[int], None] | None,
     ) -> tuple[Tensor, Tensor, Trace | None]:
         """The loop: guide, predict, combine, step. Everything between model calls is float32."""
         conditioning, guide = method.conditioning(task), method.guide(task)
@@ -219,6 +225,8 @@ class Pipeline:
             else:
                 epsilon, records = task.unet(batch, t, contexts, record=recorder.sites, control=control)
                 recorder.add(t, records)
+            if tell is not None:
+                tell(call + 1)
             return combine(epsilon.float(), conditioning.weights)
 
         def watched(calls: Iterable[Any]) -> Iterable[Any]:
@@ -300,6 +308,10 @@ def _warn_unknown_words(prompts: Sequence[str]) -> None:
             f"in {', '.join(COLOURS)}.",
             stacklevel=4,
         )
+
+
+def _tell(on_call: Callable[[int, int], None], before: int, total: int, call: int) -> None:
+    on_call(before + call, total)
 
 
 def _describe(solver: Sampler) -> dict[str, Any]:

@@ -271,6 +271,19 @@ def test_guided_sampling_equals_its_derivation(name: str, energy: Callable[..., 
 # --- what goes in ---
 
 
+def test_whoever_listens_hears_of_every_call_and_can_stop_the_run() -> None:
+    heard: list[tuple[int, int]] = []
+    run(seeds=[0, 1, 2], method="sd", sampler=PNDM(2), batch_size=2, on_call=lambda *call: heard.append(call))
+    assert heard == [(i, 6) for i in range(1, 7)]  # two batches of three calls
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise InterruptedError("enough")
+
+    with pytest.raises(InterruptedError, match="enough"):
+        run(on_call=stop)
+
+
 def test_given_latents() -> None:
     drawn = torch.stack([torch.randn(4, 32, 32, generator=torch.Generator().manual_seed(s)) for s in (5, 6)])
     given, seeded = run(latents=drawn, method="sd"), run(seeds=[5, 6], method="sd")

@@ -1,0 +1,9 @@
+"""The commands of the command line, a file each: `add` declares its arguments; what runs is imported when it runs."""
+
+from . import generate, inspect, methods
+
+COMMANDS = (
+    generate,
+    methods,
+    inspect,
+)

@@ -1,0 +1,58 @@
+"""What arguments of several commands mean, and the options that they share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The options that say which model runs, where and in which precision."""
+    parser.add_argument(
+        "--weights", type=Path, help="a Stable Diffusion v1 checkpoint; default: the embedded miniature"
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="default: float32")
+
+
+def seeds(text: str) -> list[int]:
+    """The seeds that a text such as 0:4, 3 or 1,5,9 names."""
+    try:
+        seeds: list[int] = []
+        for part in text.split(","):
+            first, colon, end = part.partition(":")
+            seeds += range(int(first), int(end)) if colon else [int(first)]
+        if not seeds or min(seeds) < 0:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} names no seeds; expected 0:4 (0 1 2 3), 3, or 1,5,9") from None
+    return seeds
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def option(text: str) -> tuple[str, Any]:
+    """NAME=VALUE as a pair, the value read as JSON if it can be."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is no option; expected NAME=VALUE, e.g. step_size=5")
+    try:
+        return name, json.loads(value.lower())
+    except json.JSONDecodeError:
+        return name, value
+
+
+def group(text: str) -> tuple[str, list[str]]:
+    """OBJECT:MODIFIER,... as words."""
+    noun, _, modifiers = text.partition(":")
+    return noun.strip(), [word.strip() for word in modifiers.split(",") if word.strip()]

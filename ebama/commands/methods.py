@@ -1,0 +1,37 @@
+"""`methods`: list the methods, what each changes and what a picture costs."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .arguments import Commands
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("methods", help="list the methods: what each changes, what a picture costs")
+    parser.add_argument("prompt", nargs="?", default="a purple crown and a blue suitcase", help="to count the cost for")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--sampler", default="pndm", help="pndm or ddim")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from ebama.samplers import get
+    from ebama.weights import clip_tokenizer
+
+    from ..methods import overview
+    from ..prompt import parse
+
+    calls = len(get(options.sampler, options.steps).timesteps)
+    rows = overview(parse(options.prompt, clip_tokenizer()), calls)
+    table = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    print(
+        f"\nPasses of one sample through the U-Net, at most, for a picture of {options.prompt!r}: {options.sampler}, "
+        f"{options.steps} steps, guidance, Stable Diffusion v1's defaults."
+    )
