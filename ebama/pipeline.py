@@ -6,8 +6,8 @@ import platform
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
+from functools import partial, wraps
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import torch
 from einops import rearrange
@@ -22,6 +22,7 @@ from ebama.weights import StableDiffusion
 from ebama.weights.miniature.world import COLOURS, NOUNS, unknown_words
 
 from . import __version__, methods
+from .arithmetic import usable_arithmetic
 from .methods.base import Method, Task
 from .prompt import Group, Parsed, Words, parse
 from .trace import Trace, TraceRecorder
@@ -63,6 +64,20 @@ class Start:
         return cls(torch.randn(tuple(shape), generator=generator), seed, generator)
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _at_usable_speed(run: Callable[Concatenate[Pipeline, P], R]) -> Callable[Concatenate[Pipeline, P], R]:
+    @wraps(run)
+    def running(self: Pipeline, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        like = next(self.sd.unet.parameters())
+        with usable_arithmetic(like.device, like.dtype):
+            return run(self, *args, **kwargs)
+
+    return running
+
+
 class Pipeline:
     """Stable Diffusion with any of `ebama.methods` on it.
 
@@ -72,6 +87,7 @@ class Pipeline:
     def __init__(self, sd: StableDiffusion) -> None:
         self.sd = sd
 
+    @_at_usable_speed
     def __call__(
         self,
         prompt: str | Sequence[str],
@@ -177,6 +193,7 @@ class Pipeline:
             metadata,
         )
 
+    @_at_usable_speed
     @torch.no_grad()
     def decode(self, latents: Tensor, batch_size: int = 8) -> list[Image.Image]:
         """Pictures of final latents [N, 4, h, w]."""

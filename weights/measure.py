@@ -30,7 +30,7 @@ from .stable_diffusion import StableDiffusion
 from .tokenizer import clip_tokenizer
 
 _MIB = 1024
-_LIMIT = 540  # seconds for one picture
+_LIMIT = 1800  # seconds for one picture
 
 # Runs in a process of its own; what is imported beforehand is not counted.
 _LOAD = """

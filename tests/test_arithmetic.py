@@ -1,0 +1,88 @@
+"""Half precision on processors without arithmetic for it: products in float32, everything else as it was."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from tiny import random_model, relative
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ebama import arithmetic
+from ebama.arithmetic import usable_arithmetic
+from ebama.models import MINIATURE
+from ebama.pipeline import Pipeline
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=[torch.float16, torch.bfloat16], ids=str)
+def half(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.dtype:
+    """A precision that this processor is taken not to compute in."""
+    monkeypatch.setattr(arithmetic, "has_arithmetic", lambda dtype: False)
+    dtype: torch.dtype = request.param
+    return dtype
+
+
+def products(x: Tensor, weight: Tensor) -> list[Tensor]:
+    """The products of the networks, for x [4, 8, 8] and weight [8, 8]."""
+    heads = x[None]
+    return [
+        F.linear(x, weight, weight[0]),
+        nn.functional.conv2d(x, weight[:4, :4, None, None]),
+        F.scaled_dot_product_attention(heads, heads, heads),
+        x @ weight,
+        torch.matmul(x, weight),
+        torch.bmm(x, x),
+    ]
+
+
+def test_products_are_those_of_float32_rounded_once(half: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(4, 8, 8, generator=generator).to(half), torch.randn(8, 8, generator=generator).to(half)
+    with usable_arithmetic(CPU, half):
+        found = products(x, weight)
+    for ours, expected in zip(found, products(x.float(), weight.float()), strict=True):
+        assert ours.dtype == half
+        assert torch.equal(ours, expected.to(half))
+
+
+def test_gradients_keep_their_precision(half: torch.dtype) -> None:
+    x = torch.ones(1, 8, dtype=half, requires_grad=True)
+    weight = torch.randn(8, 8, generator=torch.Generator().manual_seed(0)).to(half)
+    with usable_arithmetic(CPU, half):
+        (gradient,) = torch.autograd.grad(F.linear(x, weight).sum(), x)
+    assert gradient.dtype == half
+    assert torch.equal(gradient[0], weight.float().sum(0).to(half))
+
+
+def test_other_precisions_and_devices_are_left_alone(half: torch.dtype) -> None:
+    assert isinstance(usable_arithmetic(CPU, torch.float32), nullcontext)
+    assert isinstance(usable_arithmetic(torch.device("cuda"), half), nullcontext)
+    assert not isinstance(usable_arithmetic(CPU, half), nullcontext)
+    weight = torch.randn(8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with usable_arithmetic(CPU, half):
+        assert F.linear(weight, weight).dtype == torch.float64
+
+
+def test_processors_that_have_the_arithmetic_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arithmetic, "has_arithmetic", lambda dtype: dtype == torch.bfloat16)
+    assert isinstance(usable_arithmetic(CPU, torch.bfloat16), nullcontext)
+    assert not isinstance(usable_arithmetic(CPU, torch.float16), nullcontext)
+
+
+@pytest.mark.slow
+def test_a_run_enters_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.dtype] = []
+    monkeypatch.setattr(arithmetic, "has_arithmetic", lambda dtype: bool(asked.append(dtype)))
+    sd = random_model(MINIATURE)
+    reference = Pipeline(sd)("a cat and a dog", steps=2, progress=False, parser="rules", output="latent").latents
+    assert not asked
+    for network in (sd.unet, sd.vae, sd.text_encoder):
+        network.bfloat16()
+    result = Pipeline(sd)("a cat and a dog", steps=2, progress=False, parser="rules")
+    assert asked == [torch.bfloat16] * 2  # the run, and in it the decoding
+    assert result.images is not None
+    assert relative(result.latents, reference) < 0.05
