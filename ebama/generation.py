@@ -64,7 +64,7 @@ def generate(
         get(recipe.sampler, recipe.steps)
     folder = out / _slug(recipe.prompt)
     _check_writable(folder)
-    pipeline = _pipeline(weights, device, dtype)
+    pipeline = open_pipeline(weights, device, dtype)
     rows: list[tuple[str, list[Image.Image]]] = []
     names: list[str] = []
     for name, method in systems.items():
@@ -118,7 +118,7 @@ def again(source: Path, out: Path, weights: Path | None, device: str, dtype: str
         groups=[Group(tuple(g["object"]), tuple(tuple(m) for m in g["modifiers"])) for g in stored["groups"]],
     )
     dtype = dtype or stored["dtype"]
-    result = _run(_pipeline(weights, device, dtype), recipe, method, [stored["seed"]])
+    result = _run(open_pipeline(weights, device, dtype), recipe, method, [stored["seed"]])
     assert result.images is not None
     metadata = _complete(result.metadata[0], weights, dtype)
     out.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,8 @@ def _run(pipeline: Pipeline, recipe: Recipe, method: Method, seeds: Sequence[int
     )
 
 
-def _pipeline(weights: Path | None, device: str, dtype: str) -> Pipeline:
+def open_pipeline(weights: Path | None, device: str, dtype: str) -> Pipeline:
+    """A pipeline on the weights; ValueError if the device cannot be used."""
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch's own ways to say that there is no such device

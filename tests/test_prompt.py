@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from dvmp import sample
 
 from ebama import lexicon, parsers, rules
 from ebama.evaluation.benchmarks import ane_objects, load_ane
+from ebama.evaluation.dvmp import sample
 from ebama.prompt import Group, Parsed, PromptError, groups_from_words, parse
 from ebama.syntax import Word, read
 from ebama.weights import clip_tokenizer

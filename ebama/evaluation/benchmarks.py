@@ -1,16 +1,85 @@
-"""The Attend-and-Excite benchmark: 276 prompts in three sets, with the objects and colours they ask for."""
+"""The prompts that methods are compared on: published benchmarks by name, own lists from files."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 _PATTERN = re.compile(r"a (?:(\w+) )?(\w+) (?:and|with) a (?:(\w+) )?(\w+)")
 
 
+@dataclass(frozen=True)
+class BenchmarkPrompt:
+    """One prompt and the part of its benchmark that it belongs to; `groups` as for the pipeline, None: parsed."""
+
+    set: str
+    text: str
+    groups: tuple[tuple[str, tuple[str, ...]], ...] | None = None
+
+
+def load(name: str | Path) -> list[BenchmarkPrompt]:
+    """The prompts of a benchmark, in order.
+
+    "ane" is Attend-and-Excite's ("ane:animals", "ane:animals_objects" and "ane:objects" its parts), "dvmp" the 200
+    prompts that `dvmp.prompts` draws with seed 0. Anything else is a file: one prompt a line (so is ABC-6K's list), or
+    JSON lines {"prompt": ..., "set": ..., "groups": [[object, [modifier, ...]], ...]} of which only the prompt must
+    be there. A prompt that occurs twice counts once.
+
+    Raises:
+        ValueError: there is no such benchmark, or the file cannot be read, with the line at fault.
+    """
+    known, _, part = str(name).partition(":")
+    if known == "ane":
+        sets = load_ane()
+        if part and part not in sets:
+            raise ValueError(f"The Attend-and-Excite benchmark has no set {part!r}; it has {', '.join(sets)}.")
+        return [BenchmarkPrompt(key, text) for key, texts in sets.items() if part in ("", key) for text in texts]
+    if str(name) == "dvmp":
+        lines = (files(__package__) / "dvmp_prompts.txt").read_text(encoding="utf-8").splitlines()
+        return [BenchmarkPrompt("dvmp", line) for line in lines]
+    path = Path(name)
+    if not path.is_file():
+        raise ValueError(f"There is no benchmark {str(name)!r}; give ane, ane:SET, dvmp, or a file of prompts.")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as a text of prompts: {error}.") from error
+    found = _unique(_read(path, number, line) for number, line in enumerate(lines, start=1) if line.strip())
+    if not found:
+        raise ValueError(f"{path} holds no prompts; expected one a line, or JSON lines.")
+    return found
+
+
+def _unique(prompts: Iterable[BenchmarkPrompt]) -> list[BenchmarkPrompt]:
+    return list({prompt.text: prompt for prompt in prompts}.values())
+
+
+def _read(path: Path, number: int, line: str) -> BenchmarkPrompt:
+    if not line.lstrip().startswith("{"):
+        return BenchmarkPrompt(path.stem, line.strip())
+    try:
+        entry: dict[str, Any] = json.loads(line)
+        groups = entry.get("groups")
+        if groups is not None:
+            groups = tuple((str(noun), tuple(map(str, modifiers))) for noun, modifiers in groups)
+        text, part = entry["prompt"], entry.get("set", path.stem)
+        if not (isinstance(text, str) and text.strip() and isinstance(part, str)):
+            raise ValueError
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'Line {number} of {path} is no prompt; expected {{"prompt": TEXT}}, perhaps with "set": NAME and '
+            '"groups": [[OBJECT, [MODIFIER, ...]], ...].'
+        ) from error
+    return BenchmarkPrompt(part, text.strip(), groups)
+
+
 def load_ane() -> dict[str, list[str]]:
-    """The prompts by set, in the order published: "animals" (66), "animals_objects" (144) and "objects" (66).
+    """The Attend-and-Excite prompts by set, as published: "animals" (66), "animals_objects" (144), "objects" (66).
 
     Nothing in them is corrected: the article is "a" throughout ("a elephant", "a orange bench", "a glasses").
     """
@@ -19,7 +88,7 @@ def load_ane() -> dict[str, list[str]]:
 
 
 def ane_objects(prompt: str) -> list[tuple[str, str | None]]:
-    """The two objects of a prompt of the benchmark, each with its colour if it has one: by its fixed pattern, not by
+    """The two objects of a prompt of that benchmark, each with its colour if it has one: by its fixed pattern, not by
     parsing.
 
     Raises `ValueError` for a prompt of another shape.

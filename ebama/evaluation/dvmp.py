@@ -1,4 +1,4 @@
-"""A sampler of prompts like those of the DVMP benchmark, with the objects and modifiers each was made from."""
+"""DVMP, the diverse multiple modifiers prompts of Rassin et al. 2023: a generator, as there is no published list."""
 
 from __future__ import annotations
 
@@ -25,6 +25,15 @@ _MODIFIERS = {
     "object": _words("modern spotted wooden metal curved spiky checkered"),
     "fruit": _words("sliced skewered"),
 }
+
+
+def prompts(count: int = 200, seed: int = 0) -> list[str]:
+    """That many different prompts; the 200 of seed 0 are the benchmark "dvmp"."""
+    rng = random.Random(seed)
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found.setdefault(sample(rng)[0])
+    return list(found)
 
 
 def sample(rng: random.Random) -> tuple[str, list[tuple[str, list[str]]]]:

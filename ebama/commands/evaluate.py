@@ -1,0 +1,114 @@
+"""`evaluate`: a benchmark's pictures for several methods at the same noise, their scores, and the table."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .arguments import add_model, option, positive, seeds
+
+if TYPE_CHECKING:
+    from .arguments import Commands
+
+METHODS = ("sd", "cd", "strd", "ebca", "ane", "syngen", "ebama", "ebama-official")
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("evaluate", help="run a benchmark with several methods and make the paper's table")
+    parser.add_argument("--benchmark", default="ane", help="ane (default), ane:SET, dvmp, or a file of prompts")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="METHOD", help=" ".join(METHODS))
+    parser.add_argument(
+        "--option",
+        type=option,
+        action="append",
+        default=[],
+        metavar="METHOD.NAME=VALUE",
+        help="a hyper-parameter of a method",
+    )
+    parser.add_argument("--seeds", type=seeds, default=[0, 1, 2, 3], help="default 0:4")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N prompts of each set")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--guidance", type=float, default=7.5, help="classifier-free guidance scale")
+    parser.add_argument("--sampler", default="pndm", help="pndm or ddim")
+    parser.add_argument("--parser", default="auto", help="auto, rules, or an installed spaCy model")
+    parser.add_argument("--batch-size", type=positive, default=8, help="samples that run at once")
+    parser.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="make only the I-th of N parts")
+    parser.add_argument("--out", type=Path, default=Path("outputs/evaluation"))
+    parser.add_argument("--score-only", type=Path, metavar="DIR", help="score pictures METHOD/PROMPT/SEED.png of DIR")
+    add_model(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from ..evaluation.distributed import workers
+
+    if options.score_only is not None:
+        _score(options.score_only)
+        return
+    with workers(options.device) as (rank, count):
+        shard, shards = (rank, count) if count > 1 else options.shard
+        if _make(options, shard, shards) and rank == 0:
+            _score(options.out)
+
+
+def _make(options: argparse.Namespace, shard: int, shards: int) -> bool:
+    """Make this process's pictures; whether all of the run's are there and this process is to score them."""
+    from .. import methods
+    from ..evaluation import run as evaluation
+    from ..evaluation.benchmarks import load
+    from ..evaluation.distributed import barrier
+    from ..generation import open_pipeline
+
+    settings: dict[str, dict[str, Any]] = {name: {} for name in options.methods}
+    for key, value in options.option:
+        name, _, field = key.partition(".")
+        if name not in settings or not field:
+            raise ValueError(f"--option {key} names none of the methods {', '.join(settings)}; expected METHOD.NAME.")
+        settings[name][field] = value
+    chosen = {name: methods.get(name, **values) for name, values in settings.items()}
+    prompts = load(options.benchmark)
+    if options.limit:
+        kept = {name: [p for p in prompts if p.set == name][: options.limit] for name in {p.set for p in prompts}}
+        prompts = [prompt for prompt in prompts if prompt in kept[prompt.set]]
+    pipeline = open_pipeline(options.weights, options.device, options.dtype or "float32")
+    run = evaluation.Run(
+        prompts=prompts,
+        methods={name: method.resolved(pipeline.sd.config) for name, method in chosen.items()},
+        seeds=options.seeds,
+        benchmark=options.benchmark,
+        steps=options.steps,
+        sampler=options.sampler,
+        guidance=options.guidance,
+        batch_size=options.batch_size,
+        parser=options.parser,
+        weights=str(options.weights) if options.weights else None,
+        dtype=options.dtype or "float32",
+    )
+    evaluation.start(run, options.out, pipeline.sd.config.name)
+    evaluation.make(run, pipeline, options.out, shard, shards)
+    barrier()
+    if int(os.environ.get("RANK", "0")) != 0:
+        return False
+    if complete := evaluation.finish(run, options.out):
+        return complete
+    print(f"{options.out} is not complete yet; other shards are still to be made.")
+    return False
+
+
+def _score(folder: Path) -> None:
+    from ..evaluation.report import write
+    from ..evaluation.scorer import JudgeScorer
+    from ..evaluation.scoring import score
+
+    score(folder, [JudgeScorer()])
+    print(write(folder))
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part; expected I/N with I from 0 to N - 1, e.g. 0/2")
+    return int(index), int(count)

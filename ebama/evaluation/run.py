@@ -1,0 +1,221 @@
+"""Benchmark x methods x seeds -> pictures, resumable at any moment and shared by any number of processes.
+
+The work is a fixed list of batches, so that whoever makes a batch, and after how many interruptions, makes the same
+pictures bit for bit. A folder holds
+
+    run.json                 the settings; a folder is never continued with others
+    METHOD/PROMPT/SEED.png   the pictures, each with its recipe
+    images-I-of-N.jsonl      what process I of N has finished, a line a picture, written after the batch's pictures
+    images.jsonl             all of them in the order of the list, once nothing is missing
+    seconds-I-of-N.jsonl     what each batch took
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from .. import __version__
+from ..files import write_text
+from ..methods import Method
+from ..pipeline import Pipeline
+from ..png import save_png
+from .benchmarks import BenchmarkPrompt
+
+Key = tuple[str, str, int]
+"""Method, prompt and seed of a picture."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is to be made; `methods` are resolved for the pipeline's model, under the names of their folders."""
+
+    prompts: Sequence[BenchmarkPrompt]
+    methods: Mapping[str, Method]
+    seeds: Sequence[int]
+    benchmark: str = ""
+    steps: int = 50
+    sampler: str = "pndm"
+    guidance: float = 7.5
+    batch_size: int = 8
+    parser: str = "auto"
+    weights: str | None = None
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if coupled := [name for name, method in self.methods.items() if method.couples]:
+            raise ValueError(f"{', '.join(coupled)} edits one prompt's picture by another's: no benchmark is for it.")
+        if not (self.prompts and self.methods and self.seeds) or self.batch_size < 1:
+            raise ValueError("An evaluation needs at least one prompt, one method, one seed, and a batch size of 1.")
+
+    def settings(self, model: str) -> dict[str, Any]:
+        """Everything that the pictures depend on, for run.json."""
+        listing = "\n".join(f"{prompt.set}\t{prompt.text}\t{prompt.groups}" for prompt in self.prompts)
+        return {
+            "benchmark": self.benchmark,
+            "prompts": len(self.prompts),
+            "prompts_sha256": hashlib.sha256(listing.encode()).hexdigest(),
+            "methods": {name: method.describe() for name, method in self.methods.items()},
+            "seeds": list(self.seeds),
+            "steps": self.steps,
+            "sampler": self.sampler,
+            "guidance": self.guidance,
+            "batch_size": self.batch_size,
+            "parser": self.parser,
+            "model": model,
+            "weights": self.weights,
+            "dtype": self.dtype,
+            "version": __version__,
+        }
+
+    def batches(self) -> list[tuple[str, list[BenchmarkPrompt]]]:
+        """All the work: a method and as many prompts as `batch_size` samples hold with all their seeds."""
+        each = max(self.batch_size // len(self.seeds), 1)
+        starts = range(0, len(self.prompts), each)
+        return [(name, list(self.prompts[first : first + each])) for first in starts for name in self.methods]
+
+    def pictures(self) -> Iterator[tuple[str, BenchmarkPrompt, int]]:
+        """Every picture in the order of images.jsonl."""
+        for name in self.methods:
+            for prompt in self.prompts:
+                yield from ((name, prompt, seed) for seed in self.seeds)
+
+
+def start(run: Run, out: Path, model: str) -> None:
+    """Write run.json, or make sure that the one there says the same.
+
+    Raises ValueError if the folder was begun with other settings, naming them.
+    """
+    settings, path = run.settings(model), out / "run.json"
+    if path.is_file():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged; choose another folder with --out.") from error
+        now = json.loads(json.dumps(settings))
+        differing = [key for key in now if before.get(key) != now[key]]
+        if differing:
+            values = "; ".join(f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in differing)
+            raise ValueError(f"{out} was begun with other settings ({values}); choose another folder with --out.")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(settings, indent=1) + "\n")
+
+
+def make(run: Run, pipeline: Pipeline, out: Path, shard: int = 0, shards: int = 1) -> None:
+    """Make those pictures of every `shards`th batch from `shard` on that `out` lacks; shows progress and time left."""
+    log, timings = (out / f"{name}-{shard}-of-{shards}.jsonl" for name in ("images", "seconds"))
+    for path in (log, timings):
+        _drop_half_line(path)
+    done = {_key(row) for row in rows(out)}
+    batches = [
+        (name, prompts)
+        for name, prompts in run.batches()[shard::shards]
+        if any((name, prompt.text, seed) not in done for prompt in prompts for seed in run.seeds)
+    ]
+    pictures = sum(len(prompts) * len(run.seeds) for _, prompts in batches)
+    with tqdm(total=pictures, desc=f"pictures {shard + 1}/{shards}", unit="picture", position=shard) as bar:
+        for name, prompts in batches:
+            began = time.perf_counter()
+            made = _make_batch(run, pipeline, out, name, prompts)
+            _append(log, made)
+            _append(timings, [{"method": name, "pictures": len(made), "seconds": time.perf_counter() - began}])
+            bar.update(len(made))
+
+
+def finish(run: Run, out: Path) -> bool:
+    """Put the lines of all processes together in images.jsonl, if no picture is missing; whether that is so."""
+    found = {_key(row): row for row in rows(out)}
+    keys = [(name, prompt.text, seed) for name, prompt, seed in run.pictures()]
+    if any(key not in found for key in keys):
+        return False
+    write_text(out / "images.jsonl", "".join(_line(found[key]) for key in keys))
+    for path in out.glob("images-*-of-*.jsonl"):
+        path.unlink()
+    return True
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    """What the folder's images*.jsonl say, but for a last line that an interruption cut."""
+    texts = [path.read_text(encoding="utf-8") for path in sorted(out.glob("images*.jsonl"))]
+    return [json.loads(line) for text in texts for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def folder_of(prompt: str) -> str:
+    """A prompt as the name of a folder: itself, unless some file system would mind."""
+    name = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", prompt)[:120].strip(". ")
+    return name if name == prompt else f"{name}-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
+
+
+def _make_batch(
+    run: Run, pipeline: Pipeline, out: Path, name: str, prompts: Sequence[BenchmarkPrompt]
+) -> list[dict[str, Any]]:
+    """The pictures of a batch and their lines. Where one prompt is refused, each is tried alone."""
+    try:
+        result = pipeline(
+            [prompt.text for prompt in prompts],
+            seeds=run.seeds,
+            method=run.methods[name],
+            steps=run.steps,
+            sampler=run.sampler,
+            guidance=run.guidance,
+            groups=_groups(prompts),
+            batch_size=len(prompts) * len(run.seeds),
+            parser=run.parser,
+            progress=False,
+        )
+    except (ValueError, FloatingPointError) as error:
+        if len(prompts) > 1:
+            return [row for prompt in prompts for row in _make_batch(run, pipeline, out, name, [prompt])]
+        (prompt,) = prompts
+        about = {"method": name, "set": prompt.set, "prompt": prompt.text}
+        return [{**about, "seed": seed, "file": None, "error": str(error)} for seed in run.seeds]
+    assert result.images is not None
+    made = []
+    samples = [(prompt, seed) for prompt in prompts for seed in run.seeds]
+    for (prompt, seed), image, metadata in zip(samples, result.images, result.metadata, strict=True):
+        file = Path(name, folder_of(prompt.text), f"{seed}.png")
+        (out / file).parent.mkdir(parents=True, exist_ok=True)
+        save_png(image, out / file, {**metadata, "weights": run.weights, "dtype": run.dtype})
+        made.append(
+            {"method": name, "set": prompt.set, "prompt": prompt.text, "seed": seed, "file": file.as_posix()}
+            | {"metadata": metadata}
+        )
+    return made
+
+
+def _groups(prompts: Sequence[BenchmarkPrompt]) -> list[Any] | None:
+    if all(prompt.groups is None for prompt in prompts):
+        return None
+    return [None if p.groups is None else [(noun, list(words)) for noun, words in p.groups] for p in prompts]
+
+
+def _key(row: dict[str, Any]) -> Key:
+    return row["method"], row["prompt"], row["seed"]
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _append(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(map(_line, lines)))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _drop_half_line(path: Path) -> None:
+    """Cut what follows the last line end, so that the next line begins on its own."""
+    if path.is_file():
+        content = path.read_bytes()
+        os.truncate(path, content.rfind(b"\n") + 1)

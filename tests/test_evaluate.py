@@ -1,0 +1,293 @@
+"""`evaluate`: pictures that an interruption does not change, scores, the table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ebama import methods
+from ebama.cli import main
+from ebama.evaluation import report, run
+from ebama.evaluation.benchmarks import BenchmarkPrompt
+from ebama.evaluation.run import Run, folder_of
+from ebama.evaluation.scorer import JudgeScorer
+from ebama.evaluation.scoring import score
+from ebama.evaluation.statistics import difference, estimate
+from ebama.pipeline import Pipeline
+from ebama.png import read_metadata
+from ebama.weights import load
+from ebama.weights.miniature.scenes import TRAINING, Composer
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = ["--methods", "sd", "syngen", "--seeds", "0:2", "--steps", "2", "--sampler", "ddim", "--batch-size", "4"]
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    """Five prompts, of which `syngen` refuses one."""
+    path = tmp_path / "mine.txt"
+    path.write_text("a red car\na cat and a dog\nover there\na blue bow and a green bench\na frog\n")
+    return path
+
+
+def evaluate(prompts: Path, out: Path, *more: str) -> int:
+    return main(["evaluate", "--benchmark", str(prompts), *QUICK, "--out", str(out), *more])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files but those that say how long something took."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("seconds-"))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_pictures_and_scores_of_a_whole_run(prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert evaluate(prompts, out) == 0
+    rows = lines(out / "images.jsonl")
+    assert [(row["method"], row["seed"]) for row in rows] == [
+        (m, s) for m in ("sd", "syngen") for _ in range(5) for s in (0, 1)
+    ]
+    refused = [row for row in rows if "error" in row]
+    assert [(row["method"], row["prompt"]) for row in refused] == [("syngen", "over there")] * 2
+    for row in rows:
+        if row not in refused:
+            assert row["file"] == f"{row['method']}/{row['prompt']}/{row['seed']}.png"
+            assert read_metadata(out / row["file"])["seed"] == row["seed"]
+    scores = {(row["method"], row["prompt"], row["seed"]): row.get("scores") for row in lines(out / "scores.jsonl")}
+    assert len(scores) == 20
+    assert set(scores["sd", "a red car", 0]) == {"presence", "binding"}
+    assert scores["sd", "over there", 0] == {"presence": None, "binding": None}
+    assert scores["syngen", "over there", 0] is None
+    # The picture of a prompt without modifiers is plain Stable Diffusion's: every method starts from the same noise.
+    same = [np.asarray(Image.open(out / method / "a cat and a dog" / "1.png")) for method in ("sd", "syngen")]
+    np.testing.assert_array_equal(*same)
+    before = contents(out)
+    assert evaluate(prompts, out) == 0  # nothing is left to do
+    assert contents(out) == before
+
+
+def test_a_folder_is_not_continued_with_other_settings(
+    prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    method = {"sd": methods.get("sd")}
+    out = tmp_path / "out"
+    listed = [BenchmarkPrompt("a", "a cat")]
+    run.start(Run(listed, method, [0]), out, "miniature")
+    run.start(Run(listed, method, [0]), out, "miniature")
+    with pytest.raises(ValueError, match=r"other settings \(steps was 50, now 20\); choose another folder"):
+        run.start(Run(listed, method, [0], steps=20), out, "miniature")
+    with pytest.raises(ValueError, match="prompts_sha256 was"):
+        run.start(Run([BenchmarkPrompt("a", "a dog")], method, [0]), out, "miniature")
+    with pytest.raises(ValueError, match="p2p edits"):
+        Run(listed, {"p2p": methods.get("p2p")}, [0])
+    assert main(["evaluate", "--methods", "sd", "--option", "ane.step_size=3"]) == 2
+    assert "names none of the methods sd" in capsys.readouterr().err
+
+
+def test_names_of_folders() -> None:
+    assert folder_of("a red car") == "a red car"
+    odd = [folder_of(text) for text in ("a/b", "a:b", "..", "x" * 300, "x" * 301)]
+    assert len(set(odd)) == 5
+    assert all(len(name) < 140 and not set(name) & set('/\\:*?"<>|') and name.strip(". ") == name for name in odd)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_killed_three_times_it_makes_the_same_files(prompts: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    more = ["--steps", "8"]
+    assert evaluate(prompts, whole, *more) == 0
+    command = [sys.executable, "train_free.py", "evaluate", "--benchmark", str(prompts), *QUICK]
+    for pictures in (1, 6, 11):  # of 18, in batches of 4: before the first line is written, and twice after
+        with subprocess.Popen([*command, "--out", str(broken), *more], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 120
+            while (
+                len(list(broken.rglob("*.png"))) < pictures and process.poll() is None and time.monotonic() < deadline
+            ):
+                time.sleep(0.002)
+            assert process.poll() is None  # it is killed in the middle
+            process.send_signal(signal.SIGKILL)
+        assert not (broken / "images.jsonl").exists()
+    log = broken / "images-0-of-1.jsonl"
+    assert log.stat().st_size
+    with log.open("ab") as file:  # what a kill in the middle of a write leaves
+        file.write(b'{"method": "sd", "pro')
+    assert evaluate(prompts, broken, *more) == 0
+    for path in broken.rglob(".*.tmp"):  # a picture that was being written
+        path.unlink()
+    assert contents(broken) == contents(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_two_processes_make_what_one_makes(prompts: Path, tmp_path: Path) -> None:
+    one, two, shards = tmp_path / "one", tmp_path / "two", tmp_path / "shards"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    common = ["evaluate", "--benchmark", str(prompts), *QUICK]
+    subprocess.run([sys.executable, "train_free.py", *common, "--out", str(one)], cwd=ROOT, env=environment, check=True)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*launcher, "train_free.py", *common, "--out", str(two)], cwd=ROOT, env=environment, check=True)
+    assert contents(two) == contents(one)
+    for shard in ("1/2", "0/2"):
+        assert not (shards / "images.jsonl").exists()
+        command = [sys.executable, "train_free.py", *common, "--out", str(shards), "--shard", shard]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    assert contents(shards) == contents(one)
+
+
+def test_a_picture_does_not_depend_on_what_was_done_before(tmp_path: Path) -> None:
+    """A batch that is left over is made whole, as the first time."""
+    listed = [BenchmarkPrompt("a", text) for text in ("a cat", "a dog", "a frog")]
+    work = Run(listed, {"sd": methods.get("sd")}, [0, 1], steps=2, sampler="ddim", batch_size=4, parser="rules")
+    pipeline = Pipeline(load())
+    for out in (tmp_path / "one", tmp_path / "two"):
+        run.start(work, out, "miniature")
+        run.make(work, pipeline, out)
+    log = tmp_path / "two" / "images-0-of-1.jsonl"
+    kept = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    assert len(kept) == 6
+    log.write_text("".join(kept[:1]), encoding="utf-8")
+    (tmp_path / "two" / "sd" / "a dog" / "1.png").unlink()
+    assert not run.finish(work, tmp_path / "two")
+    run.make(work, pipeline, tmp_path / "two")
+    assert all(run.finish(work, tmp_path / name) for name in ("one", "two"))
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+# --- scores ---
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> tuple[Path, list[str]]:
+    """A folder of true pictures of pairs of coloured objects, as another program would make it, and the prompts."""
+    rng, composer, captions = np.random.default_rng(5), Composer(TRAINING), []
+    folder = tmp_path / "theirs"
+    while len(captions) < 4:
+        scene = composer.compose(rng)
+        if scene.noise == "clean" and len(scene.named) == 2 and all(colour for _, colour in scene.named):
+            (folder / "other" / scene.caption).mkdir(parents=True)
+            Image.fromarray(np.asarray(scene.image)).save(folder / "other" / scene.caption / "7.png")
+            captions.append(scene.caption)
+    return folder, captions
+
+
+def test_pictures_of_another_program_are_scored(scenes: tuple[Path, list[str]]) -> None:
+    folder, captions = scenes
+    wrong = (
+        folder
+        / "other"
+        / captions[0].replace(captions[0].split()[1], "purple" if "purple" not in captions[0] else "white")
+    )
+    shutil.copytree(folder / "other" / captions[0], wrong)
+    (folder / "other" / captions[1] / "8.png").write_bytes(b"\x89PNG no picture")
+    with pytest.warns(UserWarning, match="1 of 6 pictures have no scores .*8.png"):
+        found = {(line["prompt"], line["seed"]): line for line in score(folder, [JudgeScorer()])}
+    for caption in captions:
+        assert found[caption, 7]["scores"] == {"presence": 1.0, "binding": 1.0}
+    assert found[wrong.name, 7]["scores"] == {"presence": 1.0, "binding": 0.0}
+    assert "cannot be read" in found[captions[1], 8]["error"]
+    with pytest.raises(ValueError, match="holds no pictures; expected METHOD/PROMPT/SEED"):
+        score(folder / "other" / captions[0], [])
+
+
+def test_the_judge_says_nothing_of_what_it_does_not_know() -> None:
+    image = Image.new("RGB", (64, 64), "white")
+    texts = [
+        "a crown",
+        "a purple crown",
+        "a zebra and a cat",
+        "a spotted dog",
+        "an owl",
+        "a cat and a red car and a frog",
+    ]
+    scores = JudgeScorer()([image] * len(texts), [BenchmarkPrompt("a", text) for text in texts])
+    assert [found["presence"] for found in scores] == [0.0, 0.0, None, None, None, 0.0]
+
+
+# --- statistics and table ---
+
+
+def test_intervals_of_a_mean_count_prompts() -> None:
+    rng = np.random.default_rng(0)
+    levels = rng.normal(2.0, 1.0, 400)
+    values = {f"p{i}": [level] * 5 for i, level in enumerate(levels)}  # five equal pictures are worth one
+    found = estimate(values)
+    assert found.count == 2000
+    assert found.mean == pytest.approx(levels.mean())
+    half = 1.96 * levels.std() / 20
+    assert found.low == pytest.approx(levels.mean() - half, abs=0.15 * half)
+    assert found.high == pytest.approx(levels.mean() + half, abs=0.15 * half)
+    assert estimate(values) == found
+    with pytest.raises(ValueError, match="no values"):
+        estimate({})
+
+
+def test_paired_differences_leave_out_what_one_side_lacks() -> None:
+    ours = {("a", 0): 1.0, ("a", 1): 3.0, ("b", 0): 2.0, ("c", 0): 9.0}
+    theirs = {("a", 0): 0.0, ("a", 1): 1.0, ("b", 0): 2.0, ("d", 0): 5.0}
+    found = difference(ours, theirs)
+    assert (found.mean, found.count) == (1.0, 3)
+    assert found.low == 0.0  # only b
+    assert found.high == 1.5  # only a
+
+
+def test_the_table_says_what_the_scores_say(tmp_path: Path) -> None:
+    def line(method: str, name: str, prompt: str, seed: int, presence: float | None) -> str:
+        about = {"method": method, "set": name, "prompt": prompt, "seed": seed, "file": "x"}
+        return json.dumps({**about, "scores": {"presence": presence, "full": 0.25}}) + "\n"
+
+    text = line("sd", "one", "a", 0, 0.0) + line("sd", "one", "a", 1, 1.0) + line("sd", "two", "b", 0, None)
+    text += line("ours", "one", "a", 0, 1.0) + line("ours", "one", "a", 1, 1.0) + line("ours", "two", "b", 0, 1.0)
+    text += json.dumps({"method": "ours", "set": "one", "prompt": "c", "seed": 0, "file": None, "error": "no"}) + "\n"
+    (tmp_path / "scores.jsonl").write_text(text)
+    markdown = report.write(tmp_path)
+    assert "| sd | 50.0 [50.0, 50.0] | 50.0 [50.0, 50.0] | - | 2 |" in markdown
+    assert "| ours | 100.0 [100.0, 100.0]; +50.0 [+50.0, +50.0] |" in markdown
+    assert "| sd | 0.250 [0.250, 0.250] |" in markdown
+    assert (tmp_path / "table.md").read_text() == markdown
+    cells = list(csv.DictReader((tmp_path / "table.csv").open()))
+    assert cells == [
+        {key: value if isinstance(value, str) else str(value) for key, value in flat.items()}
+        for flat in flattened(json.loads((tmp_path / "table.json").read_text()))
+    ]
+    with pytest.raises(ValueError, match=r"There is no .*scores\.jsonl; `evaluate --score-only"):
+        report.write(tmp_path / "nowhere")
+
+
+def flattened(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        against = row["against_baseline"] or {"mean": "", "low": "", "high": ""}
+        yield {
+            **{key: row[key] for key in ("method", "set", "score")},
+            **{key: row["value"][key] for key in ("mean", "low", "high")},
+            "pictures": row["value"]["count"],
+            "difference": against["mean"],
+            "difference_low": against["low"],
+            "difference_high": against["high"],
+        }
+
+
+def test_no_warning_when_all_is_well(scenes: tuple[Path, list[str]]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(score(scenes[0], [JudgeScorer()])) == 4
