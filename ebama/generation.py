@@ -62,9 +62,9 @@ def generate(
     systems: dict[str, Method] = {name: methods.get(name, **options) for name, options in chosen.items()}
     if isinstance(recipe.sampler, str):
         get(recipe.sampler, recipe.steps)
-    folder = out / _slug(recipe.prompt)
-    _check_writable(folder)
-    pipeline = _pipeline(weights, device, dtype)
+    folder = out / slug(recipe.prompt)
+    check_writable(folder)
+    pipeline = open_pipeline(weights, device, dtype)
     rows: list[tuple[str, list[Image.Image]]] = []
     names: list[str] = []
     for name, method in systems.items():
@@ -103,7 +103,7 @@ def again(source: Path, out: Path, weights: Path | None, device: str, dtype: str
         raise ValueError(f"{source} was made from latents given by hand; there is no seed to make it again from.")
     if weights is None and stored["weights"] is not None:
         weights = Path(stored["weights"])
-    _check_writable(out)
+    check_writable(out)
     options = dict(stored["method"])
     method = methods.get(options.pop("name"), **options)
     solver = stored["sampler"]
@@ -118,7 +118,7 @@ def again(source: Path, out: Path, weights: Path | None, device: str, dtype: str
         groups=[Group(tuple(g["object"]), tuple(tuple(m) for m in g["modifiers"])) for g in stored["groups"]],
     )
     dtype = dtype or stored["dtype"]
-    result = _run(_pipeline(weights, device, dtype), recipe, method, [stored["seed"]])
+    result = _run(open_pipeline(weights, device, dtype), recipe, method, [stored["seed"]])
     assert result.images is not None
     metadata = _complete(result.metadata[0], weights, dtype)
     out.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,8 @@ def _run(pipeline: Pipeline, recipe: Recipe, method: Method, seeds: Sequence[int
     )
 
 
-def _pipeline(weights: Path | None, device: str, dtype: str) -> Pipeline:
+def open_pipeline(weights: Path | None, device: str, dtype: str) -> Pipeline:
+    """A pipeline on a checkpoint, or on the miniature; ValueError for a device that is not there."""
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch's own ways to say that there is no such device
@@ -159,7 +160,7 @@ def _complete(metadata: dict[str, Any], weights: Path | None, dtype: str) -> dic
     return {**metadata, "weights": str(weights) if weights else None, "dtype": dtype}
 
 
-def _check_writable(out: Path) -> None:
+def check_writable(out: Path) -> None:
     """Raise ValueError unless files could be made in `out`, which need not exist yet and is not made here."""
     existing = next(path for path in (out, *out.resolve().parents) if path.exists())
     try:
@@ -171,7 +172,8 @@ def _check_writable(out: Path) -> None:
         ) from error
 
 
-def _slug(prompt: str) -> str:
+def slug(prompt: str) -> str:
+    """The name of a prompt's folder."""
     return "-".join(re.findall(r"\w+", prompt.lower()))[:80] or "prompt"
 
 
