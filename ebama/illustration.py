@@ -144,7 +144,7 @@ def rows_of(trace: Trace, view: View) -> list[figures.MapRow]:
             if not (0 <= y < height and 0 <= x < width):
                 raise ValueError(f"pixel {y},{x} does not lie in maps of {height}x{width}; they count from 0,0.")
             maps = trace.maps(y * width + x, of=view.of).numpy()
-            rows.append(_row(f"looks at ({y}, {x})", maps, (y, x)))
+            rows.append(_row(f"looks at\n({y}, {x})", maps, (y, x)))
         return rows
     if view.pixels:
         raise ValueError("Pixels are for self-attention; give words, or choose the kind self.")
