@@ -62,8 +62,8 @@ def generate(
     systems: dict[str, Method] = {name: methods.get(name, **options) for name, options in chosen.items()}
     if isinstance(recipe.sampler, str):
         get(recipe.sampler, recipe.steps)
-    folder = out / _slug(recipe.prompt)
-    _check_writable(folder)
+    folder = out / slug(recipe.prompt)
+    check_writable(folder)
     pipeline = open_pipeline(weights, device, dtype)
     rows: list[tuple[str, list[Image.Image]]] = []
     names: list[str] = []
@@ -103,7 +103,7 @@ def again(source: Path, out: Path, weights: Path | None, device: str, dtype: str
         raise ValueError(f"{source} was made from latents given by hand; there is no seed to make it again from.")
     if weights is None and stored["weights"] is not None:
         weights = Path(stored["weights"])
-    _check_writable(out)
+    check_writable(out)
     options = dict(stored["method"])
     method = methods.get(options.pop("name"), **options)
     solver = stored["sampler"]
@@ -148,7 +148,7 @@ def _run(pipeline: Pipeline, recipe: Recipe, method: Method, seeds: Sequence[int
 
 
 def open_pipeline(weights: Path | None, device: str, dtype: str) -> Pipeline:
-    """A pipeline on the weights; ValueError if the device cannot be used."""
+    """A pipeline on a checkpoint, or on the miniature; ValueError for a device that is not there."""
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch's own ways to say that there is no such device
@@ -160,7 +160,7 @@ def _complete(metadata: dict[str, Any], weights: Path | None, dtype: str) -> dic
     return {**metadata, "weights": str(weights) if weights else None, "dtype": dtype}
 
 
-def _check_writable(out: Path) -> None:
+def check_writable(out: Path) -> None:
     """Raise ValueError unless files could be made in `out`, which need not exist yet and is not made here."""
     existing = next(path for path in (out, *out.resolve().parents) if path.exists())
     try:
@@ -172,7 +172,8 @@ def _check_writable(out: Path) -> None:
         ) from error
 
 
-def _slug(prompt: str) -> str:
+def slug(prompt: str) -> str:
+    """The name of a prompt's folder."""
     return "-".join(re.findall(r"\w+", prompt.lower()))[:80] or "prompt"
 
 

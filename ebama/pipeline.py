@@ -25,7 +25,7 @@ from . import __version__, methods
 from .arithmetic import usable_arithmetic
 from .methods.base import Method, Task
 from .prompt import Group, Parsed, Words, parse
-from .trace import Trace, TraceRecorder
+from .trace import Trace, TraceOptions, TraceRecorder
 
 Sampler = DDIM | PNDM
 
@@ -101,7 +101,7 @@ class Pipeline:
         groups: Sequence[Group | Words] | Sequence[Sequence[Group | Words]] | None = None,
         negative_prompt: str = "",
         output: Literal["pil", "latent"] = "pil",
-        trace: bool = False,
+        trace: bool | TraceOptions = False,
         progress: bool = True,
         on_call: Callable[[int, int], None] | None = None,
         batch_size: int = 8,
@@ -121,7 +121,7 @@ class Pipeline:
                 parser's; for several prompts, one list for each.
             negative_prompt: what the other branch of guidance sees.
             output: "latent" leaves the VAE out.
-            trace: keep the mean maps of every call, see `Trace`.
+            trace: keep the mean maps of every call, see `Trace`; `TraceOptions` says which, and what else.
             progress: show a progress bar.
             on_call: told (done, all) model calls after each of them; what it raises ends the run.
             batch_size: samples that run at once; the pictures do not depend on it.
@@ -140,6 +140,7 @@ class Pipeline:
         text = self.sd.encode_text(prompts)
         negative = self.sd.encode_text([negative_prompt])
         each = len(starts) // len(prompts)
+        kept = TraceOptions() if trace is True else trace or None
         together = len(prompts) if chosen.couples else 1
         order = list(range(len(starts)))
         if chosen.couples:  # all prompts of a seed side by side
@@ -166,7 +167,7 @@ class Pipeline:
             bar = f"{chosen.name} {first + 1}-{first + len(samples)} of {len(starts)}" if progress else None
             done, total = len(parts) * task.calls, -(-len(order) // size) * task.calls
             tell = partial(_tell, on_call, done, total) if on_call else None
-            parts.append(self._sample(task, chosen, solver, [starts[sample] for sample in samples], trace, bar, tell))
+            parts.append(self._sample(task, chosen, solver, [starts[sample] for sample in samples], kept, bar, tell))
         back = sorted(range(len(order)), key=order.__getitem__)
         final = torch.cat([part[0] for part in parts])[back]
         metadata = [
@@ -189,7 +190,7 @@ class Pipeline:
             self.decode(final, batch_size) if output == "pil" else None,
             final,
             torch.cat([part[1] for part in parts])[back],
-            Trace.joined([part[2] for part in parts if part[2] is not None], back) if trace else None,
+            Trace.joined([part[2] for part in parts if part[2] is not None], back) if kept else None,
             metadata,
         )
 
@@ -211,7 +212,7 @@ class Pipeline:
         method: Method,
         solver: Sampler,
         starts: Sequence[Start],
-        trace: bool,
+        kept: TraceOptions | None,
         bar: str | None,
         tell: Callable[[int], None] | None,
     ) -> tuple[Tensor, Tensor, Trace | None]:
@@ -219,17 +220,18 @@ class Pipeline:
         conditioning, guide = method.conditioning(task), method.guide(task)
         controls = method.control(task, conditioning)
         z = torch.stack([start.noise for start in starts]).to(task.text.device)
-        losses = torch.full((len(starts), task.calls), float("nan"))
-        recorder = TraceRecorder(task, conditioning, z) if trace else None
+        losses, norms = (torch.full((len(starts), task.calls), float("nan")) for _ in range(2))
+        recorder = TraceRecorder(task, conditioning, z.shape, kept) if kept else None
         call = 0
 
         def before_step(z: Tensor, t: int, i: int) -> Tensor:
             nonlocal call
             call = i
             if guide is not None:
-                z, loss = guide(z, t, i)
-                if loss is not None:
-                    losses[:, i] = loss.float().cpu()
+                z, *measured = guide(z, t, i)
+                for values, value in zip((losses, norms), measured, strict=True):
+                    if value is not None:
+                        values[:, i] = value.float().cpu()
             return z
 
         @torch.no_grad()
@@ -238,13 +240,14 @@ class Pipeline:
             batch = z.to(contexts.dtype)[conditioning.samples]
             control = controls(call) if controls is not None else None
             if recorder is None:
-                epsilon = task.unet(batch, t, contexts, control=control)
+                epsilon = combine(task.unet(batch, t, contexts, control=control).float(), conditioning.weights)
             else:
-                epsilon, records = task.unet(batch, t, contexts, record=recorder.sites, control=control)
-                recorder.add(t, records)
+                rows, records = task.unet(batch, t, contexts, record=recorder.sites, control=control)
+                epsilon = combine(rows.float(), conditioning.weights)
+                recorder.add(t, records, solver.schedule.clean(z, epsilon, t))
             if tell is not None:
                 tell(call + 1)
-            return combine(epsilon.float(), conditioning.weights)
+            return epsilon
 
         def watched(calls: Iterable[Any]) -> Iterable[Any]:
             return tqdm(calls, bar, leave=False) if bar else calls
@@ -260,7 +263,7 @@ class Pipeline:
             raise FloatingPointError(
                 f"The latent became infinite or NaN under {method.describe()}; lower its step size (or the guidance)."
             )
-        return final, losses, recorder.trace() if recorder else None
+        return final, losses, recorder.trace(losses, norms) if recorder else None
 
     def _starts(self, prompts: int, seeds: Sequence[int], latents: Tensor | None) -> list[Start]:
         """Initial noise of every sample, prompt-major."""

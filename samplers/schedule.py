@@ -79,6 +79,11 @@ class NoiseSchedule:
         alpha = self.alphas_cumprod[index].reshape(index.shape + (1,) * (x.ndim - 1 if index.ndim else 0))
         return alpha.sqrt().to(x) * x + (1 - alpha).sqrt().to(x) * noise
 
+    def clean(self, z: Tensor, epsilon: Tensor, t: int) -> Tensor:
+        """The latent without noise that epsilon predicts: (z - sqrt(1 - abar_t) epsilon) / sqrt(abar_t)."""
+        alpha = self.alpha(t)
+        return (z - math.sqrt(1 - alpha) * epsilon) / math.sqrt(alpha)
+
     def step(self, z: Tensor, epsilon: Tensor, t: int, s: int, sigma: float = 0.0) -> Tensor:
         """Move z from timestep t to s: the mean of Eqn 12 of DDIM (Song et al. 2021); the caller adds sigma * noise.
 

@@ -39,7 +39,7 @@ ALLOWED = (
     ("ebama/smoothing.py", {"torch"}),
     (
         "ebama/",
-        {"torch", "einops", "numpy", "PIL", "tqdm", "transformers", "spacy", "matplotlib"}
+        {"torch", "einops", "numpy", "PIL", "tqdm", "transformers", "spacy", "safetensors", "matplotlib"}
         | {"ebama.models", "ebama.samplers", "ebama.weights"},
     ),
 )

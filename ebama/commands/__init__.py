@@ -1,9 +1,11 @@
 """The commands of the command line, a file each: `add` declares its arguments; what runs is imported when it runs."""
 
-from . import evaluate, generate, inspect, methods
+from . import attention, evaluate, generate, inspect, methods, sheet
 
 COMMANDS = (
     generate,
+    attention,
+    sheet,
     methods,
     evaluate,
     inspect,

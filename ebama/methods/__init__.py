@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .ane import AttendAndExcite
-from .base import Conditioning, Cost, Guide, Method, Needs, Task
+from .base import Conditioning, Cost, Guide, Guided, Method, Needs, Task
 from .cd import ComposableDiffusion
 from .conform import Conform
 from .divide_and_bind import DivideAndBind
@@ -30,6 +30,7 @@ __all__ = [
     "EnergyBasedCrossAttention",
     "GradientMethod",
     "Guide",
+    "Guided",
     "Method",
     "Needs",
     "PromptToPrompt",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,11 +17,18 @@ from ..prompt import Parsed
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
-Guide = Callable[[Tensor, int, int], "tuple[Tensor, Tensor | None]"]
-"""(z, t, i) -> (new z, losses [B] or None if call i is not guided); i is the index of the model call.
 
-A loss is NaN for a sample that was left alone.
-"""
+class Guided(NamedTuple):
+    """What a guide did before one model call: the new latents [B, 4, h, w], and of each sample the loss and the norm
+    of its gradient at the last step, [B], NaN where it was left alone; None if the call is not guided."""
+
+    latents: Tensor
+    losses: Tensor | None = None
+    gradient_norms: Tensor | None = None
+
+
+Guide = Callable[[Tensor, int, int], Guided]
+"""(z, t, i) -> what was done to z before model call i at timestep t."""
 
 Controls = Callable[[int], "Control | None"]
 """i -> what rewrites attention in model call i, or None if nothing does."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from ebama.models import AttentionRecords, Site
 
 from ..prompt import Parsed
-from .base import Cost, Guide, Method, Task
+from .base import Cost, Guide, Guided, Method, Task
 from .options import check_amounts
 
 Energy = Callable[[AttentionRecords, list[int], int], Tensor]
@@ -138,14 +138,15 @@ def gradient_guide(
             (gradient,) = torch.autograd.grad(losses.sum(), moving)
         return losses.detach(), gradient
 
-    def guide(z: Tensor, t: int, i: int) -> tuple[Tensor, Tensor | None]:
+    def guide(z: Tensor, t: int, i: int) -> Guided:
         if i >= len(step_sizes) or not samples:
-            return z, None
-        z, losses = z.clone(), z.new_full((len(z),), math.nan)
+            return Guided(z)
+        z, losses, norms = z.clone(), z.new_full((len(z),), math.nan), z.new_full((len(z),), math.nan)
 
         def step(chosen: list[int]) -> None:
             found, gradient = differentiate(z[chosen], t, i, chosen)
             losses[chosen] = found.to(losses)
+            norms[chosen] = gradient.flatten(1).norm(dim=1).to(norms)
             z[chosen] -= step_sizes[i] * gradient
 
         def above(chosen: list[int], target: float) -> list[int]:
@@ -160,6 +161,6 @@ def gradient_guide(
                     refining = above(refining, refinement.target)
             if entered and refinement.max_rounds:
                 step(entered)
-        return z, losses
+        return Guided(z, losses, norms)
 
     return guide

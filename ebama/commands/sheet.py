@@ -1,0 +1,54 @@
+"""`sheet`: prompts x methods x seeds in one picture, as the paper's Figure 3."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .arguments import add_model, positive, seeds
+
+if TYPE_CHECKING:
+    from .arguments import Commands
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("sheet", help="one picture of prompts x methods x seeds")
+    parser.add_argument("prompts", nargs="+", metavar="PROMPT")
+    parser.add_argument("--method", nargs="+", default=["sd", "ebama"], metavar="METHOD", help="default: sd ebama")
+    parser.add_argument("--seeds", type=seeds, default=[0, 1], help="0:4 is 0 1 2 3; or 3; or 1,5,9 (default 0:2)")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--guidance", type=float, default=7.5, help="classifier-free guidance scale")
+    parser.add_argument("--sampler", default="pndm", help="pndm or ddim")
+    parser.add_argument("--negative", default="", help="negative prompt")
+    parser.add_argument("--parser", default="auto", help="auto, rules, or an installed spaCy model")
+    parser.add_argument("--batch-size", type=positive, default=4, help="samples that run at once")
+    parser.add_argument("--format", choices=("png", "svg"), default="png")
+    parser.add_argument("--out", type=Path, default=Path("outputs"))
+    add_model(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from .. import generation, illustration, methods
+
+    for name in options.method:
+        methods.get(name)
+    generation.check_writable(options.out)
+    recipes = [
+        generation.Recipe(
+            prompt=prompt,
+            steps=options.steps,
+            guidance=options.guidance,
+            sampler=options.sampler,
+            negative_prompt=options.negative,
+            parser=options.parser,
+        )
+        for prompt in options.prompts
+    ]
+    pipeline = generation.open_pipeline(options.weights, options.device, options.dtype or "float32")
+    names = list(dict.fromkeys(options.method))
+    illustration.sheet(
+        pipeline, recipes, names, options.seeds, options.out, batch_size=options.batch_size, form=options.format
+    )
