@@ -7,7 +7,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Recipe:
 
 def generate(
     recipe: Recipe,
-    chosen: dict[str, dict[str, Any]],
+    systems: Mapping[str, Method],
     seeds: Sequence[int],
     out: Path,
     *,
@@ -55,11 +55,10 @@ def generate(
     device: str = "cpu",
     dtype: str = "float32",
 ) -> None:
-    """Make a picture for each method (name -> hyper-parameters) and seed, and a contact sheet if there are several.
+    """Make a picture for each method (under the name of its files) and seed, and a contact sheet if there are several.
 
-    Whatever can be wrong is checked before the first picture; each file is written as soon as its batch is done.
+    Whatever else can be wrong is checked before the first picture; each file is written as soon as its batch is done.
     """
-    systems: dict[str, Method] = {name: methods.get(name, **options) for name, options in chosen.items()}
     if isinstance(recipe.sampler, str):
         get(recipe.sampler, recipe.steps)
     folder = out / slug(recipe.prompt)

@@ -58,7 +58,7 @@ def attention(
 
     What can be checked without a run is checked before the first.
     """
-    chosen = {name: methods.get(name) for name in names}
+    chosen = {name: methods.parse(name) for name in names}
     calls = _calls(view.calls, len(get(str(recipe.sampler), recipe.steps).timesteps))
     check_writable(out)
     pipeline = open_model()
@@ -108,7 +108,7 @@ def sheet(
     form: str,
 ) -> None:
     """Figure 3 of the paper: prompts x methods x seeds in one picture, with every picture's recipe in it."""
-    chosen = [methods.get(name) for name in names]
+    chosen = [methods.parse(name) for name in names]
     pictures: list[list[list[Image.Image]]] = []
     recipes_of: list[dict[str, Any]] = []
     for recipe in recipes:

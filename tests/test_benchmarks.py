@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ebama.evaluation import dvmp
-from ebama.evaluation.benchmarks import BenchmarkPrompt, load, load_ane
+from ebama.evaluation.benchmarks import BenchmarkPrompt, ane_objects, load, load_ane
 
 
 def test_attend_and_excite_has_its_sets_in_order() -> None:
@@ -40,6 +40,22 @@ def test_phrases_of_dvmp_follow_its_rules() -> None:
             assert 1 <= len(words) <= 3
             assert len(set(words)) == len(words)
     assert all(150 < count < 250 for count in counts.values())  # uniform
+
+
+def test_prompts_for_choosing_options_are_not_in_the_benchmark() -> None:
+    found = load("tuning:12")
+    assert [prompt.set for prompt in found] == [name for name in load_ane() for _ in range(12)]
+    texts = {prompt.text for prompt in found}
+    assert len(texts) == 36
+    assert not texts & {prompt.text for prompt in load("ane")}
+    for prompt in found:
+        colours = [colour is not None for _, colour in ane_objects(prompt.text)]
+        assert colours in {"animals": [[False] * 2], "objects": [[True] * 2]}.get(
+            prompt.set, [[False, True], [False] * 2]
+        )
+    assert load("tuning:12") == found
+    with pytest.raises(ValueError, match="no benchmark 'tuning:x'"):
+        load("tuning:x")
 
 
 def test_files_of_lines_and_of_json(tmp_path: Path) -> None:

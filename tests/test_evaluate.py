@@ -100,8 +100,8 @@ def test_a_folder_is_not_continued_with_other_settings(
         run.start(Run([BenchmarkPrompt("a", "a dog")], method, [0]), out, "miniature")
     with pytest.raises(ValueError, match="p2p edits"):
         Run(listed, {"p2p": methods.get("p2p")}, [0])
-    assert main(["evaluate", "--methods", "sd", "--option", "ane.step_size=3"]) == 2
-    assert "names none of the methods sd" in capsys.readouterr().err
+    assert main(["evaluate", "--methods", "sd", "ane+stepsize=3"]) == 2
+    assert "Method 'ane' has no option stepsize" in capsys.readouterr().err
 
 
 def test_names_of_folders() -> None:

@@ -67,6 +67,15 @@ def test_unknown_names_and_options_are_refused() -> None:
         methods.get("ane", steps=3)
 
 
+def test_a_method_with_options_in_one_text() -> None:
+    assert methods.parse("sd") == methods.get("sd")
+    assert methods.parse("ebama+step_size=1e+1+center=true") == methods.get("ebama", step_size=10.0, center=True)
+    assert methods.parse("ane+thresholds=[[0, 0.5]]") == methods.get("ane", thresholds=[[0, 0.5]])
+    for text in ("ebama+stepsize=1", "ebama+step_size", "nosuch+step_size=1"):
+        with pytest.raises(ValueError, match=r"has no option stepsize|no method"):
+            methods.parse(text)
+
+
 def test_the_command_lists_every_method(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
+METHOD_HELP = "a name, or with options NAME+OPTION=VALUE+..., as ebama+intensity_weight=0"
+
+
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The options that say which model runs, where and in which precision."""
     parser.add_argument(

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import add_model, group
+from .arguments import METHOD_HELP, add_model, group
 
 if TYPE_CHECKING:
     from .arguments import Commands
@@ -18,7 +18,11 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("attention", help="draw a prompt's attention maps and curves over the steps")
     parser.add_argument("prompt", help='what to draw, e.g. "a purple crown and a blue suitcase"')
     parser.add_argument(
-        "--method", nargs="+", default=["sd", "ebama"], metavar="METHOD", help="at the same seed (default: sd ebama)"
+        "--method",
+        nargs="+",
+        default=["sd", "ebama"],
+        metavar="METHOD",
+        help=f"at the same seed; {METHOD_HELP} (default: sd ebama)",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--words", nargs="+", default=[], metavar="WORD", help="default: the objects and modifiers")

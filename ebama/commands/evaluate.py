@@ -5,28 +5,29 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .arguments import add_model, option, positive, seeds
+from .arguments import METHOD_HELP, add_model, positive, seeds
 
 if TYPE_CHECKING:
     from .arguments import Commands
 
-METHODS = ("sd", "cd", "strd", "ebca", "ane", "syngen", "ebama", "ebama-official")
+METHODS = ("sd", "cd", "strd", "ebca", "ane", "syngen", "ebama+intensity_weight=0", "ebama")
+"""The paper's Table 1."""
 
 
 def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("evaluate", help="run a benchmark with several methods and make the paper's table")
-    parser.add_argument("--benchmark", default="ane", help="ane (default), ane:SET, dvmp, or a file of prompts")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), metavar="METHOD", help=" ".join(METHODS))
     parser.add_argument(
-        "--option",
-        type=option,
-        action="append",
-        default=[],
-        metavar="METHOD.NAME=VALUE",
-        help="a hyper-parameter of a method",
+        "--benchmark", default="ane", help="ane (default), ane:SET, dvmp, tuning:N, or a file of prompts"
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=list(METHODS),
+        metavar="METHOD",
+        help=f"{METHOD_HELP} (default: {' '.join(METHODS)})",
     )
     parser.add_argument("--seeds", type=seeds, default=[0, 1, 2, 3], help="default 0:4")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N prompts of each set")
@@ -62,13 +63,7 @@ def _make(options: argparse.Namespace, shard: int, shards: int) -> bool:
     from ..evaluation.distributed import barrier
     from ..generation import open_pipeline
 
-    settings: dict[str, dict[str, Any]] = {name: {} for name in options.methods}
-    for key, value in options.option:
-        name, _, field = key.partition(".")
-        if name not in settings or not field:
-            raise ValueError(f"--option {key} names none of the methods {', '.join(settings)}; expected METHOD.NAME.")
-        settings[name][field] = value
-    chosen = {name: methods.get(name, **values) for name, values in settings.items()}
+    chosen = {text: methods.parse(text) for text in options.methods}
     prompts = load(options.benchmark)
     if options.limit:
         kept = {name: [p for p in prompts if p.set == name][: options.limit] for name in {p.set for p in prompts}}

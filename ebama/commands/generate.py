@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import add_model, group, option, positive, seeds
+from .arguments import METHOD_HELP, add_model, group, option, positive, seeds
 
 if TYPE_CHECKING:
     from .arguments import Commands
@@ -17,7 +17,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("generate", help="make pictures of a prompt")
     parser.add_argument("prompt", nargs="?", help='what to draw, e.g. "a purple crown and a blue suitcase"')
     parser.add_argument("--seeds", type=seeds, default=[0], help="0:4 is 0 1 2 3; or 3; or 1,5,9 (default 0)")
-    parser.add_argument("--method", default="ebama", help="default: ebama")
+    parser.add_argument("--method", default="ebama", help=f"{METHOD_HELP} (default: ebama)")
     parser.add_argument("--compare", nargs="+", default=[], metavar="METHOD", help="further methods at the same seeds")
     parser.add_argument(
         "--option",
@@ -43,7 +43,7 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from .. import generation
+    from .. import generation, methods
 
     if (options.prompt is None) == (options.from_png is None):
         raise ValueError("Give either a prompt or --from-png FILE.")
@@ -59,10 +59,12 @@ def _run(options: argparse.Namespace) -> None:
         groups=options.group,
         parser=options.parser,
     )
-    methods = {options.method: dict(options.option), **{name: {} for name in options.compare if name != options.method}}
+    systems = {text: methods.parse(text) for text in (options.method, *options.compare)}
+    if options.option:
+        systems[options.method] = methods.get(options.method, **dict(options.option))
     generation.generate(
         recipe,
-        methods,
+        systems,
         options.seeds,
         options.out,
         batch_size=options.batch_size,

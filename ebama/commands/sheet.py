@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import add_model, positive, seeds
+from .arguments import METHOD_HELP, add_model, positive, seeds
 
 if TYPE_CHECKING:
     from .arguments import Commands
@@ -16,7 +16,9 @@ def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("sheet", help="one picture of prompts x methods x seeds")
     parser.add_argument("prompts", nargs="+", metavar="PROMPT")
-    parser.add_argument("--method", nargs="+", default=["sd", "ebama"], metavar="METHOD", help="default: sd ebama")
+    parser.add_argument(
+        "--method", nargs="+", default=["sd", "ebama"], metavar="METHOD", help=f"{METHOD_HELP} (default: sd ebama)"
+    )
     parser.add_argument("--seeds", type=seeds, default=[0, 1], help="0:4 is 0 1 2 3; or 3; or 1,5,9 (default 0:2)")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--guidance", type=float, default=7.5, help="classifier-free guidance scale")
@@ -34,7 +36,7 @@ def _run(options: argparse.Namespace) -> None:
     from .. import generation, illustration, methods
 
     for name in options.method:
-        methods.get(name)
+        methods.parse(name)
     generation.check_writable(options.out)
     recipes = [
         generation.Recipe(

@@ -183,7 +183,7 @@ def _make_batch(
     made = []
     samples = [(prompt, seed) for prompt in prompts for seed in run.seeds]
     for (prompt, seed), image, metadata in zip(samples, result.images, result.metadata, strict=True):
-        file = Path(name, folder_of(prompt.text), f"{seed}.png")
+        file = Path(folder_of(name), folder_of(prompt.text), f"{seed}.png")
         (out / file).parent.mkdir(parents=True, exist_ok=True)
         save_png(image, out / file, {**metadata, "weights": run.weights, "dtype": run.dtype})
         made.append(

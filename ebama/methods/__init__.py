@@ -13,7 +13,7 @@ from .ebca import EnergyBasedCrossAttention
 from .gradient import GradientMethod
 from .overview import overview
 from .p2p import PromptToPrompt
-from .registry import get, names
+from .registry import get, names, parse
 from .sd import StableDiffusionBaseline
 from .strd import StructuredDiffusion
 from .syngen import SynGen
@@ -41,4 +41,5 @@ __all__ = [
     "get",
     "names",
     "overview",
+    "parse",
 ]

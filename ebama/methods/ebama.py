@@ -27,7 +27,7 @@ class Ebama(GradientMethod):
             paper's equations have no such step.
 
     The miniature's values did best among six settings on 60 pictures each of 30 prompts outside the benchmark
-    (`ebama.evaluation.counting --tuning 10`): plain Stable Diffusion held all objects in 75 % of them and all colours
+    (`evaluate --benchmark tuning:10`): plain Stable Diffusion held all objects in 75 % of them and all colours
     in 52 %, these 82 and 60 %. Larger steps go on helping pairs of animals and harm coloured objects.
     """
 

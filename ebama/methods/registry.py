@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import fields
 from typing import Any
 
@@ -53,3 +55,21 @@ def get(name: str, **options: Any) -> Method:
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"Method {name!r} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}.")
     return _METHODS[name](**options)
+
+
+def parse(text: str) -> Method:
+    """The method that a text such as "ebama" or "ebama+intensity_weight=0+center=true" names, with its options.
+
+    Values are JSON where they can be, else strings. Such a text also serves as the name of a folder. Raises ValueError
+    as `get` does.
+    """
+    name, *options = re.split(r"\+(?=[a-z_]+=)", text)
+    pairs = (option.split("=", 1) for option in options)
+    return get(name, **{key: _value(value) for key, value in pairs})
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
