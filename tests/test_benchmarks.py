@@ -58,6 +58,13 @@ def test_prompts_for_choosing_options_are_not_in_the_benchmark() -> None:
         load("tuning:x")
 
 
+def test_every_noun_of_the_miniature_alone() -> None:
+    found = load("singles")
+    assert [prompt.text for prompt in found if prompt.set == "animals"][:2] == ["a cat", "a dog"]
+    assert len({prompt.text for prompt in found if prompt.set == "objects"}) == 12 * 11
+    assert len(found) == 144
+
+
 def test_files_of_lines_and_of_json(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     entry = {"prompt": "a cat and a dog", "set": "pets", "groups": [["cat", ["furry"]], ["dog", []]]}

@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("evaluate", help="run a benchmark with several methods and make the paper's table")
     parser.add_argument(
-        "--benchmark", default="ane", help="ane (default), ane:SET, dvmp, tuning:N, or a file of prompts"
+        "--benchmark", default="ane", help="ane (default), ane:SET, dvmp, singles, tuning:N, or a file of prompts"
     )
     parser.add_argument(
         "--methods",

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from . import tuning
+from . import singles, tuning
 
 _PATTERN = re.compile(r"a (?:(\w+) )?(\w+) (?:and|with) a (?:(\w+) )?(\w+)")
 
@@ -28,10 +28,10 @@ def load(name: str | Path) -> list[BenchmarkPrompt]:
     """The prompts of a benchmark, in order.
 
     "ane" is Attend-and-Excite's ("ane:animals", "ane:animals_objects" and "ane:objects" its parts), "dvmp" the 200
-    prompts that `dvmp.prompts` draws with seed 0, "tuning:N" N prompts of each shape of "ane" that it does not hold, to
-    choose options on. Anything else is a file: one prompt a line (so is ABC-6K's list), or
-    JSON lines {"prompt": ..., "set": ..., "groups": [[object, [modifier, ...]], ...]} of which only the prompt must
-    be there. A prompt that occurs twice counts once.
+    prompts that `dvmp.prompts` draws with seed 0, "singles" the miniature's nouns one by one, "tuning:N" N prompts of
+    each shape of "ane" that are not in it, to choose options on. Anything else is a file: one prompt a line (so is
+    ABC-6K's list), or JSON lines {"prompt": ..., "set": ..., "groups": [[object, [modifier, ...]], ...]} of which only
+    the prompt must be there. A prompt that occurs twice counts once.
 
     Raises:
         ValueError: there is no such benchmark, or the file cannot be read, with the line at fault.
@@ -45,13 +45,15 @@ def load(name: str | Path) -> list[BenchmarkPrompt]:
     if str(name) == "dvmp":
         lines = (files(__package__) / "dvmp_prompts.txt").read_text(encoding="utf-8").splitlines()
         return [BenchmarkPrompt("dvmp", line) for line in lines]
+    if str(name) == "singles":
+        return [BenchmarkPrompt(key, text) for key, texts in singles.prompts().items() for text in texts]
     if known == "tuning" and part.isdecimal() and int(part):
         sets = tuning.prompts(int(part), {text for texts in load_ane().values() for text in texts})
         return [BenchmarkPrompt(key, text) for key, texts in sets.items() for text in texts]
     path = Path(name)
     if not path.is_file():
         raise ValueError(
-            f"There is no benchmark {str(name)!r}; give ane, ane:SET, dvmp, tuning:N, or a file of prompts."
+            f"There is no benchmark {str(name)!r}; give ane, ane:SET, dvmp, singles, tuning:N, or a file of prompts."
         )
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,13 @@
+"""One object alone, in the miniature's words: what a model must draw before two objects mean anything."""
+
+from __future__ import annotations
+
+from ebama.weights.miniature.world import ANIMALS, COLOURS, OBJECTS, caption
+
+
+def prompts() -> dict[str, list[str]]:
+    """Every animal ("a cat") and every object in every colour ("a red car"): 12 and 132 prompts."""
+    return {
+        "animals": [caption([(noun, None)]) for noun in ANIMALS],
+        "objects": [caption([(noun, colour)]) for noun in OBJECTS for colour in COLOURS],
+    }

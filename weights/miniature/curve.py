@@ -1,0 +1,63 @@
+"""Draw what the U-Net's training logged: `python -m ebama.weights.miniature.curve --out FILE.png`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from .training import STATE
+
+STAGES = ("unet", "unet_grounded")
+FIGURES = {
+    "mse_0": "t < 250",
+    "mse_250": "t < 500",
+    "mse_500": "t < 750",
+    "mse_750": "t < 1000",
+    "grounding": "grounding loss",
+}
+SMOOTHING = 10  # lines of the log (1,000 steps) that a point of a curve is the mean of
+
+
+def read(path: Path) -> list[dict[str, float]]:
+    """The lines of a stage's log by step; where an interruption made a step twice, the last counts."""
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return sorted({line["step"]: line for line in lines}.values(), key=lambda line: line["step"])
+
+
+def smoothed(lines: list[dict[str, float]], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and running means of a figure, of the lines that have it."""
+    found = [(line["step"], line[key]) for line in lines if key in line]
+    steps, values = np.array(found).T
+    width = min(SMOOTHING, len(values))
+    return steps[width - 1 :], np.convolve(values, np.full(width, 1 / width), mode="valid")
+
+
+def main() -> None:
+    """Losses over the steps of both stages, side by side on one scale."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--state", type=Path, default=STATE)
+    parser.add_argument("--out", type=Path, default=Path("docs/images/training.png"))
+    options = parser.parse_args()
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, stage, title in zip(axes, STAGES, ("1: noise alone", "2: noise and grounding"), strict=True):
+        lines = read(options.state / f"{stage}.jsonl")
+        for key, label in FIGURES.items():
+            if any(key in line for line in lines):
+                axis.plot(*smoothed(lines, key), "k--" if key == "grounding" else "-", label=label)
+        axis.set(title=f"Stage {title}", xlabel="step", yscale="log")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel(f"mean squared error of epsilon, mean of {SMOOTHING * 100} steps")
+    axes[1].legend(loc="center right")
+    figure.savefig(options.out, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
