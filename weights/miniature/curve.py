@@ -55,7 +55,7 @@ def main() -> None:
         axis.set(title=f"Stage {title}", xlabel="step", yscale="log")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(f"mean squared error of epsilon, mean of {SMOOTHING * 100} steps")
-    axes[1].legend(loc="center right")
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper")
     figure.savefig(options.out, dpi=110)
 
 
