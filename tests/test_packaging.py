@@ -30,6 +30,7 @@ ALLOWED = (
     ("models/text.py", {"torch", "transformers"}),
     ("models/", {"torch", "einops"}),
     ("samplers/", {"torch"}),
+    ("weights/miniature/curve.py", {"numpy", "matplotlib"}),
     (
         "weights/miniature/",
         {"torch", "safetensors", "numpy", "PIL", "resvg_py", "tqdm", "ebama.models", "ebama.samplers", "ebama.weights"},
