@@ -66,21 +66,29 @@ class Studio:
     """
 
     def __init__(
-        self, pipeline: Pipeline, *, weights: Path | None = None, dtype: str = "float32", batch: int = 4
+        self,
+        pipeline: Pipeline,
+        *,
+        weights: Path | None = None,
+        dtype: str = "float32",
+        batch: int = 4,
+        parser: str = "auto",
     ) -> None:
         self.pipeline, self.weights, self.dtype, self.batch = pipeline, weights, dtype, batch
+        self.parser = parser
         self._tokenizer = deepcopy(pipeline.sd.tokenizer)
+        parse("a cat", self._tokenizer, parser)  # opens the parser now, so that no visitor waits for it
 
     def read(self, order: Order) -> Task:
         """Read an order's prompt; ValueError if a method cannot work with it or would take too long."""
         config = self.pipeline.sd.config
         chosen = {name: method.resolved(config) for name, method in order.systems.items()}
         try:
-            reading = parse(order.prompt, self._tokenizer)
+            reading = parse(order.prompt, self._tokenizer, self.parser)
         except PromptError:
             if any(method.needs.groups for method in chosen.values()):
                 raise
-            reading = parse(order.prompt, self._tokenizer, groups=())
+            reading = parse(order.prompt, self._tokenizer, self.parser, groups=())
         for name, method in chosen.items():
             cost = method.cost(reading, order.calls)
             if (passes := cost.predictions + cost.attention + cost.backwards) > MAX_PASSES:
@@ -114,6 +122,7 @@ class Studio:
                 sampler=order.sampler,
                 negative_prompt=order.negative_prompt,
                 groups=task.reading.groups,
+                parser=self.parser,
                 batch_size=self.batch,
                 trace=True,
                 progress=False,

@@ -19,6 +19,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this computer only)")
     parser.add_argument("--port", type=_port, default=8000, help="0 for any that is free (default 8000)")
     parser.add_argument("--batch-size", type=positive, default=4, help="samples that run at once")
+    parser.add_argument("--parser", default="auto", help="auto, rules, or an installed spaCy model")
     add_model(parser)
     parser.set_defaults(run=_run)
 
@@ -43,7 +44,7 @@ def _run(options: argparse.Namespace) -> None:
             )
         dtype = options.dtype or "float32"
         pipeline = generation.open_pipeline(options.weights, options.device, dtype)
-        studio = Studio(pipeline, weights=options.weights, dtype=dtype, batch=options.batch_size)
+        studio = Studio(pipeline, weights=options.weights, dtype=dtype, batch=options.batch_size, parser=options.parser)
         app = create_app(studio, names=frozenset({options.host}))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
         print(f"{_address(options.host, listener)}  (Ctrl-C stops it)", flush=True)

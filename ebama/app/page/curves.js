@@ -1,7 +1,7 @@
 // Curves as inline SVG: one line for each object, or pair of modifier and object, over the model calls.
 
 const SVG = "http://www.w3.org/2000/svg";
-const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [270, 150, 34, 4, 8, 32];
+const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [300, 150, 34, 4, 8, 22];
 export const COLOURS = 6;
 const DASHES = ["none", "6 3", "6 2 1 2", "1.5 2", "7 2 1 2 1 2", "2 4"];
 
@@ -12,7 +12,7 @@ function element(name, attributes, text) {
   return made;
 }
 
-const format = (value) => (Math.abs(value) < 1e-9 ? "0" : value.toFixed(Math.abs(value) >= 0.1 ? 2 : 3).replace(/0+$/, ""));
+const format = (value) => String(Math.abs(value) < 1e-9 ? 0 : Number(value.toPrecision(3)));
 
 // Round numbers that span [low, high] in two to five steps.
 export function ticks(low, high) {
@@ -40,9 +40,9 @@ export function chart(lines, range, timesteps, call, group, description) {
     );
   }
   svg.append(
-    element("text", { x: LEFT, y: HEIGHT - 18 }, `t = ${timesteps[0]}`),
-    element("text", { x: WIDTH - RIGHT, y: HEIGHT - 18, "text-anchor": "end" }, `t = ${timesteps[count - 1]}`),
-    element("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 18, "text-anchor": "middle" }, `${count} model calls`),
+    element("text", { x: LEFT, y: HEIGHT - 6 }, `t = ${timesteps[0]}`),
+    element("text", { x: WIDTH - RIGHT, y: HEIGHT - 6, "text-anchor": "end" }, `t = ${timesteps[count - 1]}`),
+    element("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, `${count} model calls`),
   );
   if (call !== null) svg.append(element("line", { class: "now", x1: x(call), x2: x(call), y1: TOP, y2: HEIGHT - BOTTOM }));
   lines.forEach((line, index) => {

@@ -4,7 +4,7 @@ import { COLOURS, chart, legend } from "./curves.js";
 import { Painter, largest, mapOf } from "./maps.js";
 import * as server from "./server.js";
 
-const MEANINGS = { intensity: "peak of the smoothed map", similarity: "cosine of scores" };
+const MEANINGS = { intensity: "smoothed peak", similarity: "cosine of scores" };
 const SMALL = 256; // pixels of a picture that is shown enlarged, its pixels kept as they are
 
 const byId = (id) => document.getElementById(id);
@@ -51,6 +51,9 @@ export class Results {
 
   start(job) {
     this.job = job;
+    const columns = Math.min(job.seeds.length, 4);
+    byId("rows").style.setProperty("--columns", columns);
+    byId("rows").style.setProperty("--side", `${[200, 200, 160, 140][columns - 1]}px`);
     this.seed = job.seeds[0];
     byId("notes").append(...job.notes.map((note) => make("li", { textContent: note })));
     job.words.forEach((word, index) => {
@@ -154,8 +157,8 @@ export class Results {
         ...charts.map(([quantity, lines]) => {
           const values = this.pictures.flatMap((one) => one.lines[quantity].flatMap((line) => line.values));
           const range = [Math.min(...values, quantity === "intensity" ? 0 : 1), Math.max(...values)];
-          const title = make("h3", {}, `${quantity[0].toUpperCase()}${quantity.slice(1)} `);
-          title.append(make("span", { textContent: `${MEANINGS[quantity]}, seed ${this.seed}` }));
+          const title = make("h3", {}, `${quantity[0].toUpperCase()}${quantity.slice(1)}`);
+          title.append(make("span", { textContent: MEANINGS[quantity] }), make("span", { textContent: `seed ${this.seed}` }));
           const about = `${quantity} over the model calls, ${method}, seed ${this.seed}: ${lines.map((line) => line.label).join(", ")}`;
           return make("div", { className: "chart" }, title, chart(lines, range, picture.timesteps, call, group, about), legend(lines));
         }),
