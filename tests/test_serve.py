@@ -168,6 +168,7 @@ def test_a_prompt_without_a_noun_runs_with_methods_that_need_none(client: TestCl
     assert client.get(f"/api/jobs/{job['id']}/pictures/0").json()["lines"] == {"intensity": [], "similarity": []}
 
 
+@pytest.mark.filterwarnings("ignore:CLIP sees")
 def test_notes_say_what_the_model_does_not_see(studio: Studio) -> None:
     assert studio.read(Order(PROMPT)).notes == ()
     (note,) = studio.read(Order("a cat and " + "very " * 80 + "red frog", methods=("sd",))).notes
