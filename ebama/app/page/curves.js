@@ -24,6 +24,13 @@ export function ticks(low, high) {
   return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
 }
 
+// Colours tell groups apart, and so do dashes, which also differ within a group.
+function dashOf(lines, index) {
+  const { group } = lines[index];
+  const before = lines.slice(0, index).filter((line) => line.group === group).length;
+  return DASHES[(group + before) % DASHES.length];
+}
+
 // lines: [{label, group, values}]; range: [low, high] of all charts that are to be compared;
 // call: where the moment is, or null; group: the one to bring out, or null.
 export function chart(lines, range, timesteps, call, group, description) {
@@ -52,7 +59,7 @@ export function chart(lines, range, timesteps, call, group, description) {
       element("path", {
         class: `g${line.group % COLOURS}${other}`,
         d: points.join(count > 1 ? "" : "h1"),
-        "stroke-dasharray": DASHES[index % DASHES.length],
+        "stroke-dasharray": dashOf(lines, index),
       }),
     );
   });
@@ -65,8 +72,7 @@ export function legend(lines) {
   lines.forEach((line, index) => {
     const item = document.createElement("li");
     const swatch = element("svg", { viewBox: "0 0 22 8", "aria-hidden": "true" });
-    const dash = DASHES[index % DASHES.length];
-    swatch.append(element("path", { class: `g${line.group % COLOURS}`, d: "M0 4H22", "stroke-dasharray": dash }));
+    swatch.append(element("path", { class: `g${line.group % COLOURS}`, d: "M0 4H22", "stroke-dasharray": dashOf(lines, index) }));
     item.append(swatch, line.label);
     list.append(item);
   });
