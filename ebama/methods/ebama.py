@@ -23,8 +23,8 @@ class Ebama(GradientMethod):
         step_size: alpha in z - alpha dL/dz. The paper gives none; for SD v1 we take the published code's 20.
         intensity_weight: lambda, "hyper-picked" in the paper; 0 is its ablation. For SD v1 the published code's 0.5.
         guided_steps: how many model calls are guided; None for every one, as in the paper.
-        center: subtract from each pixel's scores their mean over the keys before the cosine; see `binding_loss`. The
-            paper's equations have no such step.
+        center: compare what sets the words' maps apart instead of the maps themselves; see `binding_loss`. The paper's
+            equations have no such step.
 
     The miniature's values did best among six settings on 60 pictures each of 30 prompts outside the benchmark
     (`evaluate --benchmark tuning:10`): plain Stable Diffusion held all objects in 75 % of them and all colours
