@@ -1,6 +1,6 @@
 """The commands of the command line, a file each: `add` declares its arguments; what runs is imported when it runs."""
 
-from . import attention, evaluate, generate, inspect, methods, sheet
+from . import attention, evaluate, generate, inspect, methods, report, sheet
 
 COMMANDS = (
     generate,
@@ -8,5 +8,6 @@ COMMANDS = (
     sheet,
     methods,
     evaluate,
+    report,
     inspect,
 )

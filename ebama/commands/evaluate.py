@@ -1,4 +1,4 @@
-"""`evaluate`: a benchmark's pictures for several methods at the same noise, their scores, and the table."""
+"""`evaluate`: a benchmark's pictures for several methods at the same noise, their scores, the table and the page."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .arguments import METHOD_HELP, add_model, positive, seeds
+from .report import show
 
 if TYPE_CHECKING:
     from .arguments import Commands
@@ -94,12 +95,11 @@ def _make(options: argparse.Namespace, shard: int, shards: int) -> bool:
 
 
 def _score(folder: Path) -> None:
-    from ..evaluation.report import write
     from ..evaluation.scorer import JudgeScorer
     from ..evaluation.scoring import score
 
     score(folder, [JudgeScorer()])
-    print(write(folder))
+    show(folder)
 
 
 def _shard(text: str) -> tuple[int, int]:
