@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,8 @@ BUDGET = 17_000_000
 """Bytes of all sheets together; base64 makes a third more of them."""
 CHOICES = ((256, 90), (192, 90), (128, 90), (96, 90), (64, 90), (64, 75), (64, 50), (32, 50))
 """(side in pixels, WebP quality), best first."""
-SAMPLES = 6
+SAMPLE = 200
+"""About how many pictures the size is judged by."""
 MARGIN = 1.1
 LARGEST = 16383
 """Pixels that a side of a WebP picture may have."""
@@ -36,51 +37,51 @@ class Sheets:
     def encode(self) -> Iterator[bytes]:
         """The WebP file of each prompt's sheet in turn; empty if none of its pictures can be read."""
         for files in tqdm(self.files, desc="thumbnails", unit="prompt"):
-            yield _sheet(files, self.side, self.quality, self.columns)
+            images = (path and _opened(path) for path in files)
+            yield _sheet(images, len(files), self.side, self.quality, self.columns)
 
 
 def plan(files: Sequence[Sequence[Path | None]], budget: int = BUDGET) -> Sheets:
     """Choose the largest thumbnails whose sheets, judged by some of the prompts, stay within `budget` bytes.
 
-    No picture is enlarged. If even the smallest choice is too large, it is taken all the same.
+    Pictures of up to 256 pixels are not enlarged. If even the smallest choice is too large, it is taken all the same.
     """
-    places = max(map(len, files), default=1)
-    columns = math.ceil(math.sqrt(max(places, 1)))
-    step = max(len(files) // SAMPLES, 1)
-    some = list(files[::step])
-    largest = max((max(image.size) for image in map(_opened, _existing(some)) if image), default=64)
-    kept = sum(1 for _ in _existing(files)) / max(sum(1 for _ in _existing(some)), 1)
-    choices = [(side, quality) for side, quality in CHOICES if side <= largest and side * columns <= LARGEST]
-    for side, quality in choices:
-        size = sum(len(_sheet(each, side, quality, columns)) for each in some)
-        if size * kept * MARGIN <= budget:
+    places = max(map(len, files), default=0) or 1
+    columns = math.ceil(math.sqrt(places))
+    some = files[:: math.ceil(len(files) / max(SAMPLE // places, 1)) or 1]
+    shrunk = [[path and _opened(path, CHOICES[0][0]) for path in each] for each in some]
+    known = [max(image.size) for each in shrunk for image in each if image]
+    parts = sum(path is not None for each in files for path in each) / max(len(known), 1)
+    for side, quality in CHOICES:
+        if side > max(known, default=0) or side * columns > LARGEST:
+            continue
+        if sum(len(_sheet(each, len(each), side, quality, columns)) for each in shrunk) * parts * MARGIN <= budget:
             return Sheets(files, side, quality, columns)
     return Sheets(files, *CHOICES[-1], columns)
 
 
-def _existing(files: Sequence[Sequence[Path | None]]) -> Iterator[Path]:
-    return (path for each in files for path in each if path is not None)
-
-
-def _sheet(files: Sequence[Path | None], side: int, quality: int, columns: int) -> bytes:
-    sheet = Image.new("RGB", (columns * side, math.ceil(len(files) / columns) * side), "white")
+def _sheet(images: Iterable[Image.Image | None], count: int, side: int, quality: int, columns: int) -> bytes:
+    sheet = Image.new("RGB", (columns * side, math.ceil(count / columns) * side), "white")
     found = False
-    for place, path in enumerate(files):
-        if path is not None and (image := _opened(path)):
+    for place, image in enumerate(images):
+        if image:
             small = ImageOps.pad(image, (side, side), Image.Resampling.LANCZOS, color="white")
             sheet.paste(small, (place % columns * side, place // columns * side))
             found = True
     if not found:
         return b""
     buffer = io.BytesIO()
-    sheet.save(buffer, "WEBP", quality=quality, method=6)
+    sheet.save(buffer, "WEBP", quality=quality, method=4)
     return buffer.getvalue()
 
 
-def _opened(path: Path) -> Image.Image | None:
-    """A picture in RGB; None if there is none or it cannot be read."""
+def _opened(path: Path, side: int | None = None) -> Image.Image | None:
+    """A picture in RGB, no larger than `side` pixels; None if there is none or it cannot be read."""
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            found = image.convert("RGB")
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError):
         return None
+    if side:
+        found.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return found
