@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .arguments import METHOD_HELP, add_model, positive, seeds
-from .report import show
 
 if TYPE_CHECKING:
     from .arguments import Commands
@@ -95,11 +94,13 @@ def _make(options: argparse.Namespace, shard: int, shards: int) -> bool:
 
 
 def _score(folder: Path) -> None:
+    from ..evaluation.report import write
     from ..evaluation.scorer import JudgeScorer
     from ..evaluation.scoring import score
 
     score(folder, [JudgeScorer()])
-    show(folder)
+    print(write(folder))
+    print(folder / "report.html")
 
 
 def _shard(text: str) -> tuple[int, int]:

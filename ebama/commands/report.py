@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,11 @@ def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("report", help="make table and report.html of an evaluation again, from scores.jsonl")
     parser.add_argument("folder", type=Path, help="what `evaluate --out` or `--score-only` named")
-    parser.set_defaults(run=lambda options: show(options.folder))
+    parser.set_defaults(run=_run)
 
 
-def show(folder: Path) -> None:
-    """Write a folder's table and page, and print the table and where the page lies."""
+def _run(options: argparse.Namespace) -> None:
     from ..evaluation.report import write
 
-    print(write(folder))
-    print(folder / "report.html")
+    print(write(options.folder))
+    print(options.folder / "report.html")
