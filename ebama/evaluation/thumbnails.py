@@ -37,7 +37,7 @@ class Sheets:
     def encode(self) -> Iterator[bytes]:
         """The WebP file of each prompt's sheet in turn; empty if none of its pictures can be read."""
         for files in tqdm(self.files, desc="thumbnails", unit="prompt"):
-            images = (path and _opened(path) for path in files)
+            images = (_opened(path) if path else None for path in files)
             yield _sheet(images, len(files), self.side, self.quality, self.columns)
 
 
@@ -49,13 +49,14 @@ def plan(files: Sequence[Sequence[Path | None]], budget: int = BUDGET) -> Sheets
     places = max(map(len, files), default=0) or 1
     columns = math.ceil(math.sqrt(places))
     some = files[:: math.ceil(len(files) / max(SAMPLE // places, 1)) or 1]
-    shrunk = [[path and _opened(path, CHOICES[0][0]) for path in each] for each in some]
+    shrunk = [[_opened(path, CHOICES[0][0]) if path else None for path in each] for each in some]
     known = [max(image.size) for each in shrunk for image in each if image]
     parts = sum(path is not None for each in files for path in each) / max(len(known), 1)
     for side, quality in CHOICES:
         if side > max(known, default=0) or side * columns > LARGEST:
             continue
-        if sum(len(_sheet(each, len(each), side, quality, columns)) for each in shrunk) * parts * MARGIN <= budget:
+        size = sum(len(_sheet(each, len(each), side, quality, columns)) for each in shrunk)
+        if size * parts * MARGIN <= budget:
             return Sheets(files, side, quality, columns)
     return Sheets(files, *CHOICES[-1], columns)
 
