@@ -284,6 +284,7 @@ def flattened(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             "difference": against["mean"],
             "difference_low": against["low"],
             "difference_high": against["high"],
+            "paper": "" if row["paper"] is None else row["paper"],
         }
 
 

@@ -1,6 +1,6 @@
 """The commands of the command line, a file each: `add` declares its arguments; what runs is imported when it runs."""
 
-from . import attention, evaluate, generate, inspect, methods, serve, sheet
+from . import attention, evaluate, generate, inspect, methods, report, serve, sheet
 
 COMMANDS = (
     generate,
@@ -9,5 +9,6 @@ COMMANDS = (
     serve,
     methods,
     evaluate,
+    report,
     inspect,
 )
