@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .arguments import METHOD_HELP, add_model, positive, seeds
 
 if TYPE_CHECKING:
+    from ..evaluation.scorer import Scorer
     from .arguments import Commands
 
 METHODS = ("sd", "cd", "strd", "ebca", "ane", "syngen", "ebama+intensity_weight=0", "ebama")
@@ -39,6 +40,14 @@ def add(commands: Commands) -> None:
     parser.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="make only the I-th of N parts")
     parser.add_argument("--out", type=Path, default=Path("outputs/evaluation"))
     parser.add_argument("--score-only", type=Path, metavar="DIR", help="score pictures METHOD/PROMPT/SEED.png of DIR")
+    parser.add_argument(
+        "--clip",
+        metavar="FOLDER",
+        help='Full and Min similarity by this CLIP model, or "miniature" for the embedded one',
+    )
+    parser.add_argument(
+        "--blip", metavar="FOLDER", help='T-C similarity by this BLIP captioner, or "miniature"; needs --clip'
+    )
     add_model(parser)
     parser.set_defaults(run=_run)
 
@@ -46,13 +55,14 @@ def add(commands: Commands) -> None:
 def _run(options: argparse.Namespace) -> None:
     from ..evaluation.distributed import workers
 
+    scorers = _similarities(options)  # opened first: what is wrong with a folder shows before hours of pictures
     if options.score_only is not None:
-        _score(options.score_only)
+        _score(options.score_only, scorers)
         return
     with workers(options.device) as (rank, count):
         shard, shards = (rank, count) if count > 1 else options.shard
         if _make(options, shard, shards) and rank == 0:
-            _score(options.out)
+            _score(options.out, scorers)
 
 
 def _make(options: argparse.Namespace, shard: int, shards: int) -> bool:
@@ -93,12 +103,24 @@ def _make(options: argparse.Namespace, shard: int, shards: int) -> bool:
     return False
 
 
-def _score(folder: Path) -> None:
+def _similarities(options: argparse.Namespace) -> list[Scorer]:
+    if options.clip is None and options.blip is None:
+        return []
+    from ..evaluation.benchmarks import load
+    from ..evaluation.scoring import prompts
+    from ..evaluation.similarity import similarities
+
+    folder = options.score_only
+    texts = prompts(folder) if folder is not None else [prompt.text for prompt in load(options.benchmark)]
+    return similarities(options.clip, options.blip, texts, options.device)
+
+
+def _score(folder: Path, similarities: list[Scorer]) -> None:
     from ..evaluation.report import write
     from ..evaluation.scorer import JudgeScorer
     from ..evaluation.scoring import score
 
-    score(folder, [JudgeScorer()])
+    score(folder, [JudgeScorer(), *similarities])
     print(write(folder))
 
 

@@ -22,8 +22,8 @@ CORRECTED = " corrected"
 class ImageTextSimilarity:
     """`full`, a picture's similarity to its prompt, and `min`, the smaller one of those to the prompt's halves.
 
-    The published metrics skip prompts without "and" or "with", for both: these get None. So do those that are too long
-    for CLIP. With `corrected` also "full corrected" and "min corrected", which read every prompt: no letter of a word is
+    The published metrics skip prompts without "and" or "with", for both: these get None, as do those too long for
+    CLIP. With `corrected` also "full corrected" and "min corrected", which read every prompt: no letter of a word is
     lost, `min` takes all the parts that the prompt has, and what is too long is cut.
     """
 
@@ -93,7 +93,7 @@ class PromptVectors:
         self._known: dict[tuple[str, ...], Tensor | None] = {}
 
     def __call__(self, text: str, *, corrected: bool) -> Tensor | None:
-        """The vector [D]; None if the text is too long for CLIP and this is not the corrected variant, which cuts it."""
+        """The vector [D]; None if the text is too long for CLIP (the corrected variant cuts it)."""
         texts = tuple(templates.corrected(text) if corrected else templates.published(text))
         key = (*texts, str(corrected))
         if key not in self._known:

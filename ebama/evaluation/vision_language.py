@@ -1,4 +1,4 @@
-"""CLIP models and BLIP captioners from local folders, in transformers' classes: pictures and texts -> vectors, captions.
+"""CLIP models and BLIP captioners from local folders, in transformers' classes: pictures, texts -> vectors, captions.
 
 Everything runs in float32. Nothing is ever downloaded.
 """

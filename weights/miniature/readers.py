@@ -6,6 +6,7 @@ run through. They know the miniature's words, the words of CLIP's 80 templates, 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -102,7 +103,7 @@ def _needed(merges: Sequence[tuple[str, str]], words: set[str]) -> list[tuple[st
     needed: set[tuple[str, str]] = set()
     for word in words:
         pieces = [*word[:-1], f"{word[-1]}</w>"]
-        while pairs := [pair for pair in zip(pieces, pieces[1:], strict=False) if pair in rank]:
+        while pairs := [pair for pair in itertools.pairwise(pieces) if pair in rank]:
             best = min(pairs, key=rank.__getitem__)
             needed.add(best)
             at = 0
