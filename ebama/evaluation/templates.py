@@ -9,7 +9,7 @@ import re
 from importlib.resources import files
 
 TEMPLATES: tuple[str, ...] = tuple((files(__package__) / "templates.txt").read_text(encoding="utf-8").splitlines())
-"""The ImageNet prompts of Radford et al. 2021, Learning Transferable Visual Models From Natural Language Supervision."""
+"""The ImageNet prompts of Radford et al. 2021 (CLIP)."""
 
 _ARTICLE = re.compile(r"(?:an?|the)\b", re.IGNORECASE)
 _JOINT = re.compile(r" and | with ")
