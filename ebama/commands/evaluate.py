@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from .arguments import METHOD_HELP, add_model, positive, seeds
 
 if TYPE_CHECKING:
-    from ..evaluation.scorer import Scorer
     from .arguments import Commands
 
 METHODS = ("sd", "cd", "strd", "ebca", "ane", "syngen", "ebama+intensity_weight=0", "ebama")
@@ -55,14 +54,14 @@ def add(commands: Commands) -> None:
 def _run(options: argparse.Namespace) -> None:
     from ..evaluation.distributed import workers
 
-    scorers = _similarities(options)  # opened first: what is wrong with a folder shows before hours of pictures
+    _check_judges(options)  # what is wrong with a folder shows before hours of pictures
     if options.score_only is not None:
-        _score(options.score_only, scorers)
+        _score(options, options.score_only)
         return
     with workers(options.device) as (rank, count):
         shard, shards = (rank, count) if count > 1 else options.shard
         if _make(options, shard, shards) and rank == 0:
-            _score(options.out, scorers)
+            _score(options, options.out)
 
 
 def _make(options: argparse.Namespace, shard: int, shards: int) -> bool:
@@ -103,24 +102,24 @@ def _make(options: argparse.Namespace, shard: int, shards: int) -> bool:
     return False
 
 
-def _similarities(options: argparse.Namespace) -> list[Scorer]:
-    if options.clip is None and options.blip is None:
-        return []
-    from ..evaluation.benchmarks import load
-    from ..evaluation.scoring import prompts
-    from ..evaluation.similarity import similarities
+def _check_judges(options: argparse.Namespace) -> None:
+    if options.clip is not None or options.blip is not None:
+        from ..evaluation.similarity import check
 
-    folder = options.score_only
-    texts = prompts(folder) if folder is not None else [prompt.text for prompt in load(options.benchmark)]
-    return similarities(options.clip, options.blip, texts, options.device)
+        check(options.clip, options.blip)
 
 
-def _score(folder: Path, similarities: list[Scorer]) -> None:
+def _score(options: argparse.Namespace, folder: Path) -> None:
     from ..evaluation.report import write
-    from ..evaluation.scorer import JudgeScorer
-    from ..evaluation.scoring import score
+    from ..evaluation.scorer import JudgeScorer, Scorer
+    from ..evaluation.scoring import prompts, score
 
-    score(folder, [JudgeScorer(), *similarities])
+    scorers: list[Scorer] = [JudgeScorer()]
+    if options.clip is not None:
+        from ..evaluation.similarity import similarities
+
+        scorers += similarities(options.clip, options.blip, prompts(folder), options.device)
+    score(folder, scorers)
     print(write(folder))
 
 

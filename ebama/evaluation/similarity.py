@@ -13,7 +13,7 @@ from torch import Tensor
 from . import templates
 from .benchmarks import BenchmarkPrompt
 from .scorer import Scorer, Scores
-from .vision_language import Captioner, Clip
+from .vision_language import Captioner, Clip, captioner_folder, clip_folder
 
 CORRECTED = " corrected"
 """What the names of the corrected variants end in."""
@@ -27,14 +27,14 @@ class ImageTextSimilarity:
     lost, `min` takes all the parts that the prompt has, and what is too long is cut.
     """
 
-    def __init__(self, clip: Clip, *, corrected: bool = False) -> None:
+    def __init__(self, clip: Clip, texts: PromptVectors | None = None, *, corrected: bool = False) -> None:
         self.name = clip.name
         self.keys: tuple[str, ...] = ("full", "min")
         if corrected:
             self.keys += tuple(key + CORRECTED for key in self.keys)
         self._clip = clip
         self._corrected = corrected
-        self._texts = PromptVectors(clip)
+        self._texts = texts or PromptVectors(clip)
 
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[BenchmarkPrompt]) -> list[Scores]:
         """See the class."""
@@ -62,7 +62,9 @@ class TextCaptionSimilarity:
     With `corrected` also "t-c corrected", where no letter of the prompt's words is lost and what is too long is cut.
     """
 
-    def __init__(self, clip: Clip, captioner: Captioner, *, corrected: bool = False) -> None:
+    def __init__(
+        self, clip: Clip, captioner: Captioner, texts: PromptVectors | None = None, *, corrected: bool = False
+    ) -> None:
         self.name = f"{captioner.name}, its captions compared by {clip.name}"
         self.keys: tuple[str, ...] = ("t-c", "caption")
         if corrected:
@@ -70,7 +72,7 @@ class TextCaptionSimilarity:
         self._clip = clip
         self._captioner = captioner
         self._corrected = corrected
-        self._texts = PromptVectors(clip)
+        self._texts = texts or PromptVectors(clip)
 
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[BenchmarkPrompt]) -> list[Scores]:
         """See the class."""
@@ -86,7 +88,7 @@ class TextCaptionSimilarity:
 
 
 class PromptVectors:
-    """Texts -> the unit vectors of their 80 templates; each is computed once."""
+    """Texts -> the unit vectors of their 80 templates; each is computed once, for all scorers that share this."""
 
     def __init__(self, clip: Clip) -> None:
         self._clip = clip
@@ -103,20 +105,26 @@ class PromptVectors:
         return self._known[key]
 
 
-def similarities(clip: str | None, captioner: str | None, prompts: Iterable[str], device: str = "cpu") -> list[Scorer]:
-    """The scorers that the folders allow; with the corrected variants if one of the prompts needs them.
-
-    Raises ValueError if a folder holds no such model, or if captions would have nobody to compare them.
-    """
+def check(clip: str | None, captioner: str | None) -> None:
+    """Raise ValueError, in one line, if a folder holds no such model, or if nobody would compare the captions."""
     if clip is None:
-        if captioner is not None:
-            raise ValueError("--blip needs --clip too: a CLIP model compares the captions with the prompts.")
-        return []
+        raise ValueError("--blip needs --clip too: a CLIP model compares the captions with the prompts.")
+    clip_folder(clip)
+    if captioner is not None:
+        captioner_folder(captioner)
+
+
+def similarities(clip: str, captioner: str | None, prompts: Iterable[str], device: str = "cpu") -> list[Scorer]:
+    """The scorers of a CLIP folder and, if there is one, a BLIP folder; either may be "miniature".
+
+    The corrected variants are among their scores if one of the prompts needs them. Raises ValueError as `Clip.open`.
+    """
     opened = Clip.open(clip, device)
     corrected = any(templates.differ(text) for text in dict.fromkeys(prompts))
-    scorers: list[Scorer] = [ImageTextSimilarity(opened, corrected=corrected)]
+    texts = PromptVectors(opened)
+    scorers: list[Scorer] = [ImageTextSimilarity(opened, texts, corrected=corrected)]
     if captioner is not None:
-        scorers.append(TextCaptionSimilarity(opened, Captioner.open(captioner, device), corrected=corrected))
+        scorers.append(TextCaptionSimilarity(opened, Captioner.open(captioner, device), texts, corrected=corrected))
     return scorers
 
 

@@ -57,7 +57,7 @@ class Clip:
     @classmethod
     def open(cls, folder: str | Path, device: str = "cpu") -> Clip:
         """Open a transformers folder, or "miniature". Raises ValueError, in one line, if it holds no CLIP model."""
-        path = _folder(folder, "clip", "clip")
+        path = clip_folder(folder)
         model = _read(path, CLIPModel.from_pretrained).to(device)
         name = "the miniature's image-text judge" if str(folder) == EMBEDDED else f"CLIP model {path.resolve().name}"
         return cls(
@@ -103,7 +103,7 @@ class Captioner:
     @classmethod
     def open(cls, folder: str | Path, device: str = "cpu") -> Captioner:
         """Open a transformers folder, or "miniature". Raises ValueError, in one line, if it holds no BLIP captioner."""
-        path = _folder(folder, "blip", "captioner")
+        path = captioner_folder(folder)
         model = _read(path, BlipForConditionalGeneration.from_pretrained).to(device)
         name = "the miniature's captioner" if str(folder) == EMBEDDED else f"BLIP model {path.resolve().name}"
         return cls(
@@ -120,6 +120,16 @@ class Captioner:
         found = self._model.generate(pixel_values=pixels.to(device), input_ids=prefix, **DECODING)
         texts = self._tokenizer.batch_decode(found[:, 1:], skip_special_tokens=True)
         return [text.removeprefix(PREFIX) for text in texts]
+
+
+def clip_folder(folder: str | Path) -> Path:
+    """The folder of a CLIP model, or "miniature"; raises ValueError, in one line, if it plainly holds none."""
+    return _folder(folder, "clip", "clip")
+
+
+def captioner_folder(folder: str | Path) -> Path:
+    """The folder of a BLIP captioner, or "miniature"; raises ValueError, in one line, if it plainly holds none."""
+    return _folder(folder, "blip", "captioner")
 
 
 def _folder(folder: str | Path, kind: str, embedded: str) -> Path:
