@@ -31,6 +31,13 @@ ALLOWED = (
     ("models/", {"torch", "einops"}),
     ("samplers/", {"torch"}),
     ("weights/miniature/curve.py", {"numpy", "matplotlib"}),
+    *(
+        (
+            f"weights/miniature/{name}.py",
+            {"torch", "safetensors", "numpy", "transformers", "ebama.evaluation.templates"},
+        )
+        for name in ("readers", "train_clip", "train_captioner")
+    ),
     (
         "weights/miniature/",
         {"torch", "safetensors", "numpy", "PIL", "resvg_py", "tqdm", "ebama.models", "ebama.samplers", "ebama.weights"},

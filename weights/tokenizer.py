@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -19,10 +20,8 @@ _START, _END = "<|startoftext|>", "<|endoftext|>"
 @lru_cache(maxsize=1)
 def clip_tokenizer() -> CLIPTokenizer:
     """The tokenizer of Stable Diffusion v1: 49,408 pieces, 77 positions. Built once; do not change it in place."""
-    merges = _merges()
-    symbols = _byte_symbols()
-    pieces = [*symbols, *(s + "</w>" for s in symbols), *("".join(pair) for pair in merges), _START, _END]
-    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    merges = clip_merges()
+    vocabulary = {piece: i for i, piece in enumerate(clip_pieces(merges))}
     # Declared as strings, but only pairs work.
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=POSITIONS)  # type: ignore[arg-type]
     # transformers ignores arguments it does not know and then builds a vocabulary of two.
@@ -53,7 +52,13 @@ def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokeniz
     return tokenizer
 
 
-def _merges() -> list[tuple[str, str]]:
+def clip_pieces(merges: Sequence[tuple[str, str]]) -> list[str]:
+    """A vocabulary in CLIP's order: bytes, bytes that end a word, what the merges make, start and end."""
+    symbols = _byte_symbols()
+    return [*symbols, *(s + "</w>" for s in symbols), *("".join(pair) for pair in merges), _START, _END]
+
+
+def clip_merges() -> list[tuple[str, str]]:
     """The 48,894 pairs of OpenAI's byte-pair encoding, in the order of their rank."""
     packed = resources.files(__package__).joinpath("clip_merges.txt.gz").read_bytes()
     merges = []

@@ -39,6 +39,14 @@ def add(commands: Commands) -> None:
     parser.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="make only the I-th of N parts")
     parser.add_argument("--out", type=Path, default=Path("outputs/evaluation"))
     parser.add_argument("--score-only", type=Path, metavar="DIR", help="score pictures METHOD/PROMPT/SEED.png of DIR")
+    parser.add_argument(
+        "--clip",
+        metavar="FOLDER",
+        help='Full and Min similarity by this CLIP model, or "miniature" for the embedded one',
+    )
+    parser.add_argument(
+        "--blip", metavar="FOLDER", help='T-C similarity by this BLIP captioner, or "miniature"; needs --clip'
+    )
     add_model(parser)
     parser.set_defaults(run=_run)
 
@@ -46,13 +54,14 @@ def add(commands: Commands) -> None:
 def _run(options: argparse.Namespace) -> None:
     from ..evaluation.distributed import workers
 
+    _check_judges(options)  # what is wrong with a folder shows before hours of pictures
     if options.score_only is not None:
-        _score(options.score_only)
+        _score(options, options.score_only)
         return
     with workers(options.device) as (rank, count):
         shard, shards = (rank, count) if count > 1 else options.shard
         if _make(options, shard, shards) and rank == 0:
-            _score(options.out)
+            _score(options, options.out)
 
 
 def _make(options: argparse.Namespace, shard: int, shards: int) -> bool:
@@ -93,12 +102,24 @@ def _make(options: argparse.Namespace, shard: int, shards: int) -> bool:
     return False
 
 
-def _score(folder: Path) -> None:
-    from ..evaluation.report import write
-    from ..evaluation.scorer import JudgeScorer
-    from ..evaluation.scoring import score
+def _check_judges(options: argparse.Namespace) -> None:
+    if options.clip is not None or options.blip is not None:
+        from ..evaluation.similarity import check
 
-    score(folder, [JudgeScorer()])
+        check(options.clip, options.blip)
+
+
+def _score(options: argparse.Namespace, folder: Path) -> None:
+    from ..evaluation.report import write
+    from ..evaluation.scorer import JudgeScorer, Scorer
+    from ..evaluation.scoring import prompts, score
+
+    scorers: list[Scorer] = [JudgeScorer()]
+    if options.clip is not None:
+        from ..evaluation.similarity import similarities
+
+        scorers += similarities(options.clip, options.blip, prompts(folder), options.device)
+    score(folder, scorers)
     print(write(folder))
     print(folder / "report.html")
 

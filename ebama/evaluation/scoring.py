@@ -42,6 +42,11 @@ def score(folder: Path, scorers: Sequence[Scorer], batch_size: int = 64) -> list
     return lines
 
 
+def prompts(folder: Path) -> list[str]:
+    """The prompts of the pictures that `score` scores, each once."""
+    return list(dict.fromkeys(row["prompt"] for row in rows(folder) or _pictures(folder)))
+
+
 def _score_batch(folder: Path, pictures: Sequence[dict[str, Any]], scorers: Sequence[Scorer]) -> list[dict[str, Any]]:
     lines = [{key: row[key] for key in ("method", "set", "prompt", "seed", "file")} for row in pictures]
     images: list[Image.Image] = []

@@ -1,7 +1,7 @@
 """Make the miniature again, from its drawings to the files that ship: `python -m ebama.weights.miniature.recipe`.
 
-VAE, U-Net with token table, and judge are trained one after the other, each by as many workers as there are cores;
-every stage shows its progress, resumes where it was interrupted, and is left out once it is done.
+VAE, U-Net with token table, and judges are trained one after the other, the first two by as many workers as there are
+cores; every stage shows its progress, resumes where it was interrupted, and is left out once it is done.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch.distributed.run import main as torchrun
 
-from . import pack, train_judge, train_unet
+from . import pack, train_captioner, train_clip, train_judge, train_unet
 from .judge import WEIGHTS
 from .training import STATE
 
@@ -34,6 +34,9 @@ def main() -> None:
     torchrun([*common, f"{package}.train_unet", *state, *stages])
     if not WEIGHTS.is_file():
         train_judge.main(["--checkpoint", str(options.state / "judge.pt")])
+    for part, training in (("clip", train_clip), ("captioner", train_captioner)):
+        if not (WEIGHTS.parent / part).is_dir():
+            training.main(state)
     pack.main(state)
 
 

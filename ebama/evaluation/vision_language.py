@@ -1,0 +1,184 @@
+"""CLIP models and BLIP captioners from local folders, in transformers' classes: pictures, texts -> vectors, captions.
+
+Everything runs in float32. Nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import (
+    BertTokenizer,
+    BlipForConditionalGeneration,
+    BlipImageProcessorPil,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTokenizer,
+)
+from transformers.utils import logging
+
+from ebama.weights.loading import MINIATURE_FOLDER
+
+EMBEDDED = "miniature"
+"""What stands for the folders of the miniature's own models."""
+PREFIX = "a picture of "
+"""What BLIP's captions begin with, and is taken off them."""
+DECODING: dict[str, Any] = {
+    "num_beams": 3,
+    "max_length": 30,
+    "min_length": 10,
+    "repetition_penalty": 1.0,
+    "do_sample": False,
+    "length_penalty": 1.0,
+    "early_stopping": False,
+    "num_return_sequences": 1,
+}
+"""Beam search as in LAVIS' `blip_caption`; the lengths count tokens, those of the prefix among them."""
+
+
+class Clip:
+    """A CLIP model: unit vectors of pictures and texts. `name` says which, in a report's words."""
+
+    def __init__(self, model: CLIPModel, tokenizer: Any, processor: Any, name: str) -> None:
+        self.name = name
+        self._model = model.eval().float()
+        self._tokenizer = tokenizer
+        self._processor = processor
+        self._positions = int(model.config.text_config.max_position_embeddings)
+
+    @classmethod
+    def open(cls, folder: str | Path, device: str = "cpu") -> Clip:
+        """Open a transformers folder, or "miniature". Raises ValueError, in one line, if it holds no CLIP model."""
+        path = clip_folder(folder)
+        model = _read(path, CLIPModel.from_pretrained).to(device)
+        name = "the miniature's image-text judge" if str(folder) == EMBEDDED else f"CLIP model {path.resolve().name}"
+        return cls(
+            model, _read(path, CLIPTokenizer.from_pretrained), _read(path, CLIPImageProcessorPil.from_pretrained), name
+        )
+
+    @torch.no_grad()
+    def images(self, images: Sequence[Image.Image]) -> Tensor:
+        """Unit vectors [n, D] of pictures, prepared as the folder's preprocessor_config.json says."""
+        pixels = self._processor(images=[image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
+        found = self._model.get_image_features(pixel_values=pixels.to(self._model.device))
+        return F.normalize(found.pooler_output.float(), dim=-1)
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str], *, cut: bool = False) -> Tensor | None:
+        """Unit vectors [n, D] of texts; None if one has more tokens than the model has positions and is not to be cut.
+
+        OpenAI's tokenizer refuses long texts too, which ends the published programs.
+        """
+        encoded = self._tokenizer(
+            list(texts), padding=True, truncation=cut, max_length=self._positions if cut else None, return_tensors="pt"
+        ).to(self._model.device)
+        if encoded["input_ids"].shape[1] > self._positions:
+            return None
+        found = self._model.get_text_features(**encoded)
+        return F.normalize(found.pooler_output.float(), dim=-1)
+
+    def ensemble(self, texts: Sequence[str], *, cut: bool = False) -> Tensor | None:
+        """The unit vector [D] of several texts: normalised mean of their unit vectors; None as in `texts`."""
+        found = self.texts(texts, cut=cut)
+        return None if found is None else F.normalize(found.mean(dim=0), dim=-1)
+
+
+class Captioner:
+    """A BLIP captioning model, used as LAVIS does. `name` says which, in a report's words."""
+
+    def __init__(self, model: BlipForConditionalGeneration, tokenizer: Any, processor: Any, name: str) -> None:
+        self.name = name
+        self._model = model.eval().float()
+        self._tokenizer = tokenizer
+        self._processor = processor
+
+    @classmethod
+    def open(cls, folder: str | Path, device: str = "cpu") -> Captioner:
+        """Open a transformers folder, or "miniature". Raises ValueError, in one line, if it holds no BLIP captioner."""
+        path = captioner_folder(folder)
+        model = _read(path, BlipForConditionalGeneration.from_pretrained).to(device)
+        name = "the miniature's captioner" if str(folder) == EMBEDDED else f"BLIP model {path.resolve().name}"
+        return cls(
+            model, _read(path, BertTokenizer.from_pretrained), _read(path, BlipImageProcessorPil.from_pretrained), name
+        )
+
+    @torch.no_grad()
+    def captions(self, images: Sequence[Image.Image]) -> list[str]:
+        """A caption for each picture, without the prefix that all begin with."""
+        device = self._model.device
+        pixels = self._processor(images=[image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
+        prefix = torch.tensor(self._tokenizer([PREFIX] * len(images))["input_ids"], device=device)
+        # The model puts its start token first and leaves the separator at the end out.
+        found = self._model.generate(pixel_values=pixels.to(device), input_ids=prefix, **DECODING)
+        texts = self._tokenizer.batch_decode(found[:, 1:], skip_special_tokens=True)
+        return [text.removeprefix(PREFIX) for text in texts]
+
+
+def clip_folder(folder: str | Path) -> Path:
+    """The folder of a CLIP model, or "miniature"; raises ValueError, in one line, if it plainly holds none."""
+    return _folder(folder, "clip", "clip")
+
+
+def captioner_folder(folder: str | Path) -> Path:
+    """The folder of a BLIP captioner, or "miniature"; raises ValueError, in one line, if it plainly holds none."""
+    return _folder(folder, "blip", "captioner")
+
+
+def _folder(folder: str | Path, kind: str, embedded: str) -> Path:
+    """The folder itself, once it is sure that it holds a model of the kind."""
+    path = MINIATURE_FOLDER / embedded if str(folder) == EMBEDDED else Path(folder)
+    config = path / "config.json"
+    if not config.is_file():
+        raise ValueError(
+            f"{path} holds no config.json: expected the folder of a {kind.upper()} model in transformers' layout, "
+            f'or "{EMBEDDED}".'
+        )
+    try:
+        found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{config} is damaged: {error}") from error
+    if found != kind:
+        raise ValueError(f"{path} holds a model of type {found!r}; expected {kind!r}.")
+    if not (path / "preprocessor_config.json").is_file():
+        raise ValueError(f"{path} holds no preprocessor_config.json, which says how pictures are prepared.")
+    return path
+
+
+def _read(path: Path, opener: Callable[..., Any]) -> Any:
+    """What transformers reads from a folder; any failure, and weights that are missing, as one line."""
+    weights = getattr(opener, "__self__", None) in (CLIPModel, BlipForConditionalGeneration)
+    more: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True} if weights else {}
+    try:
+        with _quiet():
+            read = opener(str(path), local_files_only=True, **more)
+    except Exception as error:  # whatever the libraries below raise: OSError, KeyError, SafetensorError, ...
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} could not be read by transformers: {reason}") from error
+    if not weights:
+        return read
+    model, report = read
+    if missing := [*report["missing_keys"], *report["mismatched_keys"]]:
+        raise ValueError(f"{path} lacks {len(missing)} of the model's tensors, e.g. {sorted(map(str, missing))[0]}.")
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and reports of transformers while it reads."""
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
