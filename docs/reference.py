@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import pkgutil
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import get_type_hints
 
 import pdoc
 
@@ -27,12 +30,21 @@ def modules() -> list[str]:
     return names
 
 
+def resolve(names: Sequence[str]) -> None:
+    """Look up the types of named tuples' fields, which they keep as text and pdoc would look up in another module."""
+    for name in names:
+        for value in list(vars(importlib.import_module(name)).values()):
+            if isinstance(value, type) and hasattr(value, "_fields") and value.__module__.startswith("ebama."):
+                value.__new__.__annotations__ = get_type_hints(value)
+
+
 def main(folder: Path) -> None:
     """Write the pages; exit with pdoc's warnings if it has any."""
     names = modules()
     for package in ("ebama", *(f"ebama.{part}" for part in PARTS)):
         for name in getattr(sys.modules[package], "__all__", ()):  # some are imported on demand; pdoc wants them there
             setattr(sys.modules[package], name, getattr(sys.modules[package], name))
+    resolve(names)
     pdoc.render.configure(docformat="google")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
