@@ -1,0 +1,57 @@
+"""Build the reference of all public names from their docstrings, or fail: `python docs/reference.py FOLDER`."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_type_hints
+
+import pdoc
+
+import ebama
+
+PARTS = ("models", "samplers", "weights", "methods", "evaluation")
+HIDDEN = ("cli", "commands", *PARTS)
+
+
+def modules() -> list[str]:
+    """The package, its parts, and their modules: all but the command line and what made the miniature."""
+    own = [info.name for info in pkgutil.iter_modules([str(Path(ebama.__file__).parent)]) if info.name not in HIDDEN]
+    names = ["ebama", *(f"ebama.{name}" for name in own)]
+    for part in PARTS:
+        found = pdoc.extract.walk_specs([f"ebama.{part}"])  # leaves out modules that `__all__` does not name
+        package = sys.modules[f"ebama.{part}"]
+        inner = [f"ebama.{part}.{info.name}" for info in pkgutil.iter_modules(package.__path__) if not info.ispkg]
+        names += [f"ebama.{part}", *(name for name in inner if name not in found)]
+    return names
+
+
+def resolve(names: Sequence[str]) -> None:
+    """Look up the types of named tuples' fields, which they keep as text and pdoc would look up in another module."""
+    for name in names:
+        for value in list(vars(importlib.import_module(name)).values()):
+            if isinstance(value, type) and hasattr(value, "_fields") and value.__module__.startswith("ebama."):
+                value.__new__.__annotations__ = get_type_hints(value)
+
+
+def main(folder: Path) -> None:
+    """Write the pages; exit with pdoc's warnings if it has any."""
+    names = modules()
+    for package in ("ebama", *(f"ebama.{part}" for part in PARTS)):
+        for name in getattr(sys.modules[package], "__all__", ()):  # some are imported on demand; pdoc wants them there
+            setattr(sys.modules[package], name, getattr(sys.modules[package], name))
+    resolve(names)
+    pdoc.render.configure(docformat="google")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        pdoc.pdoc(*names, output_directory=folder)
+    if problems := [str(warning.message) for warning in caught if warning.category is UserWarning]:
+        sys.exit("\n".join(problems))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
