@@ -10,9 +10,8 @@ static int64_t reflect(int64_t i, int64_t size) {
     return i < size ? i : 2 * (size - 1) - i;
 }
 
-/* The largest smoothed value of each map and the first pixel that has it; NaN for a map that is not finite. */
-void find(const real *maps, int64_t n, int64_t h, int64_t w, const real *weights, int64_t r, real *peaks,
-          int64_t *pixels) {
+static inline void find_with(const real *maps, int64_t n, int64_t h, int64_t w, const real *weights, int64_t r,
+                             real *peaks, int64_t *pixels) {
     const int64_t wide = w + 2 * r;
     real columns[h * wide], smoothed[w]; /* smoothed vertically, with room for the reflection; a row smoothed both ways */
     for (int64_t m = 0; m < n; m++, maps += h * w) {
@@ -50,6 +49,15 @@ void find(const real *maps, int64_t n, int64_t h, int64_t w, const real *weights
         peaks[m] = infinite ? NAN : peak;
         pixels[m] = pixel;
     }
+}
+
+/* The largest smoothed value of each map and the first pixel that has it; NaN for a map that is not finite. */
+void find(const real *maps, int64_t n, int64_t h, int64_t w, const real *weights, int64_t r, real *peaks,
+          int64_t *pixels) {
+    if (r == 1)
+        find_with(maps, n, h, w, weights, 1, peaks, pixels); /* the usual kernel, its loops unrolled */
+    else
+        find_with(maps, n, h, w, weights, r, peaks, pixels);
 }
 
 /* What the peaks' slopes, `stride` apart, are for the maps: non-zero on the pixels that the kernel reaches. */

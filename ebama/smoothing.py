@@ -104,7 +104,7 @@ def gaussian_peak(maps: Tensor, kernel_size: int = 3, sigma: float = 0.5**0.5) -
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         _, pixels = _find(maps.detach(), smoothing)
         return (maps * smoothing.filters(pixels)).sum((1, 2))
-    return cast(Tensor, _Peak.apply(maps, smoothing))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _apply(maps, smoothing))
 
 
 class _Peak(torch.autograd.Function):
@@ -128,6 +128,10 @@ class _Peak(torch.autograd.Function):
     def jvp(ctx: Any, tangents: Tensor, _: None) -> Tensor:
         filters: Tensor = ctx.smoothing.filters(ctx.pixels)
         return (tangents * filters).sum((1, 2))
+
+
+# Function.apply of Python first looks for torch.func, whose transforms have gone another way already.
+_apply = super(torch.autograd.Function, _Peak).apply
 
 
 def _plain(tensor: Tensor) -> bool:
