@@ -7,7 +7,9 @@ and that filter is its gradient: non-zero on the kernel_size x kernel_size pixel
 Where there is a C compiler, smoothing.c does this for maps on the CPU, each way in one call; EBAMA_NATIVE=0 turns that
 off. Elsewhere, and for compilers, transforms and second derivatives, a few operations of torch do.
 
-`python -m ebama.smoothing` compares its speed with padding, convolving and taking the maximum.
+`python -m ebama.smoothing` compares its speed with padding, convolving and taking the maximum. Forward and backward on
+one thread of a busy 2-core EPYC it was, alone and in a graph (see `benchmark`), 3.7 and 5.2 times as fast on 2 maps of
+16 x 16, 7.8 and 8.9 times on 64; in plain torch 3.0 and 3.7, 5.8 and 6.7 times.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import time
 import timeit
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -104,7 +106,7 @@ def gaussian_peak(maps: Tensor, kernel_size: int = 3, sigma: float = 0.5**0.5) -
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         _, pixels = _find(maps.detach(), smoothing)
         return (maps * smoothing.filters(pixels)).sum((1, 2))
-    return cast(Tensor, _apply(maps, smoothing))
+    return _apply(maps, smoothing)
 
 
 class _Peak(torch.autograd.Function):
@@ -131,7 +133,7 @@ class _Peak(torch.autograd.Function):
 
 
 # Function.apply of Python first looks for torch.func, whose transforms have gone another way already.
-_apply = super(torch.autograd.Function, _Peak).apply
+_apply: Callable[..., Tensor] = super(torch.autograd.Function, _Peak).apply
 
 
 def _plain(tensor: Tensor) -> bool:
