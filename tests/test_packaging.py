@@ -97,7 +97,7 @@ def test_import_table(path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "below"),
     [
-        ("ebama/smoothing.py", set()),
+        ("ebama/smoothing.py", {"./ebama/native"}),
         ("ebama/energy.py", {"./ebama/smoothing"}),
         ("ebama/token_softmax.py", {"./ebama/energy"}),
     ],

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
-from ebama import smoothing
+from ebama import native, smoothing
 from ebama.smoothing import gaussian_peak
 
 KERNELS = (1, 3, 5, 7)
+
+
+@pytest.fixture(params=["smoothing.c", "torch"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Once with the compiled kernel, once as if there were no compiler."""
+    if request.param == "torch":
+        monkeypatch.setattr(smoothing, "_library", lambda dtype: None)
+    elif smoothing._library(torch.float32) is None:
+        pytest.skip("smoothing.c needs a C compiler, and EBAMA_NATIVE not to be 0")
+    smoothing._kept_smoothing.cache_clear()
+    yield
+    smoothing._kept_smoothing.cache_clear()
+
+
+either_way_too = pytest.mark.usefixtures("either_way")
 
 
 def maps_of(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
@@ -59,6 +77,7 @@ def with_gradient(maps: Tensor, *arguments: object, peak: object = gaussian_peak
     return values.detach(), torch.autograd.grad(values, maps, slopes)[0]
 
 
+@either_way_too
 @pytest.mark.parametrize("kernel_size", KERNELS)
 @pytest.mark.parametrize("sigma", [0.25, 0.5**0.5, 4.0])
 def test_equals_plain_loops(kernel_size: int, sigma: float) -> None:
@@ -81,6 +100,7 @@ def test_default_kernel() -> None:
     assert int(gradient.count_nonzero()) == 9
 
 
+@either_way_too
 @pytest.mark.parametrize("shape", [(16, 16), (4, 31), (40, 40)])  # the last is beyond the table of filters
 @pytest.mark.parametrize("kernel_size", KERNELS)
 def test_equals_pad_conv2d_amax(shape: tuple[int, int], kernel_size: int) -> None:
@@ -92,6 +112,7 @@ def test_equals_pad_conv2d_amax(shape: tuple[int, int], kernel_size: int) -> Non
         torch.testing.assert_close(ours.double(), other, rtol=1e-5, atol=1e-6)
 
 
+@either_way_too
 @pytest.mark.parametrize("kernel_size", KERNELS)
 @pytest.mark.parametrize("shape", [(2, 4, 6), (6, 5), (1, 2, 33, 33)])
 def test_gradcheck(shape: tuple[int, ...], kernel_size: int) -> None:
@@ -107,6 +128,7 @@ def test_gradcheck(shape: tuple[int, ...], kernel_size: int) -> None:
     assert torch.autograd.gradgradcheck(lambda m: gaussian_peak(m, kernel_size).square(), maps, fast_mode=True)
 
 
+@either_way_too
 @pytest.mark.parametrize(("y", "x"), [(0, 0), (0, 6), (4, 0), (4, 6), (0, 3), (2, 6), (2, 3)])
 def test_borders_fold_the_gradient_back(y: int, x: int) -> None:
     maps = torch.zeros(1, 5, 7, dtype=torch.float64)
@@ -119,6 +141,7 @@ def test_borders_fold_the_gradient_back(y: int, x: int) -> None:
     assert int(gradient.count_nonzero()) == (3 - (y in (0, 4))) * (3 - (x in (0, 6)))
 
 
+@either_way_too
 @pytest.mark.parametrize(("first", "second"), [((3, 10), (10, 3)), ((3, 4), (3, 10)), ((2, 4), (12, 4))])
 @pytest.mark.parametrize("size", [16, 40])
 @pytest.mark.parametrize("count", [1, 11])
@@ -133,6 +156,7 @@ def test_ties_go_to_the_first_pixel_in_row_major_order(
         assert torch.equal(one, two)
 
 
+@either_way_too
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("count", [3, 19])
 def test_a_map_that_is_not_finite_gives_nan_and_spoils_no_other(bad: float, count: int) -> None:
@@ -145,6 +169,7 @@ def test_a_map_that_is_not_finite_gives_nan_and_spoils_no_other(bad: float, coun
     assert torch.equal(spoilt[others], clean[others])
 
 
+@either_way_too
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_types_are_computed_in_float32(dtype: torch.dtype) -> None:
     maps = (50000 * maps_of(3, 16, 16)).to(dtype)
@@ -155,6 +180,7 @@ def test_half_types_are_computed_in_float32(dtype: torch.dtype) -> None:
     torch.testing.assert_close(gradients, exact_gradients.to(dtype))
 
 
+@either_way_too
 def test_autocast_changes_nothing() -> None:
     maps = maps_of(64, 16, 16, dtype=torch.float32)
     expected = with_gradient(maps)
@@ -164,6 +190,7 @@ def test_autocast_changes_nothing() -> None:
         assert torch.equal(one, other)
 
 
+@either_way_too
 def test_any_leading_dimensions_and_strides() -> None:
     maps = maps_of(2, 3, 8, 12)
     expected = gaussian_peak(maps.view(6, 8, 12))
@@ -176,6 +203,7 @@ def test_any_leading_dimensions_and_strides() -> None:
     assert gaussian_peak(torch.empty(2, 0, 8, 12)).shape == (2, 0)
 
 
+@either_way_too
 def test_a_batch_equals_one_by_one_and_repeats_itself() -> None:
     maps = maps_of(32, 16, 16, dtype=torch.float32)
     values, gradients = with_gradient(maps)
@@ -185,6 +213,7 @@ def test_a_batch_equals_one_by_one_and_repeats_itself() -> None:
         torch.testing.assert_close(gaussian_peak(plane), values[i], rtol=1e-6, atol=0)
 
 
+@either_way_too
 def test_a_first_call_in_inference_mode_does_not_spoil_later_gradients() -> None:
     maps, sigma = maps_of(2, 9, 9), 0.77  # a sigma of its own, so that nothing is kept for it yet
     with torch.inference_mode():
@@ -194,6 +223,7 @@ def test_a_first_call_in_inference_mode_does_not_spoil_later_gradients() -> None
     assert gradients.any()
 
 
+@either_way_too
 def test_function_transforms() -> None:
     """torch.func, for one map a call and for all of them at once, and what it differentiates twice."""
     maps = maps_of(9, 6, 7)
@@ -206,6 +236,22 @@ def test_function_transforms() -> None:
     torch.testing.assert_close(slopes, values)  # the peak is linear in a map until another pixel takes over
     hessian = torch.func.hessian(lambda m: gaussian_peak(m).square())(maps[0])
     torch.testing.assert_close(hessian, 2 * gradients[0][:, :, None, None] * gradients[0])
+
+
+@either_way_too
+def test_slopes_that_share_one_number() -> None:
+    maps = maps_of(5, 16, 16).requires_grad_()
+    gaussian_peak(maps).sum().backward()  # the sum hands back one 1, repeated with stride 0
+    (gradients,) = torch.autograd.grad(gaussian_peak(maps), maps, torch.ones(5, dtype=maps.dtype))
+    assert torch.equal(maps.grad, gradients)  # type: ignore[arg-type]
+
+
+def test_what_is_not_plain_memory_goes_through_torch() -> None:
+    maps = maps_of(3, 8, 9)
+    torch.testing.assert_close(gaussian_peak(torch._neg_view(-maps)), gaussian_peak(maps))
+    recorded = make_fx(lambda maps: gaussian_peak(maps))(maps)
+    others = maps_of(3, 8, 9, seed=1)
+    torch.testing.assert_close(recorded(others), gaussian_peak(others))
 
 
 def test_deterministic_algorithms_are_enough() -> None:
@@ -263,6 +309,7 @@ def test_errors(maps: Tensor, arguments: tuple[float, ...], error: type[Exceptio
         gaussian_peak(maps, *arguments)  # type: ignore[arg-type]
 
 
+@either_way_too
 def test_the_smallest_maps_that_can_be_reflected() -> None:
     for kernel_size, size in ((1, 1), (3, 2), (5, 3), (7, 4)):
         plane = maps_of(size, size)
@@ -272,6 +319,7 @@ def test_the_smallest_maps_that_can_be_reflected() -> None:
         torch.testing.assert_close(slope, gradient, rtol=1e-12, atol=1e-15)
 
 
+@either_way_too
 def test_extreme_sigmas() -> None:
     plane = maps_of(6, 6)
     assert float(gaussian_peak(plane, 3, 1e-200)) == float(plane.max())
@@ -287,3 +335,29 @@ def test_benchmark_prints_two_rows_for_each_count(capsys: pytest.CaptureFixture[
         torch.set_num_threads(threads)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["maps", "2", "2", "64", "64"]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_native_code_is_compiled_once_and_left_out_where_it_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.delenv("EBAMA_NATIVE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert native.load("smoothing.c", real="no_such_type") is None
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert native.load("smoothing.c", real="float") is not None
+    assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".so"]
+    monkeypatch.setenv("CC", "false")  # would fail now
+    assert native.load("smoothing.c", real="float") is not None
+    assert native.load("smoothing.c", real="double") is None
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert native.load("smoothing.c", real="float") is None
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("EBAMA_NATIVE", "0")
+    assert native.load("smoothing.c", real="float") is None
+    monkeypatch.delenv("EBAMA_NATIVE")
+    blocked = tmp_path / "file"
+    blocked.touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    assert native.load("smoothing.c", real="float") is None

@@ -52,7 +52,7 @@ class Clip:
         self._model = model.eval().float()
         self._tokenizer = tokenizer
         self._processor = processor
-        self._positions = int(model.config.text_config.max_position_embeddings)
+        self._positions = model.text_model.embeddings.position_embedding.num_embeddings
 
     @classmethod
     def open(cls, folder: str | Path, device: str = "cpu") -> Clip:
