@@ -1,6 +1,6 @@
 """The commands of the command line, a file each: `add` declares its arguments; what runs is imported when it runs."""
 
-from . import attention, evaluate, generate, inspect, methods, sheet
+from . import attention, bench, evaluate, generate, inspect, methods, sheet
 
 COMMANDS = (
     generate,
@@ -9,4 +9,5 @@ COMMANDS = (
     methods,
     evaluate,
     inspect,
+    bench,
 )
