@@ -153,7 +153,7 @@ class UNet(nn.Module):
             ValueError: shapes that do not fit, a selection that is empty or names no site (the message lists them).
         """
         self._check(z, context)
-        names = frozenset[str]() if record is None else self._select(z.shape, record)
+        names: frozenset[str] = frozenset() if record is None else self._select(z.shape, record)
         h, records = self._run(z, t, context, Request(names, control=control), checkpoint)
         assert h is not None
         epsilon = self.conv_out(F.silu(self.conv_norm_out(h)))
