@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ebama import methods
 from ebama.bench import cases, peer
-from ebama.bench.meter import Meter, Round, Stop, counting
+from ebama.bench.meter import Counting, Meter, Round, Stop
 from ebama.bench.report import Report, batches, rewrite
 from ebama.bench.runs import Measured, machine, measure
 from ebama.bench.settings import CASES, Setting, expanded
@@ -77,14 +77,14 @@ def test_counts_are_those_of_the_formulas() -> None:
     query = torch.rand(2, 3, 5, 8, requires_grad=True)
     key = torch.rand(2, 3, 7, 8)
     layer = nn.Linear(8, 4)
-    with counting() as forward, torch.no_grad():
+    with Counting() as forward, torch.no_grad():
         layer(torch.rand(6, 8))
         F.scaled_dot_product_attention(query, key, key)
     attention = 2 * 2 * 3 * (5 * 7 * 8) * 2
-    assert forward.get_total_flops() == 2 * 6 * 8 * 4 + attention
-    with counting() as both:
+    assert forward.flops == 2 * 6 * 8 * 4 + attention
+    with Counting() as both:
         F.scaled_dot_product_attention(query, key, key).sum().backward()
-    assert both.get_total_flops() > 2 * attention
+    assert both.flops > 2 * attention
 
 
 def test_a_meter_reports_each_round() -> None:

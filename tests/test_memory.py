@@ -78,7 +78,8 @@ def test_what_fits_nowhere_is_refused() -> None:
 
 
 def test_a_run_on_a_budget_makes_the_same_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = run(PROMPT, "ebama", seeds=[0, 1, 2])
+    gentle = methods.get("ebama", step_size=0.5)  # so that rounding errors do not grow
+    expected = run(PROMPT, gentle, seeds=[0, 1, 2])
     monkeypatch.setattr(memory, "held", lambda device: 0)
     sd = model()
     found = memory.footprint(sd)
@@ -92,9 +93,9 @@ def test_a_run_on_a_budget_makes_the_same_pictures(monkeypatch: pytest.MonkeyPat
         return attention(z, *args, **options)
 
     monkeypatch.setattr(sd.unet, "attention", watched)
-    result = pipeline(PROMPT, seeds=[0, 1, 2], steps=2, output="latent", progress=False, parser="rules")
+    result = pipeline(PROMPT, method=gentle, seeds=[0, 1, 2], steps=2, output="latent", progress=False, parser="rules")
     assert relative(result.latents, expected.latents) <= 1e-4
-    assert max(len_ for len_, _ in seen[-9:]) < 3
+    assert max(rows for rows, _ in seen[-9:]) < 3
     assert any(checkpoint for _, checkpoint in seen)
 
 

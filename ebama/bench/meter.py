@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from ..arithmetic import usable_arithmetic
 
@@ -56,9 +58,9 @@ class Meter:
 
     def measure(self, work: Callable[[], object]) -> None:
         """Run `work` once and count its operations, then once a round."""
-        with counting() as counter:
+        with Counting() as counted:
             work()
-        self._line.report({"gflop": counter.get_total_flops() / 1e9})
+        self._line.report({"gflop": counted.flops / 1e9})
         while True:
             self.begin()
             work()
@@ -91,18 +93,38 @@ class Meter:
         return time.perf_counter(), _cpu_seconds()
 
 
-@contextlib.contextmanager
-def counting() -> Iterator[FlopCounterMode]:
-    """Counts the floating-point operations of products; PyTorch's own table lacks the CPU's fused attention."""
-    aten = torch.ops.aten
-    fused: dict[Any, Any] = {
-        aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *_, **__: (
-            sdpa_backward_flop_count(grad, q, k, v)
-        ),
-    }
-    with FlopCounterMode(display=False, custom_mapping=fused) as counter:
-        yield counter
+class Counting(TorchDispatchMode):
+    """Counts the floating-point operations of products with the formulas of `torch.utils.flop_counter`.
+
+    (Its own mode watches modules too, and does so with hooks that `torch.autograd.grad` forbids on the latent.)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+        aten = torch.ops.aten
+        self._formulas: dict[Any, Any] = {
+            **flop_registry,
+            aten._scaled_dot_product_flash_attention_for_cpu: _fused_attention,
+            aten._scaled_dot_product_flash_attention_for_cpu_backward: _fused_attention_backward,
+        }
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        if formula := self._formulas.get(function._overloadpacket):
+            self.flops += formula(*args, **kwargs, out_val=result)
+        return result
+
+
+def _fused_attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query.shape, key.shape, value.shape)
+
+
+def _fused_attention_backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    return sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
 
 
 def matmul_rate(size: int, device: torch.device, dtype: torch.dtype) -> float:
