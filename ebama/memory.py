@@ -140,7 +140,7 @@ def held(device: torch.device) -> int:
 def is_exhausted(error: BaseException) -> bool:
     """Whether an error of PyTorch's says that memory ran out."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+        isinstance(error, RuntimeError) and ("allocate memory" in str(error) or "not enough memory" in str(error))
     )
 
 

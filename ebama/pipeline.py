@@ -30,7 +30,7 @@ from .trace import Trace, TraceOptions, TraceRecorder
 
 Sampler = DDIM | PNDM
 _DECODED_PIXELS = 512 * 512
-"""Decoding more than this at once takes gigabytes and no less time."""
+"""Decoded at once: of full-size pictures one, since each takes the decoder's memory anew."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +97,8 @@ class Pipeline:
     Samples are independent: a batch gives the pictures that its samples give one by one.
 
     Args:
-        checkpoint: guided passes compute their activations again for the gradient instead of keeping them: about a
-            third of the memory for about a third more time in them. The pictures stay the same.
+        checkpoint: guided passes compute their activations again for the gradient instead of keeping them: less memory,
+            more time in them, the same pictures.
         memory: the most that may be in use, weights and libraries included, as "6GB" or in bytes. Runs are then cut
             to fit (fewer samples at once, checkpointing, pictures decoded one by one), or refused with ValueError.
     """
