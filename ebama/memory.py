@@ -171,7 +171,7 @@ class _Live(TorchDispatchMode):
     """Sums the storages of what operations return, until they are freed."""
 
     def __init__(self, known: Sequence[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in known}
         self._now = self.most = 0
 

@@ -100,7 +100,7 @@ class Counting(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0
         aten = torch.ops.aten
         self._formulas: dict[Any, Any] = {
@@ -120,11 +120,11 @@ class Counting(TorchDispatchMode):
 
 
 def _fused_attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    return sdpa_flop_count(query.shape, key.shape, value.shape)
+    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
 
 
 def _fused_attention_backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    return sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
+    return int(sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape))
 
 
 def matmul_rate(size: int, device: torch.device, dtype: torch.dtype) -> float:
