@@ -162,7 +162,8 @@ def gibibytes(size: float) -> str:
 
 def peak(work: Callable[[], object], known: Sequence[Tensor]) -> int:
     """The most bytes that the tensors made by `work` held at one time; those of `known` do not count."""
-    with _Live(known) as live:
+    live = _Live(known)
+    with live:
         work()
     return live.most
 
