@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 SEQUENCE = 77  # positions of CLIP's text encoder: start, 75 pieces, end
 _SHOWN = 12
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 class PromptError(ValueError):
@@ -62,6 +64,10 @@ def align(prompt: str, tokenizer: CLIPTokenizer) -> Alignment:
     """Tokenise a prompt without cutting it. An empty prompt, or one that is not a string, is a `PromptError`."""
     if not isinstance(prompt, str):
         raise PromptError(f"a prompt is a string, got {type(prompt).__name__}: {prompt!r}")
+    if (half := _SURROGATE.search(prompt)) is not None:
+        raise PromptError(
+            f"the prompt holds half a character ({half[0]!r}): it was cut or decoded wrongly; type it again"
+        )
     prompt = " ".join(unicodedata.normalize("NFC", prompt).split())
     encoded = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     spans = tuple((int(start), int(end)) for start, end in encoded["offset_mapping"])

@@ -12,6 +12,7 @@ are the single pieces outside the group (so N counts pieces).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -52,17 +53,15 @@ def binding_loss(scores: Tensor, groups: Groups, tokens: Tokens, *, center: bool
         scores: maps before softmax, [B, h, w, key].
         groups: objects and modifiers, see `Groups`.
         tokens: content positions, see `Tokens`.
-        center: first subtract from the scores of each pixel their mean over all keys. Softmax cannot see this part, but
-            it makes the cosines of all pairs alike. Not in the paper.
+        center: first subtract from the scores of each pixel their mean over the content positions, and then from each
+            map its mean over the pixels. What all words share makes the cosines of all pairs alike; what is left is
+            how a word's map differs from the other words', and its cosine is a correlation. Not in the paper.
 
     Raises:
         ValueError: maps that are not 4-D, lists that do not match the batch, positions outside the key axis.
     """
-    maps = _checked(scores, "scores")
-    if center:
-        maps = maps - maps.mean(dim=-1, keepdim=True)
-    columns = rearrange(maps, "b h w k -> b k (h w)")
-    return stacked(_binding, columns, groups, tokens)
+    columns = rearrange(_checked(scores, "scores"), "b h w k -> b k (h w)")
+    return stacked(partial(_binding, center=center), columns, groups, tokens)
 
 
 def intensity_loss(probabilities: Tensor, groups: Groups) -> Tensor:
@@ -151,8 +150,11 @@ def inside_and_outside(group: GroupLike, tokens: Sequence[int]) -> tuple[list[in
     return pieces, [token for token in tokens if token not in pieces and token not in group.object]
 
 
-def _binding(columns: Tensor, groups: Sequence[GroupLike], tokens: Sequence[int]) -> Tensor:
+def _binding(columns: Tensor, groups: Sequence[GroupLike], tokens: Sequence[int], *, center: bool) -> Tensor:
     """`binding_loss` of one sample with maps [key, pixels]."""
+    if center and tokens:
+        columns = columns - word_map(columns, tokens)
+        columns = columns - columns.mean(dim=-1, keepdim=True)
     loss = columns.new_zeros(())
     for group in groups:
         anchor = word_map(columns, group.object)

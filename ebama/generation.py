@@ -75,7 +75,7 @@ def generate(
             assert result.images is not None
             folder.mkdir(parents=True, exist_ok=True)
             for image, metadata in zip(result.images, result.metadata, strict=True):
-                metadata = _complete(metadata, weights, dtype)
+                metadata = complete(metadata, weights, dtype)
                 path = _free(folder / f"{name}-seed{metadata['seed']:04d}.png", metadata)
                 save_png(image, path, metadata)
                 print(path, flush=True)
@@ -120,7 +120,7 @@ def again(source: Path, out: Path, weights: Path | None, device: str, dtype: str
     dtype = dtype or stored["dtype"]
     result = _run(open_pipeline(weights, device, dtype), recipe, method, [stored["seed"]])
     assert result.images is not None
-    metadata = _complete(result.metadata[0], weights, dtype)
+    metadata = complete(result.metadata[0], weights, dtype)
     out.mkdir(parents=True, exist_ok=True)
     path = _free(out / f"{source.stem}-again.png", metadata)
     save_png(result.images[0], path, metadata)
@@ -156,7 +156,8 @@ def open_pipeline(weights: Path | None, device: str, dtype: str, memory: str | N
     return Pipeline(load(weights, device=device, dtype=getattr(torch, dtype)), memory=memory)
 
 
-def _complete(metadata: dict[str, Any], weights: Path | None, dtype: str) -> dict[str, Any]:
+def complete(metadata: dict[str, Any], weights: Path | None, dtype: str) -> dict[str, Any]:
+    """What a pipeline says of a picture, and what it was loaded from: all that `again` needs."""
     return {**metadata, "weights": str(weights) if weights else None, "dtype": dtype}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -13,14 +14,22 @@ from PIL.PngImagePlugin import PngInfo
 KEY = "ebama"
 
 
-def save_png(image: Image.Image, path: Path, metadata: dict[str, Any] | None = None) -> None:
-    """Write a picture, with `metadata` as JSON in its text chunk "ebama"; the file appears whole or not at all."""
+def encoded(image: Image.Image, metadata: dict[str, Any] | None = None) -> bytes:
+    """A picture as PNG, with `metadata` as JSON in its text chunk "ebama"."""
     info = PngInfo()
     if metadata is not None:
         info.add_itxt(KEY, json.dumps(metadata, ensure_ascii=False))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def save_png(image: Image.Image, path: Path, metadata: dict[str, Any] | None = None) -> None:
+    """Write what `encoded` makes; the file appears whole or not at all."""
+    content = encoded(image, metadata)
     partial = path.with_name(f".{path.name}.tmp")
     try:
-        image.save(partial, format="PNG", pnginfo=info)
+        partial.write_bytes(content)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -88,8 +88,9 @@ def paper_binding(sample: Tensor, groups: Sequence[Words], tokens: Sequence[int]
     keys = sample.shape[-1]
     features = columns(sample, keys)
     if center:
-        offset = mean(features)
+        offset = mean([features[token] for token in tokens])
         features = [[value - o for value, o in zip(feature, offset, strict=True)] for feature in features]
+        features = [[value - sum(feature) / len(feature) for value in feature] for feature in features]
     total = 0.0
     for group in groups:
         anchor = mean([features[p] for p in group.object])
@@ -182,8 +183,10 @@ def test_borders_are_reflected() -> None:
     close(intensity_loss(edge, [Words((1,))]), [-1.0])
 
 
-def test_centering_takes_away_what_softmax_cannot_see() -> None:
-    scores, offset = maps(), 3 * maps(keys=1, seed=4)
+@pytest.mark.parametrize("shape", [(1, HEIGHT, WIDTH, 1), (1, 1, 1, 9)], ids=["map of all words", "level of a word"])
+def test_centering_takes_away_what_words_share_and_each_words_level(shape: tuple[int, ...]) -> None:
+    scores = maps()
+    offset = 3 * torch.randn(shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     plain, moved = (binding_loss(s, [RED_CAR], [1, 2, 3, 4]) for s in (scores, scores + offset))
     assert (plain - moved).abs().min() > 1e-2
     centered = [binding_loss(s, [RED_CAR], [1, 2, 3, 4], center=True) for s in (scores, scores + offset)]

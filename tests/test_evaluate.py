@@ -23,6 +23,7 @@ from ebama import methods
 from ebama.cli import main
 from ebama.evaluation import report, run
 from ebama.evaluation.benchmarks import BenchmarkPrompt
+from ebama.evaluation.benchmarks import load as load_benchmark
 from ebama.evaluation.run import Run, folder_of
 from ebama.evaluation.scorer import JudgeScorer
 from ebama.evaluation.scoring import score
@@ -102,6 +103,15 @@ def test_a_folder_is_not_continued_with_other_settings(
         Run(listed, {"p2p": methods.get("p2p")}, [0])
     assert main(["evaluate", "--methods", "sd", "ane+stepsize=3"]) == 2
     assert "Method 'ane' has no option stepsize" in capsys.readouterr().err
+
+
+def test_separators_within_a_prompt_do_not_end_its_line(tmp_path: Path) -> None:
+    row = {"prompt": "a cat\u2028and a\x85dog"}
+    line = json.dumps(row, ensure_ascii=False)
+    (tmp_path / "images-0-of-1.jsonl").write_text(f"{line}\n{line[:9]}", encoding="utf-8")
+    assert run.rows(tmp_path) == [row]
+    (tmp_path / "prompts.jsonl").write_text(f"{line}\n", encoding="utf-8")
+    assert [prompt.text for prompt in load_benchmark(str(tmp_path / "prompts.jsonl"))] == [row["prompt"]]
 
 
 def test_names_of_folders() -> None:
@@ -284,6 +294,7 @@ def flattened(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             "difference": against["mean"],
             "difference_low": against["low"],
             "difference_high": against["high"],
+            "paper": "" if row["paper"] is None else row["paper"],
         }
 
 

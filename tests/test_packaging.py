@@ -39,6 +39,11 @@ ALLOWED = (
     ("ebama/energy.py", {"torch", "einops"}),
     ("ebama/smoothing.py", {"torch"}),
     (
+        "ebama/app/",
+        {"fastapi", "starlette", "numpy", "matplotlib", "ebama.models", "ebama.samplers", "ebama.weights"},
+    ),
+    ("ebama/commands/serve.py", {"fastapi", "uvicorn"}),
+    (
         "ebama/",
         {"torch", "einops", "numpy", "PIL", "tqdm", "transformers", "spacy", "safetensors", "matplotlib"}
         | {"ebama.models", "ebama.samplers", "ebama.weights"},

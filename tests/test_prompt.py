@@ -343,7 +343,7 @@ def test_rules_need_no_spacy() -> None:
 # What cannot be used
 
 
-@pytest.mark.parametrize("prompt", ["", "  \n", None, 7, ["a cat"]])
+@pytest.mark.parametrize("prompt", ["", "  \n", None, 7, ["a cat"], "a cat \ud83d and a dog"])
 def test_no_prompt(prompt: object) -> None:
     with pytest.raises(PromptError, match=r"prompt"):
         parse(prompt, TOKENIZER, "rules")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""`evaluate`: a benchmark's pictures for several methods at the same noise, their scores, and the table."""
+"""`evaluate`: a benchmark's pictures for several methods at the same noise, their scores, the table and the page."""
 
 from __future__ import annotations
 
@@ -100,6 +100,7 @@ def _score(folder: Path) -> None:
 
     score(folder, [JudgeScorer()])
     print(write(folder))
+    print(folder / "report.html")
 
 
 def _shard(text: str) -> tuple[int, int]:

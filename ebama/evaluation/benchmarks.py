@@ -56,7 +56,7 @@ def load(name: str | Path) -> list[BenchmarkPrompt]:
             f"There is no benchmark {str(name)!r}; give ane, ane:SET, dvmp, singles, tuning:N, or a file of prompts."
         )
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON strings may hold the separators of splitlines
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as a text of prompts: {error}.") from error
     found = _unique(_read(path, number, line) for number, line in enumerate(lines, start=1) if line.strip())

@@ -1,118 +1,109 @@
-"""scores.jsonl -> the table: every method's scores by set, with intervals and paired differences to `sd`."""
+"""scores.jsonl -> the table (Markdown, CSV, JSON) and the page (report.html) of a run."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..files import write_text
-from .statistics import Estimate, difference, estimate
+from . import page, paper
+from .charts import number
+from .comparison import BASELINE, Row, compare
+from .statistics import Estimate
 
-BASELINE = "sd"
-SHARES = ("presence", "binding")
-"""Scores that are 0 or 1, shown in percent."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A score of a method on a set, and its difference to the baseline's at the same prompts and seeds."""
-
-    method: str
-    set: str
-    score: str
-    value: Estimate
-    against_baseline: Estimate | None
+NO_SCORES = "No judge had anything to say of these prompts.\n"
 
 
 def write(folder: Path) -> str:
-    """Write table.md, table.csv and table.json from scores.jsonl; returns the Markdown.
+    """Write table.md, table.csv, table.json and report.html from scores.jsonl and the pictures; returns the Markdown.
 
-    Raises ValueError if scores.jsonl is missing or holds no score.
+    Raises ValueError if scores.jsonl is missing or damaged, or if there are neither scores nor pictures.
     """
     path = folder / "scores.jsonl"
     if not path.is_file():
         raise ValueError(f"There is no {path}; `evaluate --score-only {folder}` makes it.")
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    table = list(_rows(lines))
-    if not table:
-        raise ValueError(f"{path} holds no score; no judge had anything to say of its prompts.")
-    markdown = _markdown(table)
+    lines = _lines(path)
+    settings, judges = _read(folder / "run.json"), _read(folder / "judges.json")
+    table = compare(lines, settings, judges)
+    if not table and not any(line["file"] and (folder / line["file"]).is_file() for line in lines):
+        raise ValueError(f"{path} holds no score, and {folder} no picture that it names.")
+    markdown = _markdown(table) or NO_SCORES
     write_text(folder / "table.md", markdown)
     write_text(folder / "table.json", json.dumps([asdict(row) for row in table], indent=1) + "\n")
     write_text(folder / "table.csv", _csv(table))
+    write_text(folder / "report.html", page.page(folder, lines, table, settings, judges))
     return markdown
 
 
-def _rows(lines: list[dict[str, Any]]) -> Iterator[Row]:
-    methods = list(dict.fromkeys(line["method"] for line in lines))
-    sets = list(dict.fromkeys(line["set"] for line in lines))
-    scores = list(dict.fromkeys(key for line in lines for key in line.get("scores", {})))
-    for method in methods:
-        for name in ["all", *sets] if sets != ["all"] else sets:
-            for score in scores:
-                values = _values(lines, method, name, score)
-                if not values:
-                    continue
-                baseline = _values(lines, BASELINE, name, score) if method != BASELINE else {}
-                shared = values.keys() & baseline.keys()
-                by_prompt: dict[str, list[float]] = {}
-                for (prompt, _), value in values.items():
-                    by_prompt.setdefault(prompt, []).append(value)
-                against = difference(values, baseline) if shared else None
-                yield Row(method, name, score, estimate(by_prompt), against)
+def _lines(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    for number_, text in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not text:
+            continue
+        try:
+            line = json.loads(text)
+            for key in ("method", "set", "prompt"):
+                if not isinstance(line[key], str):
+                    raise TypeError
+            lines.append({"file": None, **line, "seed": line["seed"]})
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f'Line {number_} of {path} is no score; expected {{"method": ..., "set": ..., "prompt": ..., '
+                '"seed": ..., "file": ..., "scores": {...}}}.'
+            ) from error
+    return lines
 
 
-def _values(lines: list[dict[str, Any]], method: str, name: str, score: str) -> dict[tuple[str, object], float]:
-    """(prompt, seed) -> score, of the pictures that have it."""
-    return {
-        (line["prompt"], line["seed"]): line["scores"][score]
-        for line in lines
-        if line["method"] == method
-        and name in ("all", line["set"])
-        and isinstance(line.get("scores", {}).get(score), (int, float))
-    }
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty if there is none, as in folders of other programs."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
-def _markdown(table: list[Row]) -> str:
+def _markdown(table: Sequence[Row]) -> str:
     sets = list(dict.fromkeys(row.set for row in table))
     blocks = []
     for score in dict.fromkeys(row.score for row in table):
-        unit = ", %" if score in SHARES else ""
+        rows = [row for row in table if row.score == score]
+        unit = ", %" if rows[0].share else ""
         block = [f"**{score}{unit}** [95 % interval]; difference to {BASELINE} at the same prompts and seeds", ""]
         block += ["| method | " + " | ".join(sets) + " | pictures |", "|---" * (len(sets) + 2) + "|"]
-        for method in dict.fromkeys(row.method for row in table):
-            mine = {row.set: row for row in table if row.method == method and row.score == score}
-            if mine:
-                cells = [_cell(mine[name]) if name in mine else "-" for name in sets]
-                pictures = max(row.value.count for row in mine.values())
-                block.append(f"| {method} | {' | '.join(cells)} | {pictures} |")
+        for method in dict.fromkeys(row.method for row in rows):
+            mine = {row.set: row for row in rows if row.method == method}
+            cells = [_cell(mine[name]) if name in mine else "-" for name in sets]
+            pictures = max(row.value.count for row in mine.values())
+            block.append(f"| {method} | {' | '.join(cells)} | {pictures} |")
         blocks.append("\n".join(block))
-    return "\n\n".join(blocks) + "\n"
+    if any(row.paper is not None for row in table):
+        blocks.append(paper.NOTE)
+    return "\n\n".join(blocks) + "\n" if blocks else ""
 
 
 def _cell(row: Row) -> str:
-    scale, form = (100, ".1f") if row.score in SHARES else (1, ".3f")
-
     def shown(found: Estimate, sign: str = "") -> str:
-        mean, low, high = (format(scale * x, sign + form) for x in (found.mean, found.low, found.high))
+        mean, low, high = (number(x, row.share, sign) for x in (found.mean, found.low, found.high))
         return f"{mean} [{low}, {high}]"
 
-    return shown(row.value) + (f"; {shown(row.against_baseline, '+')}" if row.against_baseline else "")
+    against = f"; {shown(row.against_baseline, '+')}" if row.against_baseline else ""
+    return shown(row.value) + against + (f"; paper {row.paper:.3f}" if row.paper is not None else "")
 
 
-def _csv(table: list[Row]) -> str:
+def _csv(table: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["method", "set", "score", "mean", "low", "high", "pictures", "difference", "difference_low", "difference_high"]
-    )
+    head = ["method", "set", "score", "mean", "low", "high", "pictures"]
+    writer.writerow([*head, "difference", "difference_low", "difference_high", "paper"])
     for row in table:
         value, against = row.value, row.against_baseline
         ends = [against.mean, against.low, against.high] if against else ["", "", ""]
-        writer.writerow([row.method, row.set, row.score, value.mean, value.low, value.high, value.count, *ends])
+        paper_ = "" if row.paper is None else row.paper
+        writer.writerow([row.method, row.set, row.score, value.mean, value.low, value.high, value.count, *ends, paper_])
     return text.getvalue()

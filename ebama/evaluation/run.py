@@ -147,7 +147,7 @@ def finish(run: Run, out: Path) -> bool:
 def rows(out: Path) -> list[dict[str, Any]]:
     """What the folder's images*.jsonl say, but for a last line that an interruption cut."""
     texts = [path.read_text(encoding="utf-8") for path in sorted(out.glob("images*.jsonl"))]
-    return [json.loads(line) for text in texts for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [json.loads(line) for text in texts for line in text.split("\n")[:-1]]
 
 
 def folder_of(prompt: str) -> str:

@@ -18,7 +18,7 @@ from .scorer import Scorer
 
 
 def score(folder: Path, scorers: Sequence[Scorer], batch_size: int = 64) -> list[dict[str, Any]]:
-    """Score every picture of a folder and write scores.jsonl; returns its lines.
+    """Score every picture of a folder; write scores.jsonl, and judges.json (score -> who judged); returns the lines.
 
     The pictures are those that images*.jsonl list, or without such a file all METHOD/PROMPT/SEED.png there are, whose
     prompts are then the folders' names. A line holds method, set, prompt, seed, file and "scores"; a picture that
@@ -36,6 +36,8 @@ def score(folder: Path, scorers: Sequence[Scorer], batch_size: int = 64) -> list
         names = ", ".join(line["file"] or f"{line['method']} {line['prompt']!r}" for line in bad[:3])
         more = ", ..." if len(bad) > 3 else ""
         warnings.warn(f"{len(bad)} of {len(lines)} pictures have no scores ({names}{more}).", stacklevel=2)
+    judges = {key: scorer.name for scorer in scorers for key in scorer.keys}
+    write_text(folder / "judges.json", json.dumps(judges, ensure_ascii=False, indent=1) + "\n")
     write_text(folder / "scores.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     return lines
 

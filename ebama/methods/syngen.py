@@ -33,7 +33,7 @@ class SynGen(GradientMethod):
     changes: ClassVar[str] = "moves the latent: binds modifiers to nouns by probabilities"
     reference: ClassVar[str] = "Rassin et al. 2023 (SynGen)"
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
-    defaults: ClassVar[dict[str, dict[str, Any]]] = {"sd-v1": {"step_size": 20.0}, "miniature": {"step_size": 0.3}}
+    defaults: ClassVar[dict[str, dict[str, Any]]] = {"sd-v1": {"step_size": 20.0}, "miniature": {"step_size": 3.0}}
 
     step_size: float | None = None
     guided_steps: int | None = 25

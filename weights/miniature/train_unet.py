@@ -33,7 +33,7 @@ WORLD = replace(TRAINING, counts=(0.3, 0.65, 0.05), longest=((28, 28), (28, 28),
 CONFIG = TrainingConfig(steps=6850, batch=8)
 GROUNDED_WORLD = replace(WORLD, counts=(0.15, 0.8, 0.05), pairs=(0.2, 0.3, 0.5))
 """More pairs of coloured objects, which are learnt last."""
-GROUNDED_CONFIG = TrainingConfig(steps=2400, batch=8, lr=6e-4, warmup=100, flat=0.5)
+GROUNDED_CONFIG = TrainingConfig(steps=7800, batch=8, lr=6e-4, warmup=100, flat=0.5)
 GROUNDING = 0.05  # weight of the second stage's further loss
 DROPOUT = 0.1  # captions left out, for classifier-free guidance
 UNKNOWN = 0.05  # articles replaced by the row that unknown words share, so that the row learns to mean nothing

@@ -1,0 +1,24 @@
+"""`report`: the table and the page of a run again, from its scores.jsonl."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .arguments import Commands
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("report", help="make table and report.html of an evaluation again, from scores.jsonl")
+    parser.add_argument("folder", type=Path, help="what `evaluate --out` or `--score-only` named")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from ..evaluation.report import write
+
+    print(write(options.folder))
+    print(options.folder / "report.html")

@@ -1,0 +1,84 @@
+"""`serve`: the page on this computer."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from .arguments import add_model, positive
+
+if TYPE_CHECKING:
+    import socket
+
+    from .arguments import Commands
+
+
+def add(commands: Commands) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("serve", help="open a page on this computer: pictures, maps and curves (extra app)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this computer only)")
+    parser.add_argument("--port", type=_port, default=8000, help="0 for any that is free (default 8000)")
+    parser.add_argument("--batch-size", type=positive, default=4, help="samples that run at once")
+    parser.add_argument("--parser", default="auto", help="auto, rules, or an installed spaCy model")
+    add_model(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    import warnings
+
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn
+    except ModuleNotFoundError as error:
+        raise ValueError(f"serve needs {error.name}: pip install fastapi uvicorn (the extra `app`).") from error
+    from .. import generation
+    from ..app.api import create_app
+    from ..app.studio import Studio
+
+    with _listening(options.host, options.port) as listener:
+        if not _is_loopback(listener):
+            warnings.warn(
+                f"--host {options.host}: everyone who reaches this computer can use the page; there is no password.",
+                stacklevel=1,
+            )
+        dtype = options.dtype or "float32"
+        pipeline = generation.open_pipeline(options.weights, options.device, dtype)
+        studio = Studio(pipeline, weights=options.weights, dtype=dtype, batch=options.batch_size, parser=options.parser)
+        app = create_app(studio, names=frozenset({options.host}))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
+        print(f"{_address(options.host, listener)}  (Ctrl-C stops it)", flush=True)
+        try:
+            server.run(sockets=[listener])
+        except KeyboardInterrupt:
+            print("stopped")
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens already, so that a port in use is an error before a model is opened."""
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ValueError(
+            f"Nothing can listen at {host}, port {port} ({error.strerror or error}); choose with --host and --port."
+        ) from error
+
+
+def _is_loopback(listener: socket.socket) -> bool:
+    import ipaddress
+
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+
+
+def _address(host: str, listener: socket.socket) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{listener.getsockname()[1]}"
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; expected a whole number from 0 to 65535")
+    return int(text)

@@ -1,0 +1,88 @@
+"""Lines of scores.jsonl -> every method's scores by set, with intervals and paired differences to `sd`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .paper import published
+from .statistics import Estimate, difference, estimate
+
+BASELINE = "sd"
+
+Values = dict[tuple[str, object], float]
+"""(prompt, seed) -> score."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A score of a method on a set, and its difference to the baseline's at the same prompts and seeds.
+
+    Attributes:
+        share: whether every picture's score is 0 or 1, so that the mean is a share of the pictures.
+        paper: the published figure, where the run is one that it can be compared with.
+    """
+
+    method: str
+    set: str
+    score: str
+    share: bool
+    value: Estimate
+    against_baseline: Estimate | None
+    paper: float | None
+
+
+def compare(
+    lines: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any] | None = None,
+    judges: Mapping[str, str] | None = None,
+) -> list[Row]:
+    """A row for each method, set (the whole is "all") and score there is; `settings` and `judges` are those of
+    run.json and judges.json, to find the published figures by."""
+    methods = list(dict.fromkeys(line["method"] for line in lines))
+    sets = list(dict.fromkeys(line["set"] for line in lines))
+    scores, shares = numeric_scores(lines), share_scores(lines)
+    found = {"all": _by_score(lines)}
+    found |= {name: _by_score([line for line in lines if line["set"] == name]) for name in sets}
+    rows = []
+    for method, name, score in itertools.product(methods, found, scores):
+        values = found[name].get((method, score))
+        if not values:
+            continue
+        baseline = found[name].get((BASELINE, score), {}) if method != BASELINE else {}
+        against = difference(values, baseline) if values.keys() & baseline.keys() else None
+        by_prompt: dict[str, list[float]] = {}
+        for (prompt, _), value in values.items():
+            by_prompt.setdefault(prompt, []).append(value)
+        paper = published(method, name, score, settings or {}, judges or {})
+        rows.append(Row(method, name, score, score in shares, estimate(by_prompt), against, paper))
+    return rows
+
+
+def numeric_scores(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the scores that are numbers, as they occur."""
+    return list(dict.fromkeys(key for line in lines for key, _ in numbers(line)))
+
+
+def share_scores(lines: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Those of them that are 0 or 1 throughout."""
+    return set(numeric_scores(lines)) - {key for line in lines for key, value in numbers(line) if value not in (0, 1)}
+
+
+def numbers(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The scores of a picture that are finite numbers: neither None, nor texts, nor NaN."""
+    for key, value in (line.get("scores") or {}).items():
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            yield key, float(value)
+
+
+def _by_score(lines: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Values]:
+    """{(method, score): values}."""
+    found: dict[tuple[str, str], Values] = {}
+    for line in lines:
+        for key, value in numbers(line):
+            found.setdefault((line["method"], key), {})[line["prompt"], line["seed"]] = value
+    return found
