@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, overload
 
 import torch
@@ -117,8 +117,8 @@ class UNet(nn.Module):
 
         There is no graph break in either, unless a control's own code makes one.
         """
-        super().compile(*args, **options)
-        self.attention = torch.compile(self.attention, *args, **options)  # type: ignore[method-assign]
+        for name in ("forward", "attention"):
+            setattr(self, name, _for_any_timestep(torch.compile(getattr(self, name), *args, **options)))
 
     def sites(self, latent_shape: Sequence[int]) -> list[Site]:
         """Attention layers in execution order for latents [..., h, w]."""
@@ -263,3 +263,12 @@ class UNet(nn.Module):
                 f"UNet got a context of shape {list(context.shape)}; expected [{z.shape[0]}, tokens, "
                 f"{config.context_width}]: one text encoding for each latent."
             )
+
+
+def _for_any_timestep(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """Pass timesteps on as tensors: for a number, the compiler would make the network anew each time."""
+
+    def run(z: Tensor, t: int | Tensor, *args: Any, **options: Any) -> Any:
+        return compiled(z, torch.as_tensor(t, device=z.device), *args, **options)
+
+    return run

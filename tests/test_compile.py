@@ -41,7 +41,7 @@ def test_predictions_with_records_are_one_graph_for_all_timesteps(compiled: tupl
         for record, its in zip(records, its_records, strict=True):
             assert record.site == its.site
             assert relative(record.scores, its.scores) <= 1e-5
-    assert len(graphs) <= 2  # one for the first timestep, one for any
+    assert len(graphs) == 1
 
 
 def test_an_attention_pass_is_one_graph_and_its_gradient_the_same(compiled: tuple[UNet, list[Any]]) -> None:
