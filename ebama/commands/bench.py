@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +42,7 @@ def _run(options: argparse.Namespace) -> None:
     else:
         plan = Plan(
             cases=[case for case in (options.only or "").split(",") if case],
-            command=shlex.join(["train_free.py", *sys.argv[1:]]),
+            command=_measuring(options),
             **{
                 name: getattr(options, name)
                 for name in ("full", "repeat", "against", "device", "dtype", "threads", "steps", "json", "markdown")
@@ -56,3 +55,14 @@ def _run(options: argparse.Namespace) -> None:
 
         draw(report, options.plot)
         print(options.plot)
+
+
+def _measuring(options: argparse.Namespace) -> str:
+    """The command again, without where its results go."""
+    words = ["train_free.py", "bench", *(["--full"] if options.full else [])]
+    usual = {"repeat": 5, "steps": 50, "device": "cpu", "dtype": "float32"}
+    for name in ("only", "against", "repeat", "threads", "steps", "device", "dtype"):
+        value = getattr(options, name)
+        if value not in (None, usual.get(name)):
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)
