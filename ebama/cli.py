@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("interrupted; pictures that were finished are kept", file=sys.stderr)
             return 130
-        except (ValueError, OSError, ArithmeticError) as error:
+        except (ValueError, OSError, ArithmeticError, MemoryError) as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             return 2
     return 0

@@ -54,6 +54,7 @@ def generate(
     weights: Path | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    memory: str | None = None,
 ) -> None:
     """Make a picture for each method (under the name of its files) and seed, and a contact sheet if there are several.
 
@@ -63,7 +64,7 @@ def generate(
         get(recipe.sampler, recipe.steps)
     folder = out / slug(recipe.prompt)
     check_writable(folder)
-    pipeline = open_pipeline(weights, device, dtype)
+    pipeline = open_pipeline(weights, device, dtype, memory)
     rows: list[tuple[str, list[Image.Image]]] = []
     names: list[str] = []
     for name, method in systems.items():
@@ -146,13 +147,13 @@ def _run(pipeline: Pipeline, recipe: Recipe, method: Method, seeds: Sequence[int
     )
 
 
-def open_pipeline(weights: Path | None, device: str, dtype: str) -> Pipeline:
+def open_pipeline(weights: Path | None, device: str, dtype: str, memory: str | None = None) -> Pipeline:
     """A pipeline on a checkpoint, or on the miniature; ValueError for a device that is not there."""
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch's own ways to say that there is no such device
         raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    return Pipeline(load(weights, device=device, dtype=getattr(torch, dtype)))
+    return Pipeline(load(weights, device=device, dtype=getattr(torch, dtype)), memory=memory)
 
 
 def complete(metadata: dict[str, Any], weights: Path | None, dtype: str) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial, wraps
+from dataclasses import dataclass, replace
+from functools import cached_property, partial, wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import torch
@@ -21,13 +21,16 @@ from ebama.samplers import get as get_sampler
 from ebama.weights import StableDiffusion
 from ebama.weights.miniature.world import COLOURS, NOUNS, unknown_words
 
-from . import __version__, methods
+from . import __version__, memory, methods
 from .arithmetic import usable_arithmetic
+from .memory import parse as parse_memory
 from .methods.base import Method, Task
 from .prompt import Group, Parsed, Words, parse
 from .trace import Trace, TraceOptions, TraceRecorder
 
 Sampler = DDIM | PNDM
+_DECODED_PIXELS = 512 * 512
+"""Decoded at once: of full-size pictures one, since each takes the decoder's memory anew."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +67,10 @@ class Start:
         return cls(torch.randn(tuple(shape), generator=generator), seed, generator)
 
 
+class _OutOfMemory(MemoryError):
+    """Says what to lower."""
+
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -73,7 +80,13 @@ def _at_usable_speed(run: Callable[Concatenate[Pipeline, P], R]) -> Callable[Con
     def running(self: Pipeline, /, *args: P.args, **kwargs: P.kwargs) -> R:
         like = next(self.sd.unet.parameters())
         with usable_arithmetic(like.device, like.dtype):
-            return run(self, *args, **kwargs)
+            try:
+                return run(self, *args, **kwargs)
+            except (RuntimeError, MemoryError) as error:
+                if isinstance(error, _OutOfMemory) or not memory.is_exhausted(error):
+                    raise
+                batch_size: Any = kwargs.get("batch_size", 8)
+                raise _OutOfMemory(memory.advice(batch_size, self.checkpoint)) from error
 
     return running
 
@@ -82,10 +95,22 @@ class Pipeline:
     """Stable Diffusion with any of `ebama.methods` on it.
 
     Samples are independent: a batch gives the pictures that its samples give one by one.
+
+    Args:
+        checkpoint: guided passes compute their activations again for the gradient instead of keeping them: less memory,
+            more time in them, the same pictures.
+        memory: the most that may be in use, weights and libraries included, as "6GB" or in bytes. Runs are then cut
+            to fit (fewer samples at once, checkpointing, pictures decoded one by one), or refused with ValueError.
     """
 
-    def __init__(self, sd: StableDiffusion) -> None:
-        self.sd = sd
+    def __init__(self, sd: StableDiffusion, *, checkpoint: bool = False, memory: str | int | None = None) -> None:
+        self.sd, self.checkpoint = sd, checkpoint
+        self.budget = None if memory is None else parse_memory(memory)
+
+    @cached_property
+    def footprint(self) -> memory.Footprint:
+        """What a pass of this model holds, measured when it is first asked for."""
+        return memory.footprint(self.sd)
 
     @_at_usable_speed
     def __call__(
@@ -130,6 +155,7 @@ class Pipeline:
         Raises:
             ValueError: a value out of range, with what was expected.
             FloatingPointError: a latent became infinite or NaN, usually from a step size that is too large.
+            MemoryError: memory ran out; says what to lower.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         chosen = (methods.get(method) if isinstance(method, str) else method).resolved(self.sd.config)
@@ -145,7 +171,8 @@ class Pipeline:
         order = list(range(len(starts)))
         if chosen.couples:  # all prompts of a seed side by side
             order.sort(key=lambda sample: sample % each)
-        size = max(batch_size // together, 1) * together
+        fit = self._split(chosen, parsed, starts, batch_size, together)
+        size = max(fit.batch_size // together, 1) * together
 
         parts: list[tuple[Tensor, Tensor, Trace | None]] = []
         for first in range(0, len(order), size):
@@ -163,6 +190,7 @@ class Pipeline:
                 steps=solver.steps,
                 calls=len(solver.timesteps),
                 together=together,
+                checkpoint=fit.checkpoint,
             )
             bar = f"{chosen.name} {first + 1}-{first + len(samples)} of {len(starts)}" if progress else None
             done, total = len(parts) * task.calls, -(-len(order) // size) * task.calls
@@ -187,7 +215,7 @@ class Pipeline:
             for sample, start in enumerate(starts)
         ]
         return Result(
-            self.decode(final, batch_size) if output == "pil" else None,
+            self.decode(final, fit.decode_size) if output == "pil" else None,
             final,
             torch.cat([part[1] for part in parts])[back],
             Trace.joined([part[2] for part in parts if part[2] is not None], back) if kept else None,
@@ -197,10 +225,11 @@ class Pipeline:
     @_at_usable_speed
     @torch.no_grad()
     def decode(self, latents: Tensor, batch_size: int = 8) -> list[Image.Image]:
-        """Pictures of final latents [N, 4, h, w]."""
+        """Pictures of final latents [N, 4, h, w], `batch_size` at once or, if they are large, one by one."""
         vae, images = self.sd.vae, []
         like = next(vae.parameters())
-        for part in latents.split(batch_size):
+        at_once = max(min(batch_size, _DECODED_PIXELS // (latents[0, 0].numel() * vae.config.factor**2)), 1)
+        for part in latents.split(at_once):
             pixels = vae.decode(part.to(like) / vae.scale).float()
             pixels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to("cpu", torch.uint8)
             images += [Image.fromarray(p.numpy()) for p in rearrange(pixels, "b c h w -> b h w c").contiguous()]
@@ -264,6 +293,24 @@ class Pipeline:
                 f"The latent became infinite or NaN under {method.describe()}; lower its step size (or the guidance)."
             )
         return final, losses, recorder.trace(losses, norms) if recorder else None
+
+    def _split(
+        self, method: Method, parsed: Sequence[Parsed], starts: Sequence[Start], wanted: int, together: int
+    ) -> memory.Split:
+        """How the run is cut: as it was asked for, or to fit the budget."""
+        if self.budget is None:
+            return memory.Split(wanted, self.checkpoint, wanted)
+        found = memory.split(
+            self.footprint,
+            self.budget,
+            memory.held(next(self.sd.unet.parameters()).device),
+            pixels=starts[0].noise.shape[-2] * starts[0].noise.shape[-1],
+            rows=max(method.cost(prompt, 1).predictions for prompt in parsed),
+            gradient=method.needs.gradient,
+            wanted=wanted,
+            least=together,
+        )
+        return replace(found, checkpoint=found.checkpoint or self.checkpoint)
 
     def _starts(self, prompts: int, seeds: Sequence[int], latents: Tensor | None) -> list[Start]:
         """Initial noise of every sample, prompt-major."""

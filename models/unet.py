@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, overload
 
 import torch
@@ -112,6 +112,14 @@ class UNet(nn.Module):
             for module in level.upsamplers:
                 yield Step(f"{name}.upsamplers.0", module)
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile both ways to run the network, predictions and attention passes; arguments are `torch.compile`'s.
+
+        There is no graph break in either, unless a control's own code makes one.
+        """
+        for name in ("forward", "attention"):
+            setattr(self, name, _for_any_timestep(torch.compile(getattr(self, name), *args, **options)))
+
     def sites(self, latent_shape: Sequence[int]) -> list[Site]:
         """Attention layers in execution order for latents [..., h, w]."""
         return [site for _, pairs in self._sites(latent_shape) for pair in pairs for site in pair]
@@ -153,7 +161,7 @@ class UNet(nn.Module):
             ValueError: shapes that do not fit, a selection that is empty or names no site (the message lists them).
         """
         self._check(z, context)
-        names = frozenset[str]() if record is None else self._select(z.shape, record)
+        names: frozenset[str] = frozenset() if record is None else self._select(z.shape, record)
         h, records = self._run(z, t, context, Request(names, control=control), checkpoint)
         assert h is not None
         epsilon = self.conv_out(F.silu(self.conv_norm_out(h)))
@@ -255,3 +263,12 @@ class UNet(nn.Module):
                 f"UNet got a context of shape {list(context.shape)}; expected [{z.shape[0]}, tokens, "
                 f"{config.context_width}]: one text encoding for each latent."
             )
+
+
+def _for_any_timestep(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """Pass timesteps on as tensors: for a number, the compiler would make the network anew each time."""
+
+    def run(z: Tensor, t: int | Tensor, *args: Any, **options: Any) -> Any:
+        return compiled(z, torch.as_tensor(t, device=z.device), *args, **options)
+
+    return run

@@ -149,14 +149,10 @@ def run(code: str, cwd: Path = ROOT) -> str:
 
 
 def test_the_package_is_light_to_import() -> None:
-    """By CPU time, which other programs on the machine do not change much."""
     code = """
-import sys, time
-start = time.process_time(); import ebama; spent = time.process_time() - start
-print(spent, *(m for m in ("torch", "transformers", "spacy", "numpy") if m in sys.modules))"""
-    spent, *loaded = run(code).split()
-    assert not loaded
-    assert float(spent) < 1
+import sys, ebama
+print(*(m for m in ("torch", "transformers", "spacy", "numpy", "PIL", "json") if m in sys.modules))"""
+    assert run(code) == ""
 
 
 def test_help_needs_no_torch() -> None:

@@ -125,7 +125,8 @@ def _measure_picture(path: Path, folder: Path, dtype: str) -> str:
     return f"{time.perf_counter() - start:.1f} | {peaks.resident:,.0f} | {peaks.private:,.0f}"
 
 
-def _random_model() -> StableDiffusion:
+def random_model() -> StableDiffusion:
+    """A full-size model of random weights."""
     generator = torch.Generator().manual_seed(0)
     networks = build_on_meta(SD_V1)
     for network in networks.values():
@@ -160,7 +161,7 @@ def main() -> None:
     parser.add_argument("--generate", action="store_true", help="draw a picture, too (minutes)")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(dir=options.folder))
-    model = _random_model()
+    model = random_model()
     weights = compvis_weights(model)
     kinds: list[tuple[str, str, Callable[[Path], object], list[tuple[str, bool]]]] = [
         ("float32", "a.safetensors", lambda p: save_file(weights, p), [("float32", False), ("float16", False)]),

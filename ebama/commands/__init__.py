@@ -1,6 +1,6 @@
 """The commands of the command line, a file each: `add` declares its arguments; what runs is imported when it runs."""
 
-from . import attention, evaluate, generate, inspect, methods, report, serve, sheet
+from . import attention, bench, evaluate, generate, inspect, methods, report, serve, sheet
 
 COMMANDS = (
     generate,
@@ -11,4 +11,5 @@ COMMANDS = (
     evaluate,
     report,
     inspect,
+    bench,
 )

@@ -36,6 +36,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--sampler", default="pndm", help="pndm or ddim")
     parser.add_argument("--parser", default="auto", help="auto, rules, or an installed spaCy model")
     parser.add_argument("--batch-size", type=positive, default=4, help="samples that run at once")
+    parser.add_argument("--memory", metavar="SIZE", help="the most that may be in use, as 6GB; runs are cut to fit")
     parser.add_argument("--from-png", type=Path, metavar="FILE", help="make the picture of FILE again")
     parser.add_argument("--out", type=Path, default=Path("outputs"))
     add_model(parser)
@@ -71,4 +72,5 @@ def _run(options: argparse.Namespace) -> None:
         weights=options.weights,
         device=options.device,
         dtype=options.dtype or "float32",
+        memory=options.memory,
     )

@@ -71,6 +71,7 @@ class Task:
         steps: the sampler's; calls: how many model calls it makes for them.
         together: samples come in runs of this many that share their initial latent, one for each prompt of the
             pipeline's call; 1 unless the method `couples` its prompts.
+        checkpoint: compute activations of guided passes again for the gradient instead of keeping them.
     """
 
     unet: UNet
@@ -84,6 +85,7 @@ class Task:
     steps: int
     calls: int
     together: int = 1
+    checkpoint: bool = False
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,9 @@ def gradient_guide(
             moving = z.detach().requires_grad_(True)
             sites = guidance_sites(task, z.shape, finer=finer)
             text = task.text[chosen]
-            losses = energy(task.unet.attention(moving.to(text.dtype), t, text, sites=sites), chosen, i)
+            latents, checkpoint = moving.to(text.dtype), task.checkpoint
+            records = task.unet.attention(latents, t, text, sites=sites, checkpoint=checkpoint)
+            losses = energy(records, chosen, i)
             if not losses.requires_grad:  # no sample has anything to gain
                 return losses, torch.zeros_like(z)
             (gradient,) = torch.autograd.grad(losses.sum(), moving)
