@@ -88,7 +88,7 @@ def test_the_command_lists_every_method(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_the_guide_to_adding_a_method_works() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     module: dict[str, Any] = {"__name__": "centre"}
     exec(compile(code, str(GUIDE), "exec", dont_inherit=True), module)
     method = module["Centre"](step_size=50.0, guided_steps=3)
