@@ -94,6 +94,7 @@ def grids(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return seen
 
 
+@pytest.mark.slow
 def test_the_maps_that_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = grids(monkeypatch)
     options = ("--words", "blue", "blue suitcase", "--of", "scores", "--resolution", "8", "--head", "1", "--calls", "1")

@@ -104,6 +104,7 @@ def test_a_call_of_guidance_costs_two_rows_and_a_guided_one_a_pass_and_its_gradi
     assert 2.5 * forward < guided < 5 * forward  # a pass that stops early, and about twice that for its gradient
 
 
+@pytest.mark.slow
 def test_pictures_cost_their_calls_and_as_much_in_a_batch() -> None:
     unguided, decode = gflop("unguided"), gflop("decode")
     picture = gflop("images:sd", steps=2)

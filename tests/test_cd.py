@@ -139,6 +139,7 @@ def test_a_weight_of_zero_leaves_a_part_out() -> None:
 # --- batches and cost ---
 
 
+@pytest.mark.slow
 def test_batches_of_different_numbers_of_parts() -> None:
     assert_batch_is_one_by_one([CROWN, CAT, BARS, "a cat."], ComposableDiffusion())
     assert_batch_is_one_by_one([CROWN, "a cat | a dog"], ComposableDiffusion((7.5, -2.0)))

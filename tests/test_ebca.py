@@ -81,6 +81,7 @@ def derived(
     return sampler(denoise, noise(5).double(), steps)  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sampler", "tau", "moving_calls"),
     [("pndm", pndm, 1.0, 4), ("pndm", pndm, 0.6, 2), ("ddim", ddim, 1.0, 4)],

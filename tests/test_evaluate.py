@@ -165,6 +165,7 @@ def test_two_processes_make_what_one_makes(prompts: Path, tmp_path: Path) -> Non
     assert contents(shards) == contents(one)
 
 
+@pytest.mark.slow
 def test_a_picture_does_not_depend_on_what_was_done_before(tmp_path: Path) -> None:
     """A batch that is left over is made whole, as the first time."""
     listed = [BenchmarkPrompt("a", text) for text in ("a cat", "a dog", "a frog")]

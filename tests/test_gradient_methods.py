@@ -373,6 +373,7 @@ def test_refinement_costs_at_most_its_rounds_and_nothing_where_the_target_is_met
     assert unmet == {"predictions": 8, "attention": 5, "backwards": 5}
 
 
+@pytest.mark.slow
 def test_refinement_ends_once_the_target_is_met() -> None:
     def refined(threshold: float, rounds: int) -> Method:
         return quick("ane", guided_steps=1, thresholds=((0, threshold),), max_refinements=rounds)

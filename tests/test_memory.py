@@ -77,6 +77,7 @@ def test_what_fits_nowhere_is_refused() -> None:
             cut(budget)
 
 
+@pytest.mark.slow
 def test_a_run_on_a_budget_makes_the_same_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     gentle = methods.get("ebama", step_size=0.5)  # so that rounding errors do not grow
     expected = run(PROMPT, gentle, seeds=[0, 1, 2])

@@ -116,6 +116,7 @@ class TestScenes:
             assert (a.caption, a.drawn) == (b.caption, b.drawn)
         assert [a.caption for a in first] != [c.caption for c in other]
 
+    @pytest.mark.slow
     def test_captions_boxes_and_mistakes(self) -> None:
         from ebama.weights.miniature.scenes import TRAINING, scenes
 
@@ -209,6 +210,7 @@ class TestJudge:
         ]
         assert sum(right) >= 31
 
+    @pytest.mark.slow
     def test_reads_fresh_scenes(self) -> None:
         pytest.importorskip("resvg_py")
         from ebama.weights.miniature.scenes import HARDER, scenes

@@ -236,6 +236,7 @@ def test_attention_layer_alone() -> None:
     assert randomised(Attention(16, 4))(x).out.shape == (2, 9, 16)
 
 
+@pytest.mark.slow
 def test_cost_is_what_the_architecture_says() -> None:
     """GMAC of a full-size call and of one that stops at the last 16x16 site, by torch's own counter on meta tensors."""
     with torch.device("meta"):

@@ -150,6 +150,7 @@ def test_a_factor_for_every_occurrence_of_a_word() -> None:
     assert relative(found, torch.cat(expected)) <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sample_size", "copied_queries"), [(32, 16 * 16), (16, 32 * 32)])
 def test_self_attention_is_copied_up_to_16x16_at_the_models_own_size(sample_size: int, copied_queries: int) -> None:
     """Latents of 32x32 have sites of 32x32 and 16x16; to a model made for 16x16 the larger ones count as 16x16."""
@@ -205,6 +206,7 @@ def test_the_negative_prompts_rows_are_left_alone() -> None:
 # --- batches and cost ---
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_seeds_and_its_edits_one_by_one() -> None:
     prompts, method = [SHORT, LONG, "a bear and a spiky surfboard"], PromptToPrompt()
     together = run(prompts, method, seeds=[3, 4]).latents

@@ -64,6 +64,7 @@ def calls_of(**options: Any) -> list[tuple[str, int]]:
 # --- batches ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [PNDM(3), DDIM(3, eta=1.0)], ids=["pndm", "ddim eta=1"])
 @pytest.mark.parametrize("method", ALL_METHODS)
 def test_a_batch_is_its_samples_one_by_one(method: str, sampler: PNDM | DDIM) -> None:

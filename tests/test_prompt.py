@@ -61,6 +61,7 @@ def columns(prompt: str) -> Positions:
     return [((last,), [(k,) for k in range(first + 1, last)]) for first, last in halves]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parser", PARSERS)
 def test_all_276_prompts_of_the_benchmark(parser: str) -> None:
     for prompt in (prompt for part in load_ane().values() for prompt in part):
@@ -224,6 +225,7 @@ def test_rules_always_make_a_tree() -> None:
             assert noun not in modifiers
 
 
+@pytest.mark.slow
 def test_very_long_prompts_are_read() -> None:
     assert len(read(rules.analyse(", ".join(["a red dog"] * 1200))).objects) == 1200
     ((_, modifiers),) = read(rules.analyse("red, " * 1200 + "red dog")).objects

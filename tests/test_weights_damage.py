@@ -155,6 +155,7 @@ def test_undamaged(originals: dict[str, Files], scratch: Path, layout: str) -> N
     assert _changed_values(random_model(SMALL), _load(_write(originals[layout], scratch))) == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(layout=st.sampled_from([*SINGLE, "folder"]), which=st.integers(0, 19), damage=damages())
 def test_damage(

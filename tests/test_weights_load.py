@@ -276,6 +276,7 @@ def test_content_counts_and_not_the_name(model: StableDiffusion, tmp_path: Path,
     assert differing(model, load(path, config=TINY)) == []
 
 
+@pytest.mark.slow
 def test_variants_of_single_files(model: StableDiffusion, tmp_path: Path) -> None:
     state = compvis_state(model)
     without_infix = {key.replace("transformer.text_model.", "transformer."): weight for key, weight in state.items()}
@@ -288,6 +289,7 @@ def test_variants_of_single_files(model: StableDiffusion, tmp_path: Path) -> Non
         assert differing(model, _single(variant, tmp_path / "variant.safetensors")) == []
 
 
+@pytest.mark.slow
 def test_moving_averages(model: StableDiffusion, tmp_path: Path) -> None:
     state, averaged = compvis_state(model), compvis_state(random_model(seed=1))
     path, pickled = tmp_path / "full.safetensors", tmp_path / "full.ckpt"
@@ -558,6 +560,7 @@ def test_encode_text(model: StableDiffusion) -> None:
         model.encode_text([])
 
 
+@pytest.mark.slow
 def test_folders_written_by_diffusers(tmp_path: Path) -> None:
     diffusers = pytest.importorskip("diffusers")
     from transformers import CLIPTextConfig, CLIPTextModel

@@ -23,6 +23,7 @@ def model() -> StableDiffusion:
     return random_model()
 
 
+@pytest.mark.slow
 def test_compvis_to_ours_to_diffusers_to_ours(model: StableDiffusion, tmp_path: Path) -> None:
     torch.save({"state_dict": compvis_state(model)}, tmp_path / "a.ckpt")
     first = load(tmp_path / "a.ckpt", config=TINY)
@@ -112,6 +113,7 @@ def test_interrupted_saves_leave_what_was_there(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "m.safetensors"]
 
 
+@pytest.mark.slow
 def test_saving_over_the_folder_a_model_came_from(model: StableDiffusion, tmp_path: Path) -> None:
     save(model, tmp_path / "m")
     (tmp_path / "m" / "README.md").write_text("mine")
