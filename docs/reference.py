@@ -15,11 +15,11 @@ import pdoc
 import ebama
 
 PARTS = ("models", "samplers", "weights", "methods", "evaluation")
-HIDDEN = ("cli", "commands", *PARTS)
+HIDDEN = ("bench", "cli", "commands", *PARTS)
 
 
 def modules() -> list[str]:
-    """The package, its parts, and their modules: all but the command line and what made the miniature."""
+    """The package, its parts, and their modules: all but commands, `bench` and the recipe of the miniature."""
     own = [info.name for info in pkgutil.iter_modules([str(Path(ebama.__file__).parent)]) if info.name not in HIDDEN]
     names = ["ebama", *(f"ebama.{name}" for name in own)]
     for part in PARTS:
