@@ -60,14 +60,19 @@ class Alignment:
         return " ".join(words[:_SHOWN]) + more
 
 
+def check_characters(text: str, name: str = "prompt") -> None:
+    """Raise PromptError if a text, called `name` in the message, holds a lone surrogate: no tokenizer takes it."""
+    if (half := _SURROGATE.search(text)) is not None:
+        raise PromptError(
+            f"the {name} holds half a character ({half[0]!r}): it was cut or decoded wrongly; type it again"
+        )
+
+
 def align(prompt: str, tokenizer: CLIPTokenizer) -> Alignment:
     """Tokenise a prompt without cutting it. An empty prompt, or one that is not a string, is a `PromptError`."""
     if not isinstance(prompt, str):
         raise PromptError(f"a prompt is a string, got {type(prompt).__name__}: {prompt!r}")
-    if (half := _SURROGATE.search(prompt)) is not None:
-        raise PromptError(
-            f"the prompt holds half a character ({half[0]!r}): it was cut or decoded wrongly; type it again"
-        )
+    check_characters(prompt)
     prompt = " ".join(unicodedata.normalize("NFC", prompt).split())
     encoded = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     spans = tuple((int(start), int(end)) for start, end in encoded["offset_mapping"])

@@ -21,6 +21,8 @@ from torch.utils._pytree import tree_leaves
 
 from ebama.weights import StableDiffusion
 
+from .methods.gradient import BASE_RESOLUTION
+
 MARGIN = 1.25
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
@@ -66,7 +68,7 @@ def footprint(sd: StableDiffusion) -> Footprint:
     context = torch.randn(1, sd.config.text.positions, sd.config.unet.context_width).to(like)
     known = [*sd.unet.parameters(), *sd.vae.parameters()]
     cross = [site for site in sd.unet.sites(z.shape) if site.kind == "cross"]
-    base = 16 * side // sd.config.sample_size
+    base = BASE_RESOLUTION * side // sd.config.sample_size
     sites = [site for site in cross if site.resolution == (base, base)] or cross
 
     @torch.no_grad()
@@ -130,11 +132,16 @@ def held(device: torch.device) -> int:
     """Bytes that are in use now: by the process, or by tensors on a GPU. 0 where the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
+    return resident("VmRSS") or 0
+
+
+def resident(field: str) -> int | None:
+    """Bytes of this process in memory, now ("VmRSS") or at most so far ("VmHWM"); None if that is not told."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
     except (OSError, StopIteration):
-        return 0
+        return None
 
 
 def is_exhausted(error: BaseException) -> bool:

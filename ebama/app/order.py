@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ebama.samplers import get as get_sampler
 
 from .. import methods
+from ..alignment import check_characters
 from ..methods import Method
 
 MAX_PROMPT = 1000  # characters
@@ -47,8 +48,7 @@ class Order:
         for name, text in (("prompt", self.prompt), ("negative prompt", self.negative_prompt)):
             if len(text) > MAX_PROMPT:
                 raise ValueError(f"the {name} has {len(text)} characters; expected at most {MAX_PROMPT}.")
-            if any("\ud800" <= character <= "\udfff" for character in text):
-                raise ValueError(f"the {name} {text[:60]!r} holds half a character; expected Unicode text.")
+            check_characters(text, name)
         if not 1 <= len(self.methods) <= MAX_METHODS:
             raise ValueError(f"{len(self.methods)} methods are chosen; expected 1 to {MAX_METHODS}.")
         for name, method in self.systems.items():

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from ..arithmetic import usable_arithmetic
+from ..memory import resident
 
 _MIB = 2**20
 
@@ -153,14 +154,12 @@ def reset_peak(device: torch.device) -> None:
 
 def peak_resident() -> float:
     """The most memory in MiB that this process had, since `reset_peak` on Linux, in all its life elsewhere."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        import resource
+    if (most := resident("VmHWM")) is not None:
+        return most / _MIB
+    import resource
 
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MIB
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MIB
 
 
 def _cpu_seconds() -> float:

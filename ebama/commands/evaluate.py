@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .arguments import METHOD_HELP, add_model, positive, seeds
+from .report import show
 
 if TYPE_CHECKING:
     from .arguments import Commands
@@ -110,7 +111,6 @@ def _check_judges(options: argparse.Namespace) -> None:
 
 
 def _score(options: argparse.Namespace, folder: Path) -> None:
-    from ..evaluation.report import write
     from ..evaluation.scorer import JudgeScorer, Scorer
     from ..evaluation.scoring import prompts, score
 
@@ -120,8 +120,7 @@ def _score(options: argparse.Namespace, folder: Path) -> None:
 
         scorers += similarities(options.clip, options.blip, prompts(folder), options.device)
     score(folder, scorers)
-    print(write(folder))
-    print(folder / "report.html")
+    show(folder)
 
 
 def _shard(text: str) -> tuple[int, int]:

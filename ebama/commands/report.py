@@ -18,7 +18,12 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    show(options.folder)
+
+
+def show(folder: Path) -> None:
+    """Write table and page of a folder; print the table, and where the page lies."""
     from ..evaluation.report import write
 
-    print(write(options.folder))
-    print(options.folder / "report.html")
+    print(write(folder))
+    print(folder / "report.html")

@@ -16,6 +16,9 @@ from .benchmarks import BenchmarkPrompt
 from .run import rows
 from .scorer import Scorer
 
+UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for a file that it cannot read as a picture."""
+
 
 def score(folder: Path, scorers: Sequence[Scorer], batch_size: int = 64) -> list[dict[str, Any]]:
     """Score every picture of a folder; write scores.jsonl, and judges.json (score -> who judged); returns the lines.
@@ -58,7 +61,7 @@ def _score_batch(folder: Path, pictures: Sequence[dict[str, Any]], scorers: Sequ
         try:
             with Image.open(folder / row["file"]) as image:
                 images.append(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             line["error"] = f"cannot be read: {error}"
             continue
         readable.append(line)

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from tqdm import tqdm
+
+from .scoring import UNREADABLE
 
 BUDGET = 17_000_000
 """Bytes of all sheets together; base64 makes a third more of them."""
@@ -81,7 +83,7 @@ def _opened(path: Path, side: int | None = None) -> Image.Image | None:
     try:
         with Image.open(path) as image:
             found = image.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError):
+    except UNREADABLE:
         return None
     if side:
         found.thumbnail((side, side), Image.Resampling.LANCZOS)

@@ -44,14 +44,27 @@ DECODING: dict[str, Any] = {
 """Beam search as in LAVIS' `blip_caption`; the lengths count tokens, those of the prefix among them."""
 
 
-class Clip:
-    """A CLIP model: unit vectors of pictures and texts. `name` says which, in a report's words."""
+class _Model:
+    """A model in float32 with what prepares its texts and pictures. `name` says which, in a report's words."""
 
-    def __init__(self, model: CLIPModel, tokenizer: Any, processor: Any, name: str) -> None:
+    def __init__(self, model: Any, tokenizer: Any, processor: Any, name: str) -> None:
         self.name = name
         self._model = model.eval().float()
         self._tokenizer = tokenizer
         self._processor = processor
+
+    def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        """Pictures as the folder's preprocessor_config.json says, on the model's device."""
+        pixels = self._processor(images=[image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
+        prepared: Tensor = pixels.to(self._model.device)
+        return prepared
+
+
+class Clip(_Model):
+    """A CLIP model: unit vectors of pictures and texts. `name` says which, in a report's words."""
+
+    def __init__(self, model: CLIPModel, tokenizer: Any, processor: Any, name: str) -> None:
+        super().__init__(model, tokenizer, processor, name)
         self._positions = model.text_model.embeddings.position_embedding.num_embeddings
 
     @classmethod
@@ -67,8 +80,7 @@ class Clip:
     @torch.no_grad()
     def images(self, images: Sequence[Image.Image]) -> Tensor:
         """Unit vectors [n, D] of pictures, prepared as the folder's preprocessor_config.json says."""
-        pixels = self._processor(images=[image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
-        found = self._model.get_image_features(pixel_values=pixels.to(self._model.device))
+        found = self._model.get_image_features(pixel_values=self._pixels(images))
         return F.normalize(found.pooler_output.float(), dim=-1)
 
     @torch.no_grad()
@@ -91,14 +103,8 @@ class Clip:
         return None if found is None else F.normalize(found.mean(dim=0), dim=-1)
 
 
-class Captioner:
+class Captioner(_Model):
     """A BLIP captioning model, used as LAVIS does. `name` says which, in a report's words."""
-
-    def __init__(self, model: BlipForConditionalGeneration, tokenizer: Any, processor: Any, name: str) -> None:
-        self.name = name
-        self._model = model.eval().float()
-        self._tokenizer = tokenizer
-        self._processor = processor
 
     @classmethod
     def open(cls, folder: str | Path, device: str = "cpu") -> Captioner:
@@ -113,11 +119,9 @@ class Captioner:
     @torch.no_grad()
     def captions(self, images: Sequence[Image.Image]) -> list[str]:
         """A caption for each picture, without the prefix that all begin with."""
-        device = self._model.device
-        pixels = self._processor(images=[image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
-        prefix = torch.tensor(self._tokenizer([PREFIX] * len(images))["input_ids"], device=device)
+        prefix = torch.tensor(self._tokenizer([PREFIX] * len(images))["input_ids"], device=self._model.device)
         # The model puts its start token first and leaves the separator at the end out.
-        found = self._model.generate(pixel_values=pixels.to(device), input_ids=prefix, **DECODING)
+        found = self._model.generate(pixel_values=self._pixels(images), input_ids=prefix, **DECODING)
         texts = self._tokenizer.batch_decode(found[:, 1:], skip_special_tokens=True)
         return [text.removeprefix(PREFIX) for text in texts]
 

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,9 @@ that the metric's decoding demands, and the captioner would have to go on about 
 PATCH, WIDTH, LAYERS, HEADS = 8, 96, 4, 4
 HELD_OUT_SCENES = 640
 REPORT = Path(__file__).parent / "judges.json"
+
+Measure = Callable[[Any], dict[str, float]]
+"""What a model reaches on the held-out scenes."""
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _COLOURS = tuple(COLOURS)
@@ -187,6 +190,23 @@ def report(part: str, figures: Mapping[str, Any]) -> None:
     partial = REPORT.with_suffix(".tmp")
     partial.write_text(json.dumps({**known, part: figures}, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, REPORT)
+
+
+def deliver(
+    part: str,
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    processor: Mapping[str, Any],
+    trained: Trained,
+    measure: Measure,
+) -> None:
+    """Store a trained model, measure what is stored, and set and print its section `part` of judges.json."""
+    store(folder, model, tokenizer, processor)
+    stored = type(model).from_pretrained(folder, dtype=torch.float32).eval()
+    figures = {"parameters": sum(p.numel() for p in stored.parameters()), **effort(trained), **measure(stored)}
+    report(part, figures)
+    print(figures)
 
 
 def store(folder: Path, model: Any, tokenizer: Any, processor: Mapping[str, Any]) -> None:

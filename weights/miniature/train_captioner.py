@@ -75,15 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trained = train("captioner", CaptioningJudge(), loss, CONFIG, options.state)
     if trained is None:
         return
-    folder = MINIATURE_FOLDER / "captioner"
     judge = trained.network
     assert isinstance(judge, CaptioningJudge)
     more = {"image_processor_type": "BlipImageProcessor", "size": {"height": 64, "width": 64}}
-    readers.store(folder, judge.captioner, judge.tokenizer, more)
-    stored = BlipForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    figures = {"parameters": sum(p.numel() for p in stored.parameters()), **readers.effort(trained), **measure(stored)}
-    readers.report("captioner", figures)
-    print(figures)
+    folder = MINIATURE_FOLDER / "captioner"
+    readers.deliver("captioner", folder, judge.captioner, judge.tokenizer, more, trained, measure)
 
 
 if __name__ == "__main__":

@@ -127,16 +127,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trained = train("clip", ImageTextJudge(), loss, CONFIG, options.state)
     if trained is None:
         return
-    folder = MINIATURE_FOLDER / "clip"
     judge = trained.network
     assert isinstance(judge, ImageTextJudge)
     size = {"height": 64, "width": 64}
     more = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 64}, "crop_size": size}
-    readers.store(folder, judge.clip, judge.tokenizer, more)
-    stored = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
-    figures = {"parameters": sum(p.numel() for p in stored.parameters()), **readers.effort(trained), **measure(stored)}
-    readers.report("image_text", figures)
-    print(figures)
+    readers.deliver("image_text", MINIATURE_FOLDER / "clip", judge.clip, judge.tokenizer, more, trained, measure)
 
 
 if __name__ == "__main__":
