@@ -8,8 +8,8 @@ Where there is a C compiler, smoothing.c does this for maps on the CPU, each way
 off. Elsewhere, and for compilers, transforms and second derivatives, a few operations of torch do.
 
 `python -m ebama.smoothing` compares its speed with padding, convolving and taking the maximum. Forward and backward on
-one thread of a busy 2-core EPYC it was, alone and in a graph (see `benchmark`), 3.7 and 5.2 times as fast on 2 maps of
-16 x 16, 7.8 and 8.9 times on 64; in plain torch 3.0 and 3.7, 5.8 and 6.7 times.
+one thread of a quiet 2-core EPYC it was, alone and in a graph (see `benchmark`), 3.8 and 5.3 times as fast on 2 maps of
+16 x 16, 8.2 and 10.4 times on 64; in plain torch 2.7 and 3.6, 5.5 and 7.0 times.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from . import native
 
 # The filters of all pixels are kept as one table if it has at most this many numbers (maps up to 32 x 32: 4 MiB).
 TABLE_LIMIT = 1 << 20
-# smoothing.c keeps one map on the stack: at most this many numbers (64 KiB), its reflected margin included.
+# smoothing.c keeps a map on the stack, twice, its margin included: at most so many numbers each time (64 KiB).
 STACK_LIMIT = 1 << 13
 HALF = (torch.float16, torch.bfloat16)
 
@@ -45,25 +45,26 @@ PLAIN = (_keys(False), _keys(True))  # of CPU tensors that are nothing more
 
 
 class Kernel(NamedTuple):
-    """smoothing.c for one type of numbers, and the weights its functions take: [r + 1], from the middle one on."""
+    """smoothing.c for one type of numbers, and what its functions take: the weights from the middle one on, [r + 1]."""
 
     library: ctypes.CDLL
     weights: Tensor
+    pointer: int  # to the weights
+    r: int
 
     def find(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """As `_find`."""
         n, h, w = maps.shape
         rows, peaks, pixels = maps.contiguous(), maps.new_empty(n), maps.new_empty(n, dtype=torch.int64)
-        weights, r = self.weights.data_ptr(), len(self.weights) - 1
-        self.library.find(rows.data_ptr(), n, h, w, weights, r, peaks.data_ptr(), pixels.data_ptr())
+        self.library.find(rows.data_ptr(), n, h, w, self.pointer, self.r, peaks.data_ptr(), pixels.data_ptr())
         return peaks, pixels
 
     def spread(self, pixels: Tensor, slopes: Tensor, h: int, w: int) -> Tensor:
         """The gradient [n, h, w] of peaks at `pixels` [n] that have `slopes` [n]."""
         n = len(pixels)
-        gradient, weights, r = slopes.new_empty(n, h, w), self.weights.data_ptr(), len(self.weights) - 1
+        gradient = slopes.new_empty(n, h, w)
         where = pixels.data_ptr(), slopes.data_ptr(), slopes.stride(0)
-        self.library.spread(*where, n, h, w, weights, r, gradient.data_ptr())
+        self.library.spread(*where, n, h, w, self.pointer, self.r, gradient.data_ptr())
         return gradient
 
 
@@ -198,7 +199,8 @@ def _smoothing(h: int, w: int, kernel_size: int, sigma: float, dtype: torch.dtyp
                 table = (vertical[:, None, :, None] * horizontal[:, None, :]).view(h * w, h, w)
             library = _library(dtype) if device.type == "cpu" and h * (w + kernel_size) <= STACK_LIMIT else None
             if library is not None:
-                kernel = Kernel(library, _weights(kernel_size, sigma, dtype, device)[kernel_size // 2 :].contiguous())
+                half = _weights(kernel_size, sigma, dtype, device)[kernel_size // 2 :].contiguous()
+                kernel = Kernel(library, half, half.data_ptr(), kernel_size // 2)
         return Smoothing(vertical, horizontal, table, kernel)
 
 
