@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
 from . import __version__
+from .allocator import keep_freed_memory
 from .commands import COMMANDS
 
 
@@ -22,6 +23,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it worked, 2 with one line on stderr for bad input, 130 when interrupted."""
     options = _parser().parse_args(arguments)
+    keep_freed_memory()
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:

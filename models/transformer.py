@@ -73,15 +73,26 @@ class TransformerBlock(nn.Module):
         return BlockResult(x + self.ff(self.norm3(x)), records, second.context)
 
 
+class PixelLinear(nn.Conv2d):
+    """A 1x1 convolution, of whose shape its weights are, for pixels in a row: one matrix product, nothing reordered."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] -> [..., width]."""
+        return F.linear(x, self.weight.flatten(1), self.bias)
+
+
 class SpatialTransformer(nn.Module):
-    """GroupNorm, 1x1 conv, transformer blocks over pixels in row-major order, 1x1 conv, + skip."""
+    """GroupNorm, linear layer, transformer blocks over pixels in row-major order, linear layer, + skip."""
 
     def __init__(self, width: int, heads: int, context_width: int, *, depth: int, groups: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, width, eps=1e-6)  # 1e-6 here, 1e-5 in the U-Net's ResBlocks
-        self.proj_in = nn.Conv2d(width, width, 1)
+        self.proj_in = PixelLinear(width)
         self.transformer_blocks = nn.ModuleList(TransformerBlock(width, heads, context_width) for _ in range(depth))
-        self.proj_out = nn.Conv2d(width, width, 1)
+        self.proj_out = PixelLinear(width)
 
     def sites(self, name: str, resolution: tuple[int, int]) -> list[tuple[Site, Site]]:
         """(self, cross) sites of each block, in execution order; `name` is this module's path."""
@@ -95,7 +106,7 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, sites: Sequence[tuple[Site, Site]], request: Request) -> BlockResult:
         """x [B, width, h, w], context [B, key, D]."""
-        h = rearrange(self.proj_in(self.norm(x)), "b c h w -> b (h w) c")
+        h = self.proj_in(rearrange(self.norm(x), "b c h w -> b (h w) c"))
         records: tuple[AttentionRecord, ...] = ()
         for block, pair in zip(self.transformer_blocks, sites, strict=True):
             result: BlockResult = block(h, context, pair, request)
@@ -103,5 +114,5 @@ class SpatialTransformer(nn.Module):
             if result.out is None:
                 return BlockResult(None, records, context)
             h = result.out
-        out = x + self.proj_out(rearrange(h, "b (h w) c -> b c h w", h=x.shape[2]))
+        out = x + rearrange(self.proj_out(h), "b (h w) c -> b c h w", h=x.shape[2])
         return BlockResult(out, records, context)

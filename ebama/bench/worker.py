@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 import torch
 
+from ..allocator import keep_freed_memory
 from . import cases, peer
 from .meter import Meter, Stop
 from .settings import Setting
@@ -40,6 +41,8 @@ def main() -> None:
     if setting.threads is not None:
         torch.set_num_threads(setting.threads)
     pipe = _Pipe(sys.stdin, answers)
+    if setting.side == "ours":
+        keep_freed_memory()  # as the command line does
     side = cases if setting.side == "ours" else peer
     meter = Meter(
         pipe, torch.device(setting.device), getattr(torch, setting.dtype), 1024 if setting.device == "cpu" else 8192
