@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,21 @@ def test_killed_three_times_it_makes_the_same_files(prompts: Path, tmp_path: Pat
     for path in broken.rglob(".*.tmp"):  # a picture that was being written
         path.unlink()
     assert contents(broken) == contents(whole)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 8, 16])
+def test_processes_share_the_batches_and_every_method(shards: int) -> None:
+    """Each batch is some process's, and with as many sets of prompts as there are methods no process has it easier."""
+    systems = {name: methods.get("sd") for name in "abcdefgh"}
+    job = Run([BenchmarkPrompt("some", f"prompt {i}") for i in range(16)], systems, range(8), batch_size=8)
+    shares = [job.share(shard, shards) for shard in range(shards)]
+    described = [[(name, prompts[0].text) for name, prompts in share] for share in shares]
+    everything = [(name, prompts[0].text) for name, prompts in job.batches()]
+    assert sorted(batch for share in described for batch in share) == sorted(everything)
+    for share in described:
+        counts = Counter(name for name, _ in share)
+        assert counts.keys() == systems.keys()
+        assert max(counts.values()) - min(counts.values()) <= 1
 
 
 @pytest.mark.slow

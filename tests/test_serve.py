@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from tiny import TINY, model
 
-from ebama import curves, generation
+from ebama import curves, generation, seeds
 from ebama.cli import main
 from ebama.methods import parse as method_of
 from ebama.models import MINIATURE
@@ -32,7 +32,7 @@ from fastapi.testclient import TestClient
 from ebama.app import jobs
 from ebama.app.api import PAGE, create_app
 from ebama.app.jobs import Job, Queue
-from ebama.app.order import MAX_PROMPT, MAX_SEEDS, Order, seeds_of
+from ebama.app.order import MAX_PROMPT, MAX_SEEDS, Order
 from ebama.app.studio import Studio, words_of
 
 PROMPT = "a purple crown and a blue suitcase"
@@ -157,8 +157,8 @@ def test_what_is_no_order_is_refused_in_one_line(client: TestClient, content: st
 
 
 def test_seeds() -> None:
-    assert seeds_of("0:4") == (0, 1, 2, 3)
-    assert seeds_of(" 7, 1:3 ,7") == (7, 1, 2)
+    assert seeds.parse("0:4") == [0, 1, 2, 3]
+    assert seeds.parse(" 7, 1:3 ,7") == [7, 1, 2]
     assert Order("a cat", seeds="5", methods=("sd",)).numbers == (5,)
 
 

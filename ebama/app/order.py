@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from ebama.samplers import get as get_sampler
 
-from .. import methods
+from .. import methods, seeds
 from ..alignment import check_characters
 from ..methods import Method
 
@@ -68,27 +67,9 @@ class Order:
     @property
     def numbers(self) -> tuple[int, ...]:
         """The seeds, each once."""
-        return seeds_of(self.seeds)
+        return tuple(seeds.parse(self.seeds, MAX_SEEDS))
 
     @property
     def calls(self) -> int:
         """How often a picture calls the model."""
         return len(get_sampler(self.sampler, self.steps).timesteps)
-
-
-def seeds_of(text: str) -> tuple[int, ...]:
-    """The seeds that a text such as "0:4", "3" or "1,5,9" names; ValueError for none, for too many, for anything else.
-
-    They are counted before any list of them is made: "0:99999999999" costs nothing.
-    """
-    spans: list[range] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*([0-9]{1,18})(?::([0-9]{1,18}))?\s*", part)
-        if match is None:
-            raise ValueError(f"{text[:60]!r} names no seeds; expected 0:4 (0 1 2 3), 3, or 1,5,9.")
-        first = int(match[1])
-        spans.append(range(first, int(match[2]) if match[2] else first + 1))
-    count = sum(map(len, spans))
-    if not 1 <= count <= MAX_SEEDS:
-        raise ValueError(f"{text[:60]!r} names {count} seeds; expected 1 to {MAX_SEEDS}.")
-    return tuple(dict.fromkeys(seed for span in spans for seed in span))

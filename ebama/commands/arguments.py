@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..seeds import parse as parse_seeds
+
 if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -26,15 +28,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def seeds(text: str) -> list[int]:
     """The seeds that a text such as 0:4, 3 or 1,5,9 names."""
     try:
-        seeds: list[int] = []
-        for part in text.split(","):
-            first, colon, end = part.partition(":")
-            seeds += range(int(first), int(end)) if colon else [int(first)]
-        if not seeds or min(seeds) < 0:
-            raise ValueError
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} names no seeds; expected 0:4 (0 1 2 3), 3, or 1,5,9") from None
-    return seeds
+        return parse_seeds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def positive(text: str) -> int:

@@ -84,10 +84,10 @@ class Run:
         return [(name, list(self.prompts[first : first + each])) for first in starts for name in self.methods]
 
     def share(self, shard: int, shards: int) -> list[tuple[str, list[BenchmarkPrompt]]]:
-        """What one of `shards` processes does: every `shards`th batch, but of other methods for each set of prompts,
-        since some methods take three times as long as others."""
-        turned = ((i + i // len(self.methods), batch) for i, batch in enumerate(self.batches()))
-        return [batch for i, batch in turned if i % shards == shard]
+        """What one of `shards` processes does: for each set of prompts other methods than for the one before, since
+        some take three times as long as others."""
+        count = len(self.methods)
+        return [batch for i, batch in enumerate(self.batches()) if (i // count + i % count) % shards == shard]
 
     def pictures(self) -> Iterator[tuple[str, BenchmarkPrompt, int]]:
         """Every picture in the order of images.jsonl."""

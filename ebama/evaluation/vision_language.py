@@ -27,6 +27,8 @@ from transformers.utils import logging
 
 from ebama.weights.loading import MINIATURE_FOLDER
 
+from . import open_clip
+
 EMBEDDED = "miniature"
 """What stands for the folders of the miniature's own models."""
 PREFIX = "a picture of "
@@ -69,13 +71,12 @@ class Clip(_Model):
 
     @classmethod
     def open(cls, folder: str | Path, device: str = "cpu") -> Clip:
-        """Open a transformers folder, or "miniature". Raises ValueError, in one line, if it holds no CLIP model."""
+        """Open a folder of transformers or open_clip, or "miniature". Raises ValueError, in one line, if it holds no
+        CLIP model."""
         path = clip_folder(folder)
-        model = _read(path, CLIPModel.from_pretrained).to(device)
         name = "the miniature's image-text judge" if str(folder) == EMBEDDED else f"CLIP model {path.resolve().name}"
-        return cls(
-            model, _read(path, CLIPTokenizer.from_pretrained), _read(path, CLIPImageProcessorPil.from_pretrained), name
-        )
+        model, tokenizer, processor = _read_clip(path)
+        return cls(model.to(device), tokenizer, processor, name)
 
     @torch.no_grad()
     def images(self, images: Sequence[Image.Image]) -> Tensor:
@@ -128,7 +129,19 @@ class Captioner(_Model):
 
 def clip_folder(folder: str | Path) -> Path:
     """The folder of a CLIP model, or "miniature"; raises ValueError, in one line, if it plainly holds none."""
-    return _folder(folder, "clip", "clip")
+    return Path(folder) if _is_open_clip(Path(folder)) else _folder(folder, "clip", "clip")
+
+
+def _read_clip(path: Path) -> Any:
+    """Model, tokenizer and image processor of a folder in either layout."""
+    if _is_open_clip(path):
+        return open_clip.read(path)
+    return [_read(path, kind.from_pretrained) for kind in (CLIPModel, CLIPTokenizer, CLIPImageProcessorPil)]
+
+
+def _is_open_clip(folder: Path) -> bool:
+    """Whether only open_clip's layout is there; many folders have both."""
+    return (folder / open_clip.CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
 def captioner_folder(folder: str | Path) -> Path:
