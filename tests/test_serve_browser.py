@@ -99,7 +99,8 @@ def pictures(page: Any, count: int) -> None:
     """Wait until the job has ended with that many pictures, all of which have arrived."""
     playwright.expect(page.locator("#rows figure img")).to_have_count(count, timeout=WAIT)
     page.wait_for_selector("#progress", state="hidden")
-    page.wait_for_function("[...document.querySelectorAll('figure img')].every(image => image.naturalWidth === 64)")
+    for picture in page.locator("#rows figure img").all():
+        playwright.expect(picture).to_have_js_property("naturalWidth", 64)
 
 
 def colours(page: Any, index: int = 0) -> int:

@@ -7,6 +7,7 @@ import builtins
 import io
 import os
 import pickle
+import struct
 import subprocess
 import warnings
 import zipfile
@@ -173,8 +174,10 @@ _SAFETENSORS, _ZIP, _LEGACY = save(_WEIGHTS), _saved(_WEIGHTS), _saved(_WEIGHTS,
         (bytes(range(200, 256)) * 10, "is not a file of weights"),
         (_SAFETENSORS[:-1], "damaged or cut-off safetensors file"),
         (_SAFETENSORS[:20], "cut-off safetensors file"),
-        (_ZIP[:-30], "cut-off zip archive"),
-        (_ZIP[:100], "cut-off zip archive"),
+        (_ZIP[:-30], "cut-off or damaged zip archive"),
+        (_ZIP[:100], "cut-off or damaged zip archive"),
+        # The 64-bit directory's locator counts a second disk: zipfile raises where it is only asked what this is.
+        (_ZIP[:-22] + struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2) + _ZIP[-22:], "cut-off or damaged zip archive"),
         (_LEGACY[:-10], "could not be read"),
         (_LEGACY[:60], "could not be read"),
         (_zip({"readme.txt": b"hi"}), "a zip archive, but not one that torch.save wrote"),

@@ -20,6 +20,14 @@ _DESCRIPTOR = b"PK\x07\x08"
 _SIZE_IN_EXTRA = 0xFFFFFFFF
 
 
+def is_zip(path: Path) -> bool:
+    """Whether the file ends in a zip directory; no, too, where `zipfile` finds it damaged and raises."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return False
+
+
 def read_pickle(path: Path) -> bytes:
     """The archive's pickle. Raises CheckpointError if the archive is damaged, compressed or not torch's."""
     try:

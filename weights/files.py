@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .archive import is_zip
 from .errors import CheckpointError
 from .pickle_safety import load_pickle, plain_tensors
 
@@ -96,8 +96,8 @@ def container(path: Path) -> str:
     if not head:
         raise CheckpointError(f"{path} is empty.")
     if head.startswith(b"PK\x03\x04"):
-        if not zipfile.is_zipfile(path):
-            raise CheckpointError(f"{path} is a cut-off zip archive ({size:,} bytes); download it again.")
+        if not is_zip(path):
+            raise CheckpointError(f"{path} is a cut-off or damaged zip archive ({size:,} bytes); download it again.")
         return "zip"
     if head[0] == 0x80 and 2 <= head[1] <= 5:
         return "legacy"

@@ -12,7 +12,6 @@ import pickletools
 import re
 import threading
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from .archive import read_pickle
+from .archive import is_zip, read_pickle
 from .errors import CheckpointError
 
 _INERT_NAMES = {"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype"}
@@ -69,23 +68,23 @@ def load_pickle(path: Path, *, meta: bool = False) -> Mapping[object, object]:
             f"{path} is not safe to open: its pickle asks for {', '.join(refused[:5])}, which is not part of a "
             f"Stable Diffusion checkpoint. Nothing was run. {_REMEDY}"
         )
-    is_zip = zipfile.is_zipfile(path)
+    zipped = is_zip(path)
     stand_ins = [(Inert, name) for name in names if _is_inert(name)]
     # torch.load maps paths only, but it trusts their ending ".safetensors" over the content.
-    mapped = is_zip and path.suffix != ".safetensors"
+    mapped = zipped and path.suffix != ".safetensors"
     try:
         with ExitStack() as stack:
             file = stack.enter_context(path.open("rb"))
             stack.enter_context(_LOCK)
             stack.enter_context(warnings.catch_warnings())
             stack.enter_context(torch.serialization.safe_globals(stand_ins))  # type: ignore[arg-type]
-            if meta and not is_zip:
+            if meta and not zipped:
                 stack.enter_context(torch.serialization.skip_data())
             warnings.simplefilter("ignore")
             loaded = torch.load(
                 path if mapped else file, weights_only=True, mmap=mapped, map_location="meta" if meta else "cpu"
             )
-            left = 0 if is_zip or meta else path.stat().st_size - file.tell()
+            left = 0 if zipped or meta else path.stat().st_size - file.tell()
     except Exception as error:  # damaged pickles make torch raise almost anything
         raise CheckpointError(f"{path} could not be read as a PyTorch checkpoint: {_short(error)} {_REMEDY}") from error
     if left:
@@ -117,7 +116,7 @@ def refused_globals(path: Path) -> list[str]:
 
 def pickle_globals(path: Path) -> set[str]:
     """All `module.name` that the pickles of a file would import; read from the opcodes, nothing is executed."""
-    return set(_globals_of(read_pickle(path)) if zipfile.is_zipfile(path) else _legacy_globals(path))
+    return set(_globals_of(read_pickle(path)) if is_zip(path) else _legacy_globals(path))
 
 
 def _legacy_globals(path: Path) -> Iterator[str]:
