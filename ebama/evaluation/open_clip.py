@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-from ebama.weights.files import open_tensors
+from ebama.weights.files import Entry, open_tensors
 from ebama.weights.tokenizer import VOCABULARY, clip_tokenizer
 
 CONFIG = "open_clip_config.json"
@@ -69,7 +69,7 @@ def read(folder: Path) -> tuple[CLIPModel, CLIPTokenizer, CLIPImageProcessorPil]
     file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if file is None:
         raise ValueError(f"{folder} holds no weights: expected {' or '.join(WEIGHTS)} beside {CONFIG}.")
-    tensors = dict(_renamed({key: entry.read for key, entry in open_tensors(file).entries.items()}))
+    tensors = dict(_renamed(open_tensors(file).entries))
     model = CLIPModel(config)
     expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
     for key, shape in expected.items():
@@ -98,7 +98,6 @@ def _config(path: Path, described: Mapping[str, Any]) -> CLIPConfig:
             "num_hidden_layers": part["layers"],
             "num_attention_heads": heads,
             "hidden_act": activation,
-            "projection_dim": described["embed_dim"],
         }
 
     return CLIPConfig(
@@ -129,23 +128,23 @@ def _processor(prepared: Mapping[str, Any], side: int) -> CLIPImageProcessorPil:
     )
 
 
-def _renamed(tensors: Mapping[str, Callable[[], Tensor]]) -> Iterator[tuple[str, Tensor]]:
+def _renamed(entries: Mapping[str, Entry]) -> Iterator[tuple[str, Tensor]]:
     """The tensors under transformers' names; those of unknown names keep theirs."""
-    for key, values in tensors.items():
+    for key, entry in entries.items():
         layer, _, last = key.rpartition(".")
         if key in _IGNORED:
             continue
         if key in _NAMES:
-            yield _NAMES[key], values().T.contiguous() if key in _TURNED else values()
+            yield _NAMES[key], entry.read().T.contiguous() if key in _TURNED else entry.read()
         elif layer in _LAYERS:
-            yield f"{_LAYERS[layer]}.{last}", values()
+            yield f"{_LAYERS[layer]}.{last}", entry.read()
         elif block := _BLOCK.fullmatch(key):
             visual, number, part, kind = block.groups()
             target = f"{'vision' if visual else 'text'}_model.encoder.layers.{number}"
             if part == "attn.in_proj":
-                for name, rows in zip("qkv", values().chunk(3), strict=True):
+                for name, rows in zip("qkv", entry.read().chunk(3), strict=True):
                     yield f"{target}.self_attn.{name}_proj.{kind}", rows
             else:
-                yield f"{target}.{_PARTS.get(part, part)}.{kind}", values()
+                yield f"{target}.{_PARTS.get(part, part)}.{kind}", entry.read()
         else:
-            yield key, values()
+            yield key, entry.read()
