@@ -33,7 +33,7 @@ class AttendAndExcite(GradientMethod):
     reference: ClassVar[str] = "Chefer et al. 2023 (Attend-and-Excite)"
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
     decays: ClassVar[bool] = True
-    defaults: ClassVar[dict[str, dict[str, Any]]] = {"sd-v1": {"step_size": 20.0}, "miniature": {"step_size": 5.0}}
+    defaults: ClassVar[dict[str, dict[str, Any]]] = {"sd-v1": {"step_size": 20.0}, "miniature": {"step_size": 3.0}}
 
     step_size: float | None = None
     guided_steps: int | None = 25

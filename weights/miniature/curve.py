@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .train_unet import STAGES
 from .training import STATE
 
-STAGES = ("unet", "unet_grounded")
+TITLES = ("1: noise alone", "2: noise and grounding", "3: words in context")
 FIGURES = {
     "mse_0": "t < 250",
     "mse_250": "t < 500",
@@ -36,7 +37,7 @@ def smoothed(lines: list[dict[str, float]], key: str) -> tuple[np.ndarray, np.nd
 
 
 def main() -> None:
-    """Losses over the steps of both stages, side by side on one scale."""
+    """Losses over the steps of the stages that have a log, side by side on one scale."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -44,18 +45,22 @@ def main() -> None:
     parser.add_argument("--state", type=Path, default=STATE)
     parser.add_argument("--out", type=Path, default=Path("docs/images/training.png"))
     options = parser.parse_args()
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    logs = {title: options.state / f"{stage}.jsonl" for stage, title in zip(STAGES, TITLES, strict=True)}
+    logs = {title: log for title, log in logs.items() if log.is_file()}
+    if not logs:
+        parser.error(f"{options.state} holds no log of a training: train first, or name its folder with --state")
+    figure = Figure(figsize=(2 + 3.5 * len(logs), 4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, stage, title in zip(axes, STAGES, ("1: noise alone", "2: noise and grounding"), strict=True):
-        lines = read(options.state / f"{stage}.jsonl")
+    grid = figure.subplots(1, len(logs), sharey=True, squeeze=False)[0]
+    for axis, (title, log) in zip(grid, logs.items(), strict=True):
+        lines = read(log)
         for key, label in FIGURES.items():
             if any(key in line for line in lines):
                 axis.plot(*smoothed(lines, key), "k--" if key == "grounding" else "-", label=label)
         axis.set(title=f"Stage {title}", xlabel="step", yscale="log")
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel(f"mean squared error of epsilon, mean of {SMOOTHING * 100} steps")
-    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper")
+    grid[0].set_ylabel(f"mean squared error of epsilon, mean of {SMOOTHING * 100} steps")
+    figure.legend(*grid[-1].get_legend_handles_labels(), loc="outside right upper")
     figure.savefig(options.out, dpi=110)
 
 

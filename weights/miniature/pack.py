@@ -15,7 +15,7 @@ from ..loading import MINIATURE_FOLDER
 from ..save import save
 from ..stable_diffusion import StableDiffusion
 from ..tokenizer import clip_tokenizer
-from .train_unet import trained_tokens
+from .train_unet import STAGES, trained_tokens
 from .training import STATE
 
 TABLE = "embeddings.token_embedding.weight"
@@ -24,11 +24,11 @@ TABLE = "embeddings.token_embedding.weight"
 def assemble(state: Path) -> tuple[StableDiffusion, dict[str, float]]:
     """The averaged networks of a state folder, and for how many seconds and steps they were trained."""
     stored = torch.load(state / "vae_final.pt", weights_only=True)
-    first, averaged = (torch.load(state / f"{stage}.pt", weights_only=True) for stage in ("unet", "unet_grounded"))
+    stages = {name: torch.load(state / f"{name}.pt", weights_only=True) for name in STAGES}
     vae, unet, text_encoder = VAE(MINIATURE.vae), UNet(MINIATURE.unet), TextEncoder(MINIATURE.text)
     vae.load_state_dict(stored["vae"])
     parts: dict[str, dict[str, torch.Tensor]] = {"unet": {}, "text_encoder": {}}
-    for name, weight in averaged["averaged"].items():
+    for name, weight in stages[STAGES[-1]]["averaged"].items():
         part, _, rest = name.partition(".")
         parts[part][rest] = weight
     rows = parts["text_encoder"][TABLE]
@@ -38,7 +38,7 @@ def assemble(state: Path) -> tuple[StableDiffusion, dict[str, float]]:
     unet.load_state_dict(parts["unet"])
     text_encoder.load_state_dict(parts["text_encoder"])
     figures = {"vae": stored["seconds"]}
-    for name, stage in (("unet", first), ("unet_grounded", averaged)):
+    for name, stage in stages.items():
         figures |= {name: stage["seconds"], f"{name}_steps": stage["step"]}
     return StableDiffusion(unet.eval(), vae.eval(), text_encoder, clip_tokenizer(), MINIATURE), figures
 

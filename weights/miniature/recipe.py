@@ -24,11 +24,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--steps", type=int, default=train_unet.CONFIG.steps, help="of the U-Net's first stage")
     parser.add_argument("--grounded-steps", type=int, default=train_unet.GROUNDED_CONFIG.steps, help="of its second")
+    parser.add_argument("--contextual-steps", type=int, default=train_unet.CONTEXTUAL_CONFIG.steps, help="of its third")
     options = parser.parse_args()
     package = __name__.rpartition(".")[0]
     common = ["--standalone", f"--nproc-per-node={options.workers}", "-m"]
     state = ["--state", str(options.state)]
     stages = ["--steps", str(options.steps), "--grounded-steps", str(options.grounded_steps)]
+    stages += ["--contextual-steps", str(options.contextual_steps)]
     if not (options.state / "vae_final.pt").is_file():
         torchrun([*common, f"{package}.train_vae", *state])
     torchrun([*common, f"{package}.train_unet", *state, *stages])

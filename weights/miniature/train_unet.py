@@ -1,9 +1,10 @@
 """Train the miniature's U-Net and token table, alone or with `torchrun --standalone --nproc-per-node 2 -m THIS`.
 
-Two stages. In the first the network only learns to predict noise. In so short a training its cross-attention maps stay
-diffuse, though, and guidance by attention needs maps that say where a word's object is. So the second stage goes on
-with a further loss, which draws the maps of a noun and of its colour to where the object is drawn (as TokenCompose does
-to Stable Diffusion: Wang et al. 2024).
+Three stages. In the first the network only learns to predict noise. In so short a training its cross-attention maps
+stay diffuse, though, and guidance by attention needs maps that say where a word's object is. So the second stage goes
+on with a further loss, which draws the maps of a noun and of its colour to where the object is drawn (as TokenCompose
+does to Stable Diffusion: Wang et al. 2024). Until then every position of the text encodes its own token only. The third
+stage switches the text encoder's self-attention on, and more captions are wrong.
 """
 
 from __future__ import annotations
@@ -34,7 +35,11 @@ CONFIG = TrainingConfig(steps=6850, batch=8)
 GROUNDED_WORLD = replace(WORLD, counts=(0.15, 0.8, 0.05), pairs=(0.2, 0.3, 0.5))
 """More pairs of coloured objects, which are learnt last."""
 GROUNDED_CONFIG = TrainingConfig(steps=7800, batch=8, lr=6e-4, warmup=100, flat=0.5)
-GROUNDING = 0.05  # weight of the second stage's further loss
+CONTEXTUAL_WORLD = replace(GROUNDED_WORLD, neglect=0.3)
+"""Captions as wrong as it takes for plain sampling to lose objects as often as Stable Diffusion does."""
+CONTEXTUAL_CONFIG = TrainingConfig(steps=4500, batch=8, lr=3e-4, warmup=100, flat=0.4)
+STAGES = ("unet", "unet_grounded", "unet_contextual")
+GROUNDING = 0.05  # weight of the further loss of the second and third stage
 DROPOUT = 0.1  # captions left out, for classifier-free guidance
 UNKNOWN = 0.05  # articles replaced by the row that unknown words share, so that the row learns to mean nothing
 MIN_SNR = 5.0  # loss weights min(SNR, 5) / SNR: Hang et al. 2023, Efficient Diffusion Training via Min-SNR
@@ -80,6 +85,17 @@ def make_local(text_encoder: TextEncoder) -> None:
         assert isinstance(layer.self_attn, nn.Module)
         for parameter in layer.self_attn.parameters():
             nn.init.zeros_(parameter).requires_grad_(False)
+
+
+def make_contextual(text_encoder: TextEncoder) -> None:
+    """Switch self-attention on again: trainable, and adding nothing until its output projection has learnt."""
+    for layer in text_encoder.encoder.layers:
+        attention = layer.self_attn
+        assert isinstance(attention, nn.Module)
+        for name, parameter in attention.named_parameters():
+            parameter.requires_grad_(True)
+            if name.endswith("weight") and not name.startswith("out_proj"):
+                nn.init.normal_(parameter, std=text_encoder.text_config.width**-0.5)
 
 
 class Captions:
@@ -141,52 +157,64 @@ def word_positions(named: Sequence[Named]) -> list[list[int]]:
     return found
 
 
+def stage(
+    name: str, network: nn.Module, vae: VAE, world: SceneConfig, config: TrainingConfig, grounding: float, state: Path
+) -> None:
+    """Train the network on fresh scenes of a world; its state and log are `state/NAME.pt` and `.jsonl`."""
+    composer, captions, schedule = Composer(world), Captions(), NoiseSchedule()
+
+    def loss(network: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng([config.seed, 1, step, worker])
+        scenes = [composer.compose(rng) for _ in range(config.batch)]
+        with torch.no_grad():
+            z = vae.encode(to_tensor([scene.image for scene in scenes])).mean * vae.scale
+        t = torch.from_numpy(rng.integers(0, len(schedule.alphas_cumprod), len(z)))
+        noise = torch.from_numpy(rng.standard_normal(z.shape, np.float32))
+        rows, kept = captions([scene.caption for scene in scenes], rng)
+        epsilon, maps = network(schedule.add_noise(z, noise, t), t, rows, with_maps=grounding > 0)
+        errors = (epsilon - noise).square().mean(dim=(1, 2, 3))
+        alpha = schedule.alphas_cumprod[t].float()
+        snr = alpha / (1 - alpha)
+        value = (errors * (MIN_SNR / snr).clamp(max=1)).mean()
+        parts = {"mse": errors.mean().item()}
+        for quarter in range(4):
+            if (inside := t // 250 == quarter).any():
+                parts[f"mse_{250 * quarter}"] = errors[inside].mean().item()
+        if grounding:
+            grounded = grounding_loss(maps, scenes, kept)
+            parts["grounding"] = grounded.item()
+            value = value + grounding * grounded
+        return value, parts
+
+    train(name, network, loss, config, state)
+
+
 def main() -> None:
-    """Train on fresh scenes without end; the averaged networks stay in `STATE/unet.pt` and `STATE/unet_grounded.pt`."""
+    """Train on fresh scenes without end; the averaged networks stay in `STATE/NAME.pt`, a file for each stage."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--state", type=Path, default=STATE)
     parser.add_argument("--steps", type=int, default=CONFIG.steps, help="of the first stage")
     parser.add_argument("--grounded-steps", type=int, default=GROUNDED_CONFIG.steps, help="of the second")
+    parser.add_argument("--contextual-steps", type=int, default=CONTEXTUAL_CONFIG.steps, help="of the third")
     options = parser.parse_args()
     vae = VAE(MINIATURE.vae).eval().requires_grad_(False)
     vae.load_state_dict(torch.load(options.state / "vae_final.pt", weights_only=True)["vae"])
     vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    captions, schedule = Captions(), NoiseSchedule()
 
-    def stage(name: str, network: nn.Module, world: SceneConfig, config: TrainingConfig, grounding: float) -> None:
-        composer = Composer(world)
-
-        def loss(network: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
-            rng = np.random.default_rng([config.seed, 1, step, worker])
-            scenes = [composer.compose(rng) for _ in range(config.batch)]
-            with torch.no_grad():
-                z = vae.encode(to_tensor([scene.image for scene in scenes])).mean * vae.scale
-            t = torch.from_numpy(rng.integers(0, len(schedule.alphas_cumprod), len(z)))
-            noise = torch.from_numpy(rng.standard_normal(z.shape, np.float32))
-            rows, kept = captions([scene.caption for scene in scenes], rng)
-            epsilon, maps = network(schedule.add_noise(z, noise, t), t, rows, with_maps=grounding > 0)
-            errors = (epsilon - noise).square().mean(dim=(1, 2, 3))
-            alpha = schedule.alphas_cumprod[t].float()
-            snr = alpha / (1 - alpha)
-            value = (errors * (MIN_SNR / snr).clamp(max=1)).mean()
-            parts = {"mse": errors.mean().item()}
-            for quarter in range(4):
-                if (inside := t // 250 == quarter).any():
-                    parts[f"mse_{250 * quarter}"] = errors[inside].mean().item()
-            if grounding:
-                grounded = grounding_loss(maps, scenes, kept)
-                parts["grounding"] = grounded.item()
-                value = value + grounding * grounded
-            return value, parts
-
-        train(name, network, loss, config, options.state)
+    def trained(name: str) -> Denoiser:
+        network = Denoiser()
+        network.load_state_dict(torch.load(options.state / f"{name}.pt", weights_only=True)["averaged"])
+        return network
 
     torch.manual_seed(CONFIG.seed)
-    stage("unet", Denoiser(), WORLD, replace(CONFIG, steps=options.steps), 0.0)
-    network = Denoiser()
-    network.load_state_dict(torch.load(options.state / "unet.pt", weights_only=True)["averaged"])
+    config = replace(CONFIG, steps=options.steps)
+    stage("unet", Denoiser(), vae, WORLD, config, 0.0, options.state)
     config = replace(GROUNDED_CONFIG, steps=options.grounded_steps, seed=CONFIG.seed + 1)
-    stage("unet_grounded", network, GROUNDED_WORLD, config, GROUNDING)
+    stage("unet_grounded", trained("unet"), vae, GROUNDED_WORLD, config, GROUNDING, options.state)
+    network = trained("unet_grounded")
+    make_contextual(network.text_encoder)
+    config = replace(CONTEXTUAL_CONFIG, steps=options.contextual_steps, seed=CONFIG.seed + 2)
+    stage("unet_contextual", network, vae, CONTEXTUAL_WORLD, config, GROUNDING, options.state)
 
 
 if __name__ == "__main__":
