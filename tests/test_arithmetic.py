@@ -99,7 +99,7 @@ def both() -> list[Pipeline]:
 @pytest.mark.slow
 def test_bfloat16_weights_make_nearly_the_same_picture(both: list[Pipeline], monkeypatch: pytest.MonkeyPatch) -> None:
     """20 steps: final latents within 5 % of float32's, but for a few seeds where rounding of any kind, float16's too,
-    tips the picture over into another (two of these 16 when this was written; the others were within 3.3 %)."""
+    tips the picture over into another (one of these 16 when this was written; the others were within 4.1 %)."""
     monkeypatch.setattr(arithmetic, "has_arithmetic", lambda dtype: False)  # the same everywhere
     full, rounded = (sample(pipeline, "sd", range(16)).latents for pipeline in both)
     distances = sorted(relative(ours, theirs) for ours, theirs in zip(rounded, full, strict=True))
@@ -108,11 +108,12 @@ def test_bfloat16_weights_make_nearly_the_same_picture(both: list[Pipeline], mon
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["ebama", "ebama-official", "syngen"])
+@pytest.mark.parametrize("method", ["ebama", "syngen"])
 def test_bfloat16_weights_are_guided_alike(both: list[Pipeline], monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    """20 steps: the losses that guide, within 5 % of float32's."""
+    """20 steps: the losses that guide, within 5 % of float32's. Those of `ebama-official` are not: at the step that suits
+    it on the miniature, rounding of any kind makes another picture, and its losses are that picture's."""
     monkeypatch.setattr(arithmetic, "has_arithmetic", lambda dtype: False)
-    full, rounded = (sample(pipeline, method, range(2)).losses for pipeline in both)
+    full, rounded = (sample(pipeline, method, range(8)).losses for pipeline in both)
     guided = ~full.isnan()
     assert guided.any()
     assert relative(rounded[guided], full[guided]) < 0.05

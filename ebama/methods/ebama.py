@@ -26,8 +26,8 @@ class Ebama(GradientMethod):
         center: compare what sets the words' maps apart instead of the maps themselves; see `binding_loss`. The paper's
             equations have no such step.
 
-    The miniature's values were chosen on prompts outside the benchmark, and so was centring: its scores differ too
-    little between words for the literal equations to bind colours. docs/methods.md has the figures.
+    The miniature's values were chosen on prompts outside the benchmark, and so was centring: the literal
+    equations bind fewer colours there. docs/methods.md says why and has the figures.
     """
 
     name: ClassVar[str] = "ebama"
