@@ -110,8 +110,8 @@ def test_bfloat16_weights_make_nearly_the_same_picture(both: list[Pipeline], mon
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["ebama", "syngen"])
 def test_bfloat16_weights_are_guided_alike(both: list[Pipeline], monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    """20 steps: the losses that guide, within 5 % of float32's. Those of `ebama-official` are not: at the step that suits
-    it on the miniature, rounding of any kind makes another picture, and its losses are that picture's."""
+    """20 steps: the losses that guide, within 5 % of float32's. Not of `ebama-official`: at the step that suits it
+    on the miniature most pictures tip over into others, and its losses are those pictures'."""
     monkeypatch.setattr(arithmetic, "has_arithmetic", lambda dtype: False)
     full, rounded = (sample(pipeline, method, range(8)).losses for pipeline in both)
     guided = ~full.isnan()
