@@ -18,7 +18,7 @@ from ebama.weights import load
 class SideBySide(GradientMethod):  # it finds the sites, takes the gradient and steps; only the energy is ours
     name: ClassVar[str] = "side-by-side"
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
-    step_size: float = 30.0
+    step_size: float = 10.0
     guided_steps: int | None = 25
 
     def energy(self, task: Task) -> Energy:
