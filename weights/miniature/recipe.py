@@ -19,12 +19,9 @@ from .training import STATE
 
 def main() -> None:
     """Train everything and pack it."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(description=main.__doc__, parents=[train_unet.steps_parser()])
     parser.add_argument("--state", type=Path, default=STATE, help="where trainings keep their state")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--steps", type=int, default=train_unet.CONFIG.steps, help="of the U-Net's first stage")
-    parser.add_argument("--grounded-steps", type=int, default=train_unet.GROUNDED_CONFIG.steps, help="of its second")
-    parser.add_argument("--contextual-steps", type=int, default=train_unet.CONTEXTUAL_CONFIG.steps, help="of its third")
     options = parser.parse_args()
     package = __name__.rpartition(".")[0]
     common = ["--standalone", f"--nproc-per-node={options.workers}", "-m"]

@@ -36,7 +36,7 @@ GROUNDED_WORLD = replace(WORLD, counts=(0.15, 0.8, 0.05), pairs=(0.2, 0.3, 0.5))
 """More pairs of coloured objects, which are learnt last."""
 GROUNDED_CONFIG = TrainingConfig(steps=7800, batch=8, lr=6e-4, warmup=100, flat=0.5)
 CONTEXTUAL_WORLD = replace(GROUNDED_WORLD, neglect=0.3)
-"""Captions as wrong as it takes for plain sampling to lose objects as often as Stable Diffusion does."""
+"""Wrong captions enough for plain sampling to lose an object in a quarter to a third of its pictures."""
 CONTEXTUAL_CONFIG = TrainingConfig(steps=4500, batch=8, lr=3e-4, warmup=100, flat=0.4)
 STAGES = ("unet", "unet_grounded", "unet_contextual")
 GROUNDING = 0.05  # weight of the further loss of the second and third stage
@@ -189,13 +189,19 @@ def stage(
     train(name, network, loss, config, state)
 
 
+def steps_parser() -> argparse.ArgumentParser:
+    """How long each stage is, as options of this program and of the recipe."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--steps", type=int, default=CONFIG.steps, help="of the U-Net's first stage")
+    parser.add_argument("--grounded-steps", type=int, default=GROUNDED_CONFIG.steps, help="of its second")
+    parser.add_argument("--contextual-steps", type=int, default=CONTEXTUAL_CONFIG.steps, help="of its third")
+    return parser
+
+
 def main() -> None:
     """Train on fresh scenes without end; the averaged networks stay in `STATE/NAME.pt`, a file for each stage."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(description=main.__doc__, parents=[steps_parser()])
     parser.add_argument("--state", type=Path, default=STATE)
-    parser.add_argument("--steps", type=int, default=CONFIG.steps, help="of the first stage")
-    parser.add_argument("--grounded-steps", type=int, default=GROUNDED_CONFIG.steps, help="of the second")
-    parser.add_argument("--contextual-steps", type=int, default=CONTEXTUAL_CONFIG.steps, help="of the third")
     options = parser.parse_args()
     vae = VAE(MINIATURE.vae).eval().requires_grad_(False)
     vae.load_state_dict(torch.load(options.state / "vae_final.pt", weights_only=True)["vae"])
