@@ -93,7 +93,7 @@ def refused(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         ([PROMPT, "--nothing"], "--nothing"),
         ([PROMPT, "--weights", "no/such/file.ckpt"], "no/such/file.ckpt"),
         ([PROMPT, "--from-png", "some.png"], "prompt or --from-png"),
-        (["--from-png", "no-such.png"], "no-such.png"),
+        (["--from-png", "no-such.png", "--steps", "20"], "leave --steps, --parser out"),
         (["red " * 80 + "crown"], "lies beyond the 75 pieces"),
     ],
 )
@@ -104,6 +104,11 @@ def test_bad_input_is_one_line_and_nothing_written(
 ) -> None:
     monkeypatch.setattr("ebama.cli._show_warning", lambda *_: None)
     assert says in refused(capfd, ["generate", "--out", str(tmp_path / "out"), "--parser", "rules", *arguments])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_png_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert "no-such.png" in refused(capfd, ["generate", "--from-png", "no-such.png", "--out", str(tmp_path / "out")])
     assert list(tmp_path.iterdir()) == []
 
 

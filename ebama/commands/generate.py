@@ -11,6 +11,9 @@ from .arguments import METHOD_HELP, add_model, group, option, positive, seeds
 if TYPE_CHECKING:
     from .arguments import Commands
 
+_IN_THE_RECIPE = ("seeds", "method", "compare", "option", "group", "negative", "steps", "guidance", "sampler", "parser")
+_RUNNING = ("batch_size", "memory")
+
 
 def add(commands: Commands) -> None:
     """Declare the command."""
@@ -40,7 +43,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--from-png", type=Path, metavar="FILE", help="make the picture of FILE again")
     parser.add_argument("--out", type=Path, default=Path("outputs"))
     add_model(parser)
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, defaults={name: parser.get_default(name) for name in _IN_THE_RECIPE + _RUNNING})
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -49,6 +52,10 @@ def _run(options: argparse.Namespace) -> None:
     if (options.prompt is None) == (options.from_png is None):
         raise ValueError("Give either a prompt or --from-png FILE.")
     if options.from_png is not None:
+        given = [name for name, default in options.defaults.items() if getattr(options, name) != default]
+        if given:
+            names = ", ".join("--" + name.replace("_", "-") for name in given)
+            raise ValueError(f"--from-png follows the file's recipe: leave {names} out, or give a prompt.")
         generation.again(options.from_png, options.out, options.weights, options.device, options.dtype)
         return
     recipe = generation.Recipe(
