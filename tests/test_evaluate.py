@@ -94,12 +94,14 @@ def test_a_folder_is_not_continued_with_other_settings(
     method = {"sd": methods.get("sd")}
     out = tmp_path / "out"
     listed = [BenchmarkPrompt("a", "a cat")]
-    run.start(Run(listed, method, [0]), out, "miniature")
-    run.start(Run(listed, method, [0]), out, "miniature")
+    run.start(Run(listed, method, [0]), out, "miniature", "0a")
+    run.start(Run(listed, method, [0]), out, "miniature", "0a")
     with pytest.raises(ValueError, match=r"other settings \(steps was 50, now 20\); choose another folder"):
-        run.start(Run(listed, method, [0], steps=20), out, "miniature")
+        run.start(Run(listed, method, [0], steps=20), out, "miniature", "0a")
+    with pytest.raises(ValueError, match="fingerprint was '0a', now '0b'"):
+        run.start(Run(listed, method, [0]), out, "miniature", "0b")
     with pytest.raises(ValueError, match="prompts_sha256 was"):
-        run.start(Run([BenchmarkPrompt("a", "a dog")], method, [0]), out, "miniature")
+        run.start(Run([BenchmarkPrompt("a", "a dog")], method, [0]), out, "miniature", "0a")
     with pytest.raises(ValueError, match="p2p edits"):
         Run(listed, {"p2p": methods.get("p2p")}, [0])
     assert main(["evaluate", "--methods", "sd", "ane+stepsize=3"]) == 2
@@ -188,7 +190,7 @@ def test_a_picture_does_not_depend_on_what_was_done_before(tmp_path: Path) -> No
     work = Run(listed, {"sd": methods.get("sd")}, [0, 1], steps=2, sampler="ddim", batch_size=4, parser="rules")
     pipeline = Pipeline(load())
     for out in (tmp_path / "one", tmp_path / "two"):
-        run.start(work, out, "miniature")
+        run.start(work, out, "miniature", "0a")
         run.make(work, pipeline, out)
     log = tmp_path / "two" / "images-0-of-1.jsonl"
     kept = log.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -118,6 +118,19 @@ def test_loaded_networks_are_ready_to_run(folder: Path) -> None:
             assert not tensor.requires_grad
 
 
+def test_fingerprint_tells_weights_apart(folder: Path) -> None:
+    sd = load(folder)
+    before = sd.fingerprint()
+    assert len(before) == 16
+    assert load(folder).fingerprint() == before
+    assert load(folder, dtype=torch.float16).fingerprint() != before
+    for network in (sd.unet, sd.vae, sd.text_encoder):
+        (*_, (_, last)) = network.named_parameters()
+        last.data.mul_(1.001).add_(1e-3)
+        assert sd.fingerprint() != before
+        before = sd.fingerprint()
+
+
 def test_loading_leaves_global_state_alone(folder: Path, tmp_path: Path) -> None:
     save_with_globals({**lightning_extras(), "state_dict": compvis_state(random_model())}, tmp_path / "m.ckpt")
     load(folder)  # importing what transformers imports lazily may register more

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +28,20 @@ class StableDiffusion:
     text_encoder: TextEncoder
     tokenizer: CLIPTokenizer
     config: StableDiffusionConfig
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change when the weights do: SHA-256 over up to 64 values of each tensor, in float32.
+
+        All values would take seconds at full size; a training, however short, moves some of these.
+        """
+        digest = hashlib.sha256()
+        for network in (self.unet, self.vae, self.text_encoder):
+            for name, tensor in network.state_dict().items():
+                values = tensor.reshape(-1)
+                values = values[:: max(1, math.ceil(len(values) / 64))]
+                digest.update(f"{name} {list(tensor.shape)}".encode())
+                digest.update(values.float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:

@@ -92,7 +92,7 @@ def _make(options: argparse.Namespace, shard: int, shards: int) -> bool:
         weights=str(options.weights) if options.weights else None,
         dtype=options.dtype or "float32",
     )
-    evaluation.start(run, options.out, pipeline.sd.config.name)
+    evaluation.start(run, options.out, pipeline.sd.config.name, pipeline.sd.fingerprint())
     evaluation.make(run, pipeline, options.out, shard, shards)
     barrier()
     if int(os.environ.get("RANK", "0")) != 0:

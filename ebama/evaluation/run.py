@@ -57,7 +57,7 @@ class Run:
         if not (self.prompts and self.methods and self.seeds) or self.batch_size < 1:
             raise ValueError("An evaluation needs at least one prompt, one method, one seed, and a batch size of 1.")
 
-    def settings(self, model: str) -> dict[str, Any]:
+    def settings(self, model: str, fingerprint: str) -> dict[str, Any]:
         """Everything that the pictures depend on, for run.json."""
         listing = "\n".join(f"{prompt.set}\t{prompt.text}\t{prompt.groups}" for prompt in self.prompts)
         return {
@@ -72,6 +72,7 @@ class Run:
             "batch_size": self.batch_size,
             "parser": self.parser,
             "model": model,
+            "fingerprint": fingerprint,
             "weights": self.weights,
             "dtype": self.dtype,
             "version": __version__,
@@ -96,12 +97,12 @@ class Run:
                 yield from ((name, prompt, seed) for seed in self.seeds)
 
 
-def start(run: Run, out: Path, model: str) -> None:
-    """Write run.json, or make sure that the one there says the same.
+def start(run: Run, out: Path, model: str, fingerprint: str) -> None:
+    """Write run.json, or make sure that the one there says the same, of the same weights too.
 
     Raises ValueError if the folder was begun with other settings, naming them.
     """
-    settings, path = run.settings(model), out / "run.json"
+    settings, path = run.settings(model, fingerprint), out / "run.json"
     if path.is_file():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
