@@ -127,9 +127,10 @@ def again(source: Path, out: Path, weights: Path | None, device: str, dtype: str
     print(path)
     with Image.open(source) as original:
         difference = np.abs(np.asarray(original, dtype=int) - np.asarray(result.images[0], dtype=int)).max()
-    print(
-        "every pixel is the same" if difference == 0 else f"pixels differ by up to {difference} of 255", file=sys.stderr
-    )
+    says = "every pixel is the same" if difference == 0 else f"pixels differ by up to {difference} of 255"
+    if dtype == stored["dtype"] and metadata["fingerprint"] != stored.get("fingerprint"):
+        says += "; the weights are not those that it was made with"
+    print(says, file=sys.stderr)
 
 
 def _run(pipeline: Pipeline, recipe: Recipe, method: Method, seeds: Sequence[int]) -> Any:

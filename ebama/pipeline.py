@@ -198,6 +198,7 @@ class Pipeline:
             parts.append(self._sample(task, chosen, solver, [starts[sample] for sample in samples], kept, bar, tell))
         back = sorted(range(len(order)), key=order.__getitem__)
         final = torch.cat([part[0] for part in parts])[back]
+        fingerprint = self.sd.fingerprint()
         metadata = [
             {
                 "prompt": prompts[sample // each],
@@ -210,6 +211,7 @@ class Pipeline:
                 "parser": parsed[sample // each].parser_name,
                 "latent": list(start.noise.shape),
                 "model": self.sd.config.name,
+                "fingerprint": fingerprint,
                 "versions": {"ebama": __version__, "torch": torch.__version__, "python": platform.python_version()},
             }
             for sample, start in enumerate(starts)

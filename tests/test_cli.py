@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -191,7 +193,13 @@ def test_a_picture_for_each_method_and_seed_with_its_recipe(tmp_path: Path, capf
 
 @pytest.mark.parametrize("options", [["--method", "sd"], ["--sampler", "ddim", "--negative", "a red cat"]])
 @pytest.mark.usefixtures("tiny")
-def test_from_png_makes_the_same_pixels(options: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_from_png_makes_the_same_pixels(
+    options: list[str],
+    model: StableDiffusion,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert generate(tmp_path, PROMPT, "--seeds", "5", *options) == 0
     (source,) = (tmp_path / FOLDER).iterdir()  # a single picture needs no sheet
     assert main(["generate", "--from-png", str(source), "--out", str(tmp_path / "again")]) == 0
@@ -199,6 +207,12 @@ def test_from_png_makes_the_same_pixels(options: list[str], tmp_path: Path, capf
     assert np.array_equal(pixels(source), pixels(again))
     assert "every pixel is the same" in capfd.readouterr().err
     assert read_metadata(again) == read_metadata(source)
+    changed = copy.deepcopy(model)
+    with torch.no_grad():
+        next(changed.unet.parameters()).add_(0.1)
+    monkeypatch.setattr(generation, "load", lambda *_, **__: changed)
+    assert main(["generate", "--from-png", str(source), "--out", str(tmp_path / "other")]) == 0
+    assert re.search("pixels differ by .*; the weights are not those that", capfd.readouterr().err)
 
 
 @pytest.mark.usefixtures("tiny")

@@ -421,6 +421,7 @@ def test_metadata_is_all_it_takes_to_make_a_sample_again() -> None:
         "parser": "rules",
         "latent": [4, 32, 32],
         "model": "tiny",
+        "fingerprint": model().fingerprint(),
         "versions": first["versions"],
     }
     assert set(first["versions"]) == {"ebama", "torch", "python"}
