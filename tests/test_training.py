@@ -1,4 +1,4 @@
-"""The miniature's training: a loop that resumes, the text encoder's two ways, grounding, all stages to weights."""
+"""The miniature's training: a loop that resumes, words that see each other, grounding, all stages to weights."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ebama.models import MINIATURE, TextEncoder
+from ebama.models import MINIATURE, VAE
 from ebama.weights import load
-from ebama.weights.miniature.training import Loss, TrainingConfig, train
+from ebama.weights.miniature.training import Loss, TrainingConfig, checkpoint, train
 
 CONFIG = TrainingConfig(steps=12, batch=4, lr=1e-2, warmup=3, save_every=0.0)
 
@@ -78,23 +79,26 @@ class TestUNet:
     def _rasteriser(self) -> None:
         pytest.importorskip("resvg_py")
 
-    def test_self_attention_is_switched_off_and_on_again(self) -> None:
-        from ebama.weights.miniature.train_unet import make_contextual, make_local
+    def test_words_see_each_other_only_once_they_may_learn_to(self) -> None:
+        from ebama.weights.miniature.train_unet import Denoiser
 
         torch.manual_seed(0)
-        text_encoder = TextEncoder(replace(MINIATURE.text, vocabulary=10))
+        network = Denoiser()
+        text_encoder = network.text_encoder
         ids = torch.tensor([[1, 2, 3], [1, 4, 3]])  # the last word's left neighbour differs
-        assert not torch.allclose(*text_encoder(ids)[:, 2])
-        make_local(text_encoder)
+
+        def learn() -> None:
+            trained = [p for p in text_encoder.parameters() if p.requires_grad]
+            (text_encoder(ids)[:, 2] * torch.arange(128)).sum().backward()
+            torch.optim.SGD(trained, lr=1e-3).step()
+
         local = text_encoder(ids)
-        assert torch.equal(*local[:, 2])
-        make_contextual(text_encoder)
-        assert torch.equal(text_encoder(ids), local)
-        trained = [p for p in text_encoder.parameters() if p.requires_grad]
-        assert len(trained) == len(list(text_encoder.parameters()))
-        optimizer = torch.optim.SGD(trained, lr=1.0)
-        (text_encoder(ids)[:, 2] * torch.arange(128)).sum().backward()
-        optimizer.step()
+        learn()
+        assert not torch.equal(text_encoder(ids), local)
+        assert torch.equal(*text_encoder(ids)[:, 2])
+        network.let_words_see_each_other(True)
+        assert all(p.requires_grad for p in text_encoder.parameters())
+        learn()
         assert not torch.allclose(*text_encoder(ids)[:, 2])
 
     def test_grounding_is_the_square_of_what_lies_outside(self) -> None:
@@ -117,17 +121,39 @@ class TestUNet:
         assert grounding_loss([everywhere], [scene], [False]).item() == 0
 
     @pytest.mark.slow
+    def test_decoder_goes_on_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from ebama.weights.miniature import train_vae
+        from ebama.weights.miniature.scenes import TRAINING, Composer
+
+        for name in ("CONFIG", "DECODER_CONFIG"):
+            monkeypatch.setattr(train_vae, name, replace(getattr(train_vae, name), steps=4, batch=2))
+        monkeypatch.setattr("sys.argv", ["train_vae", "--state", str(tmp_path)])
+        train_vae.main()
+        stages = [checkpoint(tmp_path, name)["averaged"] for name in ("vae", "vae_decoder")]
+        changed = {name for name, weight in stages[0].items() if not torch.equal(weight, stages[1][name])}
+        standardised = {f"vae.{name}" for name in ("quant_conv.weight", "quant_conv.bias")}
+        assert {name for name in changed if not name.startswith(("vae.decoder.", "vae.post_quant"))} == standardised
+        assert any(name.startswith("vae.decoder.") for name in changed)
+        vae = VAE(MINIATURE.vae)
+        vae.load_state_dict(torch.load(tmp_path / "vae_final.pt", weights_only=True)["vae"])
+        composer, rng = Composer(TRAINING), np.random.default_rng(3)
+        with torch.no_grad():
+            z = vae.encode(train_vae.to_tensor([composer.compose(rng).image for _ in range(200)])).mean
+        assert z.mean(dim=(0, 2, 3)).abs().max() < 0.1
+        assert (z.std(dim=(0, 2, 3)) - 1).abs().max() < 0.1
+
+    @pytest.mark.slow
     def test_all_stages_become_weights_that_load(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from ebama.weights.miniature import pack, train_unet
 
         shipped = load()
         torch.save({"vae": shipped.vae.state_dict(), "seconds": 1.0}, tmp_path / "vae_final.pt")
-        steps = ["--steps", "1", "--grounded-steps", "2", "--contextual-steps", "1"]
-        monkeypatch.setattr("sys.argv", ["train_unet", "--state", str(tmp_path), *steps])
+        steps = [1, 2, 1]
+        monkeypatch.setattr("sys.argv", ["train_unet", "--state", str(tmp_path), "--steps", *map(str, steps)])
         train_unet.main()
         pack.main(["--state", str(tmp_path), "--out", str(tmp_path / "packed")])
         figures = json.loads((tmp_path / "packed" / "training.json").read_text())
-        assert [figures[f"{stage}_steps"] for stage in train_unet.STAGES] == [1, 2, 1]
+        assert [figures[f"{stage.name}_steps"] for stage in train_unet.STAGES] == steps
         sd = load(tmp_path / "packed")
         weights = dict(sd.text_encoder.named_parameters())
         assert weights["encoder.layers.0.self_attn.q_proj.weight"].abs().max() > 0

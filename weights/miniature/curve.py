@@ -11,7 +11,6 @@ import numpy as np
 from .train_unet import STAGES
 from .training import STATE
 
-TITLES = ("1: noise alone", "2: noise and grounding", "3: words in context")
 FIGURES = {
     "mse_0": "t < 250",
     "mse_250": "t < 500",
@@ -45,7 +44,7 @@ def main() -> None:
     parser.add_argument("--state", type=Path, default=STATE)
     parser.add_argument("--out", type=Path, default=Path("docs/images/training.png"))
     options = parser.parse_args()
-    logs = {title: options.state / f"{stage}.jsonl" for stage, title in zip(STAGES, TITLES, strict=True)}
+    logs = {f"{i}: {stage.title}": options.state / f"{stage.name}.jsonl" for i, stage in enumerate(STAGES, 1)}
     logs = {title: log for title, log in logs.items() if log.is_file()}
     if not logs:
         parser.error(f"{options.state} holds no log of a training: train first, or name its folder with --state")

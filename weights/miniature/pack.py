@@ -16,7 +16,7 @@ from ..save import save
 from ..stable_diffusion import StableDiffusion
 from ..tokenizer import clip_tokenizer
 from .train_unet import STAGES, trained_tokens
-from .training import STATE
+from .training import STATE, checkpoint
 
 TABLE = "embeddings.token_embedding.weight"
 
@@ -24,11 +24,11 @@ TABLE = "embeddings.token_embedding.weight"
 def assemble(state: Path) -> tuple[StableDiffusion, dict[str, float]]:
     """The averaged networks of a state folder, and for how many seconds and steps they were trained."""
     stored = torch.load(state / "vae_final.pt", weights_only=True)
-    stages = {name: torch.load(state / f"{name}.pt", weights_only=True) for name in STAGES}
+    stages = {stage.name: checkpoint(state, stage.name) for stage in STAGES}
     vae, unet, text_encoder = VAE(MINIATURE.vae), UNet(MINIATURE.unet), TextEncoder(MINIATURE.text)
     vae.load_state_dict(stored["vae"])
     parts: dict[str, dict[str, torch.Tensor]] = {"unet": {}, "text_encoder": {}}
-    for name, weight in stages[STAGES[-1]]["averaged"].items():
+    for name, weight in stages[STAGES[-1].name]["averaged"].items():
         part, _, rest = name.partition(".")
         parts[part][rest] = weight
     rows = parts["text_encoder"][TABLE]

@@ -26,8 +26,7 @@ def main() -> None:
     package = __name__.rpartition(".")[0]
     common = ["--standalone", f"--nproc-per-node={options.workers}", "-m"]
     state = ["--state", str(options.state)]
-    stages = ["--steps", str(options.steps), "--grounded-steps", str(options.grounded_steps)]
-    stages += ["--contextual-steps", str(options.contextual_steps)]
+    stages = ["--steps", *map(str, options.steps)]
     if not (options.state / "vae_final.pt").is_file():
         torchrun([*common, f"{package}.train_vae", *state])
     torchrun([*common, f"{package}.train_unet", *state, *stages])

@@ -7,7 +7,7 @@ name an object that is not drawn ("neglect") or give an object another colour th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,8 @@ class SceneConfig:
 TRAINING = SceneConfig()
 HARDER = SceneConfig(sets=("noto", "fluent", "noto-v1"), flips=True, grid=1, gradients=True, neglect=0.0, miscolour=0.0)
 """What the judge learns from: every set, flips, free positions, gradients, true captions."""
+VARIED = replace(HARDER, gradients=False)
+"""What the VAE's decoder learns from: the more shapes and places, the less it learns by heart."""
 
 
 @dataclass(frozen=True)

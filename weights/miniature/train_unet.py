@@ -3,15 +3,15 @@
 Three stages. In the first the network only learns to predict noise. In so short a training its cross-attention maps
 stay diffuse, though, and guidance by attention needs maps that say where a word's object is. So the second stage goes
 on with a further loss, which draws the maps of a noun and of its colour to where the object is drawn (as TokenCompose
-does to Stable Diffusion: Wang et al. 2024). Until then every position of the text encodes its own token only. The third
-stage switches the text encoder's self-attention on, and more captions are wrong.
+does to Stable Diffusion: Wang et al. 2024). Until then every position of the text encodes its own token only. In the
+third the text encoder's self-attention learns too, and more captions are wrong.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -26,20 +26,45 @@ from ebama.samplers import NoiseSchedule
 from ..tokenizer import clip_tokenizer
 from .scenes import SIDE, TRAINING, Composer, Scene, SceneConfig
 from .train_vae import to_tensor
-from .training import STATE, TrainingConfig, train
+from .training import STATE, TrainingConfig, checkpoint, train
 from .world import WORDS, Named
 
-WORLD = replace(TRAINING, counts=(0.3, 0.65, 0.05), longest=((28, 28), (28, 28), (22, 22)))
-"""One size for each sprite: the fewer things there are to learn, the sooner they are learnt."""
-CONFIG = TrainingConfig(steps=6850, batch=8)
-GROUNDED_WORLD = replace(WORLD, counts=(0.15, 0.8, 0.05), pairs=(0.2, 0.3, 0.5))
-"""More pairs of coloured objects, which are learnt last."""
-GROUNDED_CONFIG = TrainingConfig(steps=7800, batch=8, lr=6e-4, warmup=100, flat=0.5)
-CONTEXTUAL_WORLD = replace(GROUNDED_WORLD, neglect=0.3)
-"""Wrong captions enough for plain sampling to lose an object in a quarter to a third of its pictures."""
-CONTEXTUAL_CONFIG = TrainingConfig(steps=4500, batch=8, lr=3e-4, warmup=100, flat=0.4)
-STAGES = ("unet", "unet_grounded", "unet_contextual")
-GROUNDING = 0.05  # weight of the further loss of the second and third stage
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training; its state and its log are `STATE/NAME.pt` and `STATE/NAME.jsonl`.
+
+    ``grounding`` is the weight of the further loss; ``contextual`` says whether the words may learn to see each other.
+    """
+
+    name: str
+    title: str
+    world: SceneConfig
+    config: TrainingConfig
+    grounding: float = 0.05
+    contextual: bool = False
+
+
+# One size for each sprite: the fewer things there are to learn, the sooner they are learnt.
+_SIMPLE = replace(TRAINING, counts=(0.3, 0.65, 0.05), longest=((28, 28), (28, 28), (22, 22)))
+# Pairs of coloured objects are learnt last.
+_PAIRS = replace(_SIMPLE, counts=(0.15, 0.8, 0.05), pairs=(0.2, 0.3, 0.5))
+# Wrong captions enough for plain sampling to lose an object in a quarter to a third of its pictures.
+_NEGLECT = replace(_PAIRS, neglect=0.3)
+
+STAGES = (
+    Stage("unet", "noise alone", _SIMPLE, TrainingConfig(steps=6850, batch=8), grounding=0.0),
+    Stage(
+        "unet_grounded", "noise and grounding", _PAIRS, TrainingConfig(7800, 8, lr=6e-4, warmup=100, flat=0.5, seed=1)
+    ),
+    Stage(
+        "unet_contextual",
+        "words in context",
+        _NEGLECT,
+        TrainingConfig(4500, 8, lr=3e-4, warmup=100, flat=0.4, seed=2),
+        contextual=True,
+    ),
+)
 DROPOUT = 0.1  # captions left out, for classifier-free guidance
 UNKNOWN = 0.05  # articles replaced by the row that unknown words share, so that the row learns to mean nothing
 MIN_SNR = 5.0  # loss weights min(SNR, 5) / SNR: Hang et al. 2023, Efficient Diffusion Training via Min-SNR
@@ -62,7 +87,20 @@ class Denoiser(nn.Module):
         self.unet = UNet(MINIATURE.unet)
         # Only these rows are ever read; the full table is made when the weights are packed.
         self.text_encoder = TextEncoder(replace(MINIATURE.text, vocabulary=len(trained_tokens()) + 1))
-        make_local(self.text_encoder)
+        # Nothing is added by self-attention until its output projection learns: each position encodes its own token,
+        # padding cannot carry the caption, and the U-Net must read each word where it stands.
+        for attention in self._self_attention():
+            for parameter in attention.get_submodule("out_proj").parameters():
+                nn.init.zeros_(parameter)
+        self.let_words_see_each_other(False)
+
+    def _self_attention(self) -> list[nn.Module]:
+        return [layer.get_submodule("self_attn") for layer in self.text_encoder.encoder.layers]
+
+    def let_words_see_each_other(self, learn: bool) -> None:
+        """Whether the text encoder's self-attention learns."""
+        for attention in self._self_attention():
+            attention.requires_grad_(learn)
 
     def forward(self, z: Tensor, t: Tensor, rows: Tensor, *, with_maps: bool) -> tuple[Tensor, list[Tensor]]:
         """Noise predicted for latents [B, 4, h, w] at timesteps [B] under captions given as table rows [B, 77].
@@ -74,28 +112,6 @@ class Denoiser(nn.Module):
         sites = [site for site in self.unet.sites(z.shape) if site.kind == "cross"]
         epsilon, records = self.unet(z, t, self.text_encoder(rows), record=sites)
         return epsilon, [record.probabilities.mean(dim=1).unflatten(1, record.site.resolution) for record in records]
-
-
-def make_local(text_encoder: TextEncoder) -> None:
-    """Switch the text encoder's self-attention off: every position then encodes its own token only.
-
-    Padding cannot carry the caption, so that the U-Net must read each word where it stands.
-    """
-    for layer in text_encoder.encoder.layers:
-        assert isinstance(layer.self_attn, nn.Module)
-        for parameter in layer.self_attn.parameters():
-            nn.init.zeros_(parameter).requires_grad_(False)
-
-
-def make_contextual(text_encoder: TextEncoder) -> None:
-    """Switch self-attention on again: trainable, and adding nothing until its output projection has learnt."""
-    for layer in text_encoder.encoder.layers:
-        attention = layer.self_attn
-        assert isinstance(attention, nn.Module)
-        for name, parameter in attention.named_parameters():
-            parameter.requires_grad_(True)
-            if name.endswith("weight") and not name.startswith("out_proj"):
-                nn.init.normal_(parameter, std=text_encoder.text_config.width**-0.5)
 
 
 class Captions:
@@ -157,11 +173,11 @@ def word_positions(named: Sequence[Named]) -> list[list[int]]:
     return found
 
 
-def stage(
-    name: str, network: nn.Module, vae: VAE, world: SceneConfig, config: TrainingConfig, grounding: float, state: Path
-) -> None:
-    """Train the network on fresh scenes of a world; its state and log are `state/NAME.pt` and `.jsonl`."""
-    composer, captions, schedule = Composer(world), Captions(), NoiseSchedule()
+def train_stage(stage: Stage, network: Denoiser, vae: VAE, state: Path) -> None:
+    """Train the network on fresh scenes of a stage's world and leave the averaged weights in it."""
+    config, grounding = stage.config, stage.grounding
+    composer, captions, schedule = Composer(stage.world), Captions(), NoiseSchedule()
+    network.let_words_see_each_other(stage.contextual)
 
     def loss(network: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([config.seed, 1, step, worker])
@@ -186,15 +202,15 @@ def stage(
             value = value + grounding * grounded
         return value, parts
 
-    train(name, network, loss, config, state)
+    train(stage.name, network, loss, config, state)
+    network.load_state_dict(checkpoint(state, stage.name)["averaged"])
 
 
 def steps_parser() -> argparse.ArgumentParser:
-    """How long each stage is, as options of this program and of the recipe."""
+    """How long each stage is, as an option of this program and of the recipe."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--steps", type=int, default=CONFIG.steps, help="of the U-Net's first stage")
-    parser.add_argument("--grounded-steps", type=int, default=GROUNDED_CONFIG.steps, help="of its second")
-    parser.add_argument("--contextual-steps", type=int, default=CONTEXTUAL_CONFIG.steps, help="of its third")
+    steps = [stage.config.steps for stage in STAGES]
+    parser.add_argument("--steps", type=int, nargs=len(steps), default=steps, help="of each stage of the U-Net")
     return parser
 
 
@@ -206,21 +222,10 @@ def main() -> None:
     vae = VAE(MINIATURE.vae).eval().requires_grad_(False)
     vae.load_state_dict(torch.load(options.state / "vae_final.pt", weights_only=True)["vae"])
     vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def trained(name: str) -> Denoiser:
-        network = Denoiser()
-        network.load_state_dict(torch.load(options.state / f"{name}.pt", weights_only=True)["averaged"])
-        return network
-
-    torch.manual_seed(CONFIG.seed)
-    config = replace(CONFIG, steps=options.steps)
-    stage("unet", Denoiser(), vae, WORLD, config, 0.0, options.state)
-    config = replace(GROUNDED_CONFIG, steps=options.grounded_steps, seed=CONFIG.seed + 1)
-    stage("unet_grounded", trained("unet"), vae, GROUNDED_WORLD, config, GROUNDING, options.state)
-    network = trained("unet_grounded")
-    make_contextual(network.text_encoder)
-    config = replace(CONTEXTUAL_CONFIG, steps=options.contextual_steps, seed=CONFIG.seed + 2)
-    stage("unet_contextual", network, vae, CONTEXTUAL_WORLD, config, GROUNDING, options.state)
+    torch.manual_seed(0)
+    network = Denoiser()
+    for stage, steps in zip(STAGES, options.steps, strict=True):
+        train_stage(replace(stage, config=replace(stage.config, steps=steps)), network, vae, options.state)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""Train the miniature's VAE: `torchrun --standalone --nproc-per-node 2 -m ebama.weights.miniature.train_vae`."""
+"""Train the miniature's VAE: `torchrun --standalone --nproc-per-node 2 -m ebama.weights.miniature.train_vae`.
+
+Two stages: encoder and decoder together on crops, which is quick, and then the decoder alone on whole pictures. Its
+group normalisation takes statistics of everything it is given, so crops are not what it will meet.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,13 @@ from tqdm import trange
 
 from ebama.models import MINIATURE, VAE
 
-from .scenes import TRAINING, Composer, Scene
-from .training import STATE, TrainingConfig, train
+from .scenes import TRAINING, VARIED, Composer, Scene
+from .training import STATE, TrainingConfig, checkpoint, train
 
 CROP = 32
 CONFIG = TrainingConfig(steps=1300, batch=24, lr=2e-3, warmup=100, flat=0.2)
 KL = 1e-5
+DECODER_CONFIG = TrainingConfig(steps=1600, batch=8, lr=1e-3, warmup=50, flat=0.3, seed=1)
 
 
 class Autoencoder(nn.Module):
@@ -34,6 +39,23 @@ class Autoencoder(nn.Module):
         posterior = self.vae.encode(x)
         kl = 0.5 * (posterior.mean**2 + posterior.logvar.exp() - 1 - posterior.logvar).sum(dim=1).mean()
         return self.vae.decode(posterior.mean + (0.5 * posterior.logvar).exp() * noise), kl
+
+
+class Decoding(nn.Module):
+    """Images [B, 3, h, w] -> their reconstruction from the mean of a frozen encoder's posterior."""
+
+    def __init__(self, vae: VAE) -> None:
+        super().__init__()
+        self.vae = vae.requires_grad_(False)
+        for part in (vae.decoder, vae.post_quant_conv):
+            part.requires_grad_(True)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        with torch.no_grad():
+            z = self.vae.encode(x).mean
+        return self.vae.decode(z)
 
 
 def to_tensor(images: list[np.ndarray]) -> Tensor:
@@ -52,6 +74,13 @@ def crop(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 def gradients(x: Tensor) -> tuple[Tensor, Tensor]:
     """Differences between neighbouring pixels, down and across."""
     return x.diff(dim=2), x.diff(dim=3)
+
+
+def reconstruction_loss(y: Tensor, x: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Absolute and squared error of pixels, absolute error of their differences; PSNR (dB) for the log."""
+    edges = sum(F.l1_loss(a, b) for a, b in zip(gradients(y), gradients(x), strict=True))
+    mse = F.mse_loss(y, x)
+    return F.l1_loss(y, x) + 2 * mse + 0.5 * edges, {"psnr": -10 * (mse.detach() / 4).log10().item()}
 
 
 @torch.no_grad()
@@ -77,25 +106,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--state", type=Path, default=STATE)
     options = parser.parse_args()
-    composer = Composer(TRAINING)
+    composer, varied = Composer(TRAINING), Composer(VARIED)
 
-    def loss(network: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
+    def crops(network: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([CONFIG.seed, step, worker])
         x = to_tensor([crop(composer.compose(rng), rng) for _ in range(CONFIG.batch)])
         side = CROP // MINIATURE.vae.factor
         noise = torch.from_numpy(rng.standard_normal((len(x), MINIATURE.vae.latent_channels, side, side), np.float32))
         y, kl = network(x, noise)
-        edges = sum(F.l1_loss(a, b) for a, b in zip(gradients(y), gradients(x), strict=True))
-        mse = F.mse_loss(y, x)
-        return F.l1_loss(y, x) + 2 * mse + 0.5 * edges + KL * kl, {"psnr": -10 * (mse / 4).log10().item()}
+        loss, figures = reconstruction_loss(y, x)
+        return loss + KL * kl, figures
+
+    def pictures(network: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng([DECODER_CONFIG.seed, step, worker])
+        x = to_tensor([varied.compose(rng).image for _ in range(DECODER_CONFIG.batch)])
+        return reconstruction_loss(network(x), x)
 
     torch.manual_seed(CONFIG.seed)
-    trained = train("vae", Autoencoder(), loss, CONFIG, options.state)
+    autoencoder = Autoencoder()
+    train("vae", autoencoder, crops, CONFIG, options.state)
+    first = checkpoint(options.state, "vae")
+    autoencoder.load_state_dict(first["averaged"])
+    standardise(autoencoder.vae, composer, CONFIG.seed)
+    trained = train("vae_decoder", Decoding(autoencoder.vae), pictures, DECODER_CONFIG, options.state)
     if trained is not None:
-        vae = trained.network.get_submodule("vae")
-        assert isinstance(vae, VAE)
-        standardise(vae, composer, CONFIG.seed)
-        torch.save({"vae": vae.state_dict(), "seconds": trained.seconds}, options.state / "vae_final.pt")
+        vae, seconds = trained.network.get_submodule("vae"), first["seconds"] + trained.seconds
+        torch.save({"vae": vae.state_dict(), "seconds": seconds}, options.state / "vae_final.pt")
 
 
 if __name__ == "__main__":

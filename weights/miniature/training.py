@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,13 +80,13 @@ def train(name: str, network: nn.Module, loss: Loss, config: TrainingConfig, fol
         dist.init_process_group("gloo")
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / f"{name}.pt"
+    path = folder / f"{name}.pt"
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01)
     averaged = copy.deepcopy(network).requires_grad_(False)
     start, seconds = 0, 0.0
-    if checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
+    if path.is_file():
+        state = checkpoint(folder, name)
         start, seconds = state["step"], state["seconds"]
         network.load_state_dict(state["network"])
         averaged.load_state_dict(state["averaged"])
@@ -121,14 +122,19 @@ def train(name: str, network: nn.Module, loss: Loss, config: TrainingConfig, fol
             saved = now
             state = {"step": step + 1, "seconds": seconds + now - began, "network": network.state_dict()}
             state |= {"averaged": averaged.state_dict(), "optimizer": optimizer.state_dict()}
-            partial = checkpoint.with_suffix(".tmp")
+            partial = path.with_suffix(".tmp")
             torch.save(state, partial)
-            os.replace(partial, checkpoint)
+            os.replace(partial, path)
     if workers > 1:
         dist.barrier()  # whoever goes on finds the last checkpoint written
     if worker:
         return None
     return Trained(averaged.eval(), config.steps * config.batch * workers, seconds + time.monotonic() - began)
+
+
+def checkpoint(folder: Path, name: str) -> dict[str, Any]:
+    """What a training left: "step", "seconds", and the weights as trained ("network") and as averaged ("averaged")."""
+    return dict(torch.load(folder / f"{name}.pt", weights_only=True))
 
 
 @torch.no_grad()
