@@ -11,9 +11,6 @@ from .arguments import METHOD_HELP, add_model, group, option, positive, seeds
 if TYPE_CHECKING:
     from .arguments import Commands
 
-_IN_THE_RECIPE = ("seeds", "method", "compare", "option", "group", "negative", "steps", "guidance", "sampler", "parser")
-_RUNNING = ("batch_size", "memory")
-
 
 def add(commands: Commands) -> None:
     """Declare the command."""
@@ -40,10 +37,11 @@ def add(commands: Commands) -> None:
     parser.add_argument("--parser", default="auto", help="auto, rules, or an installed spaCy model")
     parser.add_argument("--batch-size", type=positive, default=4, help="samples that run at once")
     parser.add_argument("--memory", metavar="SIZE", help="the most that may be in use, as 6GB; runs are cut to fit")
+    defaults = vars(parser.parse_args([]))  # of all that says nothing beside --from-png
     parser.add_argument("--from-png", type=Path, metavar="FILE", help="make the picture of FILE again")
     parser.add_argument("--out", type=Path, default=Path("outputs"))
     add_model(parser)
-    parser.set_defaults(run=_run, defaults={name: parser.get_default(name) for name in _IN_THE_RECIPE + _RUNNING})
+    parser.set_defaults(run=_run, defaults=defaults)
 
 
 def _run(options: argparse.Namespace) -> None:
