@@ -37,8 +37,9 @@ class StableDiffusion:
         digest = hashlib.sha256()
         for network in (self.unet, self.vae, self.text_encoder):
             for name, tensor in network.state_dict().items():
-                values = tensor.reshape(-1)
-                values = values[:: max(1, math.ceil(len(values) / 64))]
+                every = max(1, math.ceil(tensor.numel() / 64))
+                # Not reshape(-1), which copies channels_last weights: seconds at full size.
+                values = tensor.take(torch.arange(0, tensor.numel(), every, device=tensor.device))
                 digest.update(f"{name} {list(tensor.shape)}".encode())
                 digest.update(values.float().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
