@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 import warnings
+import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from ebama.cli import main
 from ebama.evaluation import report, run
 from ebama.evaluation.benchmarks import BenchmarkPrompt
 from ebama.evaluation.benchmarks import load as load_benchmark
+from ebama.evaluation.distributed import own_device
 from ebama.evaluation.run import Run, folder_of
-from ebama.evaluation.scorer import JudgeScorer
+from ebama.evaluation.scorer import JudgeScorer, Scores
 from ebama.evaluation.scoring import score
 from ebama.evaluation.statistics import difference, estimate
 from ebama.pipeline import Pipeline
@@ -108,8 +110,48 @@ def test_a_folder_is_not_continued_with_other_settings(
     assert "Method 'ane' has no option stepsize" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sampler", "dddim"], "sampler is 'dddim'; expected one of pndm, ddim"),
+        (["--guidance", "nan"], "guidance is nan; expected a finite number"),
+        (["--parser", "no_such_model"], "parser='no_such_model': no such spaCy model is installed"),
+    ],
+)
+def test_what_no_picture_can_be_made_with_is_refused_before_the_first(
+    prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert evaluate(prompts, tmp_path / "out", *options) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+def test_no_batch_is_larger_than_asked_for(size: int) -> None:
+    listed = [BenchmarkPrompt("some", f"prompt {i}") for i in range(5)]
+    job = Run(listed, {"sd": methods.get("sd"), "ane": methods.get("ane")}, [0, 1, 2], batch_size=size)
+    batches = job.batches()
+    assert max(len(batch.pictures()) for batch in batches) == {1: 1, 2: 2, 3: 3, 4: 3, 7: 6}[size]
+    assert sorted(key for batch in batches for key in batch.pictures()) == sorted(
+        (name, prompt.text, seed) for name, prompt, seed in job.pictures()
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "rank", "own"), [("cuda", "3", "cuda:3"), ("cuda", None, "cuda"), ("cpu", "1", "cpu")]
+)
+def test_each_process_has_a_gpu_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, device: str, rank: str | None, own: str
+) -> None:
+    if rank is None:
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+    else:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert own_device(device) == own
+
+
 def test_separators_within_a_prompt_do_not_end_its_line(tmp_path: Path) -> None:
-    row = {"prompt": "a cat\u2028and a\x85dog"}
+    row = {"method": "sd", "set": "a", "prompt": "a cat\u2028and a\x85dog", "seed": 0, "file": None}
     line = json.dumps(row, ensure_ascii=False)
     (tmp_path / "images-0-of-1.jsonl").write_text(f"{line}\n{line[:9]}", encoding="utf-8")
     assert run.rows(tmp_path) == [row]
@@ -157,11 +199,10 @@ def test_processes_share_the_batches_and_every_method(shards: int) -> None:
     systems = {name: methods.get("sd") for name in "abcdefgh"}
     job = Run([BenchmarkPrompt("some", f"prompt {i}") for i in range(16)], systems, range(8), batch_size=8)
     shares = [job.share(shard, shards) for shard in range(shards)]
-    described = [[(name, prompts[0].text) for name, prompts in share] for share in shares]
-    everything = [(name, prompts[0].text) for name, prompts in job.batches()]
-    assert sorted(batch for share in described for batch in share) == sorted(everything)
-    for share in described:
-        counts = Counter(name for name, _ in share)
+    everything = sorted((name, prompt.text, seed) for name, prompt, seed in job.pictures())
+    assert sorted(key for share in shares for batch in share for key in batch.pictures()) == everything
+    for share in shares:
+        counts = Counter(batch.method for batch in share)
         assert counts.keys() == systems.keys()
         assert max(counts.values()) - min(counts.values()) <= 1
 
@@ -229,12 +270,14 @@ def test_pictures_of_another_program_are_scored(scenes: tuple[Path, list[str]]) 
     )
     shutil.copytree(folder / "other" / captions[0], wrong)
     (folder / "other" / captions[1] / "8.png").write_bytes(b"\x89PNG no picture")
-    with pytest.warns(UserWarning, match="1 of 6 pictures have no scores .*8.png"):
+    header = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\1IHDRx" + zlib.crc32(b"IHDRx").to_bytes(4, "big")
+    (folder / "other" / captions[1] / "9.png").write_bytes(header)  # Pillow raises ValueError
+    with pytest.warns(UserWarning, match=r"2 of 7 pictures have no scores .*8\.png.*9\.png"):
         found = {(line["prompt"], line["seed"]): line for line in score(folder, [JudgeScorer()])}
     for caption in captions:
         assert found[caption, 7]["scores"] == {"presence": 1.0, "binding": 1.0}
     assert found[wrong.name, 7]["scores"] == {"presence": 1.0, "binding": 0.0}
-    assert "cannot be read" in found[captions[1], 8]["error"]
+    assert all("cannot be read" in found[captions[1], seed]["error"] for seed in (8, 9))
     with pytest.raises(ValueError, match="holds no pictures; expected METHOD/PROMPT/SEED"):
         score(folder / "other" / captions[0], [])
 
@@ -251,6 +294,87 @@ def test_the_judge_says_nothing_of_what_it_does_not_know() -> None:
     ]
     scores = JudgeScorer()([image] * len(texts), [BenchmarkPrompt("a", text) for text in texts])
     assert [found["presence"] for found in scores] == [0.0, 0.0, None, None, None, 0.0]
+
+
+class Counting:
+    """Scores each picture 1 and counts the batches; stops at one of them as Ctrl-C would."""
+
+    def __init__(self, key: str, stop_at: int | None = None) -> None:
+        self.name, self.keys = f"who scores {key}", (key,)
+        self.stop_at, self.calls = stop_at, 0
+
+    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[BenchmarkPrompt]) -> list[Scores]:
+        if self.calls == self.stop_at:
+            raise KeyboardInterrupt
+        self.calls += 1
+        return [{self.keys[0]: 1.0} for _ in images]
+
+
+def test_scoring_goes_on_where_it_was_interrupted(scenes: tuple[Path, list[str]]) -> None:
+    folder, _ = scenes
+    with pytest.raises(KeyboardInterrupt):
+        score(folder, [Counting("full", stop_at=2)], batch_size=1)
+    unfinished = folder / "scores-unfinished.jsonl"
+    with unfinished.open("ab") as file:  # what a kill in the middle of a write leaves
+        file.write(b'{"method": "oth')
+    rest = Counting("full")
+    lines = score(folder, [rest], batch_size=1)
+    assert (rest.calls, [line["scores"] for line in lines]) == (2, [{"full": 1.0}] * 4)
+    assert not unfinished.exists()
+    with pytest.raises(KeyboardInterrupt):
+        score(folder, [Counting("full", stop_at=2)], batch_size=1)
+    other = Counting("min")
+    score(folder, [other], batch_size=1)  # another judge begins anew
+    assert other.calls == 4
+
+
+def test_scores_of_other_judges_stay_while_the_pictures_do(scenes: tuple[Path, list[str]]) -> None:
+    folder, captions = scenes
+    score(folder, [Counting("full"), Counting("min")])
+    Image.new("RGB", (64, 64)).save(folder / "other" / captions[0] / "7.png")
+    lines = {line["prompt"]: line["scores"] for line in score(folder, [JudgeScorer(), Counting("min")])}
+    assert lines.pop(captions[0]).keys() == {"presence", "binding", "min"}
+    assert [list(scores) for scores in lines.values()] == [["full", "presence", "binding", "min"]] * 3
+    judges = json.loads((folder / "judges.json").read_text())
+    assert judges.keys() == {"full", "presence", "binding", "min"}
+    assert judges["full"] == "who scores full"
+
+
+def test_the_miniatures_judge_reads_only_the_miniatures_pictures_unless_told(
+    scenes: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = scenes
+    for model, options, judged in (
+        (None, [], False),
+        (None, ["--judge"], True),
+        ("sd-v1", [], False),
+        ("miniature", [], True),
+        ("miniature", ["--no-judge"], False),
+    ):
+        (folder / "scores.jsonl").unlink(missing_ok=True)
+        if model:
+            (folder / "run.json").write_text(json.dumps({"model": model}))
+        assert main(["evaluate", "--score-only", str(folder), *options]) == 0
+        assert ("**presence" in capsys.readouterr().out) == judged
+        assert all(("presence" in line["scores"]) == judged for line in lines(folder / "scores.jsonl"))
+
+
+def test_sets_of_another_programs_pictures_are_the_benchmarks(tmp_path: Path) -> None:
+    for prompt in ("a cat and a dog", "a purple crown and a blue suitcase", "something else"):
+        (tmp_path / "theirs" / prompt).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "theirs" / prompt / "0.png")
+    found = score(tmp_path, [], benchmark=load_benchmark("ane"))
+    assert [line["set"] for line in found] == ["animals", "objects", "other"]
+    assert {line["set"] for line in score(tmp_path, [])} == {"all"}
+
+
+def test_another_programs_list_is_named_not_misread(tmp_path: Path) -> None:
+    (tmp_path / "images.jsonl").write_text('{"id": 3}\n')
+    with pytest.raises(ValueError, match=r"images\.jsonl is no list of pictures: a line lacks file, method, prompt"):
+        score(tmp_path, [])
+    (tmp_path / "images.jsonl").write_text("3\n")
+    with pytest.raises(ValueError, match=r"Line 1 of .*images\.jsonl is damaged"):
+        score(tmp_path, [])
 
 
 # --- statistics and table ---

@@ -215,9 +215,11 @@ def test_shares_are_known_by_their_values(lines: list[dict[str, Any]]) -> None:
 
 
 def test_the_papers_figures_stand_beside_runs_of_its_kind_only(folder: Path, lines: list[dict[str, Any]]) -> None:
-    sd, mini = {"model": "sd-v1", "benchmark": "ane"}, {"model": "miniature", "benchmark": "ane"}
+    sd: dict[str, Any] = {"model": "sd-v1", "benchmark": "ane", "prompts": 276}
+    mini = {**sd, "model": "miniature"}
     assert paper.published("ebama", "objects", "t-c", sd, {}) == 0.836
-    assert paper.published("syngen", "animals", "min", {**sd, "benchmark": "ane:animals"}, {}) == 0.213
+    assert paper.published("syngen", "animals", "min", {**sd, "benchmark": "ane:animals", "prompts": 66}, {}) == 0.213
+    assert paper.published("ebama", "objects", "t-c", {**sd, "prompts": 9}, {}) is None  # --limit 3
     assert paper.published("ebama", "objects", "t-c", mini, {}) is None
     assert paper.published("ebama", "objects", "t-c", sd, {"t-c": "the miniature's captioner"}) is None
     for method, name, score in (
@@ -239,19 +241,26 @@ def test_charts_draw_every_method_and_set() -> None:
     lines = [
         line(m, f"p{k}", 0, {"full": 0.3 + 0.1 * (m != "sd") + 0.001 * k}, set=f"s{k % 2}")
         for m in METHODS
-        for k in range(8)
+        for k in range(10)
     ]
     rows = compare(lines)
     assert bars(rows).count("<rect") == len(rows) == 9
     assert bars(rows).count('class="baseline"') == 3
     assert differences(rows).count('class="above"') == 6
     assert differences([row for row in rows if row.method == "sd"]) == ""
-    assert [verdict(Estimate(0, low, high, 1)) for low, high in ((1, 2), (-2, -1), (-1, 1), (0, 0))] == [
+    assert [verdict(Estimate(0, low, high, 9, 9)) for low, high in ((1, 2), (-2, -1), (-1, 1), (0, 0))] == [
         "above",
         "below",
         "open",
         "open",
     ]
+    assert verdict(Estimate(0, 1, 2, 400, 4)) == "open"  # whatever the bootstrap makes of four prompts
+
+
+def test_a_set_named_all_does_not_replace_the_whole() -> None:
+    lines = [line("sd", name, 0, {"full": value}, set=name) for name, value in (("all", 0.0), ("other", 1.0))]
+    rows = {row.set: row.value.mean for row in compare(lines)}
+    assert rows == {"all": 0.5, "other": 1.0}
 
 
 # --- the command ---
@@ -326,6 +335,9 @@ def test_a_browser_opens_it_from_disk_and_filters_it(folder: Path) -> None:
             sync_api.expect(page.locator("#grid .pic:visible")).to_have_count(pictures, timeout=20_000)
 
         shows(24, 4)
+        titles = page.locator("#grid .pic").evaluate_all("found => found.map((each) => each.title)")
+        assert sum(title.endswith(": no failure") for title in titles) == 24 - 6 - 1  # one that no judge spoke of
+        assert "1 of 5 failed" in page.inner_text("#grid tbody tr:last-child th")
         page.select_option("#show", "failures")
         shows(6, 3)
         assert page.locator("#grid .pic.failed:visible").count() == 6

@@ -205,6 +205,7 @@ def test_a_prompt_that_is_too_long_gets_no_published_score() -> None:
         )
     assert found["full"] is found["min"] is None
     assert isinstance(found["min corrected"], float)
+    assert "min corrected" in similarities("miniature", None, ["a cat and a dog", prompt])[0].keys
 
 
 def test_a_folder_with_a_broken_picture_and_unequal_numbers(tmp_path: Path) -> None:
@@ -224,7 +225,8 @@ def test_the_command_adds_columns_and_names_the_judges(tmp_path: Path, capsys: p
     folder = tmp_path / "sd" / "a cat and a dog"
     folder.mkdir(parents=True)
     pictures(1)[0].save(folder / "0.png")
-    assert main(["evaluate", "--score-only", str(tmp_path), "--clip", "miniature", "--blip", "miniature"]) == 0
+    command = ["evaluate", "--score-only", str(tmp_path), "--judge", "--clip", "miniature", "--blip", "miniature"]
+    assert main(command) == 0
     shown = capsys.readouterr().out
     assert all(f"**{key}" in shown for key in ("presence", "binding", "full", "min", "t-c"))
     for scorer in similarities("miniature", "miniature", []):

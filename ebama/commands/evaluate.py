@@ -41,6 +41,11 @@ def add(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/evaluation"))
     parser.add_argument("--score-only", type=Path, metavar="DIR", help="score pictures METHOD/PROMPT/SEED.png of DIR")
     parser.add_argument(
+        "--judge",
+        action=argparse.BooleanOptionalAction,
+        help="score by the miniature's judge (default: only pictures of the miniature; it cannot read photographs)",
+    )
+    parser.add_argument(
         "--clip",
         metavar="FOLDER",
         help='Full and Min similarity by this CLIP model, or "miniature" for the embedded one',
@@ -53,13 +58,14 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from ..evaluation.distributed import workers
+    from ..evaluation.distributed import own_device, workers
 
+    options.device = own_device(options.device)
     _check_judges(options)  # what is wrong with a folder shows before hours of pictures
     if options.score_only is not None:
         _score(options, options.score_only)
         return
-    with workers(options.device) as (rank, count):
+    with workers() as (rank, count):
         shard, shards = (rank, count) if count > 1 else options.shard
         if _make(options, shard, shards) and rank == 0:
             _score(options, options.out)
@@ -111,15 +117,22 @@ def _check_judges(options: argparse.Namespace) -> None:
 
 
 def _score(options: argparse.Namespace, folder: Path) -> None:
+    from ebama.models import MINIATURE
+
+    from ..evaluation.benchmarks import load
+    from ..evaluation.report import settings
     from ..evaluation.scorer import JudgeScorer, Scorer
     from ..evaluation.scoring import prompts, score
 
-    scorers: list[Scorer] = [JudgeScorer()]
+    of_miniature = settings(folder).get("model") == MINIATURE.name
+    scorers: list[Scorer] = [JudgeScorer()] if (of_miniature if options.judge is None else options.judge) else []
     if options.clip is not None:
         from ..evaluation.similarity import similarities
 
         scorers += similarities(options.clip, options.blip, prompts(folder), options.device)
-    score(folder, scorers)
+    if not scorers:
+        print("Nobody judges these pictures: --clip and --blip name models, --judge takes the miniature's judge.")
+    score(folder, scorers, benchmark=load(options.benchmark))
     show(folder)
 
 

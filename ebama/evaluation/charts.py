@@ -13,6 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from .comparison import BASELINE, Row
 from .statistics import Estimate
 
+FEWEST = 5
+"""Prompts below which a bootstrap interval supports no verdict: resampling two or three hardly varies."""
 LINE, PANEL, GAP, TOP, BOTTOM, LETTER = 24, 190, 62, 26, 44, 7.8
 NAME = 34
 """Letters of a method's name that are shown; its whole name is the mark's title."""
@@ -63,7 +65,9 @@ def differences(rows: Sequence[Row]) -> str:
 
 
 def verdict(found: Estimate) -> str:
-    """Whether the whole interval lies "above" or "below" zero; "open" if it holds zero."""
+    """Whether the whole interval lies "above" or "below" zero; "open" if it holds zero, or with too few prompts."""
+    if found.prompts < FEWEST:
+        return "open"
     return "above" if found.low > 0 else "below" if found.high < 0 else "open"
 
 

@@ -46,7 +46,7 @@ def compare(
     sets = list(dict.fromkeys(line["set"] for line in lines))
     scores, shares = numeric_scores(lines), share_scores(lines)
     found = {"all": _by_score(lines)}
-    found |= {name: _by_score([line for line in lines if line["set"] == name]) for name in sets}
+    found |= {name: _by_score([line for line in lines if line["set"] == name]) for name in sets if name != "all"}
     rows = []
     for method, name, score in itertools.product(methods, found, scores):
         values = found[name].get((method, score))

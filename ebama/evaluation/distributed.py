@@ -11,14 +11,15 @@ from torch import distributed
 
 
 @contextmanager
-def workers(device: str) -> Iterator[tuple[int, int]]:
+def workers() -> Iterator[tuple[int, int]]:
     """(rank, number of processes); joins the others with torch.distributed when `torchrun` has started several."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield 0, 1
         return
-    backend = "nccl" if device.startswith("cuda") else "gloo"
-    distributed.init_process_group(backend, timeout=timedelta(days=1))  # others may have much more to do
+    # gloo on GPUs too: the processes only wait for each other, and nccl would keep a waiting GPU busy. Some may have
+    # much more to do than others.
+    distributed.init_process_group("gloo", timeout=timedelta(days=1))
     try:
         yield distributed.get_rank(), count
     finally:
@@ -29,3 +30,9 @@ def barrier() -> None:
     """Wait for the other processes, if there are any."""
     if distributed.is_initialized():
         distributed.barrier()
+
+
+def own_device(device: str) -> str:
+    """Where this process computes: "cuda" becomes "cuda:I" in the I-th process that `torchrun` started on a machine."""
+    index = os.environ.get("LOCAL_RANK")
+    return f"{device}:{index}" if device == "cuda" and index is not None else device

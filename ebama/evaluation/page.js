@@ -18,7 +18,8 @@
   const isFailed = (picture) => picture[FAILURE] >= 0;
   const isShown = (method) => byId("methods").querySelectorAll("input")[method].checked;
   const shown = (value, share) => (value === null ? "-" : share ? (value ? "yes" : "no") : value.toFixed(3));
-  const verdict = (picture) => (isFailed(picture) ? failures[picture[FAILURE]].name : scores.length ? "no failure" : "");
+  const isJudged = (picture) => isFailed(picture) || scores.some(({ share }, at) => share && picture[SCORES][at] !== null);
+  const verdict = (picture) => (isFailed(picture) ? failures[picture[FAILURE]].name : isJudged(picture) ? "no failure" : "");
   const setVariable = (name, value) => grid.style.setProperty(name, value);
 
   // --- what is asked for ---
@@ -144,14 +145,14 @@
           if (!picture) return;
           pictures += 1;
           if (!isShown(method)) return;
-          all += 1;
+          all += isJudged(picture);
           failed += isFailed(picture);
           matching += Boolean(filter.picture(item.entry, method, seed));
         });
       });
       const hidden = !filter.prompt(item.entry) || matching === 0;
       item.row.hidden = hidden;
-      item.note.textContent = `${item.entry.set}; ${failed} of ${all} failed`;
+      item.note.textContent = all ? `${item.entry.set}; ${failed} of ${all} failed` : item.entry.set;
       if (!hidden) [found, among] = [found + matching, among + 1];
       if (hidden) empty(item);
       else update(item);

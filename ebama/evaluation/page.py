@@ -17,7 +17,7 @@ from string import Template
 from typing import Any
 
 from . import paper, thumbnails
-from .charts import bars, differences, number, verdict
+from .charts import FEWEST, bars, differences, number, verdict
 from .comparison import BASELINE, Row, numbers, numeric_scores, share_scores
 from .statistics import Estimate
 
@@ -48,7 +48,7 @@ def page(
         script_hash=_hash(script),
         summary=_summary(lines, settings, judges),
         scores="\n".join(_score(table, score, judges) for score in dict.fromkeys(row.score for row in table))
-        or "<p>No judge had anything to say of these prompts.</p>",
+        or "<p>No judge had anything to say of these pictures.</p>",
         note=f"<p>{escape(paper.NOTE)}</p>" if any(row.paper is not None for row in table) else "",
         data=json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
         sheets="\n".join(
@@ -164,7 +164,8 @@ def _score(table: Sequence[Row], score: str, judges: Mapping[str, str]) -> str:
     if compared:
         parts += [
             f"<figure>{compared}<figcaption>Differences at the same prompts and seeds: ",
-            "▲ the interval lies above zero, ▼ below, ○ it holds zero</figcaption></figure>",
+            f"▲ the interval lies above zero, ▼ below, ○ it holds zero or has fewer than {FEWEST} prompts",
+            "</figcaption></figure>",
         ]
     return "\n".join([*parts, "</section>"])
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from . import benchmarks
+
 SCORES = ("full", "min", "t-c")
 SETS = ("animals", "animals_objects", "objects")
 NOTE = (
@@ -37,7 +39,12 @@ def published(
     That is: Stable Diffusion v1 (v1.4 cannot be told from its sisters by shape), whole sets of the Attend-and-Excite
     benchmark as far as `settings` of run.json say, and not scored by the judges of the miniature's world.
     """
-    of_its_kind = settings.get("model") == "sd-v1" and str(settings.get("benchmark", "")).partition(":")[0] == "ane"
+    benchmark = str(settings.get("benchmark", ""))
+    of_its_kind = (
+        settings.get("model") == "sd-v1"
+        and benchmark.partition(":")[0] == "ane"
+        and settings.get("prompts") == len(benchmarks.load(benchmark))
+    )
     if not of_its_kind or "miniature" in judges.get(score, "") or score not in SCORES or name not in SETS:
         return None
     figures = FIGURES.get(method)

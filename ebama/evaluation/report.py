@@ -16,7 +16,7 @@ from .charts import number
 from .comparison import BASELINE, Row, compare
 from .statistics import Estimate
 
-NO_SCORES = "No judge had anything to say of these prompts.\n"
+NO_SCORES = "No judge had anything to say of these pictures.\n"
 
 
 def write(folder: Path) -> str:
@@ -28,16 +28,21 @@ def write(folder: Path) -> str:
     if not path.is_file():
         raise ValueError(f"There is no {path}; `evaluate --score-only {folder}` makes it.")
     lines = _lines(path)
-    settings, judges = _read(folder / "run.json"), _read(folder / "judges.json")
-    table = compare(lines, settings, judges)
+    about, judges = settings(folder), _read(folder / "judges.json")
+    table = compare(lines, about, judges)
     if not table and not any(line["file"] and (folder / line["file"]).is_file() for line in lines):
         raise ValueError(f"{path} holds no score, and {folder} no picture that it names.")
     markdown = _markdown(table) or NO_SCORES
     write_text(folder / "table.md", markdown)
     write_text(folder / "table.json", json.dumps([asdict(row) for row in table], indent=1) + "\n")
     write_text(folder / "table.csv", _csv(table))
-    write_text(folder / "report.html", page.page(folder, lines, table, settings, judges))
+    write_text(folder / "report.html", page.page(folder, lines, table, about, judges))
     return markdown
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    """What run.json says; empty if there is none, as in folders of other programs."""
+    return _read(folder / "run.json")
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -60,7 +65,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if there is none, as in folders of other programs."""
+    """A JSON object; empty if there is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

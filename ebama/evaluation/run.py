@@ -14,30 +14,49 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
+
+from ebama.samplers import get as get_sampler
 
 from .. import __version__
 from ..files import write_text
 from ..methods import Method
+from ..parsers import analyse
 from ..pipeline import Pipeline
 from ..png import save_png
+from . import jsonl
 from .benchmarks import BenchmarkPrompt
 
 Key = tuple[str, str, int]
 """Method, prompt and seed of a picture."""
 
 
+class Batch(NamedTuple):
+    """What one call of the pipeline makes: every seed of every prompt."""
+
+    method: str
+    prompts: Sequence[BenchmarkPrompt]
+    seeds: Sequence[int]
+
+    def pictures(self) -> list[Key]:
+        """Method, prompt and seed of each."""
+        return [(self.method, prompt.text, seed) for prompt in self.prompts for seed in self.seeds]
+
+
 @dataclass(frozen=True)
 class Run:
-    """What is to be made; `methods` are resolved for the pipeline's model, under the names of their folders."""
+    """What is to be made; `methods` are resolved for the pipeline's model, under the names of their folders.
+
+    Raises ValueError for what no picture could be made with: later it would look like a refusal of each of them.
+    """
 
     prompts: Sequence[BenchmarkPrompt]
     methods: Mapping[str, Method]
@@ -56,6 +75,10 @@ class Run:
             raise ValueError(f"{', '.join(coupled)} edits one prompt's picture by another's: no benchmark is for it.")
         if not (self.prompts and self.methods and self.seeds) or self.batch_size < 1:
             raise ValueError("An evaluation needs at least one prompt, one method, one seed, and a batch size of 1.")
+        if not math.isfinite(self.guidance):
+            raise ValueError(f"guidance is {self.guidance!r}; expected a finite number (7.5 is usual).")
+        get_sampler(self.sampler, self.steps)
+        analyse(self.prompts[0].text, self.parser)
 
     def settings(self, model: str, fingerprint: str) -> dict[str, Any]:
         """Everything that the pictures depend on, for run.json."""
@@ -78,13 +101,18 @@ class Run:
             "version": __version__,
         }
 
-    def batches(self) -> list[tuple[str, list[BenchmarkPrompt]]]:
-        """All the work: a method and as many prompts as `batch_size` samples hold with all their seeds."""
-        each = max(self.batch_size // len(self.seeds), 1)
-        starts = range(0, len(self.prompts), each)
-        return [(name, list(self.prompts[first : first + each])) for first in starts for name in self.methods]
+    def batches(self) -> list[Batch]:
+        """All the work, no batch of more than `batch_size` samples. The seeds of a prompt stay together if they fit."""
+        prompts, seeds, size = self.prompts, self.seeds, self.batch_size
+        each = max(size // len(seeds), 1)
+        return [
+            Batch(name, prompts[first : first + each], seeds[start : start + size])
+            for first in range(0, len(prompts), each)
+            for start in range(0, len(seeds), size)
+            for name in self.methods
+        ]
 
-    def share(self, shard: int, shards: int) -> list[tuple[str, list[BenchmarkPrompt]]]:
+    def share(self, shard: int, shards: int) -> list[Batch]:
         """What one of `shards` processes does: for each set of prompts other methods than for the one before, since
         some take three times as long as others."""
         count = len(self.methods)
@@ -122,20 +150,17 @@ def make(run: Run, pipeline: Pipeline, out: Path, shard: int = 0, shards: int = 
     """Make what `out` lacks of this process's share of the batches; shows progress and time left."""
     log, timings = (out / f"{name}-{shard}-of-{shards}.jsonl" for name in ("images", "seconds"))
     for path in (log, timings):
-        _drop_half_line(path)
+        jsonl.drop_half_line(path)
     done = {_key(row) for row in rows(out)}
-    batches = [
-        (name, prompts)
-        for name, prompts in run.share(shard, shards)
-        if any((name, prompt.text, seed) not in done for prompt in prompts for seed in run.seeds)
-    ]
-    pictures = sum(len(prompts) * len(run.seeds) for _, prompts in batches)
+    batches = [batch for batch in run.share(shard, shards) if not done.issuperset(batch.pictures())]
+    pictures = sum(len(batch.pictures()) for batch in batches)
     with tqdm(total=pictures, desc=f"pictures {shard + 1}/{shards}", unit="picture", position=shard) as bar:
-        for name, prompts in batches:
+        for batch in batches:
             began = time.perf_counter()
-            made = _make_batch(run, pipeline, out, name, prompts)
-            _append(log, made)
-            _append(timings, [{"method": name, "pictures": len(made), "seconds": time.perf_counter() - began}])
+            made = _make_batch(run, pipeline, out, batch)
+            seconds = time.perf_counter() - began
+            jsonl.append(log, made)
+            jsonl.append(timings, [{"method": batch.method, "pictures": len(made), "seconds": seconds}])
             bar.update(len(made))
 
 
@@ -145,16 +170,24 @@ def finish(run: Run, out: Path) -> bool:
     keys = [(name, prompt.text, seed) for name, prompt, seed in run.pictures()]
     if any(key not in found for key in keys):
         return False
-    write_text(out / "images.jsonl", "".join(_line(found[key]) for key in keys))
+    write_text(out / "images.jsonl", jsonl.text(found[key] for key in keys))
     for path in out.glob("images-*-of-*.jsonl"):
         path.unlink()
     return True
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
-    """What the folder's images*.jsonl say, but for a last line that an interruption cut."""
-    texts = [path.read_text(encoding="utf-8") for path in sorted(out.glob("images*.jsonl"))]
-    return [json.loads(line) for text in texts for line in text.split("\n")[:-1]]
+    """What the folder's lists of pictures say, but for a last line that an interruption cut.
+
+    Raises ValueError for a file of such a name that is no such list.
+    """
+    found = []
+    for path in sorted((*out.glob("images.jsonl"), *out.glob("images-*-of-*.jsonl"))):
+        for row in jsonl.read(path):
+            if missing := {"method", "set", "prompt", "seed", "file"} - row.keys():
+                raise ValueError(f"{path} is no list of pictures: a line lacks {', '.join(sorted(missing))}.")
+            found.append(row)
+    return found
 
 
 def folder_of(prompt: str) -> str:
@@ -163,32 +196,30 @@ def folder_of(prompt: str) -> str:
     return name if name == prompt else f"{name}-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
 
 
-def _make_batch(
-    run: Run, pipeline: Pipeline, out: Path, name: str, prompts: Sequence[BenchmarkPrompt]
-) -> list[dict[str, Any]]:
+def _make_batch(run: Run, pipeline: Pipeline, out: Path, batch: Batch) -> list[dict[str, Any]]:
     """The pictures of a batch and their lines. Where one prompt is refused, each is tried alone."""
+    name, prompts, seeds = batch
     try:
         result = pipeline(
             [prompt.text for prompt in prompts],
-            seeds=run.seeds,
+            seeds=seeds,
             method=run.methods[name],
             steps=run.steps,
             sampler=run.sampler,
             guidance=run.guidance,
             groups=_groups(prompts),
-            batch_size=len(prompts) * len(run.seeds),
+            batch_size=len(prompts) * len(seeds),
             parser=run.parser,
             progress=False,
         )
     except (ValueError, FloatingPointError) as error:
         if len(prompts) > 1:
-            return [row for prompt in prompts for row in _make_batch(run, pipeline, out, name, [prompt])]
-        (prompt,) = prompts
-        about = {"method": name, "set": prompt.set, "prompt": prompt.text}
-        return [{**about, "seed": seed, "file": None, "error": str(error)} for seed in run.seeds]
+            return [row for prompt in prompts for row in _make_batch(run, pipeline, out, Batch(name, [prompt], seeds))]
+        about = {"method": name, "set": prompts[0].set, "prompt": prompts[0].text}
+        return [{**about, "seed": seed, "file": None, "error": str(error)} for seed in seeds]
     assert result.images is not None
     made = []
-    samples = [(prompt, seed) for prompt in prompts for seed in run.seeds]
+    samples = [(prompt, seed) for prompt in prompts for seed in seeds]
     for (prompt, seed), image, metadata in zip(samples, result.images, result.metadata, strict=True):
         file = Path(folder_of(name), folder_of(prompt.text), f"{seed}.png")
         (out / file).parent.mkdir(parents=True, exist_ok=True)
@@ -208,21 +239,3 @@ def _groups(prompts: Sequence[BenchmarkPrompt]) -> list[Any] | None:
 
 def _key(row: dict[str, Any]) -> Key:
     return row["method"], row["prompt"], row["seed"]
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def _append(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write("".join(map(_line, lines)))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _drop_half_line(path: Path) -> None:
-    """Cut what follows the last line end, so that the next line begins on its own."""
-    if path.is_file():
-        content = path.read_bytes()
-        os.truncate(path, content.rfind(b"\n") + 1)

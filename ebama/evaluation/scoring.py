@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,42 +14,110 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from ..files import write_text
+from . import jsonl
 from .benchmarks import BenchmarkPrompt
-from .run import rows
+from .run import folder_of, rows
 from .scorer import Scorer
 
-UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError)
+UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for a file that it cannot read as a picture."""
 
 
-def score(folder: Path, scorers: Sequence[Scorer], batch_size: int = 64) -> list[dict[str, Any]]:
+def score(
+    folder: Path,
+    scorers: Sequence[Scorer],
+    batch_size: int = 64,
+    benchmark: Sequence[BenchmarkPrompt] = (),
+) -> list[dict[str, Any]]:
     """Score every picture of a folder; write scores.jsonl, and judges.json (score -> who judged); returns the lines.
 
     The pictures are those that images*.jsonl list, or without such a file all METHOD/PROMPT/SEED.png there are, whose
-    prompts are then the folders' names. A line holds method, set, prompt, seed, file and "scores"; a picture that
-    cannot be read, or was refused when it should be made, has "error" instead, and one warning counts them.
+    prompts are then the folders' names, and their sets those that `benchmark` says. A line holds method, set, prompt,
+    seed, file, "sha256" (the first 16 hex digits of the file's) and "scores"; a picture that cannot be read, or was
+    refused when it should be made, has "error" instead, and one warning counts them.
+
+    Scores that the folder has by other names stay, where the picture is the same. Killed and started again with the
+    same scorers it goes on: each batch is in scores-unfinished.jsonl as soon as it is done.
 
     Raises ValueError if there is nothing to score.
     """
-    pictures = rows(folder) or _pictures(folder)
+    pictures = _listed(folder, benchmark)
     if not pictures:
         raise ValueError(f"{folder} holds no pictures; expected METHOD/PROMPT/SEED.png in it.")
-    lines: list[dict[str, Any]] = []
+    judges = {key: scorer.name for scorer in scorers for key in scorer.keys}
+    unfinished = folder / "scores-unfinished.jsonl"
+    done = _resume(unfinished, judges)
     for first in tqdm(range(0, len(pictures), batch_size), desc="scores", unit="batch"):
-        lines += _score_batch(folder, pictures[first : first + batch_size], scorers)
+        batch = pictures[first : first + batch_size]
+        if not done.keys() >= {_key(row) for row in batch}:
+            made = _score_batch(folder, batch, scorers)
+            jsonl.append(unfinished, made)
+            done |= {_key(line): line for line in made}
+    lines = [done[_key(row)] for row in pictures]
     if bad := [line for line in lines if "error" in line]:
         names = ", ".join(line["file"] or f"{line['method']} {line['prompt']!r}" for line in bad[:3])
         more = ", ..." if len(bad) > 3 else ""
         warnings.warn(f"{len(bad)} of {len(lines)} pictures have no scores ({names}{more}).", stacklevel=2)
-    judges = {key: scorer.name for scorer in scorers for key in scorer.keys}
+    judges = _keep_others(folder, lines, judges)
     write_text(folder / "judges.json", json.dumps(judges, ensure_ascii=False, indent=1) + "\n")
-    write_text(folder / "scores.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_text(folder / "scores.jsonl", jsonl.text(lines))
+    unfinished.unlink()
     return lines
 
 
 def prompts(folder: Path) -> list[str]:
     """The prompts of the pictures that `score` scores, each once."""
-    return list(dict.fromkeys(row["prompt"] for row in rows(folder) or _pictures(folder)))
+    return list(dict.fromkeys(row["prompt"] for row in _listed(folder)))
+
+
+def _listed(folder: Path, benchmark: Sequence[BenchmarkPrompt] = ()) -> list[dict[str, Any]]:
+    return rows(folder) or _found(folder, {folder_of(prompt.text): prompt for prompt in benchmark})
+
+
+def _found(folder: Path, benchmark: Mapping[str, BenchmarkPrompt]) -> list[dict[str, Any]]:
+    paths = sorted(folder.glob("*/*/*.png"))
+    known = any(path.parent.name in benchmark for path in paths)
+    found = []
+    for path in paths:
+        method, name = path.parts[-3:-1]
+        prompt = benchmark.get(name, BenchmarkPrompt("other" if known else "all", name))
+        seed = int(path.stem) if path.stem.isdecimal() else path.stem
+        about = {"method": method, "set": prompt.set, "prompt": prompt.text, "seed": seed}
+        found.append({**about, "file": path.relative_to(folder).as_posix()})
+    return found
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["method"], row["set"], row["prompt"], row["seed"], row["file"]
+
+
+def _resume(unfinished: Path, judges: Mapping[str, str]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """What an interrupted run by these judges has scored; else the file is begun, with the judges in its first line."""
+    if unfinished.is_file():
+        jsonl.drop_half_line(unfinished)
+        first, *lines = jsonl.read(unfinished) or [{}]
+        if first == {"judges": judges}:
+            return {_key(line): line for line in lines}
+    write_text(unfinished, jsonl.text([{"judges": judges}]))
+    return {}
+
+
+def _keep_others(folder: Path, lines: Sequence[dict[str, Any]], judges: Mapping[str, str]) -> dict[str, str]:
+    """Add to the lines what earlier scores say of the same pictures and the new ones do not; returns all judges."""
+    try:
+        before = {_key(line): line for line in jsonl.read(folder / "scores.jsonl")}
+        others = json.loads((folder / "judges.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError):
+        return dict(judges)
+    others = {key: name for key, name in others.items() if key not in judges}
+    kept: set[str] = set()
+    for line in lines:
+        earlier = before.get(_key(line), {})
+        if "scores" in line and earlier.get("sha256") == line["sha256"]:
+            found = {key: value for key, value in earlier.get("scores", {}).items() if key in others}
+            line["scores"] = {**found, **line["scores"]}
+            kept |= found.keys()
+    return {key: name for key, name in others.items() if key in kept} | dict(judges)
 
 
 def _score_batch(folder: Path, pictures: Sequence[dict[str, Any]], scorers: Sequence[Scorer]) -> list[dict[str, Any]]:
@@ -59,25 +129,16 @@ def _score_batch(folder: Path, pictures: Sequence[dict[str, Any]], scorers: Sequ
             line["error"] = row["error"]
             continue
         try:
-            with Image.open(folder / row["file"]) as image:
+            content = (folder / row["file"]).read_bytes()
+            with Image.open(io.BytesIO(content)) as image:
                 images.append(image.convert("RGB"))
         except UNREADABLE as error:
             line["error"] = f"cannot be read: {error}"
             continue
         readable.append(line)
-        line["scores"] = {}
+        line |= {"sha256": hashlib.sha256(content).hexdigest()[:16], "scores": {}}
     prompts = [BenchmarkPrompt(line["set"], line["prompt"]) for line in readable]
     for scorer in scorers if images else ():
         for line, scores in zip(readable, scorer(images, prompts), strict=True):
             line["scores"].update(scores)
     return lines
-
-
-def _pictures(folder: Path) -> list[dict[str, Any]]:
-    found = []
-    for path in sorted(folder.glob("*/*/*.png")):
-        method, prompt = path.parts[-3:-1]
-        seed = int(path.stem) if path.stem.isdecimal() else path.stem
-        about = {"method": method, "set": "all", "prompt": prompt, "seed": seed}
-        found.append({**about, "file": path.relative_to(folder).as_posix()})
-    return found

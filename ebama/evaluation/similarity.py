@@ -120,7 +120,9 @@ def similarities(clip: str, captioner: str | None, prompts: Iterable[str], devic
     The corrected variants are among their scores if one of the prompts needs them. Raises ValueError as `Clip.open`.
     """
     opened = Clip.open(clip, device)
-    corrected = any(templates.differ(text) for text in dict.fromkeys(prompts))
+    corrected = any(
+        templates.differ(text) or not opened.fit(templates.published(text)) for text in dict.fromkeys(prompts)
+    )
     texts = PromptVectors(opened)
     scorers: list[Scorer] = [ImageTextSimilarity(opened, texts, corrected=corrected)]
     if captioner is not None:

@@ -13,12 +13,13 @@ SAMPLES = 2000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % bootstrap interval; `count` pictures went into it."""
+    """A mean with its 95 % bootstrap interval; `count` pictures of `prompts` prompts went into it."""
 
     mean: float
     low: float
     high: float
     count: int
+    prompts: int
 
 
 def estimate(values: Mapping[str, Sequence[float]], seed: int = 0) -> Estimate:
@@ -34,7 +35,7 @@ def estimate(values: Mapping[str, Sequence[float]], seed: int = 0) -> Estimate:
     drawn = np.random.default_rng(seed).integers(0, len(sums), (SAMPLES, len(sums)))
     resampled = sums[drawn].sum(axis=1) / np.maximum(counts[drawn].sum(axis=1), 1)
     low, high = np.quantile(resampled, [0.025, 0.975])
-    return Estimate(float(sums.sum() / counts.sum()), float(low), float(high), int(counts.sum()))
+    return Estimate(float(sums.sum() / counts.sum()), float(low), float(high), int(counts.sum()), len(sums))
 
 
 def difference(

@@ -90,13 +90,17 @@ class Clip(_Model):
 
         OpenAI's tokenizer refuses long texts too, which ends the published programs.
         """
-        encoded = self._tokenizer(
-            list(texts), padding=True, truncation=cut, max_length=self._positions if cut else None, return_tensors="pt"
-        ).to(self._model.device)
-        if encoded["input_ids"].shape[1] > self._positions:
+        if not cut and not self.fit(texts):
             return None
+        encoded = self._tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self._positions, return_tensors="pt"
+        ).to(self._model.device)
         found = self._model.get_text_features(**encoded)
         return F.normalize(found.pooler_output.float(), dim=-1)
+
+    def fit(self, texts: Sequence[str]) -> bool:
+        """Whether the model has a position for each token of each text."""
+        return all(len(ids) <= self._positions for ids in self._tokenizer(list(texts))["input_ids"])
 
     def ensemble(self, texts: Sequence[str], *, cut: bool = False) -> Tensor | None:
         """The unit vector [D] of several texts: normalised mean of their unit vectors; None as in `texts`."""
