@@ -123,8 +123,9 @@ def summed_peaks(samples: Sequence[Sequence[Tensor]], like: Tensor) -> Tensor:
 
 
 def per_sample(values: Sequence, count: int) -> Sequence:  # type: ignore[type-arg]
-    """One list per sample: a list of lists as it is, a single list repeated `count` times."""
-    nested = [isinstance(value, Sequence) for value in values]
+    """One list per sample: a list of lists as it is, a single list repeated `count` times. Tensors become lists."""
+    values = [value.tolist() if isinstance(value, Tensor) else value for value in values]
+    nested = [isinstance(value, Sequence) and not hasattr(value, "object") for value in values]  # groups may be tuples
     if any(nested) and (not all(nested) or len(values) != count):
         raise ValueError(
             f"Got lists for {sum(nested)} samples; expected one for each of {count}, or a single list for all."
@@ -141,7 +142,8 @@ def stacked(
     """loss(columns, groups, tokens) of each sample, [B], from columns [B, key, pixels]."""
     count = len(columns)
     samples = zip(columns, per_sample(groups, count), per_sample(tokens, count), strict=True)
-    return torch.stack([loss(*sample) for sample in samples])
+    losses = [loss(*sample) for sample in samples]
+    return torch.stack(losses) if losses else columns.new_zeros(0)
 
 
 def inside_and_outside(group: GroupLike, tokens: Sequence[int]) -> tuple[list[int], list[int]]:

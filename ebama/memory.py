@@ -64,8 +64,8 @@ def footprint(sd: StableDiffusion) -> Footprint:
     """Measure a model on the smallest latent whose guidance works: two passes forward and two back, and a decode."""
     side = max(sd.config.sample_size // 4, 2 * sd.unet.config.factor)
     like = next(sd.unet.parameters())
-    z = torch.randn(1, sd.config.unet.in_channels, side, side).to(like)
-    context = torch.randn(1, sd.config.text.positions, sd.config.unet.context_width).to(like)
+    z = like.new_ones(1, sd.config.unet.in_channels, side, side)
+    context = like.new_ones(1, sd.config.text.positions, sd.config.unet.context_width)
     known = [*sd.unet.parameters(), *sd.vae.parameters()]
     cross = [site for site in sd.unet.sites(z.shape) if site.kind == "cross"]
     base = BASE_RESOLUTION * side // sd.config.sample_size

@@ -22,6 +22,7 @@ from ebama.weights import StableDiffusion
 from ebama.weights.miniature.world import COLOURS, NOUNS, unknown_words
 
 from . import __version__, memory, methods
+from .alignment import check_characters
 from .arithmetic import usable_arithmetic
 from .memory import parse as parse_memory
 from .methods.base import Method, Task
@@ -63,8 +64,9 @@ class Start:
     @classmethod
     def drawn(cls, shape: Sequence[int], seed: int) -> Start:
         """The noise of a seed."""
-        generator = torch.Generator().manual_seed(seed)
-        return cls(torch.randn(tuple(shape), generator=generator), seed, generator)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        noise = torch.randn(tuple(shape), generator=generator, device="cpu", dtype=torch.float32)
+        return cls(noise, seed, generator)
 
 
 class _OutOfMemory(MemoryError):
@@ -79,7 +81,8 @@ def _at_usable_speed(run: Callable[Concatenate[Pipeline, P], R]) -> Callable[Con
     @wraps(run)
     def running(self: Pipeline, /, *args: P.args, **kwargs: P.kwargs) -> R:
         like = next(self.sd.unet.parameters())
-        with usable_arithmetic(like.device, like.dtype):
+        # Not in a caller's inference mode, where the gradients that methods follow could not exist.
+        with torch.inference_mode(False), torch.no_grad(), usable_arithmetic(like.device, like.dtype):
             try:
                 return run(self, *args, **kwargs)
             except (RuntimeError, MemoryError) as error:
@@ -99,8 +102,9 @@ class Pipeline:
     Args:
         checkpoint: guided passes compute their activations again for the gradient instead of keeping them: less memory,
             more time in them, the same pictures.
-        memory: the most that may be in use, weights and libraries included, as "6GB" or in bytes. Runs are then cut
-            to fit (fewer samples at once, checkpointing, pictures decoded one by one), or refused with ValueError.
+        memory: the most that may be in use, weights included, as "6GB" or in bytes: by the process, or on a GPU by
+            tensors (leave about 1 GB there for CUDA itself). Runs are then cut to fit (fewer samples at once,
+            checkpointing, pictures decoded one by one), or refused with ValueError.
     """
 
     def __init__(self, sd: StableDiffusion, *, checkpoint: bool = False, memory: str | int | None = None) -> None:
@@ -141,7 +145,9 @@ class Pipeline:
             steps: of the sampler; PNDM calls the model once more.
             guidance: classifier-free guidance scale w in e_u + w (e_c - e_u); 1 runs the prompt alone.
             sampler: "pndm", "ddim" or an object of `ebama.samplers` (its own steps then count).
-            latents: initial noise [N, 4, h, w] instead of the seeds'; N / len(prompts) samples for each prompt.
+            latents: initial noise [N, 4, h, w] instead of the seeds'; N / len(prompts) samples for each prompt. Noise
+                that a sampler draws in between comes from the seeds, if there is one for each of a prompt's samples,
+                else from their number.
             groups: objects and their modifiers, as `Group`s or as words, e.g. [("crown", ["purple"])], instead of the
                 parser's; for several prompts, one list for each.
             negative_prompt: what the other branch of guidance sees.
@@ -162,6 +168,7 @@ class Pipeline:
         solver = get_sampler(sampler, steps) if isinstance(sampler, str) else sampler
         _check(prompts, seeds, guidance, output, batch_size)
         starts = self._starts(len(prompts), seeds, latents)
+        check_characters(negative_prompt, "negative_prompt")
         parsed = self._parse(prompts, groups, chosen, parser)
         text = self.sd.encode_text(prompts)
         negative = self.sd.encode_text([negative_prompt])
@@ -330,7 +337,12 @@ class Pipeline:
                 f"latents have shape {list(latents.shape)}; expected [N, {config.unet.in_channels}, h, w] with N a "
                 f"multiple of the number of prompts, {prompts}."
             )
-        return [Start(latent, None, torch.Generator().manual_seed(0)) for latent in latents.detach().float().cpu()]
+        each = len(latents) // prompts
+        later = list(seeds) if len(seeds) == each else list(range(each))
+        return [
+            Start(latent, None, torch.Generator("cpu").manual_seed(later[sample % each]))
+            for sample, latent in enumerate(latents.detach().float().cpu())
+        ]
 
     def _parse(self, prompts: Sequence[str], groups: Sequence[Any] | None, method: Method, parser: str) -> list[Parsed]:
         if self.sd.config.name == MINIATURE.name:
@@ -352,15 +364,17 @@ class Pipeline:
 
 def combine(epsilons: Tensor, weights: Tensor) -> Tensor:
     """Noise estimates [R, 4, h, w] of all rows, weighted by [B, R], to those of the samples [B, 4, h, w]."""
-    combined: Tensor = torch.tensordot(weights, epsilons, dims=1)
+    with torch.autocast(epsilons.device.type, enabled=False):
+        combined: Tensor = torch.tensordot(weights, epsilons, dims=1)
     return combined
 
 
 def _check(prompts: Sequence[str], seeds: Sequence[int], guidance: float, output: str, batch_size: int) -> None:
     if not prompts:
         raise ValueError("There is no prompt; give at least one.")
-    if not seeds or not all(isinstance(seed, int) and 0 <= seed < 2**63 for seed in seeds):
-        raise ValueError(f"seeds are {seeds!r}; expected at least one whole number from 0 to 2**63 - 1.")
+    listed = isinstance(seeds, Sequence)
+    if not listed or not seeds or not all(isinstance(seed, int) and 0 <= seed < 2**63 for seed in seeds):
+        raise ValueError(f"seeds are {seeds!r}; expected a list of at least one whole number from 0 to 2**63 - 1.")
     if not abs(guidance) < float("inf"):
         raise ValueError(f"guidance is {guidance!r}; expected a finite number (7.5 is usual, 1 switches it off).")
     if output not in ("pil", "latent"):

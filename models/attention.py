@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, SupportsIndex, overload
 
 import torch
 from einops import rearrange
@@ -55,7 +55,7 @@ class AttentionRecord:
 
 
 class AttentionRecords(Sequence[AttentionRecord]):
-    """The records of one call, in execution order; index by position or by site name."""
+    """The records of one call, in execution order; index by position, slice or site name."""
 
     def __init__(self, records: Sequence[AttentionRecord]) -> None:
         self._records = tuple(records)
@@ -66,8 +66,14 @@ class AttentionRecords(Sequence[AttentionRecord]):
     def __iter__(self) -> Iterator[AttentionRecord]:
         return iter(self._records)
 
-    def __getitem__(self, index: int | str) -> AttentionRecord:  # type: ignore[override]
-        if isinstance(index, int):
+    @overload
+    def __getitem__(self, index: SupportsIndex | str) -> AttentionRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> AttentionRecords: ...
+    def __getitem__(self, index: SupportsIndex | str | slice) -> AttentionRecord | AttentionRecords:
+        if isinstance(index, slice):
+            return AttentionRecords(self._records[index])
+        if not isinstance(index, str):
             return self._records[index]
         for record in self._records:
             if record.site.name == index:
@@ -102,7 +108,8 @@ class AttentionRecords(Sequence[AttentionRecord]):
 class AttentionCall(NamedTuple):
     """What one attention layer is about to compute; given to a control.
 
-    `query` and `key` are [batch, head, query | key, dim]; `context` is what the keys were made from, [batch, key, D].
+    `query` and `key` are [batch, head, query | key, dim]; `context` is what came to the layer, [batch, key, D], not
+    what a control's `contexts` replaced it by.
     """
 
     site: Site
@@ -192,7 +199,7 @@ class Attention(nn.Module):
         control, recorded = request.control, site.name in request.record
         for_keys, for_values = (context, context) if control is None else control.contexts(site, context)
         query, key = self._split(self.to_q(x)), self._split(self.to_k(for_keys))
-        call = AttentionCall(site, self, query, key, for_keys)
+        call = AttentionCall(site, self, query, key, context)
 
         edited = control if control is not None and control.edits_maps(site) else None
         if not recorded and edited is None:

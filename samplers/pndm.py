@@ -21,7 +21,8 @@ WEIGHTS = {
 
 @dataclass(frozen=True)
 class PNDM:
-    """`steps` steps and one model call more: the first step is made twice, the second time with a better estimate."""
+    """`steps` steps and one model call more: the first step is made twice, the second time with a better estimate
+    (a single step is made once)."""
 
     steps: int = 50
     schedule: NoiseSchedule = STABLE_DIFFUSION_V1

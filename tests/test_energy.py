@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -267,6 +268,29 @@ def test_one_list_serves_all_samples(loss: Loss) -> None:
     scores, groups, tokens = maps(3), [RED_CAR, BARE], [1, 2, 3, 4, 5, 6]
     assert torch.equal(loss(scores, groups, tokens), loss(scores, [groups] * 3, [tokens] * 3))
     assert torch.equal(loss(scores, groups, tokens), loss(scores, tuple(groups), range(1, 7)))
+
+
+class Pair(NamedTuple):
+    """A group that is a tuple too."""
+
+    object: tuple[int, ...]
+    modifiers: tuple[tuple[int, ...], ...] = ()
+
+
+@losses
+def test_groups_may_be_named_tuples_and_tokens_tensors(loss: Loss) -> None:
+    scores, groups, tokens = maps(2), [RED_CAR, BARE], [1, 2, 3, 4, 5, 6]
+    pairs = [Pair(group.object, group.modifiers) for group in groups]
+    expected = loss(scores, groups, tokens)
+    assert torch.equal(loss(scores, pairs, tokens), expected)
+    assert torch.equal(loss(scores, [pairs, pairs], tokens), expected)
+    assert torch.equal(loss(scores, groups, torch.tensor(tokens)), expected)
+    assert torch.equal(loss(scores, groups, [torch.tensor(tokens)] * 2), expected)
+
+
+@losses
+def test_a_batch_of_nothing(loss: Loss) -> None:
+    assert loss(maps(0), [RED_CAR], [1, 2, 3]).shape == (0,)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

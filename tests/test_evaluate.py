@@ -31,7 +31,7 @@ from ebama.evaluation.run import Run, folder_of
 from ebama.evaluation.scorer import JudgeScorer, Scores
 from ebama.evaluation.scoring import score
 from ebama.evaluation.statistics import difference, estimate
-from ebama.pipeline import Pipeline
+from ebama.pipeline import Pipeline, Result
 from ebama.png import read_metadata
 from ebama.weights import load
 from ebama.weights.miniature.scenes import TRAINING, Composer
@@ -135,6 +135,27 @@ def test_no_batch_is_larger_than_asked_for(size: int) -> None:
     assert sorted(key for batch in batches for key in batch.pictures()) == sorted(
         (name, prompt.text, seed) for name, prompt, seed in job.pictures()
     )
+
+
+def test_a_latent_that_blows_up_costs_no_other_picture(tmp_path: Path) -> None:
+    class Fragile(Pipeline):
+        """Blows up at one prompt's seed 1, and with it whatever runs beside it."""
+
+        def __call__(self, prompt: Any, *, seeds: Sequence[int] = (0,), **options: Any) -> Result:
+            if "a dog" in prompt and 1 in seeds:
+                raise FloatingPointError("The latent became infinite")
+            return super().__call__(prompt, seeds=seeds, **options)
+
+    listed = [BenchmarkPrompt("a", text) for text in ("a cat", "a dog")]
+    work = Run(listed, {"sd": methods.get("sd")}, [0, 1], steps=1, sampler="ddim", batch_size=4, parser="rules")
+    run.make(work, Fragile(load()), tmp_path)
+    failed = {(row["prompt"], row["seed"]): row.get("error") for row in run.rows(tmp_path)}
+    assert failed == {
+        ("a cat", 0): None,
+        ("a cat", 1): None,
+        ("a dog", 0): None,
+        ("a dog", 1): "The latent became infinite",
+    }
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,35 @@ def test_control_rewrites_contexts(unet: UNet, inputs: tuple[torch.Tensor, torch
     assert not torch.allclose(later, unet(z, 5, context), atol=1e-3)
 
 
+class _Elsewhere(Control):
+    """Another context at one site only."""
+
+    def __init__(self, at: str, other: torch.Tensor) -> None:
+        self.at, self.other, self.seen = at, other, dict[str, torch.Tensor]()
+
+    def contexts(self, site: Site, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.seen[site.name] = context
+        return (self.other, context) if site.name == self.at else (context, context)
+
+
+def test_a_context_replaced_at_one_site_is_not_the_next_ones(
+    unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    z, context = inputs
+    cross = [site.name for site in unet.sites(z.shape) if site.kind == "cross"]
+    control = _Elsewhere(cross[0], context * 0)
+    assert not torch.allclose(unet(z, 5, context, control=control), unet(z, 5, context), atol=1e-3)
+    assert all(torch.equal(control.seen[name], context) for name in cross)
+
+
+def test_records_are_sliced(unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+    records = unet.attention(*inputs[:1], 5, inputs[1], resolution=16)
+    some = records[1:3]
+    assert [record.site for record in some] == [records[1].site, records[2].site]
+    expected = torch.cat([records[1].scores, records[2].scores], dim=1).mean(dim=1).unflatten(1, (16, 16))
+    torch.testing.assert_close(some.mean_scores(), expected)
+
+
 def test_attention_layer_alone() -> None:
     layer = randomised(Attention(16, 4, 8))
     x, context = torch.randn(2, 9, 16), torch.randn(2, 5, 8)

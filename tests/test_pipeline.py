@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ebama import methods
+from ebama.energy import ebama_loss
 from ebama.models import StableDiffusionConfig, TextConfig, UNetConfig, VAEConfig
-from ebama.pipeline import Pipeline, Result
+from ebama.pipeline import Pipeline, Result, Start, combine
 from ebama.prompt import Group
 from ebama.samplers import DDIM, PNDM
 from ebama.weights import StableDiffusion
@@ -47,9 +48,11 @@ def model() -> StableDiffusion:
     return random_model(TINY)
 
 
+QUIET: dict[str, Any] = {"steps": 3, "output": "latent", "progress": False, "parser": "rules"}
+
+
 def run(prompt: str | Sequence[str] = CROWN, *, sd: StableDiffusion | None = None, **options: Any) -> Result:
-    defaults: dict[str, Any] = {"steps": 3, "output": "latent", "progress": False, "parser": "rules"}
-    return Pipeline(sd or model())(prompt, **(defaults | options))
+    return Pipeline(sd or model())(prompt, **(QUIET | options))
 
 
 def calls_of(**options: Any) -> list[tuple[str, int]]:
@@ -298,6 +301,49 @@ def test_given_latents() -> None:
     assert [m["prompt"] for m in found.metadata] == [CROWN, CROWN, CAT, CAT]
 
 
+def test_noise_in_between_comes_from_the_seeds_or_the_samples_numbers() -> None:
+    same, noisy = torch.zeros(2, 4, 32, 32), {"method": "sd", "sampler": DDIM(3, eta=1.0)}
+    first, second = run(latents=same, **noisy).latents
+    assert relative(first, second) > 1e-2
+    seeded = run(latents=same, seeds=[5, 6], **noisy).latents
+    for k, seed in enumerate((5, 6)):
+        assert relative(run(latents=same[:1], seeds=[seed], **noisy).latents[0], seeded[k]) <= 1e-5
+    assert relative(seeded[0], first) > 1e-2
+
+
+def test_noise_depends_on_the_seed_alone() -> None:
+    expected = Start.drawn((1, 4, 2, 2), 3).noise
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            assert torch.equal(Start.drawn((1, 4, 2, 2), 3).noise, expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("method", ["ebama", "ane", "syngen"])
+def test_a_callers_inference_mode_does_not_switch_guidance_off(method: str) -> None:
+    expected = run(method=method).latents
+    assert relative(run(method="sd").latents, expected) > 1e-4
+    with torch.inference_mode():
+        assert torch.equal(run(method=method).latents, expected)
+        assert torch.equal(Pipeline(model(), checkpoint=True)(CROWN, method=method, **QUIET).latents, expected)
+
+
+def test_energies_and_sums_are_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def energy(*maps: Tensor, **options: Any) -> Tensor:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return ebama_loss(*maps, **options)
+
+    monkeypatch.setattr("ebama.methods.ebama.ebama_loss", energy)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        run(method="ebama")
+        assert combine(torch.randn(2, 4, 2, 2), torch.ones(1, 2)).dtype == torch.float32
+    assert seen == [False] * 4
+
+
 @pytest.mark.parametrize("shape", [(4, 32, 32), (1, 3, 32, 32), (3, 4, 32, 32), (0, 4, 32, 32)])
 def test_latents_that_do_not_fit(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=rf"{re.escape(str(list(shape)))}; expected \[N, 4, h, w\].*multiple.* 2"):
@@ -347,6 +393,9 @@ def test_the_negative_prompt_counts_with_guidance_only() -> None:
         ({"seeds": []}, "seeds are"),
         ({"seeds": [-1]}, "seeds are"),
         ({"seeds": [0.5]}, "seeds are"),
+        ({"seeds": 3}, "seeds are 3; expected a list"),
+        ({"seeds": torch.arange(2)}, "seeds are"),
+        ({"negative_prompt": "\ud800"}, "negative_prompt holds half a character"),
         ({"guidance": math.inf}, "guidance is inf"),
         ({"guidance": math.nan}, "guidance is nan"),
         ({"output": "jpeg"}, "'pil' or 'latent'"),

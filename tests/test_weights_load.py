@@ -484,6 +484,22 @@ def test_large_sums_are_not_mistaken_for_overflow(model: StableDiffusion, tmp_pa
     assert load(path, config=TINY, dtype=torch.float16).vae.quant_conv.bias.tolist() == [6e4] * 8
 
 
+def test_other_noise_schedules_are_refused(copy: Path) -> None:
+    file = copy / "scheduler" / "scheduler_config.json"
+    file.parent.mkdir(exist_ok=True)
+    for name, value in (
+        ("prediction_type", "v_prediction"),
+        ("beta_schedule", "linear"),
+        ("rescale_betas_zero_snr", True),
+        ("trained_betas", [0.1]),
+    ):
+        file.write_text(json.dumps({"beta_schedule": "scaled_linear", name: value}))
+        with pytest.raises(CheckpointError, match=rf"scheduler_config\.json: {name} is .*; Stable Diffusion v1 has"):
+            load(copy)
+    file.write_text(json.dumps({"_class_name": "EulerDiscreteScheduler", "steps_offset": 0, "beta_end": 0.012}))
+    load(copy)
+
+
 def test_unknown_networks_in_config_json(copy: Path) -> None:
     file = copy / "unet" / "config.json"
     original = json.loads(file.read_text())

@@ -62,15 +62,35 @@ _VAE_FIXED: Json = {
     "use_quant_conv": True,
 }
 _TEXT_FIXED: Json = {"layer_norm_eps": 1e-5}
+_SCHEDULE_FIXED: Json = {
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "rescale_betas_zero_snr": False,
+    "trained_betas": None,
+}
+"""What the network was trained with. The rest of a scheduler's file says how to sample: the caller's choice."""
 
 
 def read_folder_config(folder: Path) -> StableDiffusionConfig:
-    """The configuration of a diffusers folder, from its three `config.json`. Raises CheckpointError."""
+    """The configuration of a diffusers folder, from its three `config.json`. Raises CheckpointError.
+
+    Its scheduler's file, if there is one, must name the noise schedule of Stable Diffusion v1.
+    """
     unet_file, vae_file, text_file = (folder / name / "config.json" for name in ("unet", "vae", "text_encoder"))
     unet_json = _read_json(unet_file)
     unet = _parsed(unet_file, _unet_config, unet_json)
     vae = _parsed(vae_file, _vae_config, _read_json(vae_file))
     text = _parsed(text_file, _text_config, _read_json(text_file))
+    schedule_file = folder / "scheduler" / "scheduler_config.json"
+    if schedule_file.is_file():
+        schedule = _read_json(schedule_file)
+        try:
+            _check_fixed(schedule, _SCHEDULE_FIXED)
+        except ValueError as error:
+            raise CheckpointError(f"{schedule_file}: {error}") from error
 
     def combine(values: Json) -> StableDiffusionConfig:
         size = _single(values, "sample_size", SD_V1.sample_size)

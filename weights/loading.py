@@ -44,12 +44,13 @@ def load(
     if not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype}; expected a floating-point type such as torch.float32.")
     checkpoint = open_checkpoint(Path(path) if path is not None else MINIATURE_FOLDER, config, ema=ema)
-    networks = build_on_meta(checkpoint.config)
-    if found := differences(checkpoint, shapes(networks)):
-        raise CheckpointError(summary(checkpoint.path, found))
-    tokenizer = _tokenizer(checkpoint)
-    for name, network in networks.items():
-        _fill(network, checkpoint.components[name], checkpoint.path, torch.device(device), dtype)
+    with torch.inference_mode(False), torch.no_grad():  # weights made in that mode could never be part of a gradient
+        networks = build_on_meta(checkpoint.config)
+        if found := differences(checkpoint, shapes(networks)):
+            raise CheckpointError(summary(checkpoint.path, found))
+        tokenizer = _tokenizer(checkpoint)
+        for name, network in networks.items():
+            _fill(network, checkpoint.components[name], checkpoint.path, torch.device(device), dtype)
     unet, vae, text_encoder = (networks[name] for name in COMPONENTS)
     return StableDiffusion(unet, vae, text_encoder, tokenizer, checkpoint.config)  # type: ignore[arg-type]
 

@@ -197,7 +197,7 @@ def folder_of(prompt: str) -> str:
 
 
 def _make_batch(run: Run, pipeline: Pipeline, out: Path, batch: Batch) -> list[dict[str, Any]]:
-    """The pictures of a batch and their lines. Where one prompt is refused, each is tried alone."""
+    """The pictures of a batch and their lines. Where a prompt is refused, or a latent blows up, each is tried alone."""
     name, prompts, seeds = batch
     try:
         result = pipeline(
@@ -213,8 +213,11 @@ def _make_batch(run: Run, pipeline: Pipeline, out: Path, batch: Batch) -> list[d
             progress=False,
         )
     except (ValueError, FloatingPointError) as error:
-        if len(prompts) > 1:
-            return [row for prompt in prompts for row in _make_batch(run, pipeline, out, Batch(name, [prompt], seeds))]
+        parts = [Batch(name, [prompt], seeds) for prompt in prompts]
+        if len(prompts) == 1 and isinstance(error, FloatingPointError):
+            parts = [Batch(name, prompts, [seed]) for seed in seeds]
+        if len(parts) > 1:
+            return [row for part in parts for row in _make_batch(run, pipeline, out, part)]
         about = {"method": name, "set": prompts[0].set, "prompt": prompts[0].text}
         return [{**about, "seed": seed, "file": None, "error": str(error)} for seed in seeds]
     assert result.images is not None

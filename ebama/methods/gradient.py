@@ -128,13 +128,15 @@ def gradient_guide(
     """
 
     def differentiate(z: Tensor, t: int, i: int, chosen: list[int]) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            moving = z.detach().requires_grad_(True)
+        # Whatever the caller is in, the gradient exists and the energy is computed in float32.
+        with torch.inference_mode(False), torch.enable_grad():
+            moving = z.detach().clone().requires_grad_(True)
             sites = guidance_sites(task, z.shape, finer=finer)
             text = task.text[chosen]
             latents, checkpoint = moving.to(text.dtype), task.checkpoint
             records = task.unet.attention(latents, t, text, sites=sites, checkpoint=checkpoint)
-            losses = energy(records, chosen, i)
+            with torch.autocast(z.device.type, enabled=False):
+                losses = energy(records, chosen, i)
             if not losses.requires_grad:  # no sample has anything to gain
                 return losses, torch.zeros_like(z)
             (gradient,) = torch.autograd.grad(losses.sum(), moving)
