@@ -61,8 +61,9 @@ def test_prompts_for_choosing_options_are_not_in_the_benchmark() -> None:
 def test_every_noun_of_the_miniature_alone() -> None:
     found = load("singles")
     assert [prompt.text for prompt in found if prompt.set == "animals"][:2] == ["a cat", "a dog"]
-    assert len({prompt.text for prompt in found if prompt.set == "objects"}) == 12 * 11
-    assert len(found) == 144
+    assert [prompt.text for prompt in found if prompt.set == "objects"][:2] == ["a backpack", "a glasses"]
+    assert len({prompt.text for prompt in found if prompt.set == "coloured"}) == 12 * 11
+    assert len({prompt.text for prompt in found}) == len(found) == 156
 
 
 def test_files_of_lines_and_of_json(tmp_path: Path) -> None:

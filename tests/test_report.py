@@ -272,6 +272,20 @@ def test_the_command_makes_table_and_page_again(folder: Path, capsys: pytest.Cap
     assert printed == (folder / "table.md").read_text() + f"\n{folder / 'report.html'}\n"
 
 
+def test_differences_to_another_method(
+    folder: Path, lines: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(folder), "--against", "ebama"]) == 0
+    table = capsys.readouterr().out
+    assert "difference to ebama at the same prompts and seeds" in table
+    assert re.search(r"\| sd \| 0.200 \[0.200, 0.200\]; -0.020 \[-0.020, -0.020\]", table)
+    assert "minus ebama" in (folder / "report.html").read_text()
+    data = json.loads(parts(folder).scripts["data"])
+    assert data["methods"][data["baseline"]] == "ebama"
+    assert main(["report", str(folder), "--against", "ane"]) == 2
+    assert "There are no pictures of 'ane' to compare with; there are sd, ebama+" in capsys.readouterr().err
+
+
 def test_what_there_is_no_report_of(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def refused(where: Path) -> str:
         capsys.readouterr()

@@ -10,7 +10,7 @@ from html import escape
 
 from matplotlib.ticker import MaxNLocator
 
-from .comparison import BASELINE, Row
+from .comparison import Row
 from .statistics import Estimate
 
 FEWEST = 5
@@ -30,7 +30,7 @@ def bars(rows: Sequence[Row]) -> str:
     def drawn(row: Row, y: float, x: Scale) -> Iterator[str]:
         found = row.value
         left, right = sorted((x(0), x(found.mean)))
-        kind = "baseline" if row.method == BASELINE else "bar"
+        kind = "baseline" if row.method == row.baseline else "bar"
         yield f'<rect class="{kind}" x="{left:.1f}" y="{y - 7:.1f}" width="{right - left:.1f}" height="14"/>'
         yield _interval(found, y, x)
         if row.paper is not None:
@@ -60,7 +60,7 @@ def differences(rows: Sequence[Row]) -> str:
         yield f'<path class="{kind}" d="{shapes[kind]}"/>'
 
     unit = "percentage points" if rows[0].share else "score"
-    label = f"{rows[0].score} minus {BASELINE}'s, {unit}"
+    label = f"{rows[0].score} minus {rows[0].baseline}'s, {unit}"
     return _chart(shown, (-reach, reach), label, drawn, lambda row: row.against_baseline)
 
 

@@ -1,4 +1,4 @@
-"""Lines of scores.jsonl -> every method's scores by set, with intervals and paired differences to `sd`."""
+"""Lines of scores.jsonl -> every method's scores by set, with intervals and paired differences to a baseline."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .paper import published
 from .statistics import Estimate, difference, estimate
 
 BASELINE = "sd"
+"""What methods are compared with unless something else is named."""
 
 Values = dict[tuple[str, object], float]
 """(prompt, seed) -> score."""
@@ -23,6 +24,7 @@ class Row:
 
     Attributes:
         share: whether every picture's score is 0 or 1, so that the mean is a share of the pictures.
+        baseline: the method that it is compared with.
         paper: the published figure, where the run is one that it can be compared with.
     """
 
@@ -31,6 +33,7 @@ class Row:
     score: str
     share: bool
     value: Estimate
+    baseline: str
     against_baseline: Estimate | None
     paper: float | None
 
@@ -39,10 +42,16 @@ def compare(
     lines: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any] | None = None,
     judges: Mapping[str, str] | None = None,
+    baseline: str = BASELINE,
 ) -> list[Row]:
     """A row for each method, set (the whole is "all") and score there is; `settings` and `judges` are those of
-    run.json and judges.json, to find the published figures by."""
+    run.json and judges.json, to find the published figures by.
+
+    Raises ValueError for a baseline, other than the usual one, of which there are no pictures.
+    """
     methods = list(dict.fromkeys(line["method"] for line in lines))
+    if baseline not in (BASELINE, *methods):
+        raise ValueError(f"There are no pictures of {baseline!r} to compare with; there are {', '.join(methods)}.")
     sets = list(dict.fromkeys(line["set"] for line in lines))
     scores, shares = numeric_scores(lines), share_scores(lines)
     found = {"all": _by_score(lines)}
@@ -52,13 +61,13 @@ def compare(
         values = found[name].get((method, score))
         if not values:
             continue
-        baseline = found[name].get((BASELINE, score), {}) if method != BASELINE else {}
-        against = difference(values, baseline) if values.keys() & baseline.keys() else None
+        theirs = found[name].get((baseline, score), {}) if method != baseline else {}
+        against = difference(values, theirs) if values.keys() & theirs.keys() else None
         by_prompt: dict[str, list[float]] = {}
         for (prompt, _), value in values.items():
             by_prompt.setdefault(prompt, []).append(value)
         paper = published(method, name, score, settings or {}, judges or {})
-        rows.append(Row(method, name, score, score in shares, estimate(by_prompt), against, paper))
+        rows.append(Row(method, name, score, score in shares, estimate(by_prompt), baseline, against, paper))
     return rows
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from . import paper, thumbnails
 from .charts import FEWEST, bars, differences, number, verdict
-from .comparison import BASELINE, Row, numbers, numeric_scores, share_scores
+from .comparison import Row, numbers, numeric_scores, share_scores
 from .statistics import Estimate
 
 FAILURES = {"presence": "object missing", "binding": "colour wrong"}
@@ -34,9 +34,11 @@ def page(
     table: Sequence[Row],
     settings: Mapping[str, Any],
     judges: Mapping[str, str],
+    baseline: str,
 ) -> str:
-    """The page of a run: `lines` of its scores.jsonl, `table` made of them, `settings` of run.json and `judges`."""
-    data, places = _data(folder, lines)
+    """The page of a run: `lines` of its scores.jsonl, `table` made of them by `baseline`, `settings` of run.json and
+    `judges`."""
+    data, places = _data(folder, lines, baseline)
     sheets = thumbnails.plan(places)
     data |= {"side": sheets.side, "columns": sheets.columns}
     style, script = (_source(name) for name in ("page.css", "page.js"))
@@ -66,7 +68,9 @@ def failure(line: Mapping[str, Any], shares: Iterable[str]) -> str | None:
     return next((FAILURES.get(key, f"{key}: no") for key in shares if found.get(key) == 0), None)
 
 
-def _data(folder: Path, lines: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[list[Path | None]]]:
+def _data(
+    folder: Path, lines: Sequence[Mapping[str, Any]], baseline: str
+) -> tuple[dict[str, Any], list[list[Path | None]]]:
     """What the script reads, and for each prompt the files of its pictures, method by method and seed by seed.
 
     A picture is [failure or -1, file or null, its scores, its texts, error or null]; null where there is none.
@@ -106,7 +110,7 @@ def _data(folder: Path, lines: Sequence[Mapping[str, Any]]) -> tuple[dict[str, A
         "methods": list(methods),
         "seeds": list(seeds),
         "sets": list(dict.fromkeys(name for name, _ in prompts)),
-        "baseline": list(methods).index(BASELINE) if BASELINE in methods else -1,
+        "baseline": list(methods).index(baseline) if baseline in methods else -1,
         "scores": [{"name": key, "share": key in shares} for key in scores],
         "texts": texts,
         "failures": [{"name": name, "badge": _badge(index)} for index, name in enumerate(failures)],
@@ -183,10 +187,10 @@ def _table(rows: Sequence[Row]) -> str:
         cells = "".join(f"<td>{''.join(_cell(mine[name])) if name in mine else '-'}</td>" for name in sets)
         count = max(row.value.count for row in mine.values())
         body.append(f"<tr><th scope=row>{escape(method)}</th>{cells}<td>{count}</td></tr>")
-    caption = f"Mean [95 % interval]; below it the difference to {BASELINE}"
+    caption = f"Mean [95 % interval]; below it the difference to {rows[0].baseline}"
     return (
         f'<div class=wide tabindex=0 role=region aria-label="{escape(rows[0].score)}, table"><table class=scores>'
-        f"<caption>{caption}{', and the paper’s figure' if _has_paper(rows) else ''}</caption>"
+        f"<caption>{escape(caption)}{', and the paper’s figure' if _has_paper(rows) else ''}</caption>"
         f"<thead><tr><th scope=col>method</th>{head}<th scope=col>pictures</th></tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )

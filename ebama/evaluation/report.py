@@ -19,24 +19,25 @@ from .statistics import Estimate
 NO_SCORES = "No judge had anything to say of these pictures.\n"
 
 
-def write(folder: Path) -> str:
+def write(folder: Path, baseline: str = BASELINE) -> str:
     """Write table.md, table.csv, table.json and report.html from scores.jsonl and the pictures; returns the Markdown.
 
-    Raises ValueError if scores.jsonl is missing or damaged, or if there are neither scores nor pictures.
+    Differences are to the method `baseline`. Raises ValueError if there are no pictures of it, if scores.jsonl is
+    missing or damaged, or if there are neither scores nor pictures.
     """
     path = folder / "scores.jsonl"
     if not path.is_file():
         raise ValueError(f"There is no {path}; `evaluate --score-only {folder}` makes it.")
     lines = _lines(path)
     about, judges = settings(folder), _read(folder / "judges.json")
-    table = compare(lines, about, judges)
+    table = compare(lines, about, judges, baseline)
     if not table and not any(line["file"] and (folder / line["file"]).is_file() for line in lines):
         raise ValueError(f"{path} holds no score, and {folder} no picture that it names.")
     markdown = _markdown(table) or NO_SCORES
     write_text(folder / "table.md", markdown)
     write_text(folder / "table.json", json.dumps([asdict(row) for row in table], indent=1) + "\n")
     write_text(folder / "table.csv", _csv(table))
-    write_text(folder / "report.html", page.page(folder, lines, table, about, judges))
+    write_text(folder / "report.html", page.page(folder, lines, table, about, judges, baseline))
     return markdown
 
 
@@ -79,7 +80,8 @@ def _markdown(table: Sequence[Row]) -> str:
     for score in dict.fromkeys(row.score for row in table):
         rows = [row for row in table if row.score == score]
         unit = ", %" if rows[0].share else ""
-        block = [f"**{score}{unit}** [95 % interval]; difference to {BASELINE} at the same prompts and seeds", ""]
+        against = f"difference to {rows[0].baseline} at the same prompts and seeds"
+        block = [f"**{score}{unit}** [95 % interval]; {against}", ""]
         block += ["| method | " + " | ".join(sets) + " | pictures |", "|---" * (len(sets) + 2) + "|"]
         for method in dict.fromkeys(row.method for row in rows):
             mine = {row.set: row for row in rows if row.method == method}
