@@ -7,6 +7,7 @@ colour with a dash pattern of its own).
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ LINES = (
 )
 CELL = 1.35  # inches
 DPI = 110
+ACROSS = 12
+"""Pictures that a sheet has side by side, at most, unless one prompt has more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,17 +132,22 @@ def comparison(
     names: Sequence[str],
     seeds: Sequence[int],
 ) -> Figure:
-    """Figure 3 of the paper: `pictures[prompt][method][seed]`, a block of columns for each prompt, a row a method."""
-    width = CELL * len(seeds) * len(prompts) + 0.2 * len(prompts) + 0.5
-    figure = Figure(figsize=(width, CELL * len(names) + 0.75), dpi=DPI, layout="constrained")
-    blocks = figure.subfigures(1, len(prompts), squeeze=False)[0]
-    for first, (block, prompt, rows) in enumerate(zip(blocks, prompts, pictures, strict=True)):
+    """Figure 3 of the paper: `pictures[prompt][method][seed]`, a block of columns for each prompt, a row a method.
+
+    Blocks stand side by side as far as ACROSS pictures go, then below each other.
+    """
+    bands = math.ceil(len(prompts) / max(ACROSS // len(seeds), 1))
+    across = math.ceil(len(prompts) / bands)
+    width = CELL * len(seeds) * across + 0.2 * across + 0.5
+    figure = Figure(figsize=(width, (CELL * len(names) + 0.75) * bands), dpi=DPI, layout="constrained")
+    blocks = figure.subfigures(bands, across, squeeze=False).flatten()[: len(prompts)]
+    for index, (block, prompt, rows) in enumerate(zip(blocks, prompts, pictures, strict=True)):
         block.suptitle(_wrapped(prompt, max(16, len(seeds) * 19)), fontsize=10, style="italic")
         axes = block.subplots(len(names), len(seeds), squeeze=False)
         for line, name, row in zip(axes, names, rows, strict=True):
             for axis, picture in zip(line, row, strict=True):
                 _picture(axis, picture)
-            if first == 0:
+            if index % across == 0:
                 line[0].set_ylabel(name, fontsize=10)
         for axis, seed in zip(axes[0], seeds, strict=True):
             axis.set_title(f"seed {seed}", fontsize=8)

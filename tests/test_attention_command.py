@@ -188,6 +188,21 @@ def test_a_sheet_of_prompts_methods_and_seeds(tmp_path: Path, monkeypatch: pytes
         assert np.abs(np.asarray(image, int) - np.asarray(shown, int)).max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("prompts", "seeds", "shape"), [(3, 3, (1, 3)), (24, 2, (4, 6)), (7, 4, (3, 3)), (2, 20, (2, 1))]
+)
+def test_a_sheet_of_many_prompts_goes_on_below(prompts: int, seeds: int, shape: tuple[int, int]) -> None:
+    picture = Image.new("RGB", (8, 8))
+    texts = [f"prompt {number}" for number in range(prompts)]
+    figure = figures.comparison([[[picture] * seeds]] * prompts, texts, ["sd"], range(seeds))
+    places = {(round(f.bbox.x0), round(f.bbox.y0)) for f in figure.subfigs}
+    assert (len({y for _, y in places}), len({x for x, _ in places})) == shape
+    shown = [str(f.get_suptitle()) for f in figure.subfigs]
+    assert shown == texts + [""] * (shape[0] * shape[1] - prompts)
+    labelled = [f for f in figure.subfigs if any(axis.get_ylabel() == "sd" for axis in f.axes)]
+    assert labelled == list(figure.subfigs)[:: shape[1]]
+
+
 def test_a_sheet_with_an_unknown_method(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["sheet", "a cat", "--method", "nothing", "--out", str(tmp_path)]) == 2
     assert "'nothing'" in capfd.readouterr().err
