@@ -148,7 +148,7 @@ class TestUNet:
 
         shipped = load()
         torch.save({"vae": shipped.vae.state_dict(), "seconds": 1.0}, tmp_path / "vae_final.pt")
-        steps = [1, 2, 1, 1]
+        steps = [1, 2, 1, 1, 1]
         monkeypatch.setattr("sys.argv", ["train_unet", "--state", str(tmp_path), "--steps", *map(str, steps)])
         train_unet.main()
         pack.main(["--state", str(tmp_path), "--out", str(tmp_path / "packed")])

@@ -118,6 +118,13 @@ def test_loaded_networks_are_ready_to_run(folder: Path) -> None:
             assert not tensor.requires_grad
 
 
+def test_weights_loaded_in_inference_mode_can_be_part_of_a_gradient(folder: Path) -> None:
+    with torch.inference_mode():
+        loaded = load(folder)
+    weights = [weight for name in COMPONENTS for weight in getattr(loaded, name).state_dict().values()]
+    assert not any(weight.is_inference() for weight in weights)
+
+
 def test_fingerprint_tells_weights_apart(folder: Path) -> None:
     sd = load(folder)
     before = sd.fingerprint()

@@ -78,7 +78,8 @@ class Run:
         if not math.isfinite(self.guidance):
             raise ValueError(f"guidance is {self.guidance!r}; expected a finite number (7.5 is usual).")
         get_sampler(self.sampler, self.steps)
-        analyse(self.prompts[0].text, self.parser)
+        if self.parser != "auto":  # which takes what there is
+            analyse(self.prompts[0].text, self.parser)
 
     def settings(self, model: str, fingerprint: str) -> dict[str, Any]:
         """Everything that the pictures depend on, for run.json."""

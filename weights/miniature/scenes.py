@@ -29,7 +29,8 @@ class SceneConfig:
     ``counts`` are the shares of captions that name 1, 2 and 3 objects, ``longest`` the range (pixels) of their sprites'
     longest side; ``pairs`` the shares of animal + animal, animal + object and object + object in those of two.
     ``neglect`` and ``miscolour`` are the shares of wrong captions where the mistake is possible: among those of two
-    objects, and among those of two coloured objects. ``grid`` is the step (pixels) of the sprites' positions.
+    objects, and among those of two coloured objects. ``plain`` is the share of objects without a colour among those
+    named alone. ``grid`` is the step (pixels) of the sprites' positions.
 
     Raises:
         ValueError: shares that do not sum to 1, a grid that does not divide the side.
@@ -42,6 +43,7 @@ class SceneConfig:
     counts: tuple[float, float, float] = (0.25, 0.67, 0.08)
     longest: tuple[tuple[int, int], ...] = ((28, 40), (24, 32), (20, 24))
     pairs: tuple[float, float, float] = (0.25, 0.37, 0.38)
+    plain: float = 0.2
     neglect: float = 0.10
     miscolour: float = 0.10
 
@@ -95,7 +97,7 @@ class Composer:
         """One scene; consecutive calls with one generator give a reproducible stream."""
         config = self.config
         count = _index(rng, config.counts) + 1
-        named = _name_objects(rng, count, config.pairs)
+        named = _name_objects(rng, count, config)
         noise, shown = self._mistake(rng, named)
         low, high = config.longest[count - 1]
         pictures: list[Array] = []
@@ -155,7 +157,7 @@ def _index(rng: np.random.Generator, shares: tuple[float, ...]) -> int:
     return len(shares) - 1
 
 
-def _name_objects(rng: np.random.Generator, count: int, pairs: tuple[float, float, float]) -> tuple[Named, ...]:
+def _name_objects(rng: np.random.Generator, count: int, config: SceneConfig) -> tuple[Named, ...]:
     """What the caption names, in its order.
 
     Objects joined by "and" always have a colour: natural colours there would teach that a colour is a mere hint.
@@ -171,10 +173,10 @@ def _name_objects(rng: np.random.Generator, count: int, pairs: tuple[float, floa
         if rng.random() < 0.5:
             return (animal(),)
         noun, colour = coloured()
-        return ((noun, colour if rng.random() < 0.8 else None),)
+        return ((noun, colour if rng.random() < 1 - config.plain else None),)
     makers: tuple[Callable[[], Named], ...]
     if count == 2:
-        kind = _index(rng, pairs)
+        kind = _index(rng, config.pairs)
         if kind == 1 and rng.random() < 0.25:
             return animal(), (WORN[int(rng.integers(len(WORN)))], None)
         makers = ((animal, animal), (animal, coloured), (coloured, coloured))[kind]
