@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
@@ -39,7 +39,8 @@ Key = tuple[str, str, int]
 """Method, prompt and seed of a picture."""
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True)
+class Batch:
     """What one call of the pipeline makes: every seed of every prompt."""
 
     method: str
@@ -199,7 +200,7 @@ def folder_of(prompt: str) -> str:
 
 def _make_batch(run: Run, pipeline: Pipeline, out: Path, batch: Batch) -> list[dict[str, Any]]:
     """The pictures of a batch and their lines. Where a prompt is refused, or a latent blows up, each is tried alone."""
-    name, prompts, seeds = batch
+    name, prompts, seeds = batch.method, batch.prompts, batch.seeds
     try:
         result = pipeline(
             [prompt.text for prompt in prompts],
