@@ -173,6 +173,16 @@ def test_much_damage(
     _check(originals, scratch, layout, which, damage)
 
 
+@pytest.mark.parametrize("layout", SINGLE)
+@pytest.mark.parametrize("length", [0, 1, 2, 9])
+def test_the_first_bytes_alone(originals: dict[str, Files], scratch: Path, layout: str, length: int) -> None:
+    (content,) = originals[layout].values()
+    path = _write({"model": content[:length]}, scratch)
+    for use in (inspect, _load):
+        with pytest.raises(CheckpointError, match="damaged/model"):
+            use(path)
+
+
 def test_mapped_values_outlive_a_replaced_file(originals: dict[str, Files], scratch: Path) -> None:
     path = _write(originals["safetensors"], scratch)
     model = load(path, config=SMALL, dtype=torch.float16)

@@ -99,7 +99,7 @@ def container(path: Path) -> str:
         if not is_zip(path):
             raise CheckpointError(f"{path} is a cut-off or damaged zip archive ({size:,} bytes); download it again.")
         return "zip"
-    if head[0] == 0x80 and 2 <= head[1] <= 5:
+    if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5:
         return "legacy"
     header = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{":
