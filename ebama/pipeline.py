@@ -166,7 +166,7 @@ class Pipeline:
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         chosen = (methods.get(method) if isinstance(method, str) else method).resolved(self.sd.config)
         solver = get_sampler(sampler, steps) if isinstance(sampler, str) else sampler
-        _check(prompts, seeds, guidance, output, batch_size)
+        check(prompts, seeds, guidance, output, batch_size)
         starts = self._starts(len(prompts), seeds, latents)
         check_characters(negative_prompt, "negative_prompt")
         parsed = self._parse(prompts, groups, chosen, parser)
@@ -369,7 +369,8 @@ def combine(epsilons: Tensor, weights: Tensor) -> Tensor:
     return combined
 
 
-def _check(prompts: Sequence[str], seeds: Sequence[int], guidance: float, output: str, batch_size: int) -> None:
+def check(prompts: Sequence[str], seeds: Sequence[int], guidance: float, output: str, batch_size: int) -> None:
+    """Raise ValueError for a value that no run can be made with, naming it."""
     if not prompts:
         raise ValueError("There is no prompt; give at least one.")
     listed = isinstance(seeds, Sequence)

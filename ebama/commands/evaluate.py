@@ -124,15 +124,16 @@ def _score(options: argparse.Namespace, folder: Path) -> None:
     from ..evaluation.scorer import JudgeScorer, Scorer
     from ..evaluation.scoring import prompts, score
 
+    benchmark = load(options.benchmark)
     of_miniature = settings(folder).get("model") == MINIATURE.name
     scorers: list[Scorer] = [JudgeScorer()] if (of_miniature if options.judge is None else options.judge) else []
     if options.clip is not None:
         from ..evaluation.similarity import similarities
 
-        scorers += similarities(options.clip, options.blip, prompts(folder), options.device)
+        scorers += similarities(options.clip, options.blip, prompts(folder, benchmark), options.device)
     if not scorers:
         print("Nobody judges these pictures: --clip and --blip name models, --judge takes the miniature's judge.")
-    score(folder, scorers, benchmark=load(options.benchmark))
+    score(folder, scorers, benchmark=benchmark)
     show(folder)
 
 

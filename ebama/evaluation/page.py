@@ -24,6 +24,7 @@ from .statistics import Estimate
 FAILURES = {"presence": "object missing", "binding": "colour wrong"}
 """What it means that a picture's score is 0, where the score's name alone would not say it."""
 NO_PICTURE = "no picture"
+NO_SCORES = "No judge had anything to say of these pictures."
 BADGES = "✕◐△◇▽○"
 ARROWS = {"above": "▲", "below": "▼", "open": ""}
 
@@ -50,7 +51,7 @@ def page(
         script_hash=_hash(script),
         summary=_summary(lines, settings, judges),
         scores="\n".join(_score(table, score, judges) for score in dict.fromkeys(row.score for row in table))
-        or "<p>No judge had anything to say of these pictures.</p>",
+        or f"<p>{NO_SCORES}</p>",
         note=f"<p>{escape(paper.NOTE)}</p>" if any(row.paper is not None for row in table) else "",
         data=json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
         sheets="\n".join(

@@ -16,7 +16,7 @@ from .charts import number
 from .comparison import BASELINE, Row, compare
 from .statistics import Estimate
 
-NO_SCORES = "No judge had anything to say of these pictures.\n"
+NO_SCORES = page.NO_SCORES + "\n"
 
 
 def write(folder: Path, baseline: str = BASELINE) -> str:

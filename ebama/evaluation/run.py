@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from .. import __version__
 from ..files import write_text
 from ..methods import Method
 from ..parsers import analyse
-from ..pipeline import Pipeline
+from ..pipeline import Pipeline, check
 from ..png import save_png
 from . import jsonl
 from .benchmarks import BenchmarkPrompt
@@ -76,8 +75,7 @@ class Run:
             raise ValueError(f"{', '.join(coupled)} edits one prompt's picture by another's: no benchmark is for it.")
         if not (self.prompts and self.methods and self.seeds) or self.batch_size < 1:
             raise ValueError("An evaluation needs at least one prompt, one method, one seed, and a batch size of 1.")
-        if not math.isfinite(self.guidance):
-            raise ValueError(f"guidance is {self.guidance!r}; expected a finite number (7.5 is usual).")
+        check([prompt.text for prompt in self.prompts], self.seeds, self.guidance, "pil", self.batch_size)
         get_sampler(self.sampler, self.steps)
         if self.parser != "auto":  # which takes what there is
             analyse(self.prompts[0].text, self.parser)

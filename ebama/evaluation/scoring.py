@@ -65,12 +65,12 @@ def score(
     return lines
 
 
-def prompts(folder: Path) -> list[str]:
+def prompts(folder: Path, benchmark: Sequence[BenchmarkPrompt] = ()) -> list[str]:
     """The prompts of the pictures that `score` scores, each once."""
-    return list(dict.fromkeys(row["prompt"] for row in _listed(folder)))
+    return list(dict.fromkeys(row["prompt"] for row in _listed(folder, benchmark)))
 
 
-def _listed(folder: Path, benchmark: Sequence[BenchmarkPrompt] = ()) -> list[dict[str, Any]]:
+def _listed(folder: Path, benchmark: Sequence[BenchmarkPrompt]) -> list[dict[str, Any]]:
     return rows(folder) or _found(folder, {folder_of(prompt.text): prompt for prompt in benchmark})
 
 
