@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             options.run(options)
         except KeyboardInterrupt:
-            print("interrupted; pictures that were finished are kept", file=sys.stderr)
+            print("interrupted; files that were finished are kept", file=sys.stderr)
             return 130
         except (ValueError, OSError, ArithmeticError, MemoryError) as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

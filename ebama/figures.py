@@ -81,14 +81,14 @@ def map_frames(
 ) -> Iterator[Image.Image]:
     """The same as frames of an animation, a moment each: the picture, and beside it the map of every word."""
     figure = Figure(figsize=(CELL * 1.35 * (len(rows) + 1), CELL * 1.35 + 1.15), dpi=DPI, layout="constrained")
-    heading = figure.suptitle(title, fontsize=9)
+    heading = figure.suptitle(_plain(title), fontsize=9)
     axes = figure.subplots(2, len(rows) + 1, squeeze=False, gridspec_kw={"height_ratios": (1, 0.06)})
     axes[0, 0].set_title("predicted picture", fontsize=9)
     axes[1, 0].axis("off")
     shown = _picture(axes[0, 0], pictures[0])
     layers = []
     for axis, bar, row in zip(axes[0, 1:], axes[1, 1:], rows, strict=True):
-        axis.set_title(row.label, fontsize=9)
+        axis.set_title(_plain(row.label), fontsize=9)
         layers.append(_overlay(axis, pictures[0], row.maps[0], row))
         _colour_bar(figure, bar, row, quantity, "horizontal")
     for index, (picture, column) in enumerate(zip(pictures, columns, strict=True)):
@@ -113,7 +113,7 @@ def curves_figure(title: str, systems: Sequence[tuple[str, Image.Image, Sequence
         column[0].set_title(name, fontsize=11)
         for axis, first, curves in zip(column[1:], axes[1:, 0], quantities, strict=True):
             for label, values, (colour, dashes) in zip(curves.labels, curves.values, cycle(LINES), strict=False):
-                axis.plot(values, color=colour, linestyle=dashes, linewidth=1.7, label=label)
+                axis.plot(values, color=colour, linestyle=dashes, linewidth=1.7, label=_plain(label))
             axis.sharey(first)
             axis.grid(alpha=0.25)
             axis.tick_params(labelsize=8, labelleft=axis is first)
@@ -198,4 +198,9 @@ def _colour_bar(figure: Figure, axis: Axes, row: MapRow, quantity: str, orientat
 
 def _wrapped(text: str, width: int) -> str:
     """Each line of a text broken into lines of at most about `width` characters."""
-    return "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, max(width, 14)))
+    return _plain("\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, max(width, 14))))
+
+
+def _plain(text: str) -> str:
+    """A text whose dollar signs matplotlib does not take for mathematics."""
+    return text.replace("$", r"\$")

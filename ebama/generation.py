@@ -150,11 +150,16 @@ def _run(pipeline: Pipeline, recipe: Recipe, method: Method, seeds: Sequence[int
 
 def open_pipeline(weights: Path | None, device: str, dtype: str, memory: str | None = None) -> Pipeline:
     """A pipeline on a checkpoint, or on the miniature; ValueError for a device that is not there."""
+    check_device(device)
+    return Pipeline(load(weights, device=device, dtype=getattr(torch, dtype)), memory=memory)
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError, in one line, for a device that is not there."""
     try:
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch's own ways to say that there is no such device
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch's own ways to say that there is no such device
         raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    return Pipeline(load(weights, device=device, dtype=getattr(torch, dtype)), memory=memory)
 
 
 def complete(metadata: dict[str, Any], weights: Path | None, dtype: str) -> dict[str, Any]:

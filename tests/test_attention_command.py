@@ -203,6 +203,11 @@ def test_a_sheet_of_many_prompts_goes_on_below(prompts: int, seeds: int, shape: 
     assert labelled == list(figure.subfigs)[:: shape[1]]
 
 
+def test_a_dollar_is_no_mathematics() -> None:
+    figure = figures.comparison([[[Image.new("RGB", (4, 4))]]], ["a cat with a $_$ face"], ["sd"], [0])
+    figures.rendered(figure)  # "$_$" is a syntax error in matplotlib's mathematics
+
+
 def test_a_sheet_with_an_unknown_method(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["sheet", "a cat", "--method", "nothing", "--out", str(tmp_path)]) == 2
     assert "'nothing'" in capfd.readouterr().err

@@ -167,13 +167,22 @@ def test_a_foreign_png_cannot_be_made_again(stored: Any, tmp_path: Path, capfd: 
 
 
 @pytest.mark.usefixtures("tiny")
+def test_options_make_another_method_of_the_same_name(tmp_path: Path) -> None:
+    options = ["--method", "ebama+center=False", "--option", "step_size=0.5", "--compare", "ebama"]
+    assert generate(tmp_path, PROMPT, *options) == 0
+    names = ["ebama+center=False+step_size=0.5-seed0000.png", "ebama-seed0000.png", "sheet.png"]
+    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == names
+
+
+@pytest.mark.usefixtures("tiny")
 def test_a_picture_for_each_method_and_seed_with_its_recipe(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     options = ["--seeds", "0:2", "--compare", "sd", "--option", "step_size=0.5", "--option", "intensity_weight=1"]
     assert generate(tmp_path, PROMPT, *options, "--option", "center=false") == 0
-    names = ["ebama-seed0000.png", "ebama-seed0001.png", "sd-seed0000.png", "sd-seed0001.png", "sheet.png"]
+    guided = "ebama+step_size=0.5+intensity_weight=1+center=false"
+    names = [f"{name}-seed000{seed}.png" for name in (guided, "sd") for seed in (0, 1)] + ["sheet.png"]
     assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == names
     assert capfd.readouterr().out.split() == [str(tmp_path / FOLDER / name) for name in names]
-    metadata = read_metadata(tmp_path / FOLDER / "ebama-seed0001.png")
+    metadata = read_metadata(tmp_path / FOLDER / f"{guided}-seed0001.png")
     assert metadata["prompt"] == PROMPT
     assert metadata["seed"] == 1
     assert metadata["method"] == {
@@ -282,4 +291,4 @@ def test_interrupted_after_the_first_picture(tmp_path: Path) -> None:
     assert len(kept) < 50
     assert pixels(first).shape == (64, 64, 3)
     assert "Traceback" not in shown
-    assert shown.strip().splitlines()[-1].endswith("interrupted; pictures that were finished are kept")
+    assert shown.strip().splitlines()[-1].endswith("interrupted; files that were finished are kept")

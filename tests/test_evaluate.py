@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -21,9 +23,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebama import methods
+from ebama import methods, parsers
 from ebama.cli import main
-from ebama.evaluation import report, run
+from ebama.evaluation import distributed, jsonl, report, run
 from ebama.evaluation.benchmarks import BenchmarkPrompt
 from ebama.evaluation.benchmarks import load as load_benchmark
 from ebama.evaluation.distributed import own_device
@@ -180,11 +182,20 @@ def test_separators_within_a_prompt_do_not_end_its_line(tmp_path: Path) -> None:
     assert [prompt.text for prompt in load_benchmark(str(tmp_path / "prompts.jsonl"))] == [row["prompt"]]
 
 
+def test_a_picture_in_two_lists_counts_once(tmp_path: Path) -> None:
+    first, second = ({"method": "sd", "set": "a", "prompt": "a cat", "seed": seed, "file": None} for seed in (0, 1))
+    (tmp_path / "images.jsonl").write_text(jsonl.text([second, first]))  # as `finish` leaves it when it is killed
+    (tmp_path / "images-0-of-2.jsonl").write_text(jsonl.text([first]))
+    assert run.rows(tmp_path) == [second, first]
+
+
 def test_names_of_folders() -> None:
     assert folder_of("a red car") == "a red car"
-    odd = [folder_of(text) for text in ("a/b", "a:b", "..", "x" * 300, "x" * 301)]
-    assert len(set(odd)) == 5
-    assert all(len(name) < 140 and not set(name) & set('/\\:*?"<>|') and name.strip(". ") == name for name in odd)
+    odd = [folder_of(text) for text in ("a/b", "a:b", "..", "x" * 300, "x" * 301, "\u732b" * 100, "\u732b" * 101)]
+    assert len(set(odd)) == 7
+    assert all(
+        len(name.encode()) < 140 and not set(name) & set('/\\:*?"<>|') and name.strip(". ") == name for name in odd
+    )
 
 
 @pytest.mark.slow
@@ -226,6 +237,43 @@ def test_processes_share_the_batches_and_every_method(shards: int) -> None:
         counts = Counter(batch.method for batch in share)
         assert counts.keys() == systems.keys()
         assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_processes_of_several_machines_share_too(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--shard says which part is a machine's, torchrun's rank which part of that is a process's."""
+    parts: list[tuple[int, int]] = []
+    monkeypatch.setattr(run, "make", lambda job, pipeline, out, shard, shards: parts.append((shard, shards)))
+    for machine in (0, 1):
+        for rank in (0, 1, 2):
+            monkeypatch.setattr(distributed, "workers", lambda rank=rank: contextlib.nullcontext((rank, 3)))
+            assert evaluate(prompts, tmp_path / "out", "--shard", f"{machine}/2") == 0
+    assert parts == [(part, 6) for part in range(6)]
+
+
+def test_a_folder_is_not_continued_by_another_parser(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "make", lambda *arguments: None)
+    monkeypatch.setattr(parsers, "installed", lambda: ("rules",))
+    assert evaluate(prompts, tmp_path / "out") == 0
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["parser"] == "rules"
+    monkeypatch.setattr(parsers, "installed", lambda: ("spacy", "rules"))
+    analyse = parsers.analyse
+    monkeypatch.setattr(
+        parsers, "analyse", lambda text, parser: ([], parser) if parser == "spacy" else analyse(text, parser)
+    )
+    assert evaluate(prompts, tmp_path / "out") == 2
+    assert "parser was 'rules', now 'spacy'" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_one_line_for_scoring_too(
+    scenes: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--clip", "miniature", "--device", "hpu"]
+    assert main(["evaluate", "--score-only", str(scenes[0]), *options]) == 2
+    assert "device 'hpu' cannot be used here" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -312,9 +360,11 @@ def test_the_judge_says_nothing_of_what_it_does_not_know() -> None:
         "a spotted dog",
         "an owl",
         "a cat and a red car and a frog",
+        "a brown dog and a red car",  # it reads no colours of animals
+        "a pink car and a red car",
     ]
     scores = JudgeScorer()([image] * len(texts), [BenchmarkPrompt("a", text) for text in texts])
-    assert [found["presence"] for found in scores] == [0.0, 0.0, None, None, None, 0.0]
+    assert [found["presence"] for found in scores] == [0.0, 0.0, None, None, None, 0.0, None, None]
 
 
 class Counting:
@@ -349,9 +399,42 @@ def test_scoring_goes_on_where_it_was_interrupted(scenes: tuple[Path, list[str]]
     assert other.calls == 4
 
 
+def test_a_picture_that_changed_during_an_interruption_is_scored_again(scenes: tuple[Path, list[str]]) -> None:
+    folder, _ = scenes
+    with pytest.raises(KeyboardInterrupt):
+        score(folder, [Counting("full", stop_at=3)], batch_size=1)
+    first, second = [line["file"] for line in lines(folder / "scores-unfinished.jsonl")[1:3]]
+    Image.new("RGB", (8, 8)).save(folder / first)
+    (folder / second).write_bytes(b"\x89PNG no picture")
+    rest = Counting("full")
+    with pytest.warns(UserWarning, match="1 of 4 pictures have no scores"):
+        found = {line["file"]: line for line in score(folder, [rest], batch_size=1)}
+    assert rest.calls == 2
+    assert found[first]["sha256"] == hashlib.sha256((folder / first).read_bytes()).hexdigest()[:16]
+    assert "cannot be read" in found[second]["error"]
+
+
+def test_damaged_scores_are_named_before_anything_is_scored(scenes: tuple[Path, list[str]]) -> None:
+    folder, _ = scenes
+    score(folder, [Counting("full")])
+    content = (folder / "scores.jsonl").read_text()
+    (folder / "scores.jsonl").write_text(content.replace("{", "", 1))
+    other = Counting("min")
+    with pytest.raises(ValueError, match=r"Line 1 of .*scores\.jsonl is damaged.* delete it"):
+        score(folder, [other])
+    assert other.calls == 0
+    (folder / "scores.jsonl").write_text(content)
+    (folder / "judges.json").unlink()
+    assert all(line["scores"] == {"full": 1.0, "min": 1.0} for line in score(folder, [other]))
+    assert json.loads((folder / "judges.json").read_text())["full"] == "an unknown judge"
+
+
 def test_scores_of_other_judges_stay_while_the_pictures_do(scenes: tuple[Path, list[str]]) -> None:
     folder, captions = scenes
     score(folder, [Counting("full"), Counting("min")])
+    benchmark = [BenchmarkPrompt("pairs", caption) for caption in captions]
+    found = score(folder, [Counting("min")], benchmark=benchmark)  # in another set
+    assert all(line["set"] == "pairs" and line["scores"] == {"full": 1.0, "min": 1.0} for line in found)
     Image.new("RGB", (64, 64)).save(folder / "other" / captions[0] / "7.png")
     lines = {line["prompt"]: line["scores"] for line in score(folder, [JudgeScorer(), Counting("min")])}
     assert lines.pop(captions[0]).keys() == {"presence", "binding", "min"}
@@ -387,6 +470,13 @@ def test_sets_of_another_programs_pictures_are_the_benchmarks(tmp_path: Path) ->
     found = score(tmp_path, [], benchmark=load_benchmark("ane"))
     assert [line["set"] for line in found] == ["animals", "objects", "other"]
     assert {line["set"] for line in score(tmp_path, [])} == {"all"}
+
+
+def test_another_programs_seeds_are_in_the_order_of_numbers(tmp_path: Path) -> None:
+    (tmp_path / "theirs" / "a cat").mkdir(parents=True)
+    for seed in ("10", "9", "0", "best"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "theirs" / "a cat" / f"{seed}.png")
+    assert [line["seed"] for line in score(tmp_path, [])] == [0, 9, 10, "best"]
 
 
 def test_another_programs_list_is_named_not_misread(tmp_path: Path) -> None:

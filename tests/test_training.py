@@ -52,6 +52,7 @@ def test_interrupted_training_equals_an_uninterrupted_one(tmp_path: Path) -> Non
     with pytest.raises(Interrupted):
         train("toy", network(), regression(stop_at=7), CONFIG, tmp_path / "parts")
     assert torch.load(tmp_path / "parts" / "toy.pt", weights_only=True)["step"] == 7
+    (tmp_path / "parts" / "toy.jsonl").write_text('{"step": 1, "lo')  # what a kill in the middle of a write leaves
     parts = train("toy", network(), regression(), CONFIG, tmp_path / "parts")
     assert parts is not None
     assert parts.samples == whole.samples == 12 * 4

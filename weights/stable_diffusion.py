@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +10,8 @@ import torch
 from torch import Tensor
 
 from ebama.models import VAE, StableDiffusionConfig, UNet
+
+from .fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -30,19 +30,8 @@ class StableDiffusion:
     config: StableDiffusionConfig
 
     def fingerprint(self) -> str:
-        """16 hex digits that change when the weights do: SHA-256 over up to 64 values of each tensor, in float32.
-
-        All values would take seconds at full size; a training, however short, moves some of these.
-        """
-        digest = hashlib.sha256()
-        for network in (self.unet, self.vae, self.text_encoder):
-            for name, tensor in network.state_dict().items():
-                every = max(1, math.ceil(tensor.numel() / 64))
-                # Not reshape(-1), which copies channels_last weights: seconds at full size.
-                values = tensor.take(torch.arange(0, tensor.numel(), every, device=tensor.device))
-                digest.update(f"{name} {list(tensor.shape)}".encode())
-                digest.update(values.float().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """16 hex digits that change when the weights do; see `weights.fingerprint`."""
+        return fingerprint(self.unet, self.vae, self.text_encoder)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..seeds import parse as parse_seeds
 
@@ -40,15 +40,11 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def option(text: str) -> tuple[str, Any]:
-    """NAME=VALUE as a pair, the value read as JSON if it can be."""
-    name, equals, value = text.partition("=")
-    if not equals:
+def option(text: str) -> str:
+    """NAME=VALUE."""
+    if not re.match("[a-z_]+=", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no option; expected NAME=VALUE, e.g. step_size=5")
-    try:
-        return name, json.loads(value.lower())
-    except json.JSONDecodeError:
-        return name, value
+    return text
 
 
 def group(text: str) -> tuple[str, list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,20 +58,22 @@ def add(commands: Commands) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from ..evaluation.distributed import own_device, workers
+    from ..generation import check_device
 
     options.device = own_device(options.device)
+    check_device(options.device)
     _check_judges(options)  # what is wrong with a folder shows before hours of pictures
     if options.score_only is not None:
         _score(options, options.score_only)
         return
     with workers() as (rank, count):
-        shard, shards = (rank, count) if count > 1 else options.shard
-        if _make(options, shard, shards) and rank == 0:
+        if _make(options, rank, count) and rank == 0:
             _score(options, options.out)
 
 
-def _make(options: argparse.Namespace, shard: int, shards: int) -> bool:
-    """Make this process's pictures; whether all of the run's are there and this process is to score them."""
+def _make(options: argparse.Namespace, rank: int, count: int) -> bool:
+    """Make what this process of `count` has of the shard; whether all of the run's pictures are there, if its rank is
+    0."""
     from .. import methods
     from ..evaluation import run as evaluation
     from ..evaluation.benchmarks import load
@@ -99,9 +100,10 @@ def _make(options: argparse.Namespace, shard: int, shards: int) -> bool:
         dtype=options.dtype or "float32",
     )
     evaluation.start(run, options.out, pipeline.sd.config.name, pipeline.sd.fingerprint())
-    evaluation.make(run, pipeline, options.out, shard, shards)
+    shard, shards = options.shard
+    evaluation.make(run, pipeline, options.out, shard * count + rank, shards * count)
     barrier()
-    if int(os.environ.get("RANK", "0")) != 0:
+    if rank != 0:
         return False
     if complete := evaluation.finish(run, options.out):
         return complete

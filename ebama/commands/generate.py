@@ -65,9 +65,8 @@ def _run(options: argparse.Namespace) -> None:
         groups=options.group,
         parser=options.parser,
     )
-    systems = {text: methods.parse(text) for text in (options.method, *options.compare)}
-    if options.option:
-        systems[options.method] = methods.get(options.method, **dict(options.option))
+    method = "+".join((options.method, *options.option))
+    systems = {text: methods.parse(text) for text in (method, *options.compare)}
     generation.generate(
         recipe,
         systems,

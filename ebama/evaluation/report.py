@@ -10,13 +10,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..files import write_text
+from ..files import read_object, write_text
 from . import page, paper
 from .charts import number
 from .comparison import BASELINE, Row, compare
 from .statistics import Estimate
 
 NO_SCORES = page.NO_SCORES + "\n"
+_KINDS: dict[str, Any] = {
+    "method": str,
+    "set": str,
+    "prompt": str,
+    "seed": int | str,
+    "file": str | None,
+    "scores": dict | None,
+}
 
 
 def write(folder: Path, baseline: str = BASELINE) -> str:
@@ -29,7 +37,7 @@ def write(folder: Path, baseline: str = BASELINE) -> str:
     if not path.is_file():
         raise ValueError(f"There is no {path}; `evaluate --score-only {folder}` makes it.")
     lines = _lines(path)
-    about, judges = settings(folder), _read(folder / "judges.json")
+    about, judges = settings(folder), read_object(folder / "judges.json")
     table = compare(lines, about, judges, baseline)
     if not table and not any(line["file"] and (folder / line["file"]).is_file() for line in lines):
         raise ValueError(f"{path} holds no score, and {folder} no picture that it names.")
@@ -43,7 +51,7 @@ def write(folder: Path, baseline: str = BASELINE) -> str:
 
 def settings(folder: Path) -> dict[str, Any]:
     """What run.json says; empty if there is none, as in folders of other programs."""
-    return _read(folder / "run.json")
+    return read_object(folder / "run.json")
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -53,25 +61,16 @@ def _lines(path: Path) -> list[dict[str, Any]]:
             continue
         try:
             line = json.loads(text)
-            for key in ("method", "set", "prompt"):
-                if not isinstance(line[key], str):
-                    raise TypeError
-            lines.append({"file": None, **line, "seed": line["seed"]})
+            line = {"file": None, "scores": {}, **line}
+            if not all(isinstance(line[key], kinds) for key, kinds in _KINDS.items()):
+                raise TypeError
+            lines.append(line)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f'Line {number_} of {path} is no score; expected {{"method": ..., "set": ..., "prompt": ..., '
                 '"seed": ..., "file": ..., "scores": {...}}}.'
             ) from error
     return lines
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _markdown(table: Sequence[Row]) -> str:

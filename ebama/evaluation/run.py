@@ -13,6 +13,7 @@ pictures bit for bit. A folder holds
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import time
@@ -77,8 +78,8 @@ class Run:
             raise ValueError("An evaluation needs at least one prompt, one method, one seed, and a batch size of 1.")
         check([prompt.text for prompt in self.prompts], self.seeds, self.guidance, "pil", self.batch_size)
         get_sampler(self.sampler, self.steps)
-        if self.parser != "auto":  # which takes what there is
-            analyse(self.prompts[0].text, self.parser)
+        # "auto" becomes what there is, so that the folder is not continued where there is another parser.
+        object.__setattr__(self, "parser", analyse(self.prompts[0].text, self.parser)[1])
 
     def settings(self, model: str, fingerprint: str) -> dict[str, Any]:
         """Everything that the pictures depend on, for run.json."""
@@ -134,8 +135,10 @@ def start(run: Run, out: Path, model: str, fingerprint: str) -> None:
     if path.is_file():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged; choose another folder with --out.") from error
+        except ValueError:
+            before = None
+        if not isinstance(before, dict):
+            raise ValueError(f"{path} is damaged; choose another folder with --out.")
         now = json.loads(json.dumps(settings))
         differing = [key for key in now if before.get(key) != now[key]]
         if differing:
@@ -172,27 +175,34 @@ def finish(run: Run, out: Path) -> bool:
         return False
     write_text(out / "images.jsonl", jsonl.text(found[key] for key in keys))
     for path in out.glob("images-*-of-*.jsonl"):
-        path.unlink()
+        path.unlink(missing_ok=True)  # another process may end at the same time
     return True
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
-    """What the folder's lists of pictures say, but for a last line that an interruption cut.
+    """What the folder's lists of pictures say, each picture once, but for a last line that an interruption cut.
 
     Raises ValueError for a file of such a name that is no such list.
     """
-    found = []
-    for path in sorted((*out.glob("images.jsonl"), *out.glob("images-*-of-*.jsonl"))):
-        for row in jsonl.read(path):
-            if missing := {"method", "set", "prompt", "seed", "file"} - row.keys():
-                raise ValueError(f"{path} is no list of pictures: a line lacks {', '.join(sorted(missing))}.")
-            found.append(row)
+    # images.jsonl is read last: another process may put the others together in it, and delete them, meanwhile.
+    *parts, whole = map(_rows, (*sorted(out.glob("images-*-of-*.jsonl")), out / "images.jsonl"))
+    return list({_key(row): row for row in itertools.chain(whole, *parts)}.values())
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        found = jsonl.read(path)
+    except FileNotFoundError:
+        return []
+    for row in found:
+        if missing := {"method", "set", "prompt", "seed", "file"} - row.keys():
+            raise ValueError(f"{path} is no list of pictures: a line lacks {', '.join(sorted(missing))}.")
     return found
 
 
 def folder_of(prompt: str) -> str:
     """A prompt as the name of a folder: itself, unless some file system would mind."""
-    name = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", prompt)[:120].strip(". ")
+    name = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", prompt).encode()[:120].decode(errors="ignore").strip(". ")
     return name if name == prompt else f"{name}-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ebama.weights.miniature.judge import load_judge, satisfied
-from ebama.weights.miniature.world import COLOURS, NOUNS
+from ebama.weights.miniature.world import ANIMALS, COLOURS, NOUNS
 
 from .benchmarks import BenchmarkPrompt
 
@@ -35,8 +35,8 @@ class Scorer(Protocol):
 class JudgeScorer:
     """Presence (all objects of the prompt are there) and binding (there, each in its colour), 0 or 1 each.
 
-    The judge knows the miniature's nouns and colours, in prompts of phrases "a [colour] noun" joined by "and" or
-    "with"; others get None.
+    The judge knows the miniature's nouns and the colours of its objects, in prompts of phrases "a [colour] noun" joined
+    by "and" or "with"; others get None, also where an animal has a colour or a noun comes twice.
     """
 
     name = "the miniature's judge"
@@ -66,7 +66,8 @@ def _named(prompt: str) -> list[tuple[str, str | None]]:
         if match is None or match[2] not in NOUNS or match[1] not in (None, *COLOURS):
             return []
         named.append((match[2], match[1]))
-    return named
+    coloured_animal = any(noun in ANIMALS and colour is not None for noun, colour in named)
+    return [] if coloured_animal or len({noun for noun, _ in named}) < len(named) else named
 
 
 def _number(verdict: bool | None) -> float | None:

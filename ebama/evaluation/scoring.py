@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from ..files import write_text
+from ..files import read_object, write_text
 from . import jsonl
 from .benchmarks import BenchmarkPrompt
 from .run import folder_of, rows
@@ -36,17 +36,18 @@ def score(
     seed, file, "sha256" (the first 16 hex digits of the file's) and "scores"; a picture that cannot be read, or was
     refused when it should be made, has "error" instead, and one warning counts them.
 
-    Scores that the folder has by other names stay, where the picture is the same. Killed and started again with the
-    same scorers it goes on: each batch is in scores-unfinished.jsonl as soon as it is done.
+    Scores that the folder has by other names stay, where picture and prompt are the same. Killed and started again with
+    the same scorers it goes on: each batch is in scores-unfinished.jsonl as soon as it is done.
 
-    Raises ValueError if there is nothing to score.
+    Raises ValueError if there is nothing to score, or if scores.jsonl is damaged.
     """
     pictures = _listed(folder, benchmark)
     if not pictures:
         raise ValueError(f"{folder} holds no pictures; expected METHOD/PROMPT/SEED.png in it.")
     judges = {key: scorer.name for scorer in scorers for key in scorer.keys}
+    earlier = _earlier(folder)
     unfinished = folder / "scores-unfinished.jsonl"
-    done = _resume(unfinished, judges)
+    done = {key: line for key, line in _resume(unfinished, judges).items() if _unchanged(folder, line)}
     for first in tqdm(range(0, len(pictures), batch_size), desc="scores", unit="batch"):
         batch = pictures[first : first + batch_size]
         if not done.keys() >= {_key(row) for row in batch}:
@@ -58,7 +59,7 @@ def score(
         names = ", ".join(line["file"] or f"{line['method']} {line['prompt']!r}" for line in bad[:3])
         more = ", ..." if len(bad) > 3 else ""
         warnings.warn(f"{len(bad)} of {len(lines)} pictures have no scores ({names}{more}).", stacklevel=2)
-    judges = _keep_others(folder, lines, judges)
+    judges = _keep_others(folder, earlier, lines, judges)
     write_text(folder / "judges.json", json.dumps(judges, ensure_ascii=False, indent=1) + "\n")
     write_text(folder / "scores.jsonl", jsonl.text(lines))
     unfinished.unlink()
@@ -75,7 +76,7 @@ def _listed(folder: Path, benchmark: Sequence[BenchmarkPrompt]) -> list[dict[str
 
 
 def _found(folder: Path, benchmark: Mapping[str, BenchmarkPrompt]) -> list[dict[str, Any]]:
-    paths = sorted(folder.glob("*/*/*.png"))
+    paths = sorted(folder.glob("*/*/*.png"), key=lambda path: (path.parts[:-1], len(path.stem), path.stem))
     known = any(path.parent.name in benchmark for path in paths)
     found = []
     for path in paths:
@@ -102,22 +103,42 @@ def _resume(unfinished: Path, judges: Mapping[str, str]) -> dict[tuple[Any, ...]
     return {}
 
 
-def _keep_others(folder: Path, lines: Sequence[dict[str, Any]], judges: Mapping[str, str]) -> dict[str, str]:
-    """Add to the lines what earlier scores say of the same pictures and the new ones do not; returns all judges."""
+def _unchanged(folder: Path, line: Mapping[str, Any]) -> bool:
+    """Whether the picture of a line is still the one that was scored."""
     try:
-        before = {_key(line): line for line in jsonl.read(folder / "scores.jsonl")}
-        others = json.loads((folder / "judges.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError):
-        return dict(judges)
-    others = {key: name for key, name in others.items() if key not in judges}
-    kept: set[str] = set()
+        return line["file"] is None or _sha256((folder / line["file"]).read_bytes()) == line.get("sha256")
+    except OSError:
+        return False
+
+
+def _earlier(folder: Path) -> list[dict[str, Any]]:
+    """The lines of scores.jsonl, if there are any."""
+    try:
+        return jsonl.read(folder / "scores.jsonl")
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise ValueError(f"{error} Mend the file, or delete it to have every score made anew.") from error
+
+
+def _keep_others(
+    folder: Path, earlier: Sequence[Mapping[str, Any]], lines: Sequence[dict[str, Any]], judges: Mapping[str, str]
+) -> dict[str, str]:
+    """Add to the lines what earlier ones say of the same pictures and the new ones do not; returns all judges."""
+    before = {(line.get("file"), line.get("prompt")): line for line in earlier}
+    kept: dict[str, str] = {}
+    names = read_object(folder / "judges.json")
     for line in lines:
-        earlier = before.get(_key(line), {})
-        if "scores" in line and earlier.get("sha256") == line["sha256"]:
-            found = {key: value for key, value in earlier.get("scores", {}).items() if key in others}
+        same = before.get((line["file"], line["prompt"]), {})
+        if "scores" in line and same.get("sha256") == line["sha256"]:
+            found = {key: value for key, value in same.get("scores", {}).items() if key not in judges}
             line["scores"] = {**found, **line["scores"]}
-            kept |= found.keys()
-    return {key: name for key, name in others.items() if key in kept} | dict(judges)
+            kept |= {key: names.get(key, "an unknown judge") for key in found}
+    return kept | dict(judges)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _score_batch(folder: Path, pictures: Sequence[dict[str, Any]], scorers: Sequence[Scorer]) -> list[dict[str, Any]]:
@@ -136,7 +157,7 @@ def _score_batch(folder: Path, pictures: Sequence[dict[str, Any]], scorers: Sequ
             line["error"] = f"cannot be read: {error}"
             continue
         readable.append(line)
-        line |= {"sha256": hashlib.sha256(content).hexdigest()[:16], "scores": {}}
+        line |= {"sha256": _sha256(content), "scores": {}}
     prompts = [BenchmarkPrompt(line["set"], line["prompt"]) for line in readable]
     for scorer in scorers if images else ():
         for line, scores in zip(readable, scorer(images, prompts), strict=True):

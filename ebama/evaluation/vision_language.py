@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
     BertTokenizer,
@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from ebama.weights.fingerprint import fingerprint
 from ebama.weights.loading import MINIATURE_FOLDER
 
 from . import open_clip
@@ -74,8 +75,8 @@ class Clip(_Model):
         """Open a folder of transformers or open_clip, or "miniature". Raises ValueError, in one line, if it holds no
         CLIP model."""
         path = clip_folder(folder)
-        name = "the miniature's image-text judge" if str(folder) == EMBEDDED else f"CLIP model {path.resolve().name}"
         model, tokenizer, processor = _read_clip(path)
+        name = "the miniature's image-text judge" if str(folder) == EMBEDDED else _name("CLIP", path, model)
         return cls(model.to(device), tokenizer, processor, name)
 
     @torch.no_grad()
@@ -115,10 +116,13 @@ class Captioner(_Model):
     def open(cls, folder: str | Path, device: str = "cpu") -> Captioner:
         """Open a transformers folder, or "miniature". Raises ValueError, in one line, if it holds no BLIP captioner."""
         path = captioner_folder(folder)
-        model = _read(path, BlipForConditionalGeneration.from_pretrained).to(device)
-        name = "the miniature's captioner" if str(folder) == EMBEDDED else f"BLIP model {path.resolve().name}"
+        model = _read(path, BlipForConditionalGeneration.from_pretrained)
+        name = "the miniature's captioner" if str(folder) == EMBEDDED else _name("BLIP", path, model)
         return cls(
-            model, _read(path, BertTokenizer.from_pretrained), _read(path, BlipImageProcessorPil.from_pretrained), name
+            model.to(device),
+            _read(path, BertTokenizer.from_pretrained),
+            _read(path, BlipImageProcessorPil.from_pretrained),
+            name,
         )
 
     @torch.no_grad()
@@ -129,6 +133,11 @@ class Captioner(_Model):
         found = self._model.generate(pixel_values=self._pixels(images), input_ids=prefix, **DECODING)
         texts = self._tokenizer.batch_decode(found[:, 1:], skip_special_tokens=True)
         return [text.removeprefix(PREFIX) for text in texts]
+
+
+def _name(kind: str, folder: Path, model: nn.Module) -> str:
+    """Folder and weights: scores of two models are never taken for those of one."""
+    return f"{kind} model {folder.resolve().name} ({fingerprint(model)[:8]})"
 
 
 def clip_folder(folder: str | Path) -> Path:

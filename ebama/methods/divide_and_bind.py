@@ -32,7 +32,8 @@ class DivideAndBind(GradientMethod):
         mode: "tv" moves the object with the least total variation; "tv-bind" also holds the modifiers' maps of the
             finer sites (32x32 and 64x64 on SD v1) to their object's. Where a network has no finer sites, those at
             16x16 stand in.
-        thresholds: (call, threshold): refine while the least value is below; ((0, 0.05), (10, 0.2), (20, 0.3)).
+        thresholds: (call, threshold): refine while the least value is below; ((0, 0.05), (10, 0.2), (20, 0.3)). In
+            mode "tv-bind" the value is what the loss has: total variation less the modifiers' penalty.
         max_refinements: rounds at most at call 0, and at later ones; (100, 50).
     """
 

@@ -60,8 +60,8 @@ def get(name: str, **options: Any) -> Method:
 def parse(text: str) -> Method:
     """The method that a text such as "ebama" or "ebama+intensity_weight=0+center=true" names, with its options.
 
-    Values are JSON where they can be, else strings. Such a text also serves as the name of a folder. Raises ValueError
-    as `get` does.
+    Values are JSON where they can be (True is true), else strings. Such a text also serves as the name of a folder.
+    Raises ValueError as `get` does.
     """
     name, *options = re.split(r"\+(?=[a-z_]+=)", text)
     pairs = (option.split("=", 1) for option in options)
@@ -70,6 +70,6 @@ def parse(text: str) -> Method:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text.lower())
     except ValueError:
         return text

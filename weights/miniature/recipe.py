@@ -1,7 +1,8 @@
 """Make the miniature again, from its drawings to the files that ship: `python -m ebama.weights.miniature.recipe`.
 
 VAE, U-Net with token table, and judges are trained one after the other, the first two by as many workers as there are
-cores; every stage shows its progress, resumes where it was interrupted, and is left out once it is done.
+cores; every stage shows its progress, resumes where it was interrupted, and is left out once it is done. So are judges
+whose files are there, as they are in a checkout: delete judge.safetensors, clip/ or captioner/ to train one again.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Train the judge on clean scenes and measure it: ``python -m ebama.weights.miniature.train_judge``.
 
-One thread and about ten minutes. The pictures are softened and disturbed as decoded ones are. Every step's scenes come
+One thread and about an hour. The pictures are softened and disturbed as decoded ones are. Every step's scenes come
 from the seed and the step alone, so an interrupted training goes on from its last checkpoint exactly where it was.
 """
 

@@ -7,6 +7,7 @@ group normalisation takes statistics of everything it is given, so crops are not
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,9 @@ def main() -> None:
     trained = train("vae_decoder", Decoding(autoencoder.vae), pictures, DECODER_CONFIG, options.state)
     if trained is not None:
         vae, seconds = trained.network.get_submodule("vae"), first["seconds"] + trained.seconds
-        torch.save({"vae": vae.state_dict(), "seconds": seconds}, options.state / "vae_final.pt")
+        partial = options.state / "vae_final.tmp"
+        torch.save({"vae": vae.state_dict(), "seconds": seconds}, partial)
+        os.replace(partial, options.state / "vae_final.pt")
 
 
 if __name__ == "__main__":

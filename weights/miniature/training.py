@@ -80,7 +80,9 @@ def train(name: str, network: nn.Module, loss: Loss, config: TrainingConfig, fol
         dist.init_process_group("gloo")
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.pt"
+    path, log = folder / f"{name}.pt", folder / f"{name}.jsonl"
+    if log.is_file() and not worker:
+        os.truncate(log, log.read_bytes().rfind(b"\n") + 1)  # a line that an interruption cut
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01)
     averaged = copy.deepcopy(network).requires_grad_(False)
@@ -115,8 +117,8 @@ def train(name: str, network: nn.Module, loss: Loss, config: TrainingConfig, fol
             means = {key: sum(values) / len(values) for key, values in figures.items()}
             figures = {}
             row = {"step": step + 1, "samples": (step + 1) * config.batch * workers, "seconds": seconds + now - began}
-            with (folder / f"{name}.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps({**row, **means}) + "\n")
+            with log.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps({**row, **means}) + "\n")
             progress.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
         if now - saved > config.save_every or last:
             saved = now
