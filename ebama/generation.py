@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ebama.samplers import DDIM, get
+from ebama.samplers import DDIM, NoiseSchedule, get
 from ebama.weights import load
 
-from . import methods
+from . import methods, parsers
 from .methods import Method
 from .pipeline import Pipeline, Sampler
 from .png import read_metadata, save_png
@@ -107,14 +107,16 @@ def again(source: Path, out: Path, weights: Path | None, device: str, dtype: str
     options = dict(stored["method"])
     method = methods.get(options.pop("name"), **options)
     solver = stored["sampler"]
+    schedule = NoiseSchedule(**solver.get("schedule", {}))
     recipe = Recipe(
         prompt=stored["prompt"],
         guidance=stored["guidance"],
-        sampler=DDIM(solver["steps"], solver["eta"])
+        sampler=DDIM(solver["steps"], solver["eta"], schedule)
         if solver["name"] == "ddim"
-        else get(solver["name"], solver["steps"]),
+        else replace(get(solver["name"], solver["steps"]), schedule=schedule),
         negative_prompt=stored["negative_prompt"],
-        parser=stored["parser"],
+        # What is stored says all that is read out of a prompt, but for the phrases.
+        parser=stored["parser"] if method.needs.phrases or stored["parser"] in parsers.installed() else parsers.RULES,
         groups=[Group(tuple(g["object"]), tuple(tuple(m) for m in g["modifiers"])) for g in stored["groups"]],
     )
     dtype = dtype or stored["dtype"]
@@ -126,8 +128,12 @@ def again(source: Path, out: Path, weights: Path | None, device: str, dtype: str
     save_png(result.images[0], path, metadata)
     print(path)
     with Image.open(source) as original:
-        difference = np.abs(np.asarray(original, dtype=int) - np.asarray(result.images[0], dtype=int)).max()
-    says = "every pixel is the same" if difference == 0 else f"pixels differ by up to {difference} of 255"
+        before, now = (np.asarray(image.convert("RGB"), dtype=int) for image in (original, result.images[0]))
+    if before.shape != now.shape:
+        says = f"the file's picture is of another size, {original.width}x{original.height}"
+    else:
+        difference = np.abs(before - now).max()
+        says = "every pixel is the same" if difference == 0 else f"pixels differ by up to {difference} of 255"
     if dtype == stored["dtype"] and metadata["fingerprint"] != stored.get("fingerprint"):
         says += "; the weights are not those that it was made with"
     print(says, file=sys.stderr)
@@ -151,7 +157,10 @@ def _run(pipeline: Pipeline, recipe: Recipe, method: Method, seeds: Sequence[int
 def open_pipeline(weights: Path | None, device: str, dtype: str, memory: str | None = None) -> Pipeline:
     """A pipeline on a checkpoint, or on the miniature; ValueError for a device that is not there."""
     check_device(device)
-    return Pipeline(load(weights, device=device, dtype=getattr(torch, dtype)), memory=memory)
+    try:
+        return Pipeline(load(weights, device=device, dtype=getattr(torch, dtype)), memory=memory)
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(f"The weights do not fit into the memory of {device!r}; try --dtype float16.") from error
 
 
 def check_device(device: str) -> None:
@@ -196,7 +205,7 @@ def _free(path: Path, metadata: dict[str, Any]) -> Path:
 def _recipe_of(path: Path) -> Any:
     try:
         return _comparable(read_metadata(path))
-    except ValueError:
+    except (ValueError, OSError):
         return None
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from PIL import Image
 from ebama.samplers import get
 
 from . import curves, figures, methods
+from .files import replacing
 from .generation import Recipe, check_writable, slug
 from .pipeline import Pipeline, Result
 from .png import save_png
@@ -169,7 +168,7 @@ def write_figure(figure: Figure, path: Path, metadata: dict[str, Any]) -> None:
     if path.suffix == ".png":
         save_png(figures.rendered(figure), path, metadata)
     else:
-        with _whole(path) as partial:
+        with replacing(path) as partial:
             figure.savefig(partial, format="svg")
     print(path, flush=True)
 
@@ -180,7 +179,7 @@ def write_animation(frames: Iterator[Image.Image], path: Path) -> None:
     first, *rest = (frame.quantize(128, dither=Image.Dither.NONE) if gif else frame for frame in frames)
     durations = [FRAME_MS] * len(rest) + [10 * FRAME_MS]
     options: dict[str, Any] = {} if gif else {"quality": 80, "method": 4}
-    with _whole(path) as partial:
+    with replacing(path) as partial:
         first.save(
             partial, format=path.suffix[1:], save_all=True, append_images=rest, duration=durations, loop=0, **options
         )
@@ -194,7 +193,7 @@ def write_numbers(path: Path, systems: Mapping[str, Sequence[curves.Curves]]) ->
     and `METHOD/QUANTITY/labels`.
     """
     arrays: dict[str, Any] = {}
-    with _whole(path.with_suffix(".csv")) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path.with_suffix(".csv")) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(("method", "quantity", "label", "call", "timestep", "value"))
         for name, found in systems.items():
@@ -206,7 +205,7 @@ def write_numbers(path: Path, systems: Mapping[str, Sequence[curves.Curves]]) ->
                     for call, (t, value) in enumerate(zip(each.timesteps, values, strict=True)):
                         table.writerow((name, each.quantity, label, call, t, f"{value:.6g}"))
     print(path.with_suffix(".csv"), flush=True)
-    with _whole(path.with_suffix(".npz")) as partial, partial.open("wb") as binary:
+    with replacing(path.with_suffix(".npz")) as partial, partial.open("wb") as binary:
         np.savez_compressed(binary, **arrays)
     print(path.with_suffix(".npz"), flush=True)
 
@@ -277,14 +276,3 @@ def _new(path: Path) -> Path:
         number += 1
         candidate = path.with_stem(f"{path.stem}-{number}")
     return candidate
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A temporary name, renamed to `path` when what is written there is complete."""
-    partial = path.with_name(f".{path.name}.tmp")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ are not in it; `MARGIN` is left for them.
 
 from __future__ import annotations
 
+import math
 import re
 import weakref
 from collections.abc import Callable, Sequence
@@ -62,7 +63,8 @@ def parse(text: str | float) -> int:
 
 def footprint(sd: StableDiffusion) -> Footprint:
     """Measure a model on the smallest latent whose guidance works: two passes forward and two back, and a decode."""
-    side = max(sd.config.sample_size // 4, 2 * sd.unet.config.factor)
+    factor = sd.unet.config.factor
+    side = factor * max(math.ceil(sd.config.sample_size / 4 / factor), 2)
     like = next(sd.unet.parameters())
     z = like.new_ones(1, sd.config.unet.in_channels, side, side)
     context = like.new_ones(1, sd.config.text.positions, sd.config.unet.context_width)
@@ -151,7 +153,7 @@ def is_exhausted(error: BaseException) -> bool:
     )
 
 
-def advice(batch_size: int, checkpoint: bool) -> str:
+def advice(batch_size: int, checkpoint: bool, budget: int | None) -> str:
     """One line for a run that ran out of memory: what to lower."""
     steps = [
         *([f"batch_size (it was {batch_size})"] if batch_size > 1 else []),
@@ -159,7 +161,8 @@ def advice(batch_size: int, checkpoint: bool) -> str:
         "the weights' precision (dtype bfloat16)",
         "the latent's size",
     ]
-    return f"Memory ran out. Lower {', or '.join(steps)}; memory='6GB' chooses the first two to fit."
+    chosen = "memory='6GB' chooses the first two" if budget is None else f"memory was {gibibytes(budget)}"
+    return f"Memory ran out. Lower {', or '.join(steps)}; {chosen} to fit."
 
 
 def gibibytes(size: float) -> str:

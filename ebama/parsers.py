@@ -69,14 +69,19 @@ def _automatic(prompt: str) -> tuple[list[Word], str]:
     raise AssertionError("the built-in rules always work")
 
 
-@functools.cache
-def _load(name: str) -> Language:
+def check(name: str) -> None:
+    """Raise PromptError unless there is a parser of that name, or it is "auto"; nothing is loaded."""
     try:
-        found = importlib.util.find_spec(name) is not None
+        found = importlib.util.find_spec("spacy") is not None and importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
         found = False
-    if not found or importlib.util.find_spec("spacy") is None:
+    if not found and name not in ("auto", RULES):
         raise PromptError(f"parser={name!r}: no such spaCy model is installed; there are {', '.join(installed())}")
+
+
+@functools.cache
+def _load(name: str) -> Language:
+    check(name)
     try:
         spacy = importlib.import_module("spacy")
         where = importlib.import_module(name).model_path() if name.startswith("mooring") else name

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial, wraps
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ebama.models import MINIATURE
-from ebama.samplers import DDIM, PNDM
+from ebama.samplers import DDIM, PNDM, NoiseSchedule
 from ebama.samplers import get as get_sampler
 from ebama.weights import StableDiffusion
 from ebama.weights.miniature.world import COLOURS, NOUNS, unknown_words
@@ -26,6 +27,7 @@ from .alignment import check_characters
 from .arithmetic import usable_arithmetic
 from .memory import parse as parse_memory
 from .methods.base import Method, Task
+from .parsers import check as check_parser
 from .prompt import Group, Parsed, Words, parse
 from .trace import Trace, TraceOptions, TraceRecorder
 
@@ -83,15 +85,21 @@ def _at_usable_speed(run: Callable[Concatenate[Pipeline, P], R]) -> Callable[Con
         like = next(self.sd.unet.parameters())
         # Not in a caller's inference mode, where the gradients that methods follow could not exist.
         with torch.inference_mode(False), torch.no_grad(), usable_arithmetic(like.device, like.dtype):
-            try:
+            batch_size: Any = kwargs.get("batch_size", 8)
+            with _advising(batch_size, self.checkpoint, self.budget):
                 return run(self, *args, **kwargs)
-            except (RuntimeError, MemoryError) as error:
-                if isinstance(error, _OutOfMemory) or not memory.is_exhausted(error):
-                    raise
-                batch_size: Any = kwargs.get("batch_size", 8)
-                raise _OutOfMemory(memory.advice(batch_size, self.checkpoint)) from error
 
     return running
+
+
+@contextmanager
+def _advising(batch_size: int, checkpoint: bool, budget: int | None) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, _OutOfMemory) or not memory.is_exhausted(error):
+            raise
+        raise _OutOfMemory(memory.advice(batch_size, checkpoint, budget)) from error
 
 
 class Pipeline:
@@ -170,7 +178,7 @@ class Pipeline:
         starts = self._starts(len(prompts), seeds, latents)
         check_characters(negative_prompt, "negative_prompt")
         parsed = self._parse(prompts, groups, chosen, parser)
-        text = self.sd.encode_text(prompts)
+        text = self.sd.encode_text([reading.prompt for reading in parsed])
         negative = self.sd.encode_text([negative_prompt])
         each = len(starts) // len(prompts)
         kept = TraceOptions() if trace is True else trace or None
@@ -202,7 +210,9 @@ class Pipeline:
             bar = f"{chosen.name} {first + 1}-{first + len(samples)} of {len(starts)}" if progress else None
             done, total = len(parts) * task.calls, -(-len(order) // size) * task.calls
             tell = partial(_tell, on_call, done, total) if on_call else None
-            parts.append(self._sample(task, chosen, solver, [starts[sample] for sample in samples], kept, bar, tell))
+            own = [starts[sample] for sample in samples]
+            with _advising(len(own), fit.checkpoint, self.budget):
+                parts.append(self._sample(task, chosen, solver, own, kept, bar, tell))
         back = sorted(range(len(order)), key=order.__getitem__)
         final = torch.cat([part[0] for part in parts])[back]
         fingerprint = self.sd.fingerprint()
@@ -348,6 +358,8 @@ class Pipeline:
         if self.sd.config.name == MINIATURE.name:
             _warn_unknown_words(prompts)
         if not (method.needs.groups or method.needs.phrases):
+            if isinstance(parser, str):
+                check_parser(parser)
             parser = "rules"  # nothing of the reading is used but where the words stand
         if groups is None:
             each: Sequence[Any] = [None if method.needs.groups else ()] * len(prompts)
@@ -373,15 +385,17 @@ def check(prompts: Sequence[str], seeds: Sequence[int], guidance: float, output:
     """Raise ValueError for a value that no run can be made with, naming it."""
     if not prompts:
         raise ValueError("There is no prompt; give at least one.")
+    if odd := [prompt for prompt in prompts if not isinstance(prompt, str)]:
+        raise ValueError(f"A prompt is {odd[0]!r}; expected a string.")
     listed = isinstance(seeds, Sequence)
     if not listed or not seeds or not all(isinstance(seed, int) and 0 <= seed < 2**63 for seed in seeds):
         raise ValueError(f"seeds are {seeds!r}; expected a list of at least one whole number from 0 to 2**63 - 1.")
-    if not abs(guidance) < float("inf"):
+    if not (isinstance(guidance, int | float) and abs(guidance) < float("inf")):
         raise ValueError(f"guidance is {guidance!r}; expected a finite number (7.5 is usual, 1 switches it off).")
     if output not in ("pil", "latent"):
         raise ValueError(f"output is {output!r}; expected 'pil' or 'latent'.")
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}; expected at least 1.")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}; expected a whole number of at least 1.")
 
 
 def _warn_unknown_words(prompts: Sequence[str]) -> None:
@@ -399,4 +413,6 @@ def _tell(on_call: Callable[[int, int], None], before: int, total: int, call: in
 
 
 def _describe(solver: Sampler) -> dict[str, Any]:
-    return {"name": type(solver).__name__.lower(), "steps": solver.steps, "eta": getattr(solver, "eta", 0.0)}
+    found = {"name": type(solver).__name__.lower(), "steps": solver.steps, "eta": getattr(solver, "eta", 0.0)}
+    usual = solver.schedule == NoiseSchedule()
+    return found if usual else {**found, "schedule": asdict(solver.schedule)}

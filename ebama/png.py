@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from .files import replacing
 
 KEY = "ebama"
 
@@ -27,12 +28,8 @@ def encoded(image: Image.Image, metadata: dict[str, Any] | None = None) -> bytes
 def save_png(image: Image.Image, path: Path, metadata: dict[str, Any] | None = None) -> None:
     """Write what `encoded` makes; the file appears whole or not at all."""
     content = encoded(image, metadata)
-    partial = path.with_name(f".{path.name}.tmp")
-    try:
+    with replacing(path) as partial:
         partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -40,7 +37,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
     try:
         with Image.open(path) as image:
             text = getattr(image, "text", {}).get(KEY)
-    except (UnidentifiedImageError, SyntaxError):  # the second: a PNG with broken chunks
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
+    except (OSError, SyntaxError):  # Pillow's: no picture, or one with broken chunks
         text = None
     if text is None:
         raise ValueError(f"{path} holds no recipe; expected a PNG that `generate` wrote (its text chunk {KEY!r}).")

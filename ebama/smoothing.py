@@ -104,7 +104,7 @@ def gaussian_peak(maps: Tensor, kernel_size: int = 3, sigma: float = 0.5**0.5) -
         planes = planes.float() if maps.dtype in HALF else planes
         return gaussian_peak(planes, kernel_size, sigma).to(maps.dtype).view(maps.shape[:-2])
     smoothing = _smoothing_of(maps, kernel_size, sigma)
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if _seen_through():
         _, pixels = _find(maps.detach(), smoothing)
         return (maps * smoothing.filters(pixels)).sum((1, 2))
     return _apply(maps, smoothing)
@@ -135,6 +135,11 @@ class _Peak(torch.autograd.Function):
 
 # Function.apply of Python first looks for torch.func, whose transforms have gone another way already.
 _apply: Callable[..., Tensor] = super(torch.autograd.Function, _Peak).apply
+
+
+def _seen_through() -> bool:
+    """Whether a compiler or a transform of `torch.func` follows what is computed."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def _plain(tensor: Tensor) -> bool:
@@ -172,8 +177,9 @@ def _smoothing_of(maps: Tensor, kernel_size: int, sigma: float) -> Smoothing:
     if maps.ndim < 2:
         raise ValueError(f"maps have shape {list(maps.shape)}; expected [..., h, w].")
     h, w = maps.shape[-2:]
-    # A compiler meets sizes that may be symbolic, and folds the two matrices into its own code.
-    make = _smoothing if torch.compiler.is_compiling() else _kept_smoothing
+    # A compiler meets sizes that may be symbolic, and folds the two matrices into its own code. What is made within a
+    # transform or a mode may be more, or less, than memory, and is nothing to keep.
+    make = _smoothing if _seen_through() or torch._C._len_torch_dispatch_stack() else _kept_smoothing
     return make(h, w, kernel_size, sigma, maps.dtype, maps.device)
 
 
@@ -194,7 +200,7 @@ def _smoothing(h: int, w: int, kernel_size: int, sigma: float, dtype: torch.dtyp
         vertical = _matrix(h, kernel_size, sigma, dtype, device)
         horizontal = _matrix(w, kernel_size, sigma, dtype, device)
         table = kernel = None
-        if not torch.compiler.is_compiling():
+        if not (_seen_through() or torch._C._len_torch_dispatch_stack()):
             if (h * w) ** 2 <= TABLE_LIMIT:
                 table = (vertical[:, None, :, None] * horizontal[:, None, :]).view(h * w, h, w)
             library = _library(dtype) if device.type == "cpu" and h * (w + kernel_size) <= STACK_LIMIT else None

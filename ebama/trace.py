@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ebama.models import AttentionRecord, AttentionRecords, Site
 
+from .files import replacing
 from .methods.base import Conditioning, Task
 from .methods.gradient import guidance_resolution
 from .prompt import Group, Parsed
@@ -201,16 +202,11 @@ class Trace:
             "sites": [asdict(site) for site in self.sites],
             "head": self.head,
         }
-        target = Path(path)
-        partial = target.with_name(f".{target.name}.tmp")
-        try:
+        with replacing(Path(path)) as partial:
             partial.touch()
             mode = partial.stat().st_mode
             save_file({name: x.contiguous() for name, x in self.kept.items()}, partial, {KEY: json.dumps(facts)})
             partial.chmod(mode)  # save_file makes files that only their owner may read
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:

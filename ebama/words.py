@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import NamedTuple
 
 from .prompt import Parsed
@@ -30,14 +31,15 @@ def find(prompt: Parsed, word: str, occurrence: int = 0) -> tuple[int, ...]:
     Upper and lower case count alike. `occurrence` chooses among those of a word that recurs, 0 the first and -1 the
     last. Raises ValueError, which lists the words there are, for a word that the prompt does not have as often.
     """
-    pattern = rf"(?<!\w){re.escape(' '.join(word.split()))}(?!\w)"
+    wanted = " ".join(unicodedata.normalize("NFC", word).split())
+    pattern = rf"(?<!\w){re.escape(wanted)}(?!\w)"
     matches = re.finditer(pattern, prompt.prompt, re.IGNORECASE) if word.strip() else ()
     found = [at for match in matches if (at := _positions(prompt, *match.span()))]
     if not -len(found) <= occurrence < len(found):
         times = f"{len(found)} times in" if found else "not among the words of"
         listing = ", ".join(one.text for one in words(prompt))
-        wanted = f", and occurrence {occurrence} was asked for" if found else ""
-        raise ValueError(f"{word!r} is {times} {prompt.prompt!r}{wanted}; its words are: {listing}.")
+        asked = f", and occurrence {occurrence} was asked for" if found else ""
+        raise ValueError(f"{word!r} is {times} {prompt.prompt!r}{asked}; its words are: {listing}.")
     return found[occurrence]
 
 

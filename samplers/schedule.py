@@ -74,8 +74,8 @@ class NoiseSchedule:
         return tuple(offset + i * stride for i in reversed(range(steps)))
 
     def add_noise(self, x: Tensor, noise: Tensor, t: int | Tensor) -> Tensor:
-        """sqrt(abar_t) x + sqrt(1 - abar_t) noise for x, noise [B, ...] and t an int or [B] integers."""
-        index = torch.as_tensor(t, device="cpu")
+        """sqrt(abar_t) x + sqrt(1 - abar_t) noise for x, noise [B, ...] and t an int or [B] integers; see `alpha`."""
+        index = torch.as_tensor(t, device="cpu").clamp(min=0)
         alpha = self.alphas_cumprod[index].reshape(index.shape + (1,) * (x.ndim - 1 if index.ndim else 0))
         return alpha.sqrt().to(x) * x + (1 - alpha).sqrt().to(x) * noise
 

@@ -164,6 +164,10 @@ def test_bad_input_is_one_line(
         (["--only", "speed"], "There is no case 'speed'"),
         (["--full", "--only", "images:sd"], "on the miniature only"),
         (["--read", str(tmp_path / "other.json")], "holds no benchmark"),
+        (["--read", "x.json", "--only", "forward", "--json", "y.json"], "leave out --only, --json"),
+        (["--only", "forward", "--plot", "x.png"], "--plot needs several batches; forward"),
+        (["--only", "batch:1,batch:2", "--plot", "x.svg"], "x.svg should end in .png"),
+        (["--only", "forward", "--json", str(tmp_path / "other.json" / "x.json")], "Nothing can be written to"),
         (["--only", "forward", "--against", "diffusers"], "pip install 'ebama[parity]'"),
     ):
         assert main(["bench", *arguments]) == 2

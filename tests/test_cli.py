@@ -225,6 +225,47 @@ def test_from_png_makes_the_same_pixels(
 
 
 @pytest.mark.usefixtures("tiny")
+def test_from_png_needs_no_parser_that_is_gone_and_compares_what_can_be(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(tmp_path, PROMPT, "--seeds", "5", "--method", "syngen") == 0
+    (source,) = (tmp_path / FOLDER).iterdir()
+    with Image.open(source) as image:
+        small, expected = image.resize((8, 4)), pixels(source)
+    save_png(small, source, read_metadata(source) | {"parser": "en_core_web_of_another_machine"})
+    assert main(["generate", "--from-png", str(source), "--out", str(tmp_path / "again")]) == 0
+    assert "the file's picture is of another size, 8x4" in capfd.readouterr().err
+    (again,) = (tmp_path / "again").iterdir()
+    assert np.array_equal(pixels(again), expected)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_damaged_picture_in_the_way_costs_nothing(tmp_path: Path) -> None:
+    once = ["--method", "sd", "--seeds", "0:3"]
+    assert generate(tmp_path, PROMPT, *once) == 0
+    first, second, third = sorted((tmp_path / FOLDER).glob("sd-*"))
+    first.write_bytes(first.read_bytes()[:-200])
+    second.unlink()
+    second.mkdir()
+    assert generate(tmp_path, PROMPT, *once) == 0
+    names = {path.name for path in (tmp_path / FOLDER).iterdir()}
+    again = {"sd-seed0000-2.png", "sd-seed0001-2.png", "sheet-2.png"}
+    assert names == {first.name, second.name, third.name, "sheet.png", *again}
+
+
+@pytest.mark.usefixtures("tiny")
+def test_weights_that_do_not_fit_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(generation, "load", fail)
+    assert generate(tmp_path, PROMPT) == 2
+    assert "The weights do not fit into the memory of 'cpu'" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("tiny")
 def test_nothing_is_overwritten_by_another_recipe(tmp_path: Path) -> None:
     once = ["--method", "sd", "--seeds", "0,1"]
     for options in ([], [], ["--guidance", "3"], ["--guidance", "3"]):

@@ -8,12 +8,15 @@ from __future__ import annotations
 import ast
 import re
 import runpy
+import shlex
 import sys
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+
+from ebama.cli import _parser as parser
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -54,6 +57,26 @@ def test_python_runs(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_most_python_runs_without_real_weights() -> None:
     assert sum(not needs_real_weights(ast.parse(source)) for _, source in blocks()) >= 4
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, arguments) of every `train_free.py` in the pages."""
+    found = []
+    for page in (*PAGES, ROOT / "weights" / "miniature" / "README.md"):
+        lines = re.findall(r"train_free\.py ([^`\n]*)", page.read_text(encoding="utf-8"))
+        found += [(name(page), line.replace("…", "").replace("...", "")) for line in lines]
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_commands_can_be_given(page: str, line: str) -> None:
+    words = shlex.split(line, comments=True)
+    if words != ["--help"]:
+        parser().parse_args(words)  # SystemExit if not
+
+
+def test_there_are_commands() -> None:
+    assert len(commands()) > 20
 
 
 @cache

@@ -126,6 +126,16 @@ def test_running_out_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPat
     assert "\n" not in str(caught.value)
 
 
+def test_advice_is_about_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Pipeline, "_sample", fail)
+    monkeypatch.setattr(Pipeline, "_split", lambda *_: memory.Split(2, True, 1))
+    with pytest.raises(MemoryError, match=r"batch_size \(it was 2\), or the weights.*memory was 8\.00 GiB"):
+        Pipeline(model(), memory="8GB")(PROMPT, seeds=range(4), progress=False, parser="rules")
+
+
 def test_other_errors_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("something else")

@@ -67,7 +67,33 @@ def test_unknown_names_and_options_are_refused() -> None:
         methods.get("ane", steps=3)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ane+thresholds=0.5",
+        "ane+thresholds=[[0, 0.05, 1]]",
+        "divide-and-bind+thresholds=[[0, null]]",
+        "divide-and-bind+max_refinements=20",
+        "divide-and-bind+max_refinements=[1, 2, 3]",
+        "conform+refined_calls=5",
+        "conform+max_refinements=x",
+        "conform+temperature=x",
+        "ebama+step_size=true",
+        "ebama+name=x",
+        "ebama+center=" + "[" * 5000,
+        "ebca+upweight=3",
+        "cd+weights=7.5",
+    ],
+)
+def test_options_of_a_wrong_kind_are_named(text: str) -> None:
+    option = text.split("+")[1].split("=")[0]
+    with pytest.raises(ValueError, match=rf"{option}.*expected|has no option {option}|{option} is"):
+        methods.parse(text)
+
+
 def test_a_method_with_options_in_one_text() -> None:
+    assert methods.parse("ebca+upweight=[[5, 2.0]]") == methods.get("ebca", upweight={5: 2.0})
+    assert methods.parse("cd+weights=[7.5, -3.0]") == methods.get("cd", weights=(7.5, -3.0))
     assert methods.parse("sd") == methods.get("sd")
     assert methods.parse("ebama+step_size=1e+1+center=true") == methods.get("ebama", step_size=10.0, center=True)
     assert methods.parse("ane+thresholds=[[0, 0.5]]") == methods.get("ane", thresholds=[[0, 0.5]])

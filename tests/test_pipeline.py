@@ -22,7 +22,7 @@ from ebama.energy import ebama_loss
 from ebama.models import StableDiffusionConfig, TextConfig, UNetConfig, VAEConfig
 from ebama.pipeline import Pipeline, Result, Start, combine
 from ebama.prompt import Group
-from ebama.samplers import DDIM, PNDM
+from ebama.samplers import DDIM, PNDM, NoiseSchedule
 from ebama.weights import StableDiffusion
 
 TINY = StableDiffusionConfig(
@@ -400,6 +400,10 @@ def test_the_negative_prompt_counts_with_guidance_only() -> None:
         ({"guidance": math.nan}, "guidance is nan"),
         ({"output": "jpeg"}, "'pil' or 'latent'"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 2.5}, "batch_size is 2.5"),
+        ({"guidance": None}, "guidance is None"),
+        ({"prompt": [CAT, None]}, "A prompt is None; expected a string"),
+        ({"method": "sd", "parser": "nothing"}, "parser='nothing': no such spaCy model"),
         ({"method": "magic"}, "no method 'magic'"),
         ({"sampler": "euler"}, "sampler is 'euler'"),
         ({"steps": 0}, "steps is 0"),
@@ -475,6 +479,36 @@ def test_metadata_is_all_it_takes_to_make_a_sample_again() -> None:
     }
     assert set(first["versions"]) == {"ebama", "torch", "python"}
     assert (second["prompt"], second["groups"]) == (CAT, [{"object": (2,), "modifiers": ()}])
+
+
+def test_metadata_holds_a_schedule_of_ones_own() -> None:
+    (own,) = run(CAT, method="sd", sampler=DDIM(2, schedule=NoiseSchedule(beta_end=0.02))).metadata
+    assert own["sampler"]["schedule"] == {"train_steps": 1000, "beta_start": 0.00085, "beta_end": 0.02}
+
+
+def test_separators_are_spaces_to_the_parser_and_to_the_model() -> None:
+    strange, plain = (run(prompt, method="sd", sampler=DDIM(1)).latents for prompt in ("a red\x1fcat", "a red cat"))
+    assert torch.equal(strange, plain)
+
+
+def test_no_objects_no_guidance() -> None:
+    unet = model().unet
+    assert isinstance(unet, CountingUNet)
+    plain = run(CAT, method="sd", sampler=DDIM(2)).latents
+    for name in ("ebama", "ebama-official"):
+        unet.calls.clear()
+        assert torch.equal(run(CAT, method=name, groups=[], sampler=DDIM(2)).latents, plain)
+        assert {kind for kind, _ in unet.calls} == {"predict"}
+
+
+def test_a_model_without_sites_at_16x16_is_guided_at_the_nearest() -> None:
+    sd = model()
+    larger = replace(sd, config=replace(sd.config, sample_size=40))  # its sites are at 20x20 and 10x10
+    options: dict[str, Any] = {"steps": 1, "progress": False, "parser": "rules", "output": "latent"}
+    result = Pipeline(larger)(CROWN, method="ebama", sampler="ddim", trace=True, **options)
+    assert result.trace is not None
+    assert {site.resolution for site in result.trace.sites} == {(20, 20)}
+    assert not torch.equal(result.latents, Pipeline(larger)(CROWN, method="sd", sampler="ddim", **options).latents)
 
 
 def test_the_trace_shows_the_prompts_branch_of_every_call() -> None:

@@ -124,6 +124,11 @@ def test_add_noise() -> None:
         torch.testing.assert_close(NoiseSchedule().add_noise(x, n, each)[i], expected)
 
 
+def test_past_the_last_timestep_is_the_cleanest() -> None:
+    x, n = noise(2, 3), noise(2, 3, seed=1)
+    assert torch.equal(NoiseSchedule().add_noise(x, n, -1), NoiseSchedule().add_noise(x, n, 0))
+
+
 def test_schedule_made_in_inference_mode_serves_training() -> None:
     schedule = NoiseSchedule()
     x = noise(2, 3).requires_grad_()

@@ -168,6 +168,20 @@ def test_a_prompt_without_a_noun_runs_with_methods_that_need_none(client: TestCl
     assert client.get(f"/api/jobs/{job['id']}/pictures/0").json()["lines"] == {"intensity": [], "similarity": []}
 
 
+def test_a_prompt_without_a_word_has_a_picture_and_no_maps(client: TestClient) -> None:
+    job = until(client, submit(client, prompt="\U0001f600", methods=["sd"], seeds="0"), "done")
+    assert job["words"] == []
+    assert client.get(f"/api/jobs/{job['id']}/pictures/0").json()["maps"]["words"] == 0
+    assert client.get(f"/api/jobs/{job['id']}/pictures/0/maps").content == b""
+
+
+@pytest.mark.parametrize(
+    "method", ["ane+thresholds=0.5", "conform+temperature=x", "divide-and-bind+max_refinements=2", "ane+name=x"]
+)
+def test_options_of_a_wrong_kind_are_refused_in_one_line(client: TestClient, method: str) -> None:
+    refusal(client.post("/api/jobs", json=SMALL | {"methods": [method]}), 400)
+
+
 @pytest.mark.filterwarnings("ignore:CLIP sees")
 def test_notes_say_what_the_model_does_not_see(studio: Studio) -> None:
     assert studio.read(Order(PROMPT)).notes == ()
@@ -336,6 +350,30 @@ def test_old_jobs_are_dropped_and_closing_cancels(monkeypatch: pytest.MonkeyPatc
     assert (last.state, waiting.state) == ("cancelled", "cancelled")
 
 
+def test_the_job_that_ended_last_is_kept() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def work(job: Job) -> None:
+        begun.set()
+        assert go.wait(10)
+
+    queue = Queue(work)
+    long = Job("long")
+    queue.submit(long)
+    assert begun.wait(10)
+    for number in range(jobs.KEPT + 1):  # another tab asks, and changes its mind
+        other = Job(number)
+        queue.submit(other)
+        queue.cancel(other)
+    go.set()
+    end = time.monotonic() + 10
+    while long.state != "done":
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert queue.find(long.id) is long
+    queue.close()
+
+
 # --- who may ask ---
 
 
@@ -372,6 +410,8 @@ def test_other_sites_change_nothing(client: TestClient, origin: str) -> None:
 def test_long_bodies_are_refused_unread(client: TestClient) -> None:
     assert "at most" in refusal(client.post("/api/jobs", json=SMALL | {"more": "x" * 20_000}), 413)
     assert "how long" in refusal(client.post("/api/jobs", content=iter([b"{}"])), 411)
+    both = {"Content-Length": "2", "Transfer-Encoding": "chunked"}  # servers go by the second
+    assert "how long" in refusal(client.post("/api/jobs", content=b"{}", headers=both), 411)
 
 
 def test_what_is_not_there(client: TestClient) -> None:
@@ -381,7 +421,7 @@ def test_what_is_not_there(client: TestClient) -> None:
         for what in ("", "/maps", "/png"):
             assert "not among them" in refusal(client.get(f"/api/jobs/{job}/pictures/{index}{what}"), 404)
     refusal(client.get(f"/api/jobs/{job}/pictures/first"), 400)
-    assert client.get("/page/../api.py").status_code == 404
+    assert client.get("/page/%2e%2e/api.py").status_code == 404
     assert client.get("/docs").status_code == 404
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
@@ -236,6 +237,26 @@ def test_function_transforms() -> None:
     torch.testing.assert_close(slopes, values)  # the peak is linear in a map until another pixel takes over
     hessian = torch.func.hessian(lambda m: gaussian_peak(m).square())(maps[0])
     torch.testing.assert_close(hessian, 2 * gradients[0][:, :, None, None] * gradients[0])
+
+
+@either_way_too
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev, torch.func.hessian, torch.func.vmap])
+def test_a_first_call_within_a_transform_spoils_nothing(transform: Callable[..., Callable[..., Tensor]]) -> None:
+    maps = maps_of(2, 7, 9) if transform is torch.func.vmap else maps_of(7, 9)
+    transformed = transform(gaussian_peak)(maps)  # nothing is kept for maps of this size
+    values, gradients = with_gradient(maps)
+    assert values.isfinite().all()
+    assert gradients.any()
+    torch.testing.assert_close(transform(gaussian_peak)(maps), transformed)
+
+
+@either_way_too
+def test_a_first_call_in_fake_mode_spoils_nothing() -> None:
+    with FakeTensorMode():
+        assert gaussian_peak(torch.rand(2, 7, 9)).shape == (2,)
+    values, gradients = with_gradient(maps_of(2, 7, 9, dtype=torch.float32))
+    assert values.isfinite().all()
+    assert gradients.any()
 
 
 @either_way_too

@@ -108,6 +108,13 @@ def test_folder_of_the_new_format(tmp_path: Path) -> None:
     assert tokenizer(text)["input_ids"] == clip_tokenizer()(text)["input_ids"]
 
 
+def test_words_stand_at_the_left_whatever_the_folder_says(tmp_path: Path) -> None:
+    _old_format(tmp_path / "tokenizer")
+    (tmp_path / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"padding_side": "left"}))
+    tokenizer = read_tokenizer(tmp_path / "tokenizer", 49408, 77)
+    assert tokenizer("a crown", padding="max_length")["input_ids"][0] == START
+
+
 def test_folders_that_hold_no_clip_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no tokenizer"):
         read_tokenizer(tmp_path, 49408, 77)
@@ -120,6 +127,11 @@ def test_folders_that_hold_no_clip_tokenizer(tmp_path: Path) -> None:
     (small / "merges.txt").write_text("#version: 0.2\n")
     with pytest.raises(CheckpointError, match="holds 2 pieces"):
         read_tokenizer(small, 49408, 77)
+    _old_format(tmp_path / "gap")
+    vocabulary = clip_tokenizer().get_vocab() | {"cat</w>": 60000}
+    (tmp_path / "gap" / "vocab.json").write_text(json.dumps(vocabulary))
+    with pytest.raises(CheckpointError, match=r"the last with id 60000; .* table has 49408 rows"):
+        read_tokenizer(tmp_path / "gap", 49408, 77)
     _old_format(tmp_path / "large")
     with pytest.raises(CheckpointError, match="table has 1000 rows"):
         read_tokenizer(tmp_path / "large", 1000, 77)

@@ -233,6 +233,11 @@ def test_a_word_that_recurs_and_words_together(trace: Trace) -> None:
         trace.map("cat", occurrence=2)
 
 
+def test_a_word_may_be_decomposed() -> None:
+    trace = trace_of(["a caf\u00e9 and a cat"], seeds=[3], sampler=DDIM(1))
+    assert torch.equal(trace.map("cafe\u0301"), trace.map("caf\u00e9"))
+
+
 @pytest.mark.parametrize("word", ["dog", "at", "axo", "", "cat cat"])
 def test_an_unknown_word_lists_those_there_are(trace: Trace, word: str) -> None:
     with pytest.raises(ValueError, match="A, spiky, cat, a, cat, and, a, tiny, skateboarding, axolotl"):

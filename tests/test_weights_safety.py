@@ -28,6 +28,7 @@ from weights_samples import (
 )
 
 from ebama.weights import CheckpointError, inspect, load
+from ebama.weights import save as save_folder
 from ebama.weights.foreign import file_kind
 from ebama.weights.pickle_safety import pickle_globals
 
@@ -107,6 +108,9 @@ def test_evil_component_of_a_folder(tmp_path: Path) -> None:
         torch.save(state, tmp_path / "m" / name / file)
     with pytest.raises(CheckpointError, match=r"vae.diffusion_pytorch_model\.bin is not safe"):
         load(tmp_path / "m", config=TINY)
+    found = inspect(tmp_path / "m")
+    assert not found.safe
+    assert found.refused_globals == (os.system.__module__ + ".system",)
     assert not marker.exists()
 
 
@@ -124,6 +128,55 @@ def test_globals_are_listed_without_being_imported(tmp_path: Path) -> None:
             "torch.FloatStorage",
             "torch._utils._rebuild_tensor_v2",
         }
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02}q\x00(X", b"garbage"])
+def test_archives_with_a_damaged_pickle(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "m.ckpt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+        archive.writestr("archive/version", "3\n")
+    for use in (load, inspect):
+        with pytest.raises(CheckpointError, match=r"m\.ckpt is damaged in its pickle"):
+            use(path)  # type: ignore[operator]
+
+
+def test_encrypted_archives(tmp_path: Path) -> None:
+    path = tmp_path / "m.ckpt"
+    torch.save({"a": torch.zeros(2)}, path)
+    content = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = content.find(signature)
+        while at >= 0:
+            content[at + flags] |= 1
+            at = content.find(signature, at + 4)
+    path.write_bytes(content)
+    for use in (load, inspect):
+        with pytest.raises(CheckpointError, match=r"m\.ckpt is a damaged zip archive .*encrypted"):
+            use(path)  # type: ignore[operator]
+
+
+def test_deep_json(tmp_path: Path) -> None:
+    save_folder(random_model(), tmp_path / "m")
+    (tmp_path / "m" / "unet" / "config.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match=r"config\.json is not readable JSON"):
+        load(tmp_path / "m")
+    (tmp_path / "m" / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    for text in ("[" * 100_000, '{"weight_map": {"a": "' + "x" * 5000 + '"}}'):
+        (tmp_path / "m" / "vae" / "diffusion_pytorch_model.safetensors.index.json").write_text(text)
+        with pytest.raises(CheckpointError, match=r"index\.json (is not an index|names the shard)"):
+            load(tmp_path / "m", config=TINY)
+
+
+def test_names_of_weights_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    name = "model.diffusion_model.x\n\x1b[2Jcomplete: can be loaded"
+    torch.save({"state_dict": {**compvis_state(random_model()), name: torch.zeros(1)}}, tmp_path / "m.ckpt")
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path / "m.ckpt", config=TINY)
+    found = str(inspect(tmp_path / "m.ckpt"))
+    assert "\\x1b[2Jcomplete" in str(caught.value)
+    assert "\x1b" not in str(caught.value) + found
+    assert "\ncomplete" not in found
 
 
 def test_compressed_archives_are_not_read_as_noise(tmp_path: Path) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from weights_samples import COMPONENTS, TINY, compvis_state, differing, random_model
 
 from ebama.models import SD_V1, VAEConfig
-from ebama.weights import StableDiffusion, inspect, load, save
+from ebama.weights import CheckpointError, StableDiffusion, inspect, load, save, trimmed
 from ebama.weights.configs import folder_jsons
 from ebama.weights.trimmed import TABLE
 
@@ -94,6 +95,15 @@ def test_trimmed_folder(tmp_path: Path) -> None:
     assert torch.equal(load(tmp_path / "m").text_encoder.state_dict()[TABLE], table.half().float())
 
 
+def test_a_table_that_is_there_twice_is_refused(model: StableDiffusion, tmp_path: Path) -> None:
+    save(model, tmp_path / "m")
+    file = tmp_path / "m" / "text_encoder" / "model.safetensors"
+    parts = {name: torch.zeros(1, 8) for name in (trimmed.ROWS, trimmed.IDS)} | {trimmed.UNKNOWN: torch.zeros(8)}
+    save_file(load_file(file) | parts, file)
+    with pytest.raises(CheckpointError, match="holds the token table twice"):
+        load(tmp_path / "m")
+
+
 def test_interrupted_saves_leave_what_was_there(
     model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +121,62 @@ def test_interrupted_saves_leave_what_was_there(
             save(random_model(seed=1), tmp_path / name, layout="compvis" if "." in name else "diffusers")
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "m.safetensors"]
+
+
+@pytest.mark.parametrize("stop_at", [1, 2])
+def test_a_folder_that_is_replaced_is_the_old_one_or_the_new_one(
+    model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    save(model, tmp_path / "m")
+    (tmp_path / "m" / "README.md").write_text("mine")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    renames = iter(range(1, 9))
+    rename = os.rename
+
+    def interrupted(source: Path, target: Path) -> None:
+        if next(renames) == stop_at:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save(random_model(seed=1), tmp_path / "m")
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_links_of_a_folder_that_is_replaced(model: StableDiffusion, tmp_path: Path) -> None:
+    save(model, tmp_path / "m")
+    weights = tmp_path / "m" / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.rename(tmp_path / "blob")
+    weights.symlink_to(tmp_path / "blob")
+    (tmp_path / "m" / "extra").symlink_to("vae")
+    (tmp_path / "link").symlink_to("m")
+    content = (tmp_path / "blob").read_bytes()
+    save(random_model(seed=1), tmp_path / "link")
+    assert (tmp_path / "blob").read_bytes() == content
+    assert (tmp_path / "m" / "extra").readlink() == Path("vae")
+    assert differing(random_model(seed=1), load(tmp_path / "link")) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blob", "link", "m"]
+
+
+def test_what_load_would_refuse_is_not_saved(tmp_path: Path) -> None:
+    model = random_model()
+    save(model, tmp_path / "m")
+    for dtype in (torch.int8, torch.bool, torch.complex64):
+        with pytest.raises(ValueError, match=f"dtype is {dtype}; expected one of floating point"):
+            save(model, tmp_path / "m", dtype=dtype)
+    model.unet.conv_in.weight[0, 0, 0, 0] = 1e6
+    with pytest.raises(ValueError, match=r"conv_in\.weight has values that are NaN or infinite in torch\.float16"):
+        save(model, tmp_path / "m", dtype=torch.float16)
+    assert differing(random_model(), load(tmp_path / "m")) == []
+
+
+def test_weights_that_share_memory_are_saved(model: StableDiffusion, tmp_path: Path) -> None:
+    tied = random_model()
+    first, second, *_ = (module for module in tied.unet.modules() if isinstance(module, torch.nn.GroupNorm))
+    first.weight = second.weight
+    save(tied, tmp_path / "m")
+    assert differing(tied, load(tmp_path / "m")) == []
 
 
 @pytest.mark.slow

@@ -46,7 +46,8 @@ def read_pickle(path: Path) -> bytes:
                 if record.filename.split("/")[1:2] != ["data"]:
                     archive.read(record)  # compares the checksum
             return archive.read(pickles[0])
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, struct.error) as error:
+    # RuntimeError: it is encrypted, or compressed in a way that zipfile does not know.
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError, struct.error) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} is a damaged zip archive ({error}); download it again.") from error

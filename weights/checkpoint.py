@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,7 +153,7 @@ def _open_folder(folder: Path, config: StableDiffusionConfig | None, meta: bool)
     config = config or read_folder_config(folder)
     components, containers = {}, []
     for name in COMPONENTS:
-        files = [open_tensors(path, meta=meta) for path in _weight_files(folder / name, _STEMS[name])]
+        files = [open_tensors(path, meta=meta) for path in weight_files(folder, name)]
         containers += [file.container for file in files]
         found = [entry for file in files for entry in file.entries.values()]
         entries = _unique(folder / name, found, _FOLDER_NAMES[name])
@@ -178,8 +179,10 @@ def _not_a_pipeline(folder: Path, missing: list[str]) -> str:
     return f"{message} or a checkpoint file{f', such as {files[0]} in it' if files else ''}."
 
 
-def _weight_files(folder: Path, stems: tuple[str, str]) -> list[Path]:
-    """The file with a component's weights, or its shards: full precision before fp16, safetensors before pickles."""
+def weight_files(folder: Path, component: str) -> list[Path]:
+    """The file with the weights of a folder's component, or its shards: full precision before fp16, safetensors before
+    pickles. Raises CheckpointError if there is none."""
+    folder, stems = folder / component, _STEMS[component]
     for variant in ("", ".fp16"):
         for stem, ending in zip(stems, ("safetensors", "bin"), strict=True):
             if (file := folder / f"{stem}{variant}.{ending}").is_file():
@@ -193,10 +196,10 @@ def _weight_files(folder: Path, stems: tuple[str, str]) -> list[Path]:
 def _shards(index: Path) -> Iterator[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{index} is not an index of shards ({error!r}).") from error
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name or not (index.parent / name).is_file():
+        if not isinstance(name, str) or name not in os.listdir(index.parent):
             raise CheckpointError(f"{index} names the shard {name!r}, which is not beside it.")
         yield index.parent / name
 

@@ -122,7 +122,7 @@ def _read_json(file: Path) -> Json:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{file} is missing; a diffusers folder needs it to say what the network is.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} is not readable JSON: {error}.") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{file} holds a {type(values).__name__}; expected a JSON object.")

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
 
-from .checkpoint import Checkpoint, from_single_file, open_checkpoint
+from .checkpoint import COMPONENTS, Checkpoint, from_single_file, open_checkpoint, weight_files
 from .files import Entry, container, open_tensors
 from .foreign import file_kind
 from .networks import expected_shapes
 from .pickle_safety import refused_globals
-from .verify import Differences, differences
+from .verify import Differences, differences, listed
 
 _SD_V1 = "Stable Diffusion v1"
 
@@ -69,7 +69,7 @@ class Inspection:
             f"layout {self.layout or 'unknown'}, {' + '.join(self.containers)}, {'with' if self.ema else 'no'} EMA",
         ]
         if not self.safe:
-            facts.append(f"NOT SAFE, not opened: its pickle asks for {', '.join(self.refused_globals)}")
+            facts.append(f"NOT SAFE, not opened: its pickle asks for {listed(self.refused_globals)}")
         if self.components:
             facts.append(f"{'component':<14}{'tensors':>8}{'parameters':>16}  dtypes")
         for name, part in self.components.items():
@@ -77,8 +77,7 @@ class Inspection:
         for name, part in self.components.items():
             for sort in ("missing", "unexpected", "mismatched"):
                 if keys := getattr(part.differences, sort):
-                    more = ", ..." if len(keys) > 10 else ""
-                    facts.append(f"{name}: {len(keys)} {sort}: {', '.join(keys[:10])}{more}")
+                    facts.append(f"{name}: {len(keys)} {sort}: {listed(keys)}")
         if self.layout:
             facts.append("complete: can be loaded" if self.complete else "NOT complete: load would refuse it")
         return "\n".join(facts)
@@ -91,16 +90,20 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     Raises CheckpointError for a path that holds no weights at all (missing, empty, a web page and so on).
     """
     target = Path(path)
+    pipeline = all((target / name).is_dir() for name in COMPONENTS)
+    files = [file for name in COMPONENTS for file in weight_files(target, name)] if pipeline else [target]
+    stored = {file: container(file) for file in files if file.is_file()}
+    pickles = (file for file, how in stored.items() if how != "safetensors")
+    if refused := sorted({name for file in pickles for name in refused_globals(file)}):
+        containers = tuple(sorted(set(stored.values())))
+        return Inspection(
+            target, "a pickle that is not only weights", None, containers, {}, refused_globals=tuple(refused)
+        )
     if not target.is_file():
         return _of(open_checkpoint(target, meta=True))
-    stored = container(target)
-    if stored != "safetensors" and (refused := refused_globals(target)):
-        return Inspection(
-            target, "a pickle that is not only weights", None, (stored,), {}, refused_globals=tuple(refused)
-        )
     file = open_tensors(target, meta=True)
     if kind := file_kind({key: entry.shape for key, entry in file.entries.items()}):
-        return Inspection(target, kind, None, (stored,), {"weights": _component(file.entries.values())})
+        return Inspection(target, kind, None, (stored[target],), {"weights": _component(file.entries.values())})
     return _of(from_single_file(file))
 
 

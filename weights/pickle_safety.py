@@ -115,8 +115,17 @@ def refused_globals(path: Path) -> list[str]:
 
 
 def pickle_globals(path: Path) -> set[str]:
-    """All `module.name` that the pickles of a file would import; read from the opcodes, nothing is executed."""
-    return set(_globals_of(read_pickle(path)) if is_zip(path) else _legacy_globals(path))
+    """All `module.name` that the pickles of a file would import; read from the opcodes, nothing is executed.
+
+    Raises CheckpointError for a damaged archive, and for a pickle in one that is damaged.
+    """
+    if not is_zip(path):
+        return set(_legacy_globals(path))
+    pickled = read_pickle(path)
+    try:
+        return set(_globals_of(pickled))
+    except Exception as error:  # pickletools raises almost anything
+        raise CheckpointError(f"{path} is damaged in its pickle ({_short(error)}); download it again.") from error
 
 
 def _legacy_globals(path: Path) -> Iterator[str]:

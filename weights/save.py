@@ -38,8 +38,13 @@ def save(
         Only `load` can read the result, so it comes without the tokenizer and scheduler that diffusers wants.
 
     Everything is written beside `path` and renamed when complete: an interrupted call leaves what was there.
-    In a folder that exists, only files of the same names are replaced.
+    Other files of a folder that exists stay in it.
+
+    Raises ValueError for a dtype that is not floating point, and for weights that are not finite in it: `load` would
+    refuse them.
     """
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"dtype is {dtype}; expected one of floating point, as torch.float16, or None.")
     target = Path(path)
     if layout == "compvis":
         if trim_ids is not None:
@@ -53,8 +58,8 @@ def save(
         if target.exists() and not target.is_dir():
             raise ValueError(f"{target} is a file; a diffusers checkpoint is a folder.")
         with _beside(target) as folder:
-            _write_folder(sd, folder, dtype, trim_ids)
-            _move_into_place(folder, target)
+            _write_folder(sd, folder / "new", dtype, trim_ids)
+            _put_in_place(folder, target.resolve())
     else:
         raise ValueError(f"layout is {layout!r}; expected 'diffusers' or 'compvis'.")
 
@@ -70,19 +75,45 @@ def _beside(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _move_into_place(folder: Path, target: Path) -> None:
-    for source in sorted(file for file in folder.rglob("*") if file.is_file()):
-        destination = target / source.relative_to(folder)
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(source, destination)
+def _put_in_place(folder: Path, target: Path) -> None:
+    """Rename `folder`/new to `target`, with what else the target has; if that fails, the target is what it was."""
+    new, old = folder / "new", folder / "old"
+    if not target.exists():
+        os.rename(new, target)
+        return
+
+    def replaced(inside: str, names: list[str]) -> list[str]:
+        return [name for name in names if (new / Path(inside).relative_to(target) / name).is_file()]
+
+    shutil.copytree(target, new, symlinks=True, ignore=replaced, copy_function=_link, dirs_exist_ok=True)
+    try:
+        os.rename(target, old)
+        os.rename(new, target)
+    except BaseException:
+        if not target.exists():
+            os.rename(old, target)
+        raise
+
+
+def _link(source: str, destination: str) -> None:
+    """The same file under another name; a copy, where the file system has no such links."""
+    try:
+        os.link(source, destination)
+    except OSError:
+        shutil.copy2(source, destination)
 
 
 def _write(weights: Weights, path: Path, dtype: torch.dtype | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    ready = {
-        name: weight.detach().to("cpu", dtype if weight.is_floating_point() else None).contiguous()
-        for name, weight in weights.items()
-    }
+    ready: Weights = {}
+    storages = set()
+    for name, weight in weights.items():
+        value = weight.detach().to("cpu", dtype if weight.is_floating_point() else None).contiguous()
+        if not value.isfinite().all():
+            raise ValueError(f"{name} has values that are NaN or infinite in {value.dtype}; nothing was saved.")
+        storage = value.untyped_storage().data_ptr()
+        ready[name] = value.clone() if storage in storages else value  # safetensors refuses tensors that share theirs
+        storages.add(storage)
     path.touch()
     mode = path.stat().st_mode
     save_file(ready, path, metadata={"format": "pt"})
@@ -90,6 +121,7 @@ def _write(weights: Weights, path: Path, dtype: torch.dtype | None) -> None:
 
 
 def _write_folder(sd: StableDiffusion, folder: Path, dtype: torch.dtype | None, trim_ids: Tensor | None) -> None:
+    folder.mkdir()
     text = sd.text_encoder.state_dict()
     jsons = folder_jsons(sd.config)
     if trim_ids is None:

@@ -42,13 +42,15 @@ def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokeniz
         tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # the tokenizers library raises plain Exception
         raise CheckpointError(f"{folder} could not be read as a CLIP tokenizer: {error}") from error
-    if not 2 * len(_byte_symbols()) < len(tokenizer) <= vocabulary:
+    last = max(tokenizer.get_vocab().values(), default=-1)
+    if len(tokenizer) <= 2 * len(_byte_symbols()) or last >= vocabulary:
         raise CheckpointError(
-            f"{folder} holds {len(tokenizer)} pieces; a CLIP tokenizer has more than 512 and this text encoder's "
-            f"table has {vocabulary} rows."
+            f"{folder} holds {len(tokenizer)} pieces, the last with id {last}; a CLIP tokenizer has more than 512 and "
+            f"this text encoder's table has {vocabulary} rows."
         )
     # Folders without tokenizer_config.json have no limit, and long prompts would then not be cut.
     tokenizer.model_max_length = positions
+    tokenizer.padding_side = "right"  # words stand where the library looks for them, whatever the folder says
     return tokenizer
 
 

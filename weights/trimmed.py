@@ -58,6 +58,8 @@ def expand_entries(where: Path, entries: dict[str, Entry], vocabulary: int) -> d
     rows, ids, unknown = parts
     if rows is None or ids is None or unknown is None:
         return entries
+    if TABLE in entries:
+        raise CheckpointError(f"{where} holds the token table twice, whole and trimmed; expected one of them.")
     width = unknown.shape[-1] if unknown.shape else 0
     if ids.shape != rows.shape[:1] or rows.shape[1:] != (width,) or ids.dtype != torch.int64:
         raise CheckpointError(

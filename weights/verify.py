@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -64,12 +64,17 @@ def differences(checkpoint: Checkpoint, expected: Mapping[str, Shapes]) -> dict[
     return result
 
 
+def listed(names: Sequence[str]) -> str:
+    """The first ten names out of a file, without what would break a line or steer a terminal."""
+    shown = [name if name.isprintable() else ascii(name) for name in names[:_LISTED]]
+    return ", ".join((*shown, "...") if len(names) > _LISTED else shown)
+
+
 def summary(path: Path, found: Mapping[str, Differences]) -> str:
     """One line that names the file and lists, for each component, at most ten keys of each sort with their counts."""
     parts = []
     for component, difference in found.items():
         for sort in ("missing", "unexpected", "mismatched"):
             if keys := getattr(difference, sort):
-                more = ", ..." if len(keys) > _LISTED else ""
-                parts.append(f"{component}: {len(keys)} {sort} ({', '.join(keys[:_LISTED])}{more})")
+                parts.append(f"{component}: {len(keys)} {sort} ({listed(keys)})")
     return f"{path} does not hold the weights of this network. {'; '.join(parts)}."

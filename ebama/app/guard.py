@@ -56,9 +56,10 @@ class Guard:
         if method in ("GET", "HEAD"):
             return 200, ""
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.lower().partition("://")[2] != host.lower():
             return 403, f"{origin[:60]!r} is another site; only this server's own page may ask for that."
-        length = headers.get("content-length", "0" if "transfer-encoding" not in headers else "")
+        # Beside a transfer encoding the length would mean nothing.
+        length = "" if "transfer-encoding" in headers else headers.get("content-length", "0")
         if not length.isdecimal():
             return 411, "The request does not say how long it is."
         if int(length) > MAX_BODY:

@@ -69,7 +69,7 @@ class Queue:
 
     def __init__(self, work: Callable[[Job], None]) -> None:
         self._work = work
-        self._jobs: dict[str, Job] = {}  # in the order in which they came
+        self._jobs: dict[str, Job] = {}  # in the order in which they came, or ended
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="ebama-jobs", daemon=True)
@@ -144,6 +144,7 @@ class Queue:
 
     def _end(self, job: Job, state: State) -> None:
         job.state = state
+        self._jobs[job.id] = self._jobs.pop(job.id)  # those that ended stand in the order in which they did
         ended = [name for name, other in self._jobs.items() if other.state not in ("waiting", "running")]
         for name in ended[:-KEPT]:
             del self._jobs[name]

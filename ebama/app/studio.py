@@ -137,7 +137,10 @@ class Studio:
 
 
 def _picture(method: str, seed: int, png: bytes, name: str, trace: Trace, sample: int) -> Picture:
-    maps = [trace.maps(word.positions, sample=sample).numpy() for word in trace.words(sample)]
+    height, width = trace.sites[0].resolution
+    maps = np.zeros((len(trace.words(sample)), len(trace.timesteps), height, width), np.float16)
+    for map_, word in zip(maps, trace.words(sample), strict=True):
+        map_[:] = trace.maps(word.positions, sample=sample).numpy()
     groups = trace.prompts[sample].groups
     owners = {
         "intensity": list(range(len(groups))),
@@ -150,9 +153,8 @@ def _picture(method: str, seed: int, png: bytes, name: str, trace: Trace, sample
         ]
         for found in (curves.intensity(trace, sample=sample), curves.similarity(trace, sample=sample))
     }
-    height, width = trace.sites[0].resolution
     sites = f"cross-attention {height}x{width}, mean over {len(trace.sites)} layers and their heads"
-    return Picture(method, seed, png, name, np.stack(maps).astype(np.float16), trace.timesteps, sites, lines)
+    return Picture(method, seed, png, name, maps, trace.timesteps, sites, lines)
 
 
 def words_of(reading: Parsed) -> list[dict[str, Any]]:

@@ -28,20 +28,31 @@ def add(commands: Commands) -> None:
     parser.add_argument("--markdown", type=Path, metavar="PAGE", help="write the table between the markers of a page")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what the cases batch:N cost")
     parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing; take the figures of a --json file")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, usual=vars(parser.parse_args([])))
 
 
 def _run(options: argparse.Namespace) -> None:
     from ..bench.report import Report, rewrite
     from ..bench.run import Plan, bench
+    from ..generation import check_writable
 
+    if options.plot and options.plot.suffix != ".png":
+        raise ValueError(f"--plot draws a PNG; {options.plot} should end in .png.")
     if options.read:
+        measuring = (name for name in options.usual if name not in ("read", "markdown", "plot"))
+        if given := [name for name in measuring if getattr(options, name) != options.usual[name]]:
+            raise ValueError(f"--read measures nothing: leave out {', '.join(f'--{name}' for name in given)}.")
         report = Report.load(options.read)
         if options.markdown:
             rewrite(options.markdown, report.model, report.markdown())
     else:
+        cases = [case for case in (options.only or "").split(",") if case]
+        if options.plot and sum(case.startswith("batch") for case in cases or ["batch"] * 2) < 2:
+            raise ValueError(f"--plot needs several batches; {options.only} are measured. Try --only batch:1,batch:8.")
+        if options.json:
+            check_writable(options.json.parent)
         plan = Plan(
-            cases=[case for case in (options.only or "").split(",") if case],
+            cases=cases,
             command=_measuring(options),
             **{
                 name: getattr(options, name)
@@ -60,9 +71,8 @@ def _run(options: argparse.Namespace) -> None:
 def _measuring(options: argparse.Namespace) -> str:
     """The command again, without where its results go."""
     words = ["train_free.py", "bench", *(["--full"] if options.full else [])]
-    usual = {"repeat": 5, "steps": 50, "device": "cpu", "dtype": "float32"}
     for name in ("only", "against", "repeat", "threads", "steps", "device", "dtype"):
         value = getattr(options, name)
-        if value not in (None, usual.get(name)):
+        if value != options.usual[name]:
             words += [f"--{name}", str(value)]
     return shlex.join(words)

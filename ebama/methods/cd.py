@@ -43,7 +43,7 @@ class ComposableDiffusion(Method):
             isinstance(weight, int | float) and math.isfinite(weight) for weight in self.weights
         )
         if not numbers or not self.weights:
-            raise ValueError(f"weights are {self.weights!r}; expected a finite number for each part, as (7.5, -3.0).")
+            raise ValueError(f"weights are {self.weights!r}; expected a finite number for each part, as [7.5, -3.0].")
         object.__setattr__(self, "weights", tuple(self.weights))  # so that a list read from JSON will do
 
     def conditioning(self, task: Task) -> Conditioning:

@@ -19,6 +19,7 @@ from ..prompt import Parsed
 from ..smoothing import gaussian_smooth
 from .base import Needs, Task
 from .gradient import Energy, GradientMethod, Refinement
+from .options import whole_numbers
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,10 @@ class Conform(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "refined_calls", tuple(self.refined_calls))
-        if not 0 < self.temperature < math.inf:
+        object.__setattr__(self, "refined_calls", whole_numbers("refined_calls", self.refined_calls, "(0, 10, 20)"))
+        whole_numbers("max_refinements", (self.max_refinements,), "20")
+        if not (isinstance(self.temperature, int | float) and 0 < self.temperature < math.inf):
             raise ValueError(f"temperature is {self.temperature!r}; expected a positive number.")
-        for count in (*self.refined_calls, self.max_refinements):
-            if type(count) is not int or count < 0:
-                raise ValueError(
-                    f"refined_calls are {self.refined_calls!r} and max_refinements {self.max_refinements!r}; expected "
-                    "whole numbers of at least 0."
-                )
 
     def energy(self, task: Task) -> Energy:
         """`contrastive_loss` of each sample; it remembers the maps of the call before."""

@@ -19,7 +19,7 @@ from ..smoothing import gaussian_smooth
 from ..token_softmax import object_maps, token_softmax
 from .base import Needs, Task
 from .gradient import Energy, GradientMethod, Refinement
-from .options import check_thresholds
+from .options import check_thresholds, whole_numbers
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,12 @@ class DivideAndBind(GradientMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "thresholds", check_thresholds(self.thresholds))
-        object.__setattr__(self, "max_refinements", tuple(self.max_refinements))
+        rounds = whole_numbers("max_refinements", self.max_refinements, "(100, 50)")
+        object.__setattr__(self, "max_refinements", rounds)
         if self.mode not in ("tv", "tv-bind"):
             raise ValueError(f"mode is {self.mode!r}; expected 'tv' or 'tv-bind'.")
-        if len(self.max_refinements) != 2 or not all(type(n) is int and n >= 0 for n in self.max_refinements):
-            raise ValueError(f"max_refinements are {self.max_refinements!r}; expected two whole numbers of at least 0.")
+        if len(rounds) != 2:
+            raise ValueError(f"max_refinements are {rounds!r}; expected two numbers, at call 0 and at later ones.")
 
     def energy(self, task: Task) -> Energy:
         """Minus the least value of an object."""

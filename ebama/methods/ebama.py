@@ -10,6 +10,7 @@ from torch import Tensor
 from ebama.models import AttentionRecords
 
 from ..energy import ebama_loss
+from ..prompt import Parsed
 from .base import Needs, Task
 from .gradient import Energy, GradientMethod
 from .options import check_amounts
@@ -68,3 +69,7 @@ class Ebama(GradientMethod):
             )
 
         return energy
+
+    def moves(self, prompt: Parsed) -> bool:
+        """Whether it has an object."""
+        return bool(prompt.groups)

@@ -22,6 +22,7 @@ from ..energy import (
     stacked,
     summed_peaks,
 )
+from ..prompt import Parsed
 from ..token_softmax import object_maps
 from .base import Needs, Task
 from .gradient import Energy, GradientMethod
@@ -72,6 +73,10 @@ class EbamaOfficial(GradientMethod):
             )
 
         return energy
+
+    def moves(self, prompt: Parsed) -> bool:
+        """Whether it has an object."""
+        return bool(prompt.groups)
 
 
 def official_loss(probabilities: Tensor, groups: Groups, tokens: Tokens, *, intensity_weight: float = 0.5) -> Tensor:

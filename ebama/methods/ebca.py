@@ -55,7 +55,7 @@ class EnergyBasedCrossAttention(Method):
         check_amounts(gamma_attention=self.gamma_attention, gamma_norm=self.gamma_norm)
         if not (isinstance(self.tau, int | float) and 0 <= self.tau <= 1):
             raise ValueError(f"tau is {self.tau!r}; expected a share of the steps from 0 to 1.")
-        pairs = frozen_pairs("upweight", self.upweight, "{5: 2.0}")
+        pairs = frozen_pairs("upweight", self.upweight, "{5: 2.0} or, as text, [[5, 2.0]]")
         for position, weight in pairs:
             at_one = type(position) is int and 0 <= position < SEQUENCE
             if not at_one or not (isinstance(weight, int | float) and math.isfinite(weight)):

@@ -36,9 +36,11 @@ class Refinement:
 
 
 def guidance_resolution(task: Task, latent_shape: Sequence[int]) -> tuple[int, int]:
-    """Side lengths of the maps that guide: 16x16 at the model's own size, scaled with the latent [..., h, w]."""
+    """Side lengths of the maps that guide: 16x16 at the model's own size, scaled with the latent [..., h, w]; where no
+    cross-attention site has them, those of the nearest in size."""
     height, width = (BASE_RESOLUTION * side // task.config.sample_size for side in latent_shape[-2:])
-    return height, width
+    found = {site.resolution for site in task.unet.sites(latent_shape) if site.kind == "cross"}
+    return min(sorted(found), key=lambda at: abs(at[0] - height) + abs(at[1] - width), default=(height, width))
 
 
 def guidance_sites(task: Task, latent_shape: Sequence[int], *, finer: bool = False) -> list[Site]:

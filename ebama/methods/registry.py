@@ -44,7 +44,7 @@ def names() -> tuple[str, ...]:
     return tuple(_METHODS)
 
 
-def get(name: str, **options: Any) -> Method:
+def get(name: str, /, **options: Any) -> Method:
     """The method called `name` with some of its hyper-parameters set; those left out are decided by the model at hand.
 
     Raises ValueError for an unknown name, an unknown option or a value out of range.
@@ -71,5 +71,5 @@ def parse(text: str) -> Method:
 def _value(text: str) -> Any:
     try:
         return json.loads(text.lower())
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
