@@ -24,7 +24,8 @@ def frozen_pairs(
 def check_amounts(**values: float | None) -> None:
     """Raise ValueError for values that no run could use; None means undecided."""
     for name, value in values.items():
-        if value is not None and not (type(value) in (int, float) and 0 <= value < math.inf):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and 0 <= value < math.inf):
             raise ValueError(f"{name} is {value!r}; expected a finite number of at least 0.")
 
 
