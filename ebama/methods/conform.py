@@ -42,7 +42,7 @@ class Conform(GradientMethod):
     reference: ClassVar[str] = "Meral et al. 2024 (CONFORM)"
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
     decays: ClassVar[bool] = True
-    defaults: ClassVar[dict[str, dict[str, Any]]] = {"sd-v1": {"step_size": 20.0}, "miniature": {"step_size": 2.0}}
+    defaults: ClassVar[dict[str, dict[str, Any]]] = {"sd-v1": {"step_size": 20.0}, "miniature": {"step_size": 8.0}}
 
     step_size: float | None = None
     guided_steps: int | None = 30

@@ -42,7 +42,7 @@ class DivideAndBind(GradientMethod):
     reference: ClassVar[str] = "Li et al. 2023 (Divide & Bind)"
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16 (tv-bind: and finer)", gradient=True)
     decays: ClassVar[bool] = True
-    defaults: ClassVar[dict[str, dict[str, Any]]] = {"sd-v1": {"step_size": 20.0}, "miniature": {"step_size": 3.0}}
+    defaults: ClassVar[dict[str, dict[str, Any]]] = {"sd-v1": {"step_size": 20.0}, "miniature": {"step_size": 12.0}}
 
     step_size: float | None = None
     guided_steps: int | None = 25

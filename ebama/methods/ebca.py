@@ -43,7 +43,7 @@ class EnergyBasedCrossAttention(Method):
     needs: ClassVar[Needs] = Needs(sites="every cross")
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
         "sd-v1": {"gamma_attention": 0.01, "gamma_norm": 0.02},
-        "miniature": {"gamma_attention": 0.005, "gamma_norm": 0.01},
+        "miniature": {"gamma_attention": 0.002, "gamma_norm": 0.004},
     }
 
     gamma_attention: float | None = None
