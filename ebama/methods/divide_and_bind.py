@@ -58,7 +58,9 @@ class DivideAndBind(GradientMethod):
         if self.mode not in ("tv", "tv-bind"):
             raise ValueError(f"mode is {self.mode!r}; expected 'tv' or 'tv-bind'.")
         if len(rounds) != 2:
-            raise ValueError(f"max_refinements are {rounds!r}; expected two numbers, at call 0 and at later ones.")
+            raise ValueError(
+                f"max_refinements are {rounds!r}; expected two whole numbers, at call 0 and at later ones."
+            )
 
     def energy(self, task: Task) -> Energy:
         """Minus the least value of an object."""

@@ -47,7 +47,7 @@ class EbamaOfficial(GradientMethod):
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
         "sd-v1": {"step_size": 20.0, "intensity_weight": 0.5},
-        "miniature": {"step_size": 5.0, "intensity_weight": 1.0},
+        "miniature": {"step_size": 10.0, "intensity_weight": 0.5},
     }
 
     step_size: float | None = None

@@ -62,8 +62,8 @@ class PromptToPrompt(Method):
     def __post_init__(self) -> None:
         if self.edit not in ("auto", "replace", "refine"):
             raise ValueError(f"edit is {self.edit!r}; expected 'auto', 'replace' or 'refine'.")
-        windows = frozen_pairs("word_steps", self.word_steps, '{"cat": 0.5}')
-        factors = frozen_pairs("reweight", self.reweight, '{"cat": 2.0}')
+        windows = frozen_pairs("word_steps", self.word_steps, "{'cat': 0.5}")
+        factors = frozen_pairs("reweight", self.reweight, "{'cat': 2.0}")
         for word, factor in factors:
             if not (isinstance(factor, int | float) and math.isfinite(factor)):
                 raise ValueError(f"reweight has {factor!r} for {word!r}; expected a finite number (1 changes nothing).")
