@@ -205,7 +205,7 @@ def test_a_sheet_of_many_prompts_goes_on_below(prompts: int, seeds: int, shape: 
 
 def test_a_dollar_is_no_mathematics() -> None:
     figure = figures.comparison([[[Image.new("RGB", (4, 4))]]], ["a cat with a $_$ face"], ["sd"], [0])
-    figures.rendered(figure)  # "$_$" is a syntax error in matplotlib's mathematics
+    assert figures.rendered(figure).size == tuple(figure.get_size_inches() * figures.DPI // 1)  # "$_$" is no formula
 
 
 def test_a_sheet_with_an_unknown_method(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from ..figures import DPI, LINES
+from ..files import replacing
 from .report import Report, batches
 
 
@@ -31,7 +31,6 @@ def draw(report: Report, path: Path) -> None:
     for axes in (total, each):
         axes.legend()
         axes.grid(alpha=0.3)
-    partial = path.with_name(f".{path.name}.tmp.png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(partial, dpi=DPI)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=DPI, format="png")

@@ -43,8 +43,9 @@ class Report:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             measured = tuple(Measured.read(m) for m in values["measured"])
-            machine = {**dict.fromkeys(("cpu", "vectors", "cores"), "?"), **values["machine"]}
-            return cls(values["model"], values["command"], machine, measured)
+            for name in ("cpu", "vectors", "cores", "python", "torch"):  # what `markdown` writes
+                values["machine"][name]
+            return cls(values["model"], values["command"], values["machine"], measured)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no benchmark that `bench --json` wrote ({error}).") from error
 

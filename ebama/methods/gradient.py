@@ -38,19 +38,24 @@ class Refinement:
 def guidance_resolution(task: Task, latent_shape: Sequence[int]) -> tuple[int, int]:
     """Side lengths of the maps that guide: 16x16 at the model's own size, scaled with the latent [..., h, w]; where no
     cross-attention site has them, those of the nearest in size."""
-    height, width = (BASE_RESOLUTION * side // task.config.sample_size for side in latent_shape[-2:])
-    found = {site.resolution for site in task.unet.sites(latent_shape) if site.kind == "cross"}
-    return min(sorted(found), key=lambda at: abs(at[0] - height) + abs(at[1] - width), default=(height, width))
+    return _base(task, latent_shape, _cross_sites(task, latent_shape))
 
 
 def guidance_sites(task: Task, latent_shape: Sequence[int], *, finer: bool = False) -> list[Site]:
     """The cross-attention sites of that resolution, and with `finer` also those of higher ones."""
-    base = guidance_resolution(task, latent_shape)
-    return [
-        site
-        for site in task.unet.sites(latent_shape)
-        if site.kind == "cross" and (site.resolution == base or (finer and site.resolution > base))
-    ]
+    cross = _cross_sites(task, latent_shape)
+    base = _base(task, latent_shape, cross)
+    return [site for site in cross if site.resolution == base or (finer and site.resolution > base)]
+
+
+def _cross_sites(task: Task, latent_shape: Sequence[int]) -> list[Site]:
+    return [site for site in task.unet.sites(latent_shape) if site.kind == "cross"]
+
+
+def _base(task: Task, latent_shape: Sequence[int], cross: Sequence[Site]) -> tuple[int, int]:
+    height, width = (BASE_RESOLUTION * side // task.config.sample_size for side in latent_shape[-2:])
+    found = sorted({site.resolution for site in cross})
+    return min(found, key=lambda at: abs(at[0] - height) + abs(at[1] - width), default=(height, width))
 
 
 class GradientMethod(Method):
