@@ -159,11 +159,14 @@ def test_bad_input_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "other.json").write_text("{}")
+    bare = {"model": "miniature", "command": "x", "machine": {}, "measured": []}
+    (tmp_path / "bare.json").write_text(json.dumps(bare))
     monkeypatch.setitem(sys.modules, "diffusers", None)
     for arguments, words in (
         (["--only", "speed"], "There is no case 'speed'"),
         (["--full", "--only", "images:sd"], "on the miniature only"),
         (["--read", str(tmp_path / "other.json")], "holds no benchmark"),
+        (["--read", str(tmp_path / "bare.json")], "holds no benchmark"),
         (["--read", "x.json", "--only", "forward", "--json", "y.json"], "leave out --only, --json"),
         (["--only", "forward", "--plot", "x.png"], "--plot needs several batches; forward"),
         (["--only", "batch:1,batch:2", "--plot", "x.svg"], "x.svg should end in .png"),
