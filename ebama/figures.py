@@ -148,7 +148,7 @@ def comparison(
             for axis, picture in zip(line, row, strict=True):
                 _picture(axis, picture)
             if index % across == 0:
-                line[0].set_ylabel(name, fontsize=10)
+                line[0].set_ylabel(_plain(name.replace("+", "\n+")), fontsize=10 if "+" not in name else 7)
         for axis, seed in zip(axes[0], seeds, strict=True):
             axis.set_title(f"seed {seed}", fontsize=8)
     return figure

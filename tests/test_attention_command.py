@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,15 @@ def test_a_sheet_of_many_prompts_goes_on_below(prompts: int, seeds: int, shape: 
     assert shown == texts + [""] * (shape[0] * shape[1] - prompts)
     labelled = [f for f in figure.subfigs if any(axis.get_ylabel() == "sd" for axis in f.axes)]
     assert labelled == list(figure.subfigs)[:: shape[1]]
+
+
+def test_row_labels_of_a_comparison_stay_in_their_rows() -> None:
+    picture = Image.new("RGB", (8, 8))
+    names = ["sd", "ebama+guided_steps=25+step_size=15.0", "divide-and-bind+guided_steps=25+step_size=15.0"]
+    figure = figures.comparison([[[picture]] * 3], ["a cat"], names, [0])
+    figures.rendered(figure)
+    extents = [axis.yaxis.label.get_window_extent() for axis in figure.subfigs[0].axes]
+    assert all(upper.y0 > lower.y1 for upper, lower in pairwise(extents))
 
 
 def test_a_dollar_is_no_mathematics() -> None:

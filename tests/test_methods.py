@@ -51,6 +51,13 @@ def test_no_method_costs_more_than_its_authors_code() -> None:
         assert cost.backwards <= backwards
 
 
+def test_ebama_guides_every_call_of_sd_v1_and_25_of_the_miniature() -> None:
+    prompt = parse("a cat and a red bow", clip_tokenizer())
+    for config, given, guided in ((SD_V1, None, 51), (MINIATURE, None, 25), (MINIATURE, 51, 51), (SD_V1, 8, 8)):
+        method = methods.get("ebama", guided_steps=given).resolved(config)
+        assert method.cost(prompt, 51).backwards == guided
+
+
 @pytest.mark.parametrize("config", [SD_V1, MINIATURE], ids=["sd-v1", "miniature"])
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_no_option_that_a_run_needs_is_left_open(name: str, config: Any) -> None:

@@ -23,7 +23,8 @@ class Ebama(GradientMethod):
     Attributes:
         step_size: alpha in z - alpha dL/dz. The paper gives none; for SD v1 we take the published code's 20.
         intensity_weight: lambda, "hyper-picked" in the paper; 0 is its ablation. For SD v1 the published code's 0.5.
-        guided_steps: how many model calls are guided; None for every one, as in the paper.
+        guided_steps: how many model calls are guided. None is every one for SD v1, as in the paper, and the first 25
+            for the miniature, where later steps stain the background; a larger number guides more of them.
         center: compare what sets the words' maps apart instead of the maps themselves; see `binding_loss`. The paper's
             equations have no such step.
 
@@ -37,7 +38,7 @@ class Ebama(GradientMethod):
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
         "sd-v1": {"step_size": 20.0, "intensity_weight": 0.5, "center": False},
-        "miniature": {"step_size": 10.0, "intensity_weight": 1.0, "center": True},
+        "miniature": {"step_size": 10.0, "intensity_weight": 1.0, "guided_steps": 25, "center": True},
     }
 
     step_size: float | None = None
