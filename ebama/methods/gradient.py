@@ -61,7 +61,7 @@ def _base(task: Task, latent_shape: Sequence[int], cross: Sequence[Site]) -> tup
 class GradientMethod(Method):
     """A method that is an energy: steps of the latent down its gradient, before the first `guided_steps` model calls.
 
-    Subclasses hold `step_size` (at the first call) and `guided_steps` (None: all calls) and say what the energy is.
+    Subclasses hold `step_size` (at the first call) and `guided_steps` (resolved None: all) and say what the energy is.
     With `decays` the step size is Attend-and-Excite's, step_size sqrt(r_i) with r falling evenly from 1 to 0.5 over
     *all* calls. With `finer` the energy also sees the sites of higher resolutions.
     """
@@ -74,7 +74,7 @@ class GradientMethod(Method):
         check_amounts(step_size=self.step_size)
         if self.guided_steps is not None and (type(self.guided_steps) is not int or self.guided_steps < 0):
             raise ValueError(
-                f"guided_steps is {self.guided_steps!r}; expected a whole number of at least 0, or None for every call."
+                f"guided_steps is {self.guided_steps!r}; expected a whole number of at least 0, or None for a default."
             )
 
     @abstractmethod
