@@ -247,7 +247,7 @@ class Pipeline:
         """Pictures of final latents [N, 4, h, w], `batch_size` at once or, if they are large, one by one."""
         vae, images = self.sd.vae, []
         like = next(vae.parameters())
-        at_once = max(min(batch_size, _DECODED_PIXELS // (latents[0, 0].numel() * vae.config.factor**2)), 1)
+        at_once = max(min(batch_size, _DECODED_PIXELS // (latents.shape[-2:].numel() * vae.config.factor**2)), 1)
         for part in latents.split(at_once):
             pixels = vae.decode(part.to(like) / vae.scale).float()
             pixels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to("cpu", torch.uint8)
@@ -347,6 +347,8 @@ class Pipeline:
                 f"latents have shape {list(latents.shape)}; expected [N, {config.unet.in_channels}, h, w] with N a "
                 f"multiple of the number of prompts, {prompts}."
             )
+        if not latents.isfinite().all():
+            raise ValueError("latents hold infinite or NaN values; expected initial noise, finite throughout.")
         each = len(latents) // prompts
         later = list(seeds) if len(seeds) == each else list(range(each))
         return [

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ebama.models import AttentionRecord, AttentionRecords, Site
+from ebama.weights.files import write_tensors
 
 from .files import replacing
 from .methods.base import Conditioning, Task
@@ -203,10 +203,7 @@ class Trace:
             "head": self.head,
         }
         with replacing(Path(path)) as partial:
-            partial.touch()
-            mode = partial.stat().st_mode
-            save_file({name: x.contiguous() for name, x in self.kept.items()}, partial, {KEY: json.dumps(facts)})
-            partial.chmod(mode)  # save_file makes files that only their owner may read
+            write_tensors(partial, self.kept, {KEY: json.dumps(facts)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:

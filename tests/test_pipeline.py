@@ -399,6 +399,7 @@ def test_the_negative_prompt_counts_with_guidance_only() -> None:
         ({"guidance": math.inf}, "guidance is inf"),
         ({"guidance": math.nan}, "guidance is nan"),
         ({"output": "jpeg"}, "'pil' or 'latent'"),
+        ({"latents": torch.full((1, 4, 32, 32), math.nan)}, "latents hold infinite or NaN values"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": 2.5}, "batch_size is 2.5"),
         ({"guidance": None}, "guidance is None"),
@@ -456,6 +457,7 @@ def test_pictures() -> None:
     for y, x in ((0, 0), (3, 50), (60, 7)):
         assert result.images[0].getpixel((x, y)) == pytest.approx(expected[:, y, x].tolist(), abs=0.51)
     assert run(method="sd").images is None
+    assert Pipeline(model()).decode(torch.zeros(0, 4, 32, 32)) == []
 
 
 def test_metadata_is_all_it_takes_to_make_a_sample_again() -> None:

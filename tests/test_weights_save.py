@@ -16,6 +16,7 @@ from weights_samples import COMPONENTS, TINY, compvis_state, differing, random_m
 from ebama.models import SD_V1, VAEConfig
 from ebama.weights import CheckpointError, StableDiffusion, inspect, load, save, trimmed
 from ebama.weights.configs import folder_jsons
+from ebama.weights.files import write_tensors
 from ebama.weights.trimmed import TABLE
 
 
@@ -53,6 +54,7 @@ def test_permissions_are_those_of_any_new_file(model: StableDiffusion, tmp_path:
     (tmp_path / "any").touch()
     save(model, tmp_path / "m")
     save(model, tmp_path / "m.safetensors", layout="compvis")
+    write_tensors(tmp_path / "tensors", {"turned": torch.ones(2, 3).T})
     modes = {file.stat().st_mode for file in tmp_path.rglob("*") if file.is_file()}
     assert modes == {(tmp_path / "any").stat().st_mode}
     assert len({folder.stat().st_mode for folder in (tmp_path / "m").rglob("*") if folder.is_dir()}) == 1
@@ -111,11 +113,11 @@ def test_interrupted_saves_leave_what_was_there(
     save(model, tmp_path / "m.safetensors", layout="compvis")
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
 
-    def interrupted(weights: object, path: Path, metadata: object) -> None:
+    def interrupted(path: Path, tensors: object, metadata: object) -> None:
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(import_module("ebama.weights.save"), "save_file", interrupted)
+    monkeypatch.setattr(import_module("ebama.weights.save"), "write_tensors", interrupted)
     for name in ("m", "m.safetensors", "n"):
         with pytest.raises(KeyboardInterrupt):
             save(random_model(seed=1), tmp_path / name, layout="compvis" if "." in name else "diffusers")

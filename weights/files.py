@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from .archive import is_zip
@@ -64,6 +65,14 @@ def open_tensors(path: Path, *, meta: bool = False) -> TensorFile:
         key: Entry(key, tuple(tensor.shape), tensor.dtype, partial(tensors.pop, key)) for key, tensor in tensors.items()
     }
     return TensorFile(path, stored, entries)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file that others may read as they may any new file; `save_file` lets only its owner."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, dict(metadata or {}) or None)
+    path.chmod(mode)
 
 
 def _safetensors_entries(path: Path) -> dict[str, Entry]:

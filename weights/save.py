@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .configs import folder_jsons
+from .files import write_tensors
 from .layouts import COMPVIS_PREFIX, Renaming, rank_may_differ, unet_renaming, vae_renaming
 from .stable_diffusion import StableDiffusion
 from .trimmed import TABLE, trim
@@ -114,10 +114,7 @@ def _write(weights: Weights, path: Path, dtype: torch.dtype | None) -> None:
         storage = value.untyped_storage().data_ptr()
         ready[name] = value.clone() if storage in storages else value  # safetensors refuses tensors that share theirs
         storages.add(storage)
-    path.touch()
-    mode = path.stat().st_mode
-    save_file(ready, path, metadata={"format": "pt"})
-    path.chmod(mode)  # save_file makes files that only their owner may read
+    write_tensors(path, ready, {"format": "pt"})
 
 
 def _write_folder(sd: StableDiffusion, folder: Path, dtype: torch.dtype | None, trim_ids: Tensor | None) -> None:

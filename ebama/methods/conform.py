@@ -34,6 +34,7 @@ class Conform(GradientMethod):
         guided_steps: model calls that are guided; 30.
         temperature: of the contrastive loss; 0.5.
         refined_calls: model calls at which `max_refinements` further steps are made, always; (0, 10, 20).
+            Those beyond the guided ones are not refined.
         max_refinements: 20.
     """
 

@@ -86,7 +86,7 @@ class GradientMethod(Method):
         return True
 
     def refinements(self) -> Mapping[int, Refinement]:
-        """Model calls with further steps."""
+        """Model calls with further steps; those after the guided ones have none."""
         return {}
 
     @property

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertTokenizer, BlipConfig, CLIPConfig, CLIPTokenizer
 
 from ebama.evaluation.templates import TEMPLATES
 
+from ..files import write_tensors
 from ..tokenizer import clip_merges, clip_pieces
 from .scenes import SIDE, TRAINING, Composer, Scene
 from .train_judge import HELD_OUT, pictures, soften
@@ -214,8 +214,8 @@ def store(folder: Path, model: Any, tokenizer: Any, processor: Mapping[str, Any]
     partial = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    state = {key: value.half().contiguous() for key, value in model.state_dict().items() if value.is_floating_point()}
-    save_file(state, partial / "model.safetensors", metadata={"format": "pt"})
+    state = {key: value.half() for key, value in model.state_dict().items() if value.is_floating_point()}
+    write_tensors(partial / "model.safetensors", state, {"format": "pt"})
     (partial / "config.json").write_text(model.config.to_json_string(), encoding="utf-8")
     pictures_ = {"resample": 3, "rescale_factor": 1 / 255, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, **processor}
     (partial / "preprocessor_config.json").write_text(json.dumps(pictures_, indent=2) + "\n", encoding="utf-8")

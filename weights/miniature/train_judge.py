@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from ..files import write_tensors
 from .judge import WEIGHTS, Judge, load_judge
 from .scenes import HARDER, Composer, Scene, SceneConfig
 from .training import STATE
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     judge, seconds = train(options.steps, options.seed, options.checkpoint)
     partial = WEIGHTS.with_suffix(".partial")
     state = {key: value.half() if value.is_floating_point() else value for key, value in judge.state_dict().items()}
-    save_file({key: value.contiguous() for key, value in state.items()}, partial)
+    write_tensors(partial, state)
     os.replace(partial, WEIGHTS)
     stored = load_judge()
     report = {
