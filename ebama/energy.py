@@ -64,7 +64,7 @@ def binding_loss(scores: Tensor, groups: Groups, tokens: Tokens, *, center: bool
     return stacked(partial(_binding, center=center), columns, groups, tokens)
 
 
-def intensity_loss(probabilities: Tensor, groups: Groups) -> Tensor:
+def intensity_loss(probabilities: Tensor, groups: Groups, *, log: bool = False) -> Tensor:
     """Object-centric intensity, [B]: every object should be seen somewhere.
 
     The sum over objects s of L_n(s) = - max over pixels of (K * Ã_s), with K a 3x3 Gaussian (sigma 0.7071, reflect
@@ -73,6 +73,8 @@ def intensity_loss(probabilities: Tensor, groups: Groups) -> Tensor:
     Args:
         probabilities: maps after softmax over the keys, [B, h, w, key].
         groups: objects, see `Groups`.
+        log: sum -log max instead of -max. Softmax passes on gradients in proportion to p (1 - p), next to nothing to a
+            word that is seen nowhere, which needs them most; to log p it passes 1 - p. Not in the paper.
 
     Raises:
         ValueError: as for `binding_loss`.
@@ -81,7 +83,7 @@ def intensity_loss(probabilities: Tensor, groups: Groups) -> Tensor:
     samples = [
         [word_map(m, group.object) for group in g] for m, g in zip(maps, per_sample(groups, len(maps)), strict=True)
     ]
-    return summed_peaks(samples, maps)
+    return summed_peaks(samples, maps, log=log)
 
 
 def ebama_loss(
@@ -92,10 +94,13 @@ def ebama_loss(
     *,
     intensity_weight: float = 0.5,
     center: bool = False,
+    log_intensity: bool = False,
 ) -> Tensor:
     """L = sum over objects of L_b(s) + lambda L_n(s), [B]; `intensity_weight` is lambda, the rest as in its parts."""
     loss = binding_loss(scores, groups, tokens, center=center)
-    return loss + intensity_weight * intensity_loss(probabilities, groups) if intensity_weight else loss
+    if not intensity_weight:
+        return loss
+    return loss + intensity_weight * intensity_loss(probabilities, groups, log=log_intensity)
 
 
 def word_map(columns: Tensor, positions: Sequence[int]) -> Tensor:
@@ -117,9 +122,14 @@ def peaks(samples: Sequence[Sequence[Tensor]]) -> Sequence[Tensor]:
     return found
 
 
-def summed_peaks(samples: Sequence[Sequence[Tensor]], like: Tensor) -> Tensor:
-    """Minus the sum of the smoothed maps' peaks for each sample, [B]; zeros where there is no map at all."""
-    return -torch.stack([part.sum() for part in peaks(samples)]) if any(samples) else like.new_zeros(len(samples))
+def summed_peaks(samples: Sequence[Sequence[Tensor]], like: Tensor, *, log: bool = False) -> Tensor:
+    """Minus the sum of the smoothed maps' peaks, or of their logarithms, [B]; zeros where there is no map at all."""
+    if not any(samples):
+        return like.new_zeros(len(samples))
+    found = peaks(samples)
+    if log:
+        found = [part.clamp_min(torch.finfo(part.dtype).tiny).log() for part in found]
+    return -torch.stack([part.sum() for part in found])
 
 
 def per_sample(values: Sequence, count: int) -> Sequence:  # type: ignore[type-arg]

@@ -80,6 +80,7 @@ def refused(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         ([PROMPT, "--option", "step_size=much"], "step_size is 'much'"),
         ([PROMPT, "--option", "step_size=-1"], "step_size is -1"),
         ([PROMPT, "--option", "center=maybe"], "center is 'maybe'"),
+        ([PROMPT, "--option", "log_intensity=2"], "log_intensity is 2; expected true or false"),
         ([PROMPT, "--sampler", "nothing"], "'nothing'"),
         ([PROMPT, "--steps", "0"], "steps is 0"),
         ([PROMPT, "--steps", "1001"], "steps is 1001"),
@@ -191,6 +192,7 @@ def test_a_picture_for_each_method_and_seed_with_its_recipe(tmp_path: Path, capf
         "intensity_weight": 1,
         "guided_steps": None,
         "center": False,
+        "log_intensity": False,
     }
     assert metadata["sampler"] == {"name": "pndm", "steps": 2, "eta": 0.0}
     assert metadata["groups"] == [{"object": [3], "modifiers": [[2]]}, {"object": [7], "modifiers": [[6]]}]

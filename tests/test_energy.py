@@ -105,9 +105,10 @@ def paper_binding(sample: Tensor, groups: Sequence[Words], tokens: Sequence[int]
     return total
 
 
-def paper_intensity(sample: Tensor, groups: Sequence[Words]) -> float:
+def paper_intensity(sample: Tensor, groups: Sequence[Words], log: bool = False) -> float:
     features = columns(sample, sample.shape[-1])
-    return -sum(smoothed_peak(mean([features[p] for p in group.object])) for group in groups)
+    peaks = [smoothed_peak(mean([features[p] for p in group.object])) for group in groups]
+    return -sum(map(math.log, peaks) if log else peaks)
 
 
 def official(sample: Tensor, groups: Sequence[Words], tokens: Sequence[int], weight: float) -> float:
@@ -150,20 +151,40 @@ def test_binding_is_the_papers(groups: list[Words], tokens: Sequence[int], cente
 
 
 @cases
-def test_intensity_is_the_papers(groups: list[Words], tokens: Sequence[int]) -> None:
+@pytest.mark.parametrize("log", [False, True])
+def test_intensity_is_the_papers_or_its_logarithm(groups: list[Words], tokens: Sequence[int], log: bool) -> None:
     probabilities = maps(keys=9).softmax(-1)
-    close(intensity_loss(probabilities, groups), [paper_intensity(p, groups) for p in probabilities])
+    close(intensity_loss(probabilities, groups, log=log), [paper_intensity(p, groups, log) for p in probabilities])
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_the_logarithm_reaches_an_object_that_is_seen_nowhere(log: bool) -> None:
+    scores = maps(1)
+    scores[..., 1] -= 25
+    scores.requires_grad_()
+    loss = intensity_loss(scores.softmax(-1), [Words((1,))], log=log)
+    (gradient,) = torch.autograd.grad(loss.sum(), scores)
+    assert gradient.norm() > 0.3 if log else gradient.norm() < 1e-9
+
+
+def test_the_logarithm_of_a_peak_of_zero_is_finite() -> None:
+    probabilities = torch.zeros(1, HEIGHT, WIDTH, 3, requires_grad=True)
+    loss = intensity_loss(probabilities, [Words((1,))], log=True)
+    (gradient,) = torch.autograd.grad(loss.sum(), probabilities)
+    assert loss.isfinite().all()
+    assert not gradient.any()
 
 
 @cases
+@pytest.mark.parametrize("log", [False, True])
 @pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
-def test_the_loss_is_their_weighted_sum(groups: list[Words], tokens: Sequence[int], weight: float) -> None:
+def test_the_loss_is_their_weighted_sum(groups: list[Words], tokens: Sequence[int], weight: float, log: bool) -> None:
     scores, probabilities = maps(seed=1), maps(seed=2).softmax(-1)
     expected = [
-        paper_binding(s, groups, tokens) + weight * paper_intensity(p, groups)
+        paper_binding(s, groups, tokens) + weight * paper_intensity(p, groups, log)
         for s, p in zip(scores, probabilities, strict=True)
     ]
-    close(ebama_loss(scores, probabilities, groups, tokens, intensity_weight=weight), expected)
+    close(ebama_loss(scores, probabilities, groups, tokens, intensity_weight=weight, log_intensity=log), expected)
 
 
 def test_the_default_weight_is_one_half() -> None:
@@ -227,12 +248,16 @@ def centered_loss(scores: Tensor, groups: object, tokens: object) -> Tensor:
     return ebama_loss(scores, scores.softmax(-1), groups, tokens, center=True)  # type: ignore[arg-type]
 
 
+def log_loss(scores: Tensor, groups: object, tokens: object) -> Tensor:
+    return ebama_loss(scores, scores.softmax(-1), groups, tokens, log_intensity=True)  # type: ignore[arg-type]
+
+
 def official_of_scores(scores: Tensor, groups: object, tokens: object) -> Tensor:
     return official_loss(scores.softmax(-1), groups, tokens)  # type: ignore[arg-type]
 
 
 Loss = Callable[[Tensor, object, object], Tensor]
-losses = pytest.mark.parametrize("loss", [paper_loss, centered_loss, official_of_scores])
+losses = pytest.mark.parametrize("loss", [paper_loss, centered_loss, log_loss, official_of_scores])
 
 
 @losses

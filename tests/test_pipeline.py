@@ -468,7 +468,14 @@ def test_metadata_is_all_it_takes_to_make_a_sample_again() -> None:
     assert json.loads(json.dumps(first)) == {
         "prompt": CROWN,
         "seed": 3,
-        "method": {"name": "ebama", "step_size": 20.0, "intensity_weight": 0.5, "guided_steps": None, "center": False},
+        "method": {
+            "name": "ebama",
+            "step_size": 20.0,
+            "intensity_weight": 0.5,
+            "guided_steps": None,
+            "center": False,
+            "log_intensity": False,
+        },
         "sampler": {"name": "ddim", "steps": 4, "eta": 0.0},
         "guidance": 5.0,
         "negative_prompt": "dull",

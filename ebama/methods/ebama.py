@@ -27,6 +27,8 @@ class Ebama(GradientMethod):
             for the miniature, where later steps stain the background; a larger number guides more of them.
         center: compare what sets the words' maps apart instead of the maps themselves; see `binding_loss`. The paper's
             equations have no such step.
+        log_intensity: sum logarithms of the objects' peaks, which reach an object that is seen nowhere; see
+            `intensity_loss`. The paper sums the peaks themselves.
 
     The miniature's values were chosen on prompts outside the benchmark, and so was centring: the literal
     equations bind fewer colours there. docs/methods.md says why and has the figures.
@@ -37,7 +39,7 @@ class Ebama(GradientMethod):
     reference: ClassVar[str] = "Zhang, Yu and Wu 2024 (EBAMA), Eqns 1-6"
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
-        "sd-v1": {"step_size": 20.0, "intensity_weight": 0.5, "center": False},
+        "sd-v1": {"step_size": 20.0, "intensity_weight": 0.5, "center": False, "log_intensity": False},
         "miniature": {"step_size": 10.0, "intensity_weight": 1.0, "guided_steps": 25, "center": True},
     }
 
@@ -45,18 +47,21 @@ class Ebama(GradientMethod):
     intensity_weight: float | None = None
     guided_steps: int | None = None
     center: bool | None = None
+    log_intensity: bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_amounts(intensity_weight=self.intensity_weight)
-        if self.center not in (None, True, False):
-            raise ValueError(f"center is {self.center!r}; expected true or false.")
+        for name, value in (("center", self.center), ("log_intensity", self.log_intensity)):
+            if value not in (None, True, False):
+                raise ValueError(f"{name} is {value!r}; expected true or false.")
 
     def energy(self, task: Task) -> Energy:
         """`ebama_loss`."""
         assert self.intensity_weight is not None
         assert self.center is not None
-        weight, center = self.intensity_weight, self.center
+        assert self.log_intensity is not None
+        weight, center, log_intensity = self.intensity_weight, self.center, self.log_intensity
 
         def energy(records: AttentionRecords, samples: list[int], i: int) -> Tensor:
             prompts = [task.prompts[sample] for sample in samples]
@@ -67,6 +72,7 @@ class Ebama(GradientMethod):
                 [prompt.tokens for prompt in prompts],
                 intensity_weight=weight,
                 center=center,
+                log_intensity=log_intensity,
             )
 
         return energy
