@@ -191,6 +191,7 @@ def test_a_picture_for_each_method_and_seed_with_its_recipe(tmp_path: Path, capf
         "step_size": 0.5,
         "intensity_weight": 1,
         "guided_steps": None,
+        "initial_steps": 1,
         "center": False,
         "log_intensity": False,
     }

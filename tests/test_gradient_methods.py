@@ -12,11 +12,13 @@ from tiny import assert_batch_is_one_by_one, model, noise, passes, relative, run
 from torch import Tensor
 
 from ebama import methods
+from ebama.energy import ebama_loss
 from ebama.methods import Method
 from ebama.methods.ane import ane_loss
 from ebama.methods.conform import contrastive_loss
 from ebama.methods.divide_and_bind import total_variation
 from ebama.methods.syngen import syngen_loss
+from ebama.models import SD_V1
 from ebama.prompt import Group, parse
 from ebama.weights import clip_tokenizer
 
@@ -339,6 +341,26 @@ def test_a_whole_run(case: str, prompt: str, words: Words) -> None:
         assert relative(run(prompt, "sd", **options).latents, expected) > 1.5e-3
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_initial_steps_of_ebama_come_before_the_first_call(count: int) -> None:
+    sd, prompt = model(), parse(CROWN, clip_tokenizer(), "rules")
+    sites = [site for site in sd.unet.sites((16, 16)) if (site.kind, site.resolution) == ("cross", (16, 16))]
+    z = noise(5)
+    options: dict[str, Any] = {"sampler": "ddim", "steps": 2}
+    method = methods.get("ebama", guided_steps=1, initial_steps=count, step_size=2.0, log_intensity=True)
+    found = run(CROWN, method, latents=z, **options)
+    for _ in range(count):
+        z = z.detach().requires_grad_()
+        records = sd.unet(z, 501, sd.encode_text([CROWN]), record=sites)[1]
+        maps = records.mean_scores(), records.mean_probabilities()
+        loss = ebama_loss(*maps, prompt.groups, prompt.tokens, log_intensity=True)
+        z = z - 2 * torch.autograd.grad(loss.sum(), z)[0]
+    assert relative(found.latents, run(CROWN, "sd", latents=z, **options).latents) <= 1e-5
+    assert found.losses[0, 0] == pytest.approx(loss.item(), rel=1e-5)
+    assert found.losses[0, 1].isnan()
+    assert method.cost(prompt, calls=2).backwards == passes([CROWN], method, **options)["backwards"] == count
+
+
 # --- batches, cost ---
 
 
@@ -352,7 +374,7 @@ def test_a_batch_is_its_samples_one_by_one(name: str) -> None:
 @pytest.mark.parametrize("name", MOVERS)
 @pytest.mark.parametrize("prompt", [CROWN, CATS])
 def test_a_run_costs_what_is_declared(name: str, prompt: str) -> None:
-    method = quick(name, guided_steps=4)
+    method = quick(name, guided_steps=4).resolved(SD_V1)
     found = passes([prompt], method, seeds=[0, 1], steps=5)
     declared = method.cost(parse(prompt, clip_tokenizer(), "rules"), calls=6)
     assert found["predictions"] == 2 * declared.predictions
@@ -415,6 +437,8 @@ def test_no_groups_by_hand_is_plain_sampling(name: str) -> None:
         ("divide-and-bind", {"mode": "colour"}, "mode is 'colour'"),
         ("divide-and-bind", {"max_refinements": (1,)}, "two whole numbers"),
         ("syngen", {"guided_steps": -1}, "guided_steps is -1"),
+        ("ebama", {"initial_steps": 0}, "initial_steps is 0"),
+        ("ebama", {"initial_steps": 2.0}, "initial_steps is 2.0"),
     ],
 )
 def test_values_out_of_range(name: str, options: dict[str, Any], message: str) -> None:

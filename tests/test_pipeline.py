@@ -473,6 +473,7 @@ def test_metadata_is_all_it_takes_to_make_a_sample_again() -> None:
             "step_size": 20.0,
             "intensity_weight": 0.5,
             "guided_steps": None,
+            "initial_steps": 1,
             "center": False,
             "log_intensity": False,
         },

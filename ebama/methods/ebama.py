@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from ebama.models import AttentionRecords
 from ..energy import ebama_loss
 from ..prompt import Parsed
 from .base import Needs, Task
-from .gradient import Energy, GradientMethod
+from .gradient import Energy, GradientMethod, Refinement
 from .options import check_amounts
 
 
@@ -25,6 +26,7 @@ class Ebama(GradientMethod):
         intensity_weight: lambda, "hyper-picked" in the paper; 0 is its ablation. For SD v1 the published code's 0.5.
         guided_steps: how many model calls are guided. None is every one for SD v1, as in the paper, and the first 25
             for the miniature, where later steps stain the background; a larger number guides more of them.
+        initial_steps: steps of the latent before the first model call, where the layout is decided; 1 in the paper.
         center: compare what sets the words' maps apart instead of the maps themselves; see `binding_loss`. The paper's
             equations have no such step.
         log_intensity: sum logarithms of the objects' peaks, which reach an object that is seen nowhere; see
@@ -39,19 +41,35 @@ class Ebama(GradientMethod):
     reference: ClassVar[str] = "Zhang, Yu and Wu 2024 (EBAMA), Eqns 1-6"
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
-        "sd-v1": {"step_size": 20.0, "intensity_weight": 0.5, "center": False, "log_intensity": False},
-        "miniature": {"step_size": 10.0, "intensity_weight": 1.0, "guided_steps": 25, "center": True},
+        "sd-v1": {
+            "step_size": 20.0,
+            "intensity_weight": 0.5,
+            "initial_steps": 1,
+            "center": False,
+            "log_intensity": False,
+        },
+        "miniature": {
+            "step_size": 10.0,
+            "intensity_weight": 0.1,
+            "guided_steps": 25,
+            "initial_steps": 6,
+            "center": True,
+            "log_intensity": True,
+        },
     }
 
     step_size: float | None = None
     intensity_weight: float | None = None
     guided_steps: int | None = None
+    initial_steps: int | None = None
     center: bool | None = None
     log_intensity: bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_amounts(intensity_weight=self.intensity_weight)
+        if self.initial_steps is not None and (type(self.initial_steps) is not int or self.initial_steps < 1):
+            raise ValueError(f"initial_steps is {self.initial_steps!r}; expected a whole number of at least 1.")
         for name, value in (("center", self.center), ("log_intensity", self.log_intensity)):
             if value not in (None, True, False):
                 raise ValueError(f"{name} is {value!r}; expected true or false.")
@@ -76,6 +94,11 @@ class Ebama(GradientMethod):
             )
 
         return energy
+
+    def refinements(self) -> dict[int, Refinement]:
+        """The initial steps beyond the ordinary one."""
+        assert self.initial_steps is not None
+        return {0: Refinement(-math.inf, self.initial_steps - 1)}
 
     def moves(self, prompt: Parsed) -> bool:
         """Whether it has an object."""
