@@ -136,6 +136,8 @@ def again(source: Path, out: Path, weights: Path | None, device: str, dtype: str
         says = "every pixel is the same" if difference == 0 else f"pixels differ by up to {difference} of 255"
     if dtype == stored["dtype"] and metadata["fingerprint"] != stored.get("fingerprint"):
         says += "; the weights are not those that it was made with"
+    if newer := sorted(set(method.describe()) - set(stored["method"])):
+        says += f"; the file does not say {', '.join(newer)}, for which today's defaults were taken"
     print(says, file=sys.stderr)
 
 

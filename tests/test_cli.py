@@ -228,6 +228,21 @@ def test_from_png_makes_the_same_pixels(
 
 
 @pytest.mark.usefixtures("tiny")
+def test_from_png_names_options_that_a_file_of_an_older_version_does_not_say(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(tmp_path, PROMPT, "--seeds", "5", "--method", "ebama") == 0
+    (source,) = (tmp_path / FOLDER).iterdir()
+    metadata = read_metadata(source)
+    older = {name: value for name, value in metadata["method"].items() if name not in ("initial_steps", "center")}
+    with Image.open(source) as image:
+        save_png(image, source, metadata | {"method": older})
+    assert main(["generate", "--from-png", str(source), "--out", str(tmp_path / "again")]) == 0
+    says = "every pixel is the same; the file does not say center, initial_steps, for which today's defaults were taken"
+    assert says in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("tiny")
 def test_from_png_needs_no_parser_that_is_gone_and_compares_what_can_be(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,8 +32,9 @@ class Ebama(GradientMethod):
         log_intensity: sum logarithms of the objects' peaks, which reach an object that is seen nowhere; see
             `intensity_loss`. The paper sums the peaks themselves.
 
-    The miniature's values were chosen on prompts outside the benchmark, and so was centring: the literal
-    equations bind fewer colours there. docs/methods.md says why and has the figures.
+    The miniature's values were chosen on prompts outside the benchmark. Centring, logarithms and more than one initial
+    step are not in the paper: its literal equations bring out and bind less there. docs/methods.md says why and has the
+    figures.
     """
 
     name: ClassVar[str] = "ebama"
