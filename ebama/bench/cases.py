@@ -58,7 +58,7 @@ def _forward(setting: Setting, meter: Meter) -> None:
         meter.measure(lambda: sd.unet(z, 981, context))
 
 
-def _call(method: str, setting: Setting, meter: Meter) -> None:
+def _call(method: methods.Method, setting: Setting, meter: Meter) -> None:
     pipeline = Pipeline(opened(setting))
     pipeline(PROMPT, method=method, sampler=OneCall(steps=50, measure=meter.measure), parser="rules", progress=False)
 
@@ -107,8 +107,8 @@ def _import(setting: Setting, meter: Meter) -> None:
 
 _CASES: dict[str, Callable[[Setting, Meter], None]] = {
     "forward": _forward,
-    "guided": partial(_call, "ebama"),
-    "unguided": partial(_call, "sd"),
+    "guided": partial(_call, methods.get("ebama", initial_steps=1)),
+    "unguided": partial(_call, methods.get("sd")),
     "decode": _decode,
     "images": _images,
     "batch": _batch,

@@ -14,7 +14,7 @@ PAIR = ("a red car", "a blue car")
 BATCHES = (1, 2, 4, 8, 16, 32)
 CASES = {
     "forward": "U-Net, one row, no gradient",
-    "guided": "one model call of ebama: attention pass, backward, both rows of guidance",
+    "guided": "one model call of ebama, one step: attention pass, backward, both rows of guidance",
     "unguided": "one model call of plain Stable Diffusion: both rows of guidance",
     "decode": "VAE, one latent to a picture",
     "images": "a whole picture of every method, on the miniature",

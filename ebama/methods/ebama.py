@@ -53,7 +53,7 @@ class Ebama(GradientMethod):
             "step_size": 10.0,
             "intensity_weight": 0.1,
             "guided_steps": 25,
-            "initial_steps": 6,
+            "initial_steps": 4,
             "center": True,
             "log_intensity": True,
         },
