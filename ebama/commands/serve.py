@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .arguments import add_model, positive
@@ -48,10 +49,9 @@ def _run(options: argparse.Namespace) -> None:
         app = create_app(studio, names=frozenset({options.host}))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
         print(f"{_address(options.host, listener)}  (Ctrl-C stops it)", flush=True)
-        try:
+        with suppress(KeyboardInterrupt):  # uvicorn may take the signal for itself and just return
             server.run(sockets=[listener])
-        except KeyboardInterrupt:
-            print("stopped")
+        print("stopped")
 
 
 def _listening(host: str, port: int) -> socket.socket:
