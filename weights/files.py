@@ -1,4 +1,4 @@
-"""One file of tensors: what it holds by its header, and its tensors one by one. Recognised by content, not by name."""
+"""One file of tensors: read by its header and one by one, recognised by content and not by name; and written."""
 
 from __future__ import annotations
 
