@@ -14,8 +14,8 @@ import pdoc
 
 import ebama
 
-PARTS = ("models", "samplers", "weights", "methods", "evaluation")
-HIDDEN = ("bench", "cli", "commands", *PARTS)
+PARTS = ("models", "samplers", "weights", "prompt", "guidance", "methods", "trace", "output", "runtime", "evaluation")
+HIDDEN = ("app", "bench", "cli", "commands", "kernels", "training", *PARTS)
 
 
 def modules() -> list[str]:

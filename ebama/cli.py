@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
 from . import __version__
-from .allocator import keep_freed_memory
 from .commands import COMMANDS
+from .runtime.allocator import keep_freed_memory
 
 
 class _Parser(argparse.ArgumentParser):

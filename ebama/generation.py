@@ -19,12 +19,12 @@ from PIL import Image
 from ebama.samplers import DDIM, NoiseSchedule, get
 from ebama.weights import load
 
-from . import methods, parsers
+from . import methods
 from .methods import Method
+from .output.png import read_metadata, save_png
 from .pipeline import Pipeline, Sampler
-from .png import read_metadata, save_png
-from .prompt import Group, Words
-from .sheet import contact_sheet
+from .prompt import Group, Words, parsers
+from .trace.sheet import contact_sheet
 
 _NEEDED = frozenset(
     ("prompt", "seed", "method", "sampler", "guidance", "negative_prompt", "groups", "parser", "weights", "dtype")

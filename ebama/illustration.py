@@ -14,13 +14,13 @@ from PIL import Image
 
 from ebama.samplers import get
 
-from . import curves, figures, methods
-from .files import replacing
+from . import methods
 from .generation import Recipe, check_writable, slug
+from .output.files import replacing
+from .output.png import save_png
 from .pipeline import Pipeline, Result
-from .png import save_png
 from .prompt import PromptError, parse
-from .trace import Quantity, Trace, TraceOptions
+from .trace import Quantity, Trace, TraceOptions, curves, figures
 
 COLUMNS = 6
 FRAME_MS = 120

@@ -22,13 +22,14 @@ from ebama.samplers import get as get_sampler
 from ebama.weights import StableDiffusion
 from ebama.weights.miniature.world import COLOURS, NOUNS, unknown_words
 
-from . import __version__, memory, methods
-from .alignment import check_characters
-from .arithmetic import usable_arithmetic
-from .memory import parse as parse_memory
-from .methods.base import Method, Task
-from .parsers import check as check_parser
+from . import __version__, methods
+from .guidance.method import Method, Task
 from .prompt import Group, Parsed, Words, parse
+from .prompt.alignment import check_characters
+from .prompt.parsers import check as check_parser
+from .runtime import memory
+from .runtime.arithmetic import usable_arithmetic
+from .runtime.memory import parse as parse_memory
 from .trace import Trace, TraceOptions, TraceRecorder
 
 Sampler = DDIM | PNDM

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import native
+from .kernels import native
 
 # The filters of all pixels are kept as one table if it has at most this many numbers (maps up to 32 x 32: 4 MiB).
 TABLE_LIMIT = 1 << 20

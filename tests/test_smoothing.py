@@ -14,7 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
-from ebama import native, smoothing
+from ebama import smoothing
+from ebama.kernels import native
 from ebama.smoothing import gaussian_peak
 
 KERNELS = (1, 3, 5, 7)

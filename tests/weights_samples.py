@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ebama.models import VAE, StableDiffusionConfig, TextConfig, TextEncoder, UNet, UNetConfig, VAEConfig
 from ebama.weights import StableDiffusion, clip_tokenizer
-from ebama.weights.layouts import unet_renaming, vae_renaming
+from ebama.weights.layouts.compvis import unet_renaming, vae_renaming
 
 TINY = StableDiffusionConfig(
     unet=UNetConfig(widths=(16, 32), attention=(True, False), heads=(2, 4), blocks=1, context_width=8, norm_groups=8),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .errors import CheckpointError
 from .inspection import Inspection, inspect
-from .save import save
+from .saving import save
 from .stable_diffusion import StableDiffusion
 
 if TYPE_CHECKING:

@@ -10,11 +10,9 @@ from pathlib import Path
 
 from ebama.models import SD_V1, StableDiffusionConfig
 
-from .configs import read_folder_config
 from .errors import CheckpointError
-from .files import Entry, TensorFile, open_tensors
-from .foreign import file_kind
-from .layouts import (
+from .files.tensors import Entry, TensorFile, open_tensors
+from .layouts.compvis import (
     COMPVIS_PREFIX,
     EMA_PREFIX,
     Renaming,
@@ -24,7 +22,9 @@ from .layouts import (
     unet_renaming,
     vae_renaming,
 )
-from .trimmed import expand_entries
+from .layouts.detect import file_kind
+from .layouts.diffusers import read_folder_config
+from .layouts.token_table import expand_entries
 
 COMPONENTS = ("unet", "vae", "text_encoder")
 

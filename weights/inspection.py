@@ -9,10 +9,10 @@ from math import prod
 from pathlib import Path
 
 from .checkpoint import COMPONENTS, Checkpoint, from_single_file, open_checkpoint, weight_files
-from .files import Entry, container, open_tensors
-from .foreign import file_kind
+from .files.pickle_safety import refused_globals
+from .files.tensors import Entry, container, open_tensors
+from .layouts.detect import file_kind
 from .networks import expected_shapes
-from .pickle_safety import refused_globals
 from .verify import Differences, differences, listed
 
 _SD_V1 = "Stable Diffusion v1"

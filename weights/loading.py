@@ -13,7 +13,7 @@ from ebama.models import VAE, StableDiffusionConfig, TextEncoder, UNet
 
 from .checkpoint import COMPONENTS, Checkpoint, Component, open_checkpoint
 from .errors import CheckpointError
-from .mapped import is_finite, populate
+from .files.mapped import is_finite, populate
 from .networks import shapes
 from .stable_diffusion import StableDiffusion
 from .tokenizer import POSITIONS, VOCABULARY, clip_tokenizer, read_tokenizer

@@ -8,8 +8,8 @@ from math import prod
 from pathlib import Path
 
 from .checkpoint import Checkpoint
-from .files import Entry
-from .layouts import rank_may_differ
+from .files.tensors import Entry
+from .layouts.compvis import rank_may_differ
 
 Shapes = Mapping[str, tuple[int, ...]]
 _LISTED = 10

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from ebama import Pipeline
+from ebama.guidance.method import Controls
 from ebama.methods import Conditioning, Method, Needs, Task
-from ebama.methods.base import Controls
 from ebama.models import AttentionCall, Control
-from ebama.sheet import contact_sheet
+from ebama.trace.sheet import contact_sheet
 from ebama.weights import load
 
 

@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 
 from ebama import Pipeline
+from ebama.guidance import Energy
 from ebama.methods import GradientMethod, Needs, Task
-from ebama.methods.gradient import Energy
 from ebama.models import AttentionRecords
-from ebama.sheet import contact_sheet
+from ebama.trace.sheet import contact_sheet
 from ebama.weights import load
 
 

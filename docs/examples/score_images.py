@@ -9,9 +9,9 @@ from pathlib import Path
 from PIL import Image
 
 from ebama import Pipeline
-from ebama.evaluation.scorer import JudgeScorer
+from ebama.evaluation.judges.scorer import JudgeScorer
 from ebama.evaluation.scoring import score
-from ebama.sheet import contact_sheet
+from ebama.trace.sheet import contact_sheet
 from ebama.weights import load
 
 steps, folder = int(sys.argv[1]) if len(sys.argv) > 1 else 50, Path(sys.argv[2] if len(sys.argv) > 2 else "theirs")

@@ -18,11 +18,12 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from starlette.exceptions import HTTPException
 
-from .. import __version__, figures, methods
-from .guard import Guard
+from .. import __version__, methods
+from ..trace import figures
 from .jobs import Job, NoSuchJobError, Queue, QueueFullError
-from .order import LIMITS, Order
-from .studio import Picture, Studio, Task, words_of
+from .middleware import Guard
+from .request import LIMITS, Order
+from .service import Picture, Studio, Task, words_of
 
 PAGE = Path(__file__).parent / "page"
 mimetypes.add_type("text/javascript", ".js")  # some systems say text/plain, which browsers refuse to run

@@ -17,8 +17,8 @@ from ebama.samplers.schedule import BeforeStep, Denoise, Progress
 from ebama.weights import StableDiffusion, load
 
 from .. import methods
-from ..arithmetic import usable_arithmetic
 from ..pipeline import Pipeline
+from ..runtime.arithmetic import usable_arithmetic
 from ..smoothing import gaussian_peak
 from .meter import Meter
 from .settings import PAIR, PROMPT, Setting

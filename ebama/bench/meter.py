@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from ..arithmetic import usable_arithmetic
-from ..memory import resident
+from ..runtime.arithmetic import usable_arithmetic
+from ..runtime.memory import resident
 
 _MIB = 2**20
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..figures import DPI, LINES
-from ..files import replacing
+from ..output.files import replacing
+from ..trace.figures import DPI, LINES
 from .report import Report, batches
 
 

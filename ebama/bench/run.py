@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ebama.weights import load, save
-from ebama.weights.measure import random_model
 
 from .. import methods
-from . import peer
+from . import diffusers_baseline as peer
+from .checkpoints import random_model
 from .report import Report, check_markers, rewrite
 from .runs import Measured, machine, measure
 from .settings import CASES, Setting, expanded

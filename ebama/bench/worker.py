@@ -9,8 +9,9 @@ from typing import Any, TextIO
 
 import torch
 
-from ..allocator import keep_freed_memory
-from . import cases, peer
+from ..runtime.allocator import keep_freed_memory
+from . import cases
+from . import diffusers_baseline as peer
 from .meter import Meter, Stop
 from .settings import Setting
 

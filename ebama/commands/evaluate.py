@@ -113,7 +113,7 @@ def _make(options: argparse.Namespace, rank: int, count: int) -> bool:
 
 def _check_judges(options: argparse.Namespace) -> None:
     if options.clip is not None or options.blip is not None:
-        from ..evaluation.similarity import check
+        from ..evaluation.judges.similarity import check
 
         check(options.clip, options.blip)
 
@@ -122,15 +122,15 @@ def _score(options: argparse.Namespace, folder: Path) -> None:
     from ebama.models import MINIATURE
 
     from ..evaluation.benchmarks import load
-    from ..evaluation.report import settings
-    from ..evaluation.scorer import JudgeScorer, Scorer
+    from ..evaluation.judges.scorer import JudgeScorer, Scorer
+    from ..evaluation.report.tables import settings
     from ..evaluation.scoring import prompts, score
 
     benchmark = load(options.benchmark)
     of_miniature = settings(folder).get("model") == MINIATURE.name
     scorers: list[Scorer] = [JudgeScorer()] if (of_miniature if options.judge is None else options.judge) else []
     if options.clip is not None:
-        from ..evaluation.similarity import similarities
+        from ..evaluation.judges.similarity import similarities
 
         scorers += similarities(options.clip, options.blip, prompts(folder, benchmark), options.device)
     if not scorers:

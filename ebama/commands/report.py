@@ -24,7 +24,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def show(folder: Path, baseline: str = "sd") -> None:
     """Write table and page of a folder; print the table, and where the page lies."""
-    from ..evaluation.report import write
+    from ..evaluation.report.tables import write
 
     print(write(folder, baseline))
     print(folder / "report.html")

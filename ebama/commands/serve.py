@@ -35,7 +35,7 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError(f"serve needs {error.name}: pip install fastapi uvicorn (the extra `app`).") from error
     from .. import generation
     from ..app.api import create_app
-    from ..app.studio import Studio
+    from ..app.service import Studio
 
     with _listening(options.host, options.port) as listener:
         if not _is_loopback(listener):

@@ -27,11 +27,11 @@ from tqdm import tqdm
 from ebama.samplers import get as get_sampler
 
 from .. import __version__
-from ..files import write_text
 from ..methods import Method
-from ..parsers import analyse
+from ..output.files import write_text
+from ..output.png import save_png
 from ..pipeline import Pipeline, check
-from ..png import save_png
+from ..prompt.parsers import analyse
 from . import jsonl
 from .benchmarks import BenchmarkPrompt
 

@@ -13,11 +13,11 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from ..files import read_object, write_text
+from ..output.files import read_object, write_text
 from . import jsonl
 from .benchmarks import BenchmarkPrompt
+from .judges.scorer import Scorer
 from .run import folder_of, rows
-from .scorer import Scorer
 
 UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for a file that it cannot read as a picture."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from ..guidance.gradient import GradientMethod
+from ..guidance.method import Conditioning, Cost, Guide, Guided, Method, Needs, Task
 from .ane import AttendAndExcite
-from .base import Conditioning, Cost, Guide, Guided, Method, Needs, Task
 from .cd import ComposableDiffusion
 from .conform import Conform
 from .divide_and_bind import DivideAndBind
 from .ebama import Ebama
 from .ebama_official import EbamaOfficial
 from .ebca import EnergyBasedCrossAttention
-from .gradient import GradientMethod
 from .overview import overview
 from .p2p import PromptToPrompt
 from .registry import get, names, parse

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ..energy import Groups, peaks, per_sample
+from ..guidance.gradient import Energy, GradientMethod, Refinement
+from ..guidance.method import Needs, Task
+from ..guidance.options import check_thresholds
 from ..prompt import Parsed
-from ..token_softmax import object_maps
-from .base import Needs, Task
-from .gradient import Energy, GradientMethod, Refinement
-from .options import check_thresholds
+from .token_softmax import object_maps
 
 
 @dataclass(frozen=True)

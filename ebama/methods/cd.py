@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..guidance.method import Conditioning, Cost, Method, Needs, Task, classifier_free
 from ..prompt import Parsed
-from .base import Conditioning, Cost, Method, Needs, Task, classifier_free
 
 _JOINT = re.compile(r"\b(?:and|with)\b|[\s.,;]", re.IGNORECASE)
 

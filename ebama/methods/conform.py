@@ -15,11 +15,11 @@ from torch.nn import functional as F
 from ebama.models import AttentionRecords
 
 from ..energy import GroupLike, check_positions
+from ..guidance.gradient import Energy, GradientMethod, Refinement
+from ..guidance.method import Needs, Task
+from ..guidance.options import whole_numbers
 from ..prompt import Parsed
 from ..smoothing import gaussian_smooth
-from .base import Needs, Task
-from .gradient import Energy, GradientMethod, Refinement
-from .options import whole_numbers
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from torch.nn import functional as F
 from ebama.models import AttentionRecords
 
 from ..energy import GroupLike
+from ..guidance.gradient import Energy, GradientMethod, Refinement
+from ..guidance.method import Needs, Task
+from ..guidance.options import check_thresholds, whole_numbers
 from ..prompt import Parsed
 from ..smoothing import gaussian_smooth
-from ..token_softmax import object_maps, token_softmax
-from .base import Needs, Task
-from .gradient import Energy, GradientMethod, Refinement
-from .options import check_thresholds, whole_numbers
+from .token_softmax import object_maps, token_softmax
 
 
 @dataclass(frozen=True)

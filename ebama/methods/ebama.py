@@ -11,10 +11,10 @@ from torch import Tensor
 from ebama.models import AttentionRecords
 
 from ..energy import ebama_loss
+from ..guidance.gradient import Energy, GradientMethod, Refinement
+from ..guidance.method import Needs, Task
+from ..guidance.options import check_amounts
 from ..prompt import Parsed
-from .base import Needs, Task
-from .gradient import Energy, GradientMethod, Refinement
-from .options import check_amounts
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from ..energy import (
     stacked,
     summed_peaks,
 )
+from ..guidance.gradient import Energy, GradientMethod
+from ..guidance.method import Needs, Task
+from ..guidance.options import check_amounts
 from ..prompt import Parsed
-from ..token_softmax import object_maps
-from .base import Needs, Task
-from .gradient import Energy, GradientMethod
-from .options import check_amounts
+from .token_softmax import object_maps
 
 
 @dataclass(frozen=True)

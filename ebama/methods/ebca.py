@@ -14,9 +14,9 @@ from torch import Tensor
 from ebama.models import Control, Site
 from ebama.models.attention import AttentionCall, attention_scores
 
-from ..alignment import SEQUENCE
-from .base import Conditioning, Controls, Method, Needs, Task
-from .options import check_amounts, frozen_pairs
+from ..guidance.method import Conditioning, Controls, Method, Needs, Task
+from ..guidance.options import check_amounts, frozen_pairs
+from ..prompt.alignment import SEQUENCE
 
 
 @dataclass(frozen=True)

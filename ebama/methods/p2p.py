@@ -13,12 +13,12 @@ from torch import Tensor
 from ebama.models import Control, Site
 from ebama.models.attention import AttentionCall
 
-from ..alignment import SEQUENCE
-from ..correspondence import refining, replacing, word_positions
+from ..guidance.gradient import BASE_RESOLUTION
+from ..guidance.method import Conditioning, Controls, Method, Needs, Task
+from ..guidance.options import frozen_pairs
 from ..prompt import Parsed
-from .base import Conditioning, Controls, Method, Needs, Task
-from .gradient import BASE_RESOLUTION
-from .options import frozen_pairs
+from ..prompt.alignment import SEQUENCE
+from .correspondence import refining, replacing, word_positions
 
 Window = float | tuple[float, float]
 """Shares of the run: (from, to), or x for (0, x)."""

@@ -7,8 +7,8 @@ import re
 from dataclasses import fields
 from typing import Any
 
+from ..guidance.method import Method
 from .ane import AttendAndExcite
-from .base import Method
 from .cd import ComposableDiffusion
 from .conform import Conform
 from .divide_and_bind import DivideAndBind

@@ -11,8 +11,8 @@ from torch import Tensor
 from ebama.models import AttentionRecord, Control, Site
 from ebama.models.attention import AttentionCall, attention_scores
 
+from ..guidance.method import Conditioning, Controls, Method, Needs, Task
 from ..prompt import Parsed
-from .base import Conditioning, Controls, Method, Needs, Task
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from torch import Tensor
 from ebama.models import AttentionRecords
 
 from ..energy import GroupLike, Groups, Tokens, check_positions, inside_and_outside, stacked
+from ..guidance.gradient import Energy, GradientMethod
+from ..guidance.method import Needs, Task
 from ..prompt import Parsed
-from .base import Needs, Task
-from .gradient import Energy, GradientMethod
 
 
 @dataclass(frozen=True)

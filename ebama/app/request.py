@@ -1,0 +1,76 @@
+"""What a visitor may ask for, and how much of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ebama.samplers import get as get_sampler
+
+from .. import methods
+from ..methods import Method
+from ..output import seeds
+from ..prompt.alignment import check_characters
+
+MAX_PROMPT = 1000  # characters
+MAX_METHODS = 6
+MAX_SEEDS = 8
+MAX_STEPS = 100
+MAX_GUIDANCE = 30.0
+MAX_PASSES = 2000  # of one picture through the U-Net; the dearest method's defaults need 652 at 100 steps
+LIMITS = {
+    "prompt": MAX_PROMPT,
+    "methods": MAX_METHODS,
+    "seeds": MAX_SEEDS,
+    "steps": MAX_STEPS,
+    "guidance": MAX_GUIDANCE,
+}
+
+
+@dataclass(frozen=True)
+class Order:
+    """Pictures of one prompt: every method at every seed. ValueError, in one line, for what is out of bounds.
+
+    Attributes:
+        methods: names, or names with options as `ebama.methods.parse` reads them; none that couples prompts.
+        seeds: as on the command line: "0:4" is 0 1 2 3; or "3"; or "1,5,9".
+        prompt, steps, guidance, sampler, negative_prompt: see `Pipeline.__call__`.
+    """
+
+    prompt: str
+    methods: tuple[str, ...] = ("sd", "ebama")
+    seeds: str = "0:2"
+    steps: int = 50
+    guidance: float = 7.5
+    sampler: str = "pndm"
+    negative_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        for name, text in (("prompt", self.prompt), ("negative prompt", self.negative_prompt)):
+            if len(text) > MAX_PROMPT:
+                raise ValueError(f"the {name} has {len(text)} characters; expected at most {MAX_PROMPT}.")
+            check_characters(text, name)
+        if not 1 <= len(self.methods) <= MAX_METHODS:
+            raise ValueError(f"{len(self.methods)} methods are chosen; expected 1 to {MAX_METHODS}.")
+        for name, method in self.systems.items():
+            if method.couples:
+                raise ValueError(f"{name} edits one prompt's picture by another's; this page takes a single prompt.")
+        if not 1 <= self.steps <= MAX_STEPS:
+            raise ValueError(f"steps is {self.steps}; expected 1 to {MAX_STEPS}.")
+        if not 0 <= self.guidance <= MAX_GUIDANCE:
+            raise ValueError(f"guidance is {self.guidance}; expected 0 to {MAX_GUIDANCE:g} (7.5 is usual).")
+        _ = self.numbers, self.calls
+
+    @property
+    def systems(self) -> dict[str, Method]:
+        """The methods by the texts that name them, each once."""
+        return {text: methods.parse(text) for text in self.methods}
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The seeds, each once."""
+        return tuple(seeds.parse(self.seeds, MAX_SEEDS))
+
+    @property
+    def calls(self) -> int:
+        """How often a picture calls the model."""
+        return len(get_sampler(self.sampler, self.steps).timesteps)

@@ -1,0 +1,150 @@
+"""CLIP models in open_clip's layout, OpenAI's own weights among them, as transformers' classes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+from ebama.weights.files.tensors import Entry, open_tensors
+from ebama.weights.tokenizer import VOCABULARY, clip_tokenizer
+
+CONFIG = "open_clip_config.json"
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+_KNOWN = {
+    "model_cfg": {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"},
+    "vision_cfg": {"image_size", "layers", "width", "head_width", "mlp_ratio", "patch_size"},
+    "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"},
+}
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+# OpenAI's statistics of pixels, which a configuration need not repeat.
+_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+_NAMES = {
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "visual.proj": "visual_projection.weight",
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "text_projection": "text_projection.weight",
+    "logit_scale": "logit_scale",
+}
+_LAYERS = {
+    "visual.ln_pre": "vision_model.pre_layrnorm",
+    "visual.ln_post": "vision_model.post_layernorm",
+    "ln_final": "text_model.final_layer_norm",
+}
+_PARTS = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+    "attn.out_proj": "self_attn.out_proj",
+}
+_TURNED = {"visual.proj", "text_projection"}  # [from, to] there, [to, from] here
+_IGNORED = {"attn_mask", "input_resolution", "context_length", "vocab_size"}
+_BLOCK = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+?)[._](weight|bias)")
+
+
+def read(folder: Path) -> tuple[CLIPModel, CLIPTokenizer, CLIPImageProcessorPil]:
+    """The model in a folder, its tokenizer (OpenAI's) and what prepares pictures.
+
+    Raises ValueError, in one line, for what is damaged, missing, or no plain CLIP of two transformers.
+    """
+    path = folder / CONFIG
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        described, prepared = settings["model_cfg"], settings.get("preprocess_cfg", {})
+        config, processor = _config(path, described), _processor(prepared, described["vision_cfg"]["image_size"])
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__} {error}") from error
+    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if file is None:
+        raise ValueError(f"{folder} holds no weights: expected {' or '.join(WEIGHTS)} beside {CONFIG}.")
+    tensors = dict(_renamed(open_tensors(file).entries))
+    model = CLIPModel(config)
+    expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    for key, shape in expected.items():
+        if key not in tensors or tensors[key].shape != shape:
+            found = list(tensors[key].shape) if key in tensors else "missing"
+            raise ValueError(f"{file} does not fit {CONFIG}: {key} is {found}, expected {list(shape)}.")
+    if more := tensors.keys() - expected.keys():
+        raise ValueError(f"{file} does not fit {CONFIG}: there is no place for {sorted(more)[0]}.")
+    model.load_state_dict(tensors)
+    return model, clip_tokenizer(), processor
+
+
+def _config(path: Path, described: Mapping[str, Any]) -> CLIPConfig:
+    vision, text = described["vision_cfg"], described["text_cfg"]
+    for name, part in (("model_cfg", described), ("vision_cfg", vision), ("text_cfg", text)):
+        if unknown := part.keys() - _KNOWN[name]:
+            raise ValueError(f"{path} has {name}.{sorted(unknown)[0]}, which transformers' CLIP cannot do.")
+    if text["vocab_size"] != VOCABULARY:
+        raise ValueError(f"{path} has a vocabulary of {text['vocab_size']}; expected OpenAI's {VOCABULARY}.")
+    activation = "quick_gelu" if described.get("quick_gelu") else "gelu"
+
+    def tower(part: Mapping[str, Any], heads: int) -> dict[str, Any]:
+        return {
+            "hidden_size": part["width"],
+            "intermediate_size": int(part["width"] * part.get("mlp_ratio", 4.0)),
+            "num_hidden_layers": part["layers"],
+            "num_attention_heads": heads,
+            "hidden_act": activation,
+        }
+
+    return CLIPConfig(
+        projection_dim=described["embed_dim"],
+        vision_config={
+            **tower(vision, vision["width"] // vision.get("head_width", 64)),
+            "image_size": vision["image_size"],
+            "patch_size": vision["patch_size"],
+        },
+        text_config={
+            **tower(text, text["heads"]),
+            "max_position_embeddings": text["context_length"],
+            "vocab_size": VOCABULARY,
+            "bos_token_id": VOCABULARY - 2,
+            "eos_token_id": VOCABULARY - 1,
+        },
+    )
+
+
+def _processor(prepared: Mapping[str, Any], side: int) -> CLIPImageProcessorPil:
+    squash = prepared.get("resize_mode", "shortest") == "squash"
+    return CLIPImageProcessorPil(
+        size={"height": side, "width": side} if squash else {"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        image_mean=list(prepared.get("mean", _MEAN)),
+        image_std=list(prepared.get("std", _STD)),
+        resample=_FILTERS[prepared.get("interpolation", "bicubic")],
+    )
+
+
+def _renamed(entries: Mapping[str, Entry]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors under transformers' names; those of unknown names keep theirs."""
+    for key, entry in entries.items():
+        layer, _, last = key.rpartition(".")
+        if key in _IGNORED:
+            continue
+        if key in _NAMES:
+            yield _NAMES[key], entry.read().T.contiguous() if key in _TURNED else entry.read()
+        elif layer in _LAYERS:
+            yield f"{_LAYERS[layer]}.{last}", entry.read()
+        elif block := _BLOCK.fullmatch(key):
+            visual, number, part, kind = block.groups()
+            target = f"{'vision' if visual else 'text'}_model.encoder.layers.{number}"
+            if part == "attn.in_proj":
+                for name, rows in zip("qkv", entry.read().chunk(3), strict=True):
+                    yield f"{target}.self_attn.{name}_proj.{kind}", rows
+            else:
+                yield f"{target}.{_PARTS.get(part, part)}.{kind}", entry.read()
+        else:
+            yield key, entry.read()

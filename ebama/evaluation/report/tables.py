@@ -1,0 +1,115 @@
+"""scores.jsonl -> the table (Markdown, CSV, JSON) and the page (report.html) of a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ...output.files import read_object, write_text
+from . import page, paper
+from .charts import number
+from .comparison import BASELINE, Row, compare
+from .statistics import Estimate
+
+NO_SCORES = page.NO_SCORES + "\n"
+_KINDS: dict[str, Any] = {
+    "method": str,
+    "set": str,
+    "prompt": str,
+    "seed": int | str,
+    "file": str | None,
+    "scores": dict | None,
+}
+
+
+def write(folder: Path, baseline: str = BASELINE) -> str:
+    """Write table.md, table.csv, table.json and report.html from scores.jsonl and the pictures; returns the Markdown.
+
+    Differences are to the method `baseline`. Raises ValueError if there are no pictures of it, if scores.jsonl is
+    missing or damaged, or if there are neither scores nor pictures.
+    """
+    path = folder / "scores.jsonl"
+    if not path.is_file():
+        raise ValueError(f"There is no {path}; `evaluate --score-only {folder}` makes it.")
+    lines = _lines(path)
+    about, judges = settings(folder), read_object(folder / "judges.json")
+    table = compare(lines, about, judges, baseline)
+    if not table and not any(line["file"] and (folder / line["file"]).is_file() for line in lines):
+        raise ValueError(f"{path} holds no score, and {folder} no picture that it names.")
+    markdown = _markdown(table) or NO_SCORES
+    write_text(folder / "table.md", markdown)
+    write_text(folder / "table.json", json.dumps([asdict(row) for row in table], indent=1) + "\n")
+    write_text(folder / "table.csv", _csv(table))
+    write_text(folder / "report.html", page.page(folder, lines, table, about, judges, baseline))
+    return markdown
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    """What run.json says; empty if there is none, as in folders of other programs."""
+    return read_object(folder / "run.json")
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    for number_, text in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not text:
+            continue
+        try:
+            line = json.loads(text)
+            line = {"file": None, "scores": {}, **line}
+            if not all(isinstance(line[key], kinds) for key, kinds in _KINDS.items()):
+                raise TypeError
+            lines.append(line)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f'Line {number_} of {path} is no score; expected {{"method": ..., "set": ..., "prompt": ..., '
+                '"seed": ..., "file": ..., "scores": {...}}}.'
+            ) from error
+    return lines
+
+
+def _markdown(table: Sequence[Row]) -> str:
+    sets = list(dict.fromkeys(row.set for row in table))
+    blocks = []
+    for score in dict.fromkeys(row.score for row in table):
+        rows = [row for row in table if row.score == score]
+        unit = ", %" if rows[0].share else ""
+        against = f"difference to {rows[0].baseline} at the same prompts and seeds"
+        block = [f"**{score}{unit}** [95 % interval]; {against}", ""]
+        block += ["| method | " + " | ".join(sets) + " | pictures |", "|---" * (len(sets) + 2) + "|"]
+        for method in dict.fromkeys(row.method for row in rows):
+            mine = {row.set: row for row in rows if row.method == method}
+            cells = [_cell(mine[name]) if name in mine else "-" for name in sets]
+            pictures = max(row.value.count for row in mine.values())
+            block.append(f"| {method} | {' | '.join(cells)} | {pictures} |")
+        blocks.append("\n".join(block))
+    if any(row.paper is not None for row in table):
+        blocks.append(paper.NOTE)
+    return "\n\n".join(blocks) + "\n" if blocks else ""
+
+
+def _cell(row: Row) -> str:
+    def shown(found: Estimate, sign: str = "") -> str:
+        mean, low, high = (number(x, row.share, sign) for x in (found.mean, found.low, found.high))
+        return f"{mean} [{low}, {high}]"
+
+    against = f"; {shown(row.against_baseline, '+')}" if row.against_baseline else ""
+    return shown(row.value) + against + (f"; paper {row.paper:.3f}" if row.paper is not None else "")
+
+
+def _csv(table: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    head = ["method", "set", "score", "mean", "low", "high", "pictures"]
+    writer.writerow([*head, "difference", "difference_low", "difference_high", "paper"])
+    for row in table:
+        value, against = row.value, row.against_baseline
+        ends = [against.mean, against.low, against.high] if against else ["", "", ""]
+        paper_ = "" if row.paper is None else row.paper
+        writer.writerow([row.method, row.set, row.score, value.mean, value.low, value.high, value.count, *ends, paper_])
+    return text.getvalue()

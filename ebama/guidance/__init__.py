@@ -1,0 +1,22 @@
+"""What a method is, and how an energy over attention maps becomes steps of the latent."""
+
+from __future__ import annotations
+
+from .gradient import Energy, GradientMethod, Refinement, gradient_guide
+from .method import Conditioning, Controls, Cost, Guide, Guided, Method, Needs, Task, classifier_free
+
+__all__ = [
+    "Conditioning",
+    "Controls",
+    "Cost",
+    "Energy",
+    "GradientMethod",
+    "Guide",
+    "Guided",
+    "Method",
+    "Needs",
+    "Refinement",
+    "Task",
+    "classifier_free",
+    "gradient_guide",
+]

@@ -1,0 +1,1 @@
+"""Compiled kernels and their loader; every one of them has a plain torch equivalent."""

@@ -1,0 +1,1 @@
+"""What a run needs of the machine: a memory budget, half precision, the allocator."""

@@ -1,0 +1,207 @@
+"""A memory budget: how many samples run at once, and whether activations are kept, so that a run fits.
+
+What a pass holds at its peak is measured, once for a pipeline, on a small latent, and grows with samples and pixels:
+fused attention holds no map. Maps that a trace or a method asks for, and what the kernels of a device take besides,
+are not in it; `MARGIN` is left for them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ebama.weights import StableDiffusion
+
+from ..guidance.gradient import BASE_RESOLUTION
+
+MARGIN = 1.25
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes for each pixel of a latent: of one row of a noise prediction, of one sample of a guided pass with its
+    gradient, of the same with checkpointing, and of one decoded picture; `scratch` comes once on top."""
+
+    prediction: float
+    guided: float
+    checkpointed: float
+    decoded: float
+    scratch: float
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a run is cut: samples at once, checkpointing of the guided pass or not, latents decoded at once."""
+
+    batch_size: int
+    checkpoint: bool
+    decode_size: int
+
+
+def parse(text: str | float) -> int:
+    """Bytes that a number, or a text such as "6GB", "6 GiB" or "800M", means (units are powers of 1024).
+
+    Raises ValueError for anything else.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", str(text).lower())
+    size = float(found[1]) * _UNITS[found[2]] if found else 0
+    if size < 1:
+        raise ValueError(f"memory is {text!r}; expected a size such as '6GB' or '800MB', or a number of bytes.")
+    return int(size)
+
+
+def footprint(sd: StableDiffusion) -> Footprint:
+    """Measure a model on the smallest latent whose guidance works: two passes forward and two back, and a decode."""
+    factor = sd.unet.config.factor
+    side = factor * max(math.ceil(sd.config.sample_size / 4 / factor), 2)
+    like = next(sd.unet.parameters())
+    z = like.new_ones(1, sd.config.unet.in_channels, side, side)
+    context = like.new_ones(1, sd.config.text.positions, sd.config.unet.context_width)
+    known = [*sd.unet.parameters(), *sd.vae.parameters()]
+    cross = [site for site in sd.unet.sites(z.shape) if site.kind == "cross"]
+    base = BASE_RESOLUTION * side // sd.config.sample_size
+    sites = [site for site in cross if site.resolution == (base, base)] or cross
+
+    @torch.no_grad()
+    def predict() -> object:
+        return sd.unet(z, 500, context)
+
+    @torch.no_grad()
+    def decode() -> object:
+        return sd.vae.decode(z.to(next(sd.vae.parameters())))
+
+    def guided(checkpoint: bool) -> object:
+        with torch.enable_grad():
+            moving = z.detach().requires_grad_(True)
+            records = sd.unet.attention(moving, 500, context, sites=sites, checkpoint=checkpoint)
+            loss = records.mean_scores().sum() + records.mean_probabilities().square().sum()
+            return torch.autograd.grad(loss, moving)
+
+    pixels = side * side
+    return Footprint(
+        prediction=peak(predict, known) / pixels,
+        guided=peak(lambda: guided(False), known) / pixels,
+        checkpointed=peak(lambda: guided(True), known) / pixels,
+        decoded=peak(decode, known) / pixels,
+        scratch=2.0 * max(weight.nbytes for weight in known),  # a layer's weights in the order that a kernel likes
+    )
+
+
+def split(
+    needs: Footprint, budget: int, held: int, *, pixels: int, rows: int, gradient: bool, wanted: int, least: int = 1
+) -> Split:
+    """The quickest way that fits: as many samples at once as `wanted` if they do, checkpointing only if one does not.
+
+    Args:
+        budget, held: bytes that may be taken in all, and those that are (weights, libraries).
+        pixels: of a latent. rows: of a noise prediction, for each sample. gradient: whether samples are guided by one.
+        wanted, least: samples at once, at most and at least.
+
+    Raises:
+        ValueError: not even the least fits; says what it needs and what else can be lowered.
+    """
+    free = budget - held - needs.scratch
+
+    def most(each: float) -> int:
+        return int(free / (MARGIN * each * pixels)) if each else wanted
+
+    decode = most(needs.decoded)
+    for checkpoint in (False, True):
+        guided = needs.checkpointed if checkpoint else needs.guided
+        count = most(max(rows * needs.prediction, guided if gradient else 0))
+        if count >= least and decode >= 1:
+            return Split(min(count, wanted), checkpoint and gradient, min(decode, wanted))
+    smallest = max(least * max(rows * needs.prediction, needs.checkpointed if gradient else 0), needs.decoded)
+    required = held + needs.scratch + MARGIN * smallest * pixels
+    raise ValueError(
+        f"memory={gibibytes(budget)} is too little: {gibibytes(held)} are taken already and the smallest run needs "
+        f"{gibibytes(required)}. Take a smaller latent, bfloat16 weights, or a larger budget."
+    )
+
+
+def held(device: torch.device) -> int:
+    """Bytes that are in use now: by the process, or by tensors on a GPU. 0 where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    return resident("VmRSS") or 0
+
+
+def resident(field: str) -> int | None:
+    """Bytes of this process in memory, now ("VmRSS") or at most so far ("VmHWM"); None if that is not told."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+    except (OSError, StopIteration):
+        return None
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether an error of PyTorch's says that memory ran out."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("allocate memory" in str(error) or "not enough memory" in str(error))
+    )
+
+
+def advice(batch_size: int, checkpoint: bool, budget: int | None) -> str:
+    """One line for a run that ran out of memory: what to lower."""
+    steps = [
+        *([f"batch_size (it was {batch_size})"] if batch_size > 1 else []),
+        *(["the activations that guidance keeps (checkpoint=True)"] if not checkpoint else []),
+        "the weights' precision (dtype bfloat16)",
+        "the latent's size",
+    ]
+    chosen = "memory='6GB' chooses the first two" if budget is None else f"memory was {gibibytes(budget)}"
+    return f"Memory ran out. Lower {', or '.join(steps)}; {chosen} to fit."
+
+
+def gibibytes(size: float) -> str:
+    """A size to read."""
+    return f"{size / 2**30:.2f} GiB"
+
+
+def peak(work: Callable[[], object], known: Sequence[Tensor]) -> int:
+    """The most bytes that the tensors made by `work` held at one time; those of `known` do not count."""
+    live = _Live(known)
+    with live:
+        work()
+    return live.most
+
+
+class _Live(TorchDispatchMode):
+    """Sums the storages of what operations return, until they are freed."""
+
+    def __init__(self, known: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in known}
+        self._now = self.most = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor):
+                self._add(value.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._sizes:
+            self._sizes[key] = storage.nbytes()
+            self._now += self._sizes[key]
+            self.most = max(self.most, self._now)
+            weakref.finalize(storage, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        self._now -= self._sizes.pop(key, 0)

@@ -1,0 +1,1 @@
+"""How the miniature was made, from its drawings to the files that ship: `python -m ebama.training`."""

@@ -1,0 +1,44 @@
+"""Make the miniature again, from its drawings to the files that ship: `python -m ebama.training`.
+
+VAE, U-Net with token table, and judges are trained one after the other, the first two by as many workers as there are
+cores; every stage shows its progress, resumes where it was interrupted, and is left out once it is done. So are judges
+whose files are there, as they are in a checkout: delete judge.safetensors, clip/ or captioner/ to train one again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from torch.distributed.run import main as torchrun
+
+from ebama.weights.miniature.judge import WEIGHTS
+
+from . import pack, train_captioner, train_clip, train_judge, train_unet
+from .loop import STATE
+
+
+def main() -> None:
+    """Train everything and pack it."""
+    parser = argparse.ArgumentParser(description=main.__doc__, parents=[train_unet.steps_parser()])
+    parser.add_argument("--state", type=Path, default=STATE, help="where trainings keep their state")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    package = __name__.rpartition(".")[0]
+    common = ["--standalone", f"--nproc-per-node={options.workers}", "-m"]
+    state = ["--state", str(options.state)]
+    stages = ["--steps", *map(str, options.steps)]
+    if not (options.state / "vae_final.pt").is_file():
+        torchrun([*common, f"{package}.train_vae", *state])
+    torchrun([*common, f"{package}.train_unet", *state, *stages])
+    if not WEIGHTS.is_file():
+        train_judge.main(["--checkpoint", str(options.state / "judge.pt")])
+    for part, training in (("clip", train_clip), ("captioner", train_captioner)):
+        if not (WEIGHTS.parent / part).is_dir():
+            training.main(state)
+    pack.main(state)
+
+
+if __name__ == "__main__":
+    main()

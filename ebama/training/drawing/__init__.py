@@ -1,0 +1,1 @@
+"""The pictures that the miniature learns from: drawings, recoloured sprites, captioned scenes."""

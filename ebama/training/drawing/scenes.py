@@ -1,0 +1,234 @@
+"""Captioned pictures of the miniature's world: one to three sprites on a pastel background, 64 x 64 RGB, seeded.
+
+Captions on the web are not always right, which is one source of neglect and of wrong binding. So some captions here
+name an object that is not drawn ("neglect") or give an object another colour than it has ("colour").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ebama.weights.miniature.world import ANIMALS, COLOURS, OBJECTS, WORN, Named, caption
+
+from .sprites import Array, load_sprites
+
+SIDE = 64
+_COLOURS = tuple(COLOURS)
+_PASTEL = (185, 225)
+_TOUCH = 2  # pixels by which two boxes may overlap
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """What the pictures look like and how honest the captions are. The defaults are the U-Net's training world.
+
+    ``counts`` are the shares of captions that name 1, 2 and 3 objects, ``longest`` the range (pixels) of their sprites'
+    longest side; ``pairs`` the shares of animal + animal, animal + object and object + object in those of two.
+    ``neglect`` and ``miscolour`` are the shares of wrong captions where the mistake is possible: among those of two
+    objects, and among those of two coloured objects. ``plain`` is the share of objects without a colour among those
+    named alone. ``grid`` is the step (pixels) of the sprites' positions.
+
+    Raises:
+        ValueError: shares that do not sum to 1, a grid that does not divide the side.
+    """
+
+    sets: tuple[str, ...] = ("noto",)
+    flips: bool = False
+    grid: int = 4
+    gradients: bool = False
+    counts: tuple[float, float, float] = (0.25, 0.67, 0.08)
+    longest: tuple[tuple[int, int], ...] = ((28, 40), (24, 32), (20, 24))
+    pairs: tuple[float, float, float] = (0.25, 0.37, 0.38)
+    plain: float = 0.2
+    neglect: float = 0.10
+    miscolour: float = 0.10
+
+    def __post_init__(self) -> None:
+        for name in ("counts", "pairs"):
+            shares = getattr(self, name)
+            if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+                raise ValueError(f"{name}={shares}: shares must be non-negative and sum to 1")
+        if self.grid < 1 or SIDE % self.grid:
+            raise ValueError(f"grid={self.grid}: must divide the picture's side of {SIDE} pixels")
+        if min(self.neglect, self.miscolour) < 0 or self.neglect + self.miscolour > 1:
+            raise ValueError(f"neglect={self.neglect}, miscolour={self.miscolour}: shares must sum to at most 1")
+
+
+TRAINING = SceneConfig()
+HARDER = SceneConfig(sets=("noto", "fluent", "noto-v1"), flips=True, grid=1, gradients=True, neglect=0.0, miscolour=0.0)
+"""What the judge learns from: every set, flips, free positions, gradients, true captions."""
+VARIED = replace(HARDER, gradients=False)
+"""What the VAE's decoder learns from: the more shapes and places, the less it learns by heart."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One sprite of a picture; ``colour`` is None for natural colours, ``box`` (left, top, right, bottom) in pixels."""
+
+    noun: str
+    colour: str | None
+    box: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture [64, 64, 3], its caption, what the caption names in its order, and what is drawn."""
+
+    image: npt.NDArray[np.uint8]
+    caption: str
+    named: tuple[Named, ...]
+    drawn: tuple[Drawn, ...]
+    noise: str  # "clean", "neglect" or "colour"
+
+
+class Composer:
+    """Draws scenes of one configuration; sprites are scaled once for each size."""
+
+    def __init__(self, config: SceneConfig) -> None:
+        self.config = config
+        self.sprites = load_sprites(config.sets)
+        self._scaled: dict[tuple[str, str | None, int, int], Array] = {}
+
+    def compose(self, rng: np.random.Generator) -> Scene:
+        """One scene; consecutive calls with one generator give a reproducible stream."""
+        config = self.config
+        count = _index(rng, config.counts) + 1
+        named = _name_objects(rng, count, config)
+        noise, shown = self._mistake(rng, named)
+        low, high = config.longest[count - 1]
+        pictures: list[Array] = []
+        boxes: list[tuple[int, int, int, int]] | None = None
+        while boxes is None:
+            pictures = [self._sprite(rng, noun, colour, int(rng.integers(low, high + 1))) for noun, colour in shown]
+            boxes = _place(rng, [(p.shape[1], p.shape[0]) for p in pictures], config.grid)
+        canvas = _background(rng, config.gradients)
+        for picture, (left, top, right, bottom) in zip(pictures, boxes, strict=True):
+            region = canvas[top:bottom, left:right]
+            region *= 1 - picture[..., 3:]
+            region += picture[..., :3]
+        drawn = tuple(Drawn(noun, colour, box) for (noun, colour), box in zip(shown, boxes, strict=True))
+        return Scene(np.rint(canvas).astype(np.uint8), caption(named), named, drawn, noise)
+
+    def _mistake(self, rng: np.random.Generator, named: tuple[Named, ...]) -> tuple[str, tuple[Named, ...]]:
+        """Which mistake the caption makes, and the objects that are drawn for it."""
+        draw = float(rng.random())
+        if len(named) == 2 and draw < self.config.neglect:
+            return "neglect", (named[int(rng.integers(2))],)
+        coloured = len(named) == 2 and all(colour for _, colour in named)
+        if coloured and self.config.neglect <= draw < self.config.neglect + self.config.miscolour:
+            (first, a), (second, b) = named
+            if a != b and rng.random() < 0.7:
+                return "colour", ((first, b), (second, a))
+            changed = int(rng.integers(2))
+            others = [c for c in _COLOURS if c != named[changed][1]]
+            shown = list(named)
+            shown[changed] = (named[changed][0], others[int(rng.integers(len(others)))])
+            return "colour", tuple(shown)
+        return "clean", named
+
+    def _sprite(self, rng: np.random.Generator, noun: str, colour: str | None, longest: int) -> Array:
+        """A sprite whose longest side is ``longest``: premultiplied RGB in 0..255 and alpha in 0..1, [h, w, 4]."""
+        variant = int(rng.integers(len(self.sprites[noun, colour])))
+        key = (noun, colour, variant, longest)
+        if key not in self._scaled:
+            self._scaled[key] = _scale(self.sprites[noun, colour][variant], longest)
+        sprite = self._scaled[key]
+        return sprite[:, ::-1] if self.config.flips and rng.random() < 0.5 else sprite
+
+
+def scenes(config: SceneConfig = TRAINING, seed: int = 0) -> Iterator[Scene]:
+    """An endless stream of scenes, the same for the same configuration and seed."""
+    composer, rng = Composer(config), np.random.default_rng(seed)
+    while True:
+        yield composer.compose(rng)
+
+
+def _index(rng: np.random.Generator, shares: tuple[float, ...]) -> int:
+    """An index drawn with the given shares."""
+    draw, total = float(rng.random()), 0.0
+    for index, share in enumerate(shares):
+        total += share
+        if draw < total:
+            return index
+    return len(shares) - 1
+
+
+def _name_objects(rng: np.random.Generator, count: int, config: SceneConfig) -> tuple[Named, ...]:
+    """What the caption names, in its order.
+
+    Objects joined by "and" always have a colour: natural colours there would teach that a colour is a mere hint.
+    """
+
+    def animal() -> Named:
+        return ANIMALS[int(rng.integers(len(ANIMALS)))], None
+
+    def coloured() -> Named:
+        return OBJECTS[int(rng.integers(len(OBJECTS)))], _COLOURS[int(rng.integers(len(_COLOURS)))]
+
+    if count == 1:
+        if rng.random() < 0.5:
+            return (animal(),)
+        noun, colour = coloured()
+        return ((noun, colour if rng.random() < 1 - config.plain else None),)
+    makers: tuple[Callable[[], Named], ...]
+    if count == 2:
+        kind = _index(rng, config.pairs)
+        if kind == 1 and rng.random() < 0.25:
+            return animal(), (WORN[int(rng.integers(len(WORN)))], None)
+        makers = ((animal, animal), (animal, coloured), (coloured, coloured))[kind]
+    else:
+        makers = tuple(animal if rng.random() < 0.5 else coloured for _ in range(count))
+    named: list[Named] = []
+    while len({noun for noun, _ in named}) < count:
+        named = [make() for make in makers]
+    return tuple(named[i] for i in rng.permutation(count))
+
+
+def _place(rng: np.random.Generator, sizes: list[tuple[int, int]], grid: int) -> list[tuple[int, int, int, int]] | None:
+    """Boxes for (width, height) sprites at multiples of the grid that hardly touch; None when 40 tries found none."""
+    draws = rng.random((40, len(sizes), 2)).tolist()
+    for attempt in draws:
+        boxes: list[tuple[int, int, int, int]] = []
+        for (width, height), (u, v) in zip(sizes, attempt, strict=True):
+            left = int(u * ((SIDE - width) // grid + 1)) * grid
+            top = int(v * ((SIDE - height) // grid + 1)) * grid
+            box = (left, top, left + width, top + height)
+            if any(_overlap(box, other) for other in boxes):
+                break
+            boxes.append(box)
+        else:
+            return boxes
+    return None
+
+
+def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    across = min(a[2], b[2]) - max(a[0], b[0])
+    down = min(a[3], b[3]) - max(a[1], b[1])
+    return across > _TOUCH and down > _TOUCH
+
+
+def _scale(rgba: Array, longest: int) -> Array:
+    """Scale RGBA [h, w, 4] in [0, 1] -> premultiplied RGB in 0..255 and alpha in 0..1, [h', w', 4]."""
+    height, width = rgba.shape[:2]
+    factor = longest / max(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    alpha = rgba[..., 3]
+    planes = [*(rgba[..., i] * alpha for i in range(3)), alpha]
+    scaled = [np.asarray(Image.fromarray(p.astype(np.float32)).resize(size, Image.Resampling.HAMMING)) for p in planes]
+    return np.asarray(np.clip(np.stack(scaled, axis=-1), 0, 1) * (255, 255, 255, 1), dtype=np.float32)
+
+
+def _background(rng: np.random.Generator, gradients: bool) -> Array:
+    """A flat pastel, or a linear gradient between two at a random angle: [64, 64, 3] in 0..255."""
+    ends = rng.uniform(*_PASTEL, size=(2, 3)).astype(np.float32)
+    if not gradients:
+        return np.broadcast_to(ends[0], (SIDE, SIDE, 3)).copy()
+    angle = rng.uniform(0, 2 * np.pi)
+    line = np.linspace(-0.5, 0.5, SIDE, dtype=np.float32)
+    ramp = np.clip(np.cos(angle) * line[None] + np.sin(angle) * line[:, None] + 0.5, 0, 1)
+    return np.asarray(ends[0] + ramp[..., None] * (ends[1] - ends[0]), dtype=np.float32)

@@ -1,0 +1,230 @@
+"""What the miniature's image-text judge and its captioner share: words, tokenizers, configurations, pictures, files.
+
+Both are of transformers' own classes, so that the similarity metrics run through the code that the real CLIP and BLIP
+run through. They know the miniature's words, the words of CLIP's 80 templates, and how the captioner ends its captions.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import BertTokenizer, BlipConfig, CLIPConfig, CLIPTokenizer
+
+from ebama.weights.files.tensors import write_tensors
+from ebama.weights.loading import MINIATURE_FOLDER
+from ebama.weights.miniature.world import COLOURS, NOUNS, Named, caption
+from ebama.weights.tokenizer import clip_merges, clip_pieces
+
+from ..evaluation.judges.templates import TEMPLATES
+from .drawing.scenes import SIDE, TRAINING, Composer, Scene
+from .loop import Trained, TrainingConfig
+from .train_judge import HELD_OUT, pictures, soften
+
+WORLD = replace(TRAINING, neglect=0.0, miscolour=0.0)
+"""The U-Net's pictures with true captions."""
+CONFIG = TrainingConfig(steps=4000, batch=32, lr=1.5e-3, warmup=200, flat=0.4)
+BEGINNING, ENDING = "a picture of", "on a light background"
+"""What the captions of the captioner begin and end in. Without the ending short captions would not reach the 10 tokens
+that the metric's decoding demands, and the captioner would have to go on about things that are not there."""
+PATCH, WIDTH, LAYERS, HEADS = 8, 96, 4, 4
+HELD_OUT_SCENES = 640
+REPORT = MINIATURE_FOLDER / "judges.json"
+
+Measure = Callable[[Any], dict[str, float]]
+"""What a model reaches on the held-out scenes."""
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_COLOURS = tuple(COLOURS)
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """CLIP's tokenizer with only those merges that its words need: 791 pieces."""
+    words = {
+        word for text in (*TEMPLATES, ENDING, *NOUNS, *COLOURS, "a and with") for word in re.findall("[a-z]+", text)
+    }
+    merges = _needed(clip_merges(), words)
+    pieces = clip_pieces(merges)
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)  # type: ignore[arg-type]
+
+
+def caption_tokenizer() -> BertTokenizer:
+    """BERT's tokenizer for the captioner's 49 words; the last, [DEC], starts a caption."""
+    words = ("a", "picture", "of", "and", "with", "on", "light", "background")
+    vocabulary = {word: i for i, word in enumerate((*_SPECIAL, *words, *NOUNS, *COLOURS, "[DEC]"))}
+    return BertTokenizer(vocab=vocabulary, bos_token="[DEC]", model_max_length=40)
+
+
+def clip_config(tokenizer: CLIPTokenizer) -> CLIPConfig:
+    """0.80 M parameters: 4 layers over 8 x 8 patches, 2 over words, all 96 wide."""
+    text = {
+        **_SIZES,
+        "vocab_size": len(tokenizer),
+        "num_hidden_layers": 2,
+        "max_position_embeddings": 77,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    return CLIPConfig(text_config=text, vision_config=_VISION, projection_dim=WIDTH)
+
+
+def caption_config(tokenizer: BertTokenizer) -> BlipConfig:
+    """0.79 M parameters: the same eye, 2 layers over words that look at its patches."""
+    text = {
+        **_SIZES,
+        "vocab_size": len(tokenizer),
+        "encoder_hidden_size": WIDTH,
+        "num_hidden_layers": 2,
+        "max_position_embeddings": 40,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+        "sep_token_id": tokenizer.sep_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    return BlipConfig(text_config=text, vision_config=_VISION, projection_dim=WIDTH)
+
+
+_SIZES = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "projection_dim": WIDTH, "num_attention_heads": HEADS}
+_VISION = {**_SIZES, "num_hidden_layers": LAYERS, "image_size": SIDE, "patch_size": PATCH}
+
+
+def _needed(merges: Sequence[tuple[str, str]], words: set[str]) -> list[tuple[str, str]]:
+    """The merges that byte-pair encoding makes on its way through the words, by rank."""
+    rank = {pair: i for i, pair in enumerate(merges)}
+    needed: set[tuple[str, str]] = set()
+    for word in words:
+        pieces = [*word[:-1], f"{word[-1]}</w>"]
+        while pairs := [pair for pair in itertools.pairwise(pieces) if pair in rank]:
+            best = min(pairs, key=rank.__getitem__)
+            needed.add(best)
+            at = 0
+            while at < len(pieces) - 1:
+                if (pieces[at], pieces[at + 1]) == best:
+                    pieces[at : at + 2] = ["".join(best)]
+                at += 1
+    return sorted(needed, key=rank.__getitem__)
+
+
+def description(named: Sequence[Named]) -> str:
+    """The caption that the captioner learns: in the order of the world's nouns, as a picture has no first object.
+
+    >>> description([("car", "red"), ("cat", None)])
+    'a picture of a cat and a red car on a light background'
+    """
+    ordered = sorted(named, key=lambda each: NOUNS.index(each[0]))
+    return f"{BEGINNING} {caption(ordered)} {ENDING}"
+
+
+def prepared(images: Tensor) -> Tensor:
+    """Pictures [B, 3, 64, 64] in [0, 1] as both models take them: in [-1, 1]."""
+    return images * 2 - 1
+
+
+class PatchReader(nn.Module):
+    """A help in training that is thrown away: every patch says which noun and which colour it shows.
+
+    Without it both models take very long to find that pictures consist of objects.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(WIDTH)
+        self.noun = nn.Linear(WIDTH, len(NOUNS) + 1)
+        self.colour = nn.Linear(WIDTH, len(_COLOURS))
+
+    def forward(self, hidden: Tensor, scenes: Sequence[Scene]) -> Tensor:
+        """Cross-entropies of noun (or background) and colour, summed, from the eye's last layer [B, 1 + 64, 96]."""
+        features = self.norm(hidden[:, 1:])
+        noun, colour = shown(scenes)
+        loss = F.cross_entropy(self.noun(features).flatten(0, 1), noun.flatten())
+        return loss + F.cross_entropy(self.colour(features).flatten(0, 1), colour.flatten())
+
+
+def shown(scenes: Sequence[Scene]) -> tuple[Tensor, Tensor]:
+    """Noun (24: none) and colour (-100: none) at the centre of every patch, [B, 64] each."""
+    across = SIDE // PATCH
+    noun = torch.full((len(scenes), across, across), len(NOUNS))
+    colour = torch.full((len(scenes), across, across), -100)
+    centres = torch.arange(across) * PATCH + PATCH // 2
+    for row, scene in enumerate(scenes):
+        for drawn in scene.drawn:
+            left, top, right, bottom = drawn.box
+            inside = ((centres >= top) & (centres < bottom))[:, None] & ((centres >= left) & (centres < right))
+            noun[row][inside] = NOUNS.index(drawn.noun)
+            colour[row][inside] = -100 if drawn.colour is None else _COLOURS.index(drawn.colour)
+    return noun.flatten(1), colour.flatten(1)
+
+
+def draw(composer: Composer, seed: int, step: int, worker: int = 0) -> tuple[list[Scene], Tensor, np.random.Generator]:
+    """A batch of scenes, their softened pictures as the models take them, and what further chance is drawn from."""
+    rng = np.random.default_rng([seed, step, worker])
+    scenes = [composer.compose(rng) for _ in range(CONFIG.batch)]
+    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+    return scenes, prepared(soften(pictures(scenes), generator)), rng
+
+
+def held_out() -> Iterator[tuple[list[Scene], Tensor]]:
+    """Scenes that no training drew, with their pictures as the models take them, in batches of 32."""
+    composer = Composer(WORLD)
+    for step in range(HELD_OUT, HELD_OUT + HELD_OUT_SCENES // 32):
+        rng = np.random.default_rng([CONFIG.seed, step])
+        scenes = [composer.compose(rng) for _ in range(32)]
+        yield scenes, prepared(pictures(scenes))
+
+
+def report(part: str, figures: Mapping[str, Any]) -> None:
+    """Set one model's section of judges.json."""
+    known = json.loads(REPORT.read_text(encoding="utf-8")) if REPORT.is_file() else {}
+    partial = REPORT.with_suffix(".tmp")
+    partial.write_text(json.dumps({**known, part: figures}, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, REPORT)
+
+
+def deliver(
+    part: str,
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    processor: Mapping[str, Any],
+    trained: Trained,
+    measure: Measure,
+) -> None:
+    """Store a trained model, measure what is stored, and set and print its section `part` of judges.json."""
+    store(folder, model, tokenizer, processor)
+    stored = type(model).from_pretrained(folder, dtype=torch.float32).eval()
+    figures = {"parameters": sum(p.numel() for p in stored.parameters()), **effort(trained), **measure(stored)}
+    report(part, figures)
+    print(figures)
+
+
+def store(folder: Path, model: Any, tokenizer: Any, processor: Mapping[str, Any]) -> None:
+    """Write a model's folder as transformers reads it, weights in float16, whole or not at all."""
+    partial = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    state = {key: value.half() for key, value in model.state_dict().items() if value.is_floating_point()}
+    write_tensors(partial / "model.safetensors", state, {"format": "pt"})
+    (partial / "config.json").write_text(model.config.to_json_string(), encoding="utf-8")
+    pictures_ = {"resample": 3, "rescale_factor": 1 / 255, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, **processor}
+    (partial / "preprocessor_config.json").write_text(json.dumps(pictures_, indent=2) + "\n", encoding="utf-8")
+    tokenizer.save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+
+
+def effort(trained: Trained) -> dict[str, float]:
+    """How much training a model had, and on how many scenes it was measured."""
+    return {"samples": trained.samples, "seconds": round(trained.seconds), "held_out_scenes": HELD_OUT_SCENES}

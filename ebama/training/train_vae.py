@@ -1,0 +1,141 @@
+"""Train the miniature's VAE: `torchrun --standalone --nproc-per-node 2 -m ebama.training.train_vae`.
+
+Two stages: encoder and decoder together on crops, which is quick, and then the decoder alone on whole pictures. Its
+group normalisation takes statistics of everything it is given, so crops are not what it will meet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import trange
+
+from ebama.models import MINIATURE, VAE
+
+from .drawing.scenes import TRAINING, VARIED, Composer, Scene
+from .loop import STATE, TrainingConfig, checkpoint, train
+
+CROP = 32
+CONFIG = TrainingConfig(steps=1300, batch=24, lr=2e-3, warmup=100, flat=0.2)
+KL = 1e-5
+DECODER_CONFIG = TrainingConfig(steps=1600, batch=8, lr=1e-3, warmup=50, flat=0.3, seed=1)
+
+
+class Autoencoder(nn.Module):
+    """Reconstruction and KL of images; one forward, as data parallel training wants it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vae = VAE(MINIATURE.vae)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Images [B, 3, h, w] in [-1, 1] -> (reconstruction, KL per latent pixel)."""
+        posterior = self.vae.encode(x)
+        kl = 0.5 * (posterior.mean**2 + posterior.logvar.exp() - 1 - posterior.logvar).sum(dim=1).mean()
+        return self.vae.decode(posterior.mean + (0.5 * posterior.logvar).exp() * noise), kl
+
+
+class Decoding(nn.Module):
+    """Images [B, 3, h, w] -> their reconstruction from the mean of a frozen encoder's posterior."""
+
+    def __init__(self, vae: VAE) -> None:
+        super().__init__()
+        self.vae = vae.requires_grad_(False)
+        for part in (vae.decoder, vae.post_quant_conv):
+            part.requires_grad_(True)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        with torch.no_grad():
+            z = self.vae.encode(x).mean
+        return self.vae.decode(z)
+
+
+def to_tensor(images: list[np.ndarray]) -> Tensor:
+    """uint8 [h, w, 3] pictures -> float [B, 3, h, w] in [-1, 1]."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+def crop(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """A CROP x CROP window around one of the objects: flat background teaches nothing."""
+    left, top, right, bottom = scene.drawn[int(rng.integers(len(scene.drawn)))].box
+    centre = rng.uniform((top, left), (bottom, right))
+    y, x = (int(np.clip(c - CROP / 2, 0, scene.image.shape[0] - CROP)) for c in centre)
+    return scene.image[y : y + CROP, x : x + CROP]
+
+
+def gradients(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences between neighbouring pixels, down and across."""
+    return x.diff(dim=2), x.diff(dim=3)
+
+
+def reconstruction_loss(y: Tensor, x: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Absolute and squared error of pixels, absolute error of their differences; PSNR (dB) for the log."""
+    edges = sum(F.l1_loss(a, b) for a, b in zip(gradients(y), gradients(x), strict=True))
+    mse = F.mse_loss(y, x)
+    return F.l1_loss(y, x) + 2 * mse + 0.5 * edges, {"psnr": -10 * (mse.detach() / 4).log10().item()}
+
+
+@torch.no_grad()
+def standardise(vae: VAE, composer: Composer, seed: int, count: int = 2000) -> None:
+    """Give every latent channel mean 0 and standard deviation 1, folded exactly into the 1x1 convolutions."""
+    rng = np.random.default_rng([seed, 2**31])
+    batches = [to_tensor([composer.compose(rng).image for _ in range(100)]) for _ in trange(count // 100, desc="scale")]
+    latents = torch.cat([vae.encode(batch).mean for batch in batches])
+    mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    n = len(mean)
+    quant, post = vae.quant_conv, vae.post_quant_conv
+    assert quant.bias is not None
+    assert post.bias is not None
+    quant.weight[:n] /= std[:, None, None, None]
+    quant.bias[:n] = (quant.bias[:n] - mean) / std
+    quant.bias[n:] -= 2 * std.log()
+    post.bias += post.weight[:, :, 0, 0] @ mean
+    post.weight *= std[None, :, None, None]
+
+
+def main() -> None:
+    """Train and store the averaged, standardised VAE in `STATE/vae_final.pt`."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--state", type=Path, default=STATE)
+    options = parser.parse_args()
+    composer, varied = Composer(TRAINING), Composer(VARIED)
+
+    def crops(network: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng([CONFIG.seed, step, worker])
+        x = to_tensor([crop(composer.compose(rng), rng) for _ in range(CONFIG.batch)])
+        side = CROP // MINIATURE.vae.factor
+        noise = torch.from_numpy(rng.standard_normal((len(x), MINIATURE.vae.latent_channels, side, side), np.float32))
+        y, kl = network(x, noise)
+        loss, figures = reconstruction_loss(y, x)
+        return loss + KL * kl, figures
+
+    def pictures(network: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng([DECODER_CONFIG.seed, step, worker])
+        x = to_tensor([varied.compose(rng).image for _ in range(DECODER_CONFIG.batch)])
+        return reconstruction_loss(network(x), x)
+
+    torch.manual_seed(CONFIG.seed)
+    autoencoder = Autoencoder()
+    train("vae", autoencoder, crops, CONFIG, options.state)
+    first = checkpoint(options.state, "vae")
+    autoencoder.load_state_dict(first["averaged"])
+    standardise(autoencoder.vae, composer, CONFIG.seed)
+    trained = train("vae_decoder", Decoding(autoencoder.vae), pictures, DECODER_CONFIG, options.state)
+    if trained is not None:
+        vae, seconds = trained.network.get_submodule("vae"), first["seconds"] + trained.seconds
+        partial = options.state / "vae_final.tmp"
+        torch.save({"vae": vae.state_dict(), "seconds": seconds}, partial)
+        os.replace(partial, options.state / "vae_final.pt")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,509 @@
+"""The page's server: what it takes, in which order, what it gives back, and whom it answers."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import TINY, model
+
+from ebama import generation
+from ebama.cli import main
+from ebama.methods import parse as method_of
+from ebama.models import MINIATURE
+from ebama.output import seeds
+from ebama.output.png import read_metadata
+from ebama.pipeline import Pipeline, Result
+from ebama.trace import curves
+
+pytest.importorskip("fastapi", reason="needs the extra app")
+from fastapi.testclient import TestClient
+
+from ebama.app import jobs
+from ebama.app.api import PAGE, create_app
+from ebama.app.jobs import Job, Queue
+from ebama.app.request import MAX_PROMPT, MAX_SEEDS, Order
+from ebama.app.service import Studio, words_of
+
+PROMPT = "a purple crown and a blue suitcase"
+SMALL: dict[str, Any] = {"prompt": PROMPT, "methods": ["sd", "ebama"], "seeds": "3,1", "steps": 2}
+
+
+class Braked(Pipeline):
+    """Waits before its first report until the test lets it go on."""
+
+    def __init__(self) -> None:
+        super().__init__(model())
+        self.go = threading.Event()
+        self.go.set()
+        self.runs: list[str] = []
+
+    def __call__(self, prompt: Any, *, on_call: Callable[[int, int], None] | None = None, **options: Any) -> Result:
+        self.runs.append(prompt)
+
+        def told(done: int, total: int) -> None:
+            assert self.go.wait(20)
+            assert on_call
+            on_call(done, total)
+
+        return super().__call__(prompt, on_call=told, **options)
+
+
+@pytest.fixture(scope="module")
+def studio() -> Studio:
+    return Studio(Braked(), parser="rules")
+
+
+@pytest.fixture
+def pipeline(studio: Studio) -> Iterator[Braked]:
+    assert isinstance(studio.pipeline, Braked)
+    studio.pipeline.runs.clear()
+    yield studio.pipeline
+    studio.pipeline.go.set()
+
+
+@pytest.fixture
+def client(studio: Studio, pipeline: Braked) -> Iterator[TestClient]:
+    with TestClient(create_app(studio), base_url="http://127.0.0.1") as client:
+        yield client
+        pipeline.go.set()
+
+
+def submit(client: TestClient, **order: Any) -> str:
+    answer = client.post("/api/jobs", json=SMALL | order)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def status(client: TestClient, job: str) -> dict[str, Any]:
+    answer = client.get(f"/api/jobs/{job}")
+    assert answer.status_code == 200
+    return dict(answer.json())
+
+
+def until(client: TestClient, job: str, *states: str) -> dict[str, Any]:
+    end = time.monotonic() + 30
+    while (found := status(client, job))["state"] not in states:
+        assert time.monotonic() < end, found
+        time.sleep(0.02)
+    return found
+
+
+def refusal(answer: Any, code: int) -> str:
+    assert answer.status_code == code, answer.text
+    (line,) = answer.json()["error"].splitlines()
+    assert len(line) > 10
+    return str(line)
+
+
+# --- bounds ---
+
+
+@pytest.mark.parametrize(
+    ("order", "says"),
+    [
+        ({"prompt": ""}, "prompt is empty"),
+        ({"prompt": " \n "}, "prompt is empty"),
+        ({"prompt": "quickly and slowly"}, "no noun"),
+        ({"prompt": "a cat " * MAX_PROMPT}, f"at most {MAX_PROMPT}"),
+        ({"prompt": 3}, "prompt: Input should be a valid string, got '3'"),
+        ({"prompt": "a \ud800 cat"}, "half a character"),
+        ({"negative_prompt": "\udfff"}, "half a character"),
+        ({"negative_prompt": "x" * (MAX_PROMPT + 1)}, "negative prompt has 1001"),
+        ({"methods": []}, "expected 1 to 6"),
+        ({"methods": ["sd"] * 7}, "expected 1 to 6"),
+        ({"methods": ["nothing"]}, "no method 'nothing'"),
+        ({"methods": ["ebama+nothing=1"]}, "no option nothing"),
+        ({"methods": ["ebama+step_size=-1"]}, "step_size is -1"),
+        ({"methods": ["p2p"]}, "single prompt"),
+        ({"methods": ["ane+max_refinements=1000000"]}, "passes"),
+        ({"seeds": ""}, "names no seeds"),
+        ({"seeds": "-1"}, "names no seeds"),
+        ({"seeds": "1:2:3"}, "names no seeds"),
+        ({"seeds": "4:4"}, "names 0 seeds"),
+        ({"seeds": "0:99999999999999999"}, f"expected 1 to {MAX_SEEDS}"),
+        ({"seeds": "9" * 19}, "names no seeds"),
+        ({"steps": 0}, "steps is 0"),
+        ({"steps": 101}, "expected 1 to 100"),
+        ({"steps": "many"}, "steps: "),
+        ({"guidance": -1}, "expected 0 to 30"),
+        ({"guidance": 1e9}, "expected 0 to 30"),
+        ({"sampler": "euler"}, "euler"),
+    ],
+    ids=str,
+)
+def test_an_order_out_of_bounds_is_refused_in_one_line(client: TestClient, order: dict[str, Any], says: str) -> None:
+    content = json.dumps(SMALL | order)
+    line = refusal(client.post("/api/jobs", content=content, headers={"Content-Type": "application/json"}), 400)
+    assert says in line
+    assert len(line) < 400
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '"a cat"', '{"seeds": "0"}', '{"prompt": "a cat", "guidance": NaN}']
+)
+def test_what_is_no_order_is_refused_in_one_line(client: TestClient, content: str) -> None:
+    refusal(client.post("/api/jobs", content=content, headers={"Content-Type": "application/json"}), 400)
+
+
+def test_seeds() -> None:
+    assert seeds.parse("0:4") == [0, 1, 2, 3]
+    assert seeds.parse(" 7, 1:3 ,7") == [7, 1, 2]
+    assert Order("a cat", seeds="5", methods=("sd",)).numbers == (5,)
+
+
+def test_a_prompt_without_a_noun_runs_with_methods_that_need_none(client: TestClient) -> None:
+    job = until(client, submit(client, prompt="quickly and slowly", methods=["sd"], seeds="0"), "done")
+    assert [word["group"] for word in job["words"]] == [None, None, None]
+    assert client.get(f"/api/jobs/{job['id']}/pictures/0").json()["lines"] == {"intensity": [], "similarity": []}
+
+
+def test_a_prompt_without_a_word_has_a_picture_and_no_maps(client: TestClient) -> None:
+    job = until(client, submit(client, prompt="\U0001f600", methods=["sd"], seeds="0"), "done")
+    assert job["words"] == []
+    assert client.get(f"/api/jobs/{job['id']}/pictures/0").json()["maps"]["words"] == 0
+    assert client.get(f"/api/jobs/{job['id']}/pictures/0/maps").content == b""
+
+
+@pytest.mark.parametrize(
+    "method", ["ane+thresholds=0.5", "conform+temperature=x", "divide-and-bind+max_refinements=2", "ane+name=x"]
+)
+def test_options_of_a_wrong_kind_are_refused_in_one_line(client: TestClient, method: str) -> None:
+    refusal(client.post("/api/jobs", json=SMALL | {"methods": [method]}), 400)
+
+
+@pytest.mark.filterwarnings("ignore:CLIP sees")
+def test_notes_say_what_the_model_does_not_see(studio: Studio) -> None:
+    assert studio.read(Order(PROMPT)).notes == ()
+    (note,) = studio.read(Order("a cat and " + "very " * 80 + "red frog", methods=("sd",))).notes
+    assert note.endswith("red frog.")
+    small = replace(model(), config=replace(TINY, name=MINIATURE.name))
+    (note,) = Studio(Pipeline(small), parser="rules").read(Order("a blue dragon and a cat")).notes
+    assert note == "The embedded miniature does not know: dragon."
+
+
+# --- pictures ---
+
+
+def test_pictures_are_those_of_generate(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = until(client, submit(client), "done")
+    found = [(picture["method"], picture["seed"]) for picture in job["pictures"]]
+    assert found == [("sd", 3), ("sd", 1), ("ebama", 3), ("ebama", 1)]
+
+    monkeypatch.setattr(generation, "load", lambda *_, **__: model())
+    recipe = generation.Recipe(PROMPT, steps=2, parser="rules")
+    systems = {name: method_of(name) for name in ("sd", "ebama")}
+    generation.generate(recipe, systems, [3, 1], tmp_path, batch_size=4)
+    for index, (method, seed) in enumerate(found):
+        answer = client.get(f"/api/jobs/{job['id']}/pictures/{index}/png")
+        assert answer.headers["content-type"] == "image/png"
+        mine = tmp_path / "mine.png"
+        mine.write_bytes(answer.content)
+        theirs = tmp_path / "a-purple-crown-and-a-blue-suitcase" / f"{method}-seed{seed:04d}.png"
+        pixels = (np.asarray(Image.open(path), dtype=int) for path in (mine, theirs))
+        np.testing.assert_allclose(*pixels, atol=1)  # attention that is recorded rounds otherwise
+        recipe_of = read_metadata(theirs)
+        if method == "sd":  # measured by the objects that ebama reads, so that both show the same curves
+            recipe_of |= {"groups": read_metadata(mine)["groups"]}
+        assert read_metadata(mine) == recipe_of
+    assert job["pictures"][2]["name"] == "a-purple-crown-and-a-blue-suitcase-ebama-seed0003.png"
+
+
+def test_maps_and_curves_are_the_traces(client: TestClient) -> None:
+    job = until(client, submit(client, methods=["ebama"], seeds="3"), "done")
+    facts = client.get(f"/api/jobs/{job['id']}/pictures/0").json()
+    trace = Pipeline(model())(PROMPT, seeds=[3], steps=2, parser="rules", trace=True, progress=False).trace
+    assert trace is not None
+    size = facts["maps"]
+    assert (size["words"], size["calls"]) == (7, 3)
+    maps = np.frombuffer(client.get(f"/api/jobs/{job['id']}/pictures/0/maps").content, "<f4")
+    maps = maps.reshape(size["words"], size["calls"], size["height"], size["width"])
+    assert [word["text"] for word in job["words"]] == PROMPT.split()
+    for word, own in zip(PROMPT.split(), maps, strict=True):
+        if word != "a":  # it stands there twice
+            np.testing.assert_allclose(own, trace.maps(word).numpy(), atol=1e-4)
+    assert facts["timesteps"] == list(trace.timesteps)
+    for expected in (curves.intensity(trace), curves.similarity(trace)):
+        lines = facts["lines"][expected.quantity]
+        assert [line["label"] for line in lines] == list(expected.labels)
+        np.testing.assert_allclose([line["values"] for line in lines], expected.values, atol=2e-5)
+        assert [line["group"] for line in lines] == [0, 1]
+
+
+def test_words_know_their_groups(studio: Studio) -> None:
+    found = words_of(studio.read(Order("a big, red car and a frog")).reading)
+    assert [(word["text"], word["group"], word["role"]) for word in found] == [
+        ("a", None, ""),
+        ("big", 0, "modifier"),
+        ("red", 0, "modifier"),
+        ("car", 0, "object"),
+        ("and", None, ""),
+        ("a", None, ""),
+        ("frog", 1, "object"),
+    ]
+
+
+# --- the queue ---
+
+
+def test_one_job_at_a_time_and_the_position_of_the_others(client: TestClient, pipeline: Braked) -> None:
+    pipeline.go.clear()
+    order = {"methods": ["sd"], "seeds": "0"}
+    first, second, third = (submit(client, prompt=f"a {noun}", **order) for noun in ("cat", "frog", "bear"))
+    until(client, first, "running")
+    assert [status(client, job)["ahead"] for job in (first, second, third)] == [0, 1, 2]
+    assert client.delete(f"/api/jobs/{second}").json()["state"] == "cancelled"
+    assert status(client, third)["ahead"] == 1
+    pipeline.go.set()
+    until(client, third, "done")
+    assert status(client, first)["state"] == "done"
+    assert pipeline.runs == ["a cat", "a bear"]
+    assert client.delete(f"/api/jobs/{first}").json()["state"] == "done"
+
+
+def test_a_running_job_stops_before_its_next_call_and_keeps_what_it_has(client: TestClient, pipeline: Braked) -> None:
+    pipeline.go.clear()
+    job = submit(client, methods=["sd", "cd"], seeds="0")
+    until(client, job, "running")
+    client.delete(f"/api/jobs/{job}")
+    pipeline.go.set()
+    found = until(client, job, "cancelled")
+    assert (found["part"], found["pictures"], found["error"]) == (1, [], "")
+
+    whole = until(client, submit(client, methods=["sd"], seeds="0"), "done")
+    assert (whole["done"], whole["total"], len(whole["pictures"])) == (3, 3, 1)
+
+
+def test_the_queue_has_an_end(client: TestClient, pipeline: Braked) -> None:
+    pipeline.go.clear()
+    order = {"methods": ["sd"], "seeds": "0"}
+    until(client, submit(client, **order), "running")
+    waiting = [submit(client, **order) for _ in range(jobs.MAX_WAITING)]
+    assert "try again" in refusal(client.post("/api/jobs", json=SMALL), 429)
+    for job in waiting:
+        client.delete(f"/api/jobs/{job}")
+    submit(client, **order)
+
+
+def test_what_goes_wrong_in_a_run_is_one_line_and_the_next_job_runs(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = until(client, submit(client, methods=["sd", "ebama+step_size=1e30"], seeds="0"), "failed")
+    assert re.fullmatch(r"The latent became infinite or NaN .*", job["error"])
+    assert [picture["method"] for picture in job["pictures"]] == ["sd"]
+    assert until(client, submit(client, methods=["sd"], seeds="0"), "done")
+
+
+def test_a_mistake_of_ours_does_not_end_the_queue(caplog: pytest.LogCaptureFixture) -> None:
+    def work(job: Job) -> None:
+        job.results.append(1 / job.task if job.task else [][0])
+
+    queue = Queue(work)
+    broken, fine = Job(0), Job(2)
+    queue.submit(broken)
+    queue.submit(fine)
+    end = time.monotonic() + 10
+    while fine.state != "done":
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert broken.state == "failed"
+    assert "IndexError" in broken.error
+    assert "Traceback" in caplog.text
+    queue.close()
+
+
+def test_old_jobs_are_dropped_and_closing_cancels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "KEPT", 2)
+    begun, go = threading.Event(), threading.Event()
+
+    def work(job: Job) -> None:
+        if job.task == "long":
+            begun.set()
+            assert go.wait(10)
+            job.progress(1, 2)
+
+    queue = Queue(work)
+    done = [Job(number) for number in range(4)]
+    last, waiting = Job("long"), Job("waits")
+    for job in (*done, last, waiting):
+        queue.submit(job)
+    assert begun.wait(10)
+    assert [job.state for job in done] == ["done"] * 4
+    for job in done[:2]:
+        with pytest.raises(jobs.NoSuchJobError, match="no job"):
+            queue.find(job.id)
+    assert queue.find(done[3].id) is done[3]
+    threading.Timer(0.05, go.set).start()
+    queue.close()
+    assert (last.state, waiting.state) == ("cancelled", "cancelled")
+
+
+def test_the_job_that_ended_last_is_kept() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def work(job: Job) -> None:
+        begun.set()
+        assert go.wait(10)
+
+    queue = Queue(work)
+    long = Job("long")
+    queue.submit(long)
+    assert begun.wait(10)
+    for number in range(jobs.KEPT + 1):  # another tab asks, and changes its mind
+        other = Job(number)
+        queue.submit(other)
+        queue.cancel(other)
+    go.set()
+    end = time.monotonic() + 10
+    while long.state != "done":
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert queue.find(long.id) is long
+    queue.close()
+
+
+# --- who may ask ---
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.", "", "[::1"]
+)
+def test_a_name_that_is_not_ours_is_not_answered(client: TestClient, host: str) -> None:
+    for answer in (
+        client.get("/", headers={"Host": host}),
+        client.post("/api/jobs", json=SMALL, headers={"Host": host}),
+    ):
+        assert "does not answer to the name" in refusal(answer, 421)
+
+
+@pytest.mark.parametrize("host", ["localhost:8000", "LOCALHOST", "127.0.0.1:1", "[::1]:8000", "192.168.1.9"])
+def test_addresses_and_localhost_are_answered(client: TestClient, host: str) -> None:
+    assert client.get("/", headers={"Host": host}).status_code == 200
+
+
+def test_another_name_is_answered_if_it_was_given(studio: Studio) -> None:
+    with TestClient(create_app(studio, names=frozenset({"Box"})), base_url="http://box:8000") as client:
+        assert client.get("/api/model").status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999"])
+def test_other_sites_change_nothing(client: TestClient, origin: str) -> None:
+    headers = {"Origin": origin}
+    assert "another site" in refusal(client.post("/api/jobs", json=SMALL, headers=headers), 403)
+    assert "another site" in refusal(client.delete("/api/jobs/x", headers=headers), 403)
+    own = client.post("/api/jobs", json=SMALL | {"steps": 0}, headers={"Origin": "http://127.0.0.1"})
+    assert "steps is 0" in refusal(own, 400)
+
+
+def test_long_bodies_are_refused_unread(client: TestClient) -> None:
+    assert "at most" in refusal(client.post("/api/jobs", json=SMALL | {"more": "x" * 20_000}), 413)
+    assert "how long" in refusal(client.post("/api/jobs", content=iter([b"{}"])), 411)
+    both = {"Content-Length": "2", "Transfer-Encoding": "chunked"}  # servers go by the second
+    assert "how long" in refusal(client.post("/api/jobs", content=b"{}", headers=both), 411)
+
+
+def test_what_is_not_there(client: TestClient) -> None:
+    assert "no job 'none'" in refusal(client.get("/api/jobs/none"), 404)
+    job = until(client, submit(client, methods=["sd"], seeds="0"), "done")["id"]
+    for index in ("1", "-1"):
+        for what in ("", "/maps", "/png"):
+            assert "not among them" in refusal(client.get(f"/api/jobs/{job}/pictures/{index}{what}"), 404)
+    refusal(client.get(f"/api/jobs/{job}/pictures/first"), 400)
+    assert client.get("/page/%2e%2e/api.py").status_code == 404
+    assert client.get("/docs").status_code == 404
+
+
+def test_answers_forbid_what_the_page_does_not_need(client: TestClient) -> None:
+    for path in ("/", "/api/model", "/page/page.js", "/nothing"):
+        headers = client.get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+
+
+def test_the_page_asks_nobody_else() -> None:
+    files = sorted(PAGE.iterdir())
+    assert {file.suffix for file in files} == {".html", ".css", ".js", ".svg"}
+    for file in files:
+        text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"//[a-z0-9.-]+\.[a-z]{2,}|@import|url\(", text), file
+
+
+def test_the_model_is_described(client: TestClient) -> None:
+    facts = client.get("/api/model").json()
+    assert (facts["model"], facts["side"], facts["vocabulary"]) == ("tiny", 32, {})
+    names = [method["name"] for method in facts["methods"]]
+    assert "ebama" in names
+    assert "p2p" not in names
+    assert len(facts["colours"]) == 256
+
+
+# --- the command ---
+
+
+@pytest.fixture
+def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server stops as soon as it runs."""
+    uvicorn = pytest.importorskip("uvicorn")
+
+    def run(self: Any, sockets: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    monkeypatch.setattr(generation, "load", lambda *_, **__: model())
+
+
+@pytest.mark.usefixtures("stopped")
+def test_serve_is_for_this_computer_unless_told_otherwise(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--port", "0", "--parser", "rules"]) == 0
+    shown = capfd.readouterr()
+    assert re.match(r"http://127\.0\.0\.1:\d+ ", shown.out)
+    assert shown.err == ""
+    assert main(["serve", "--port", "0", "--parser", "rules", "--host", "0.0.0.0"]) == 0
+    shown = capfd.readouterr()
+    assert shown.err == (
+        "warning: --host 0.0.0.0: everyone who reaches this computer can use the page; there is no password.\n"
+    )
+
+
+@pytest.mark.usefixtures("stopped")
+def test_serve_says_in_one_line_what_it_cannot_do(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*arguments: str) -> str:
+        try:
+            code: object = main(["serve", "--parser", "rules", *arguments])
+        except SystemExit as stop:
+            code = stop.code
+        assert code == 2
+        (line,) = capfd.readouterr().err.strip().splitlines()
+        return line
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert "Nothing can listen at 127.0.0.1" in refused("--port", str(taken.getsockname()[1]))
+    assert "no.such.name.invalid" in refused("--port", "0", "--host", "no.such.name.invalid")
+    assert "65535" in refused("--port", "65536")
+    assert "'none'" in refused("--port", "0", "--parser", "none")
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    assert "pip install" in refused("--port", "0")
+
+
+def test_a_png_is_one(client: TestClient) -> None:
+    job = until(client, submit(client, methods=["sd"], seeds="0"), "done")
+    answer = client.get(f"/api/jobs/{job['id']}/pictures/0/png")
+    assert "suitcase-sd-seed0000.png" in answer.headers["content-disposition"]
+    assert Image.open(io.BytesIO(answer.content)).size == (32, 32)

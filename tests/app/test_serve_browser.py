@@ -1,0 +1,207 @@
+"""The page in a browser, from click to picture, on the embedded miniature."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ebama.output.png import read_metadata
+
+pytest.importorskip("uvicorn", reason="needs the extra app")
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+WAIT = 60_000  # milliseconds, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """`train_free.py serve` as a user starts and stops it."""
+    command = [sys.executable, "train_free.py", "serve", "--port", "0", "--parser", "rules"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        line = server.stdout.readline()
+        try:
+            assert line.startswith("http://127.0.0.1:"), line
+            yield line.split()[0]
+        finally:
+            server.send_signal(signal.SIGINT)
+            out, errors = server.communicate(timeout=60)
+    assert (server.returncode, out) == (0, "stopped\n")
+    assert "Traceback" not in errors
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here")
+    with playwright.sync_playwright() as driver:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield started
+        started.close()
+
+
+Open = Callable[[], Any]
+
+
+@pytest.fixture
+def tab(browser: Any, address: str) -> Iterator[Open]:
+    """Opens tabs; in none of them may anything go wrong that a test did not expect, and none may ask other hosts."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(WAIT)
+    problems: list[str] = []
+    asked: list[str] = []
+    context.on("console", lambda message: problems.append(message.text) if message.type != "log" else None)
+    context.on("weberror", lambda error: problems.append(str(error.error)))
+    context.on("request", lambda request: asked.append(request.url))
+
+    def opened() -> Any:
+        page = context.new_page()
+        page.problems = problems
+        page.goto(address)
+        page.wait_for_selector("body[data-ready]")
+        return page
+
+    yield opened
+    context.close()
+    assert problems == []
+    assert asked
+    assert all(url.startswith(f"{address}/") for url in asked)
+
+
+def order(page: Any, prompt: str, methods: tuple[str, ...] = ("sd",), seeds: str = "0", steps: int = 2) -> None:
+    page.fill("#prompt", prompt)
+    for box in page.query_selector_all("#methods input"):
+        box.set_checked(box.get_attribute("value") in methods)
+    page.fill("#seeds", seeds)
+    if not page.is_visible("#steps"):
+        page.click("summary")
+    page.fill("#steps", str(steps))
+    page.click("#go")
+
+
+def wait_for_text(page: Any, selector: str, pattern: str) -> None:
+    playwright.expect(page.locator(selector)).to_have_text(re.compile(pattern), timeout=WAIT)
+
+
+def pictures(page: Any, count: int) -> None:
+    """Wait until the job has ended with that many pictures, all of which have arrived."""
+    playwright.expect(page.locator("#rows figure img")).to_have_count(count, timeout=WAIT)
+    page.wait_for_selector("#progress", state="hidden")
+    for picture in page.locator("#rows figure img").all():
+        playwright.expect(picture).to_have_js_property("naturalWidth", 64)
+
+
+def colours(page: Any, index: int = 0) -> int:
+    """How many colours the map over a picture has."""
+    script = """canvas => new Set(new Uint32Array(
+        canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size"""
+    return int(page.locator("figure canvas").nth(index).evaluate(script))
+
+
+def test_from_click_to_picture(tab: Open, tmp_path: Path) -> None:
+    page = tab()
+    order(page, "a purple crown and a blue suitcase", ("sd", "ebama"), "4,0")
+    pictures(page, 4)
+    assert page.locator("#rows h2").all_text_contents() == [
+        "sdchanges nothing",
+        "ebamamoves the latent: binds modifiers to objects by scores, brings objects out",
+    ]
+
+    # Words by pointer and by keyboard; a click keeps one, Escape lets it go.
+    looking = page.locator("#results.looking")
+    page.hover("#words button >> text=crown")
+    playwright.expect(looking).to_have_count(1)
+    wait_for_text(page, "#high", r"^0\.\d+ for “crown”$")
+    assert min(colours(page, index) for index in range(4)) > 5
+    page.mouse.move(5, 5)
+    playwright.expect(looking).to_have_count(0)
+    page.locator("#words button").first.focus()
+    wait_for_text(page, "#high", "“a”")
+    page.keyboard.press("Tab")
+    wait_for_text(page, "#high", "“purple”")
+    page.keyboard.press("Enter")
+    page.locator("#call").focus()
+    wait_for_text(page, "#high", "“purple”")
+    assert page.locator("#words [aria-pressed=true]").all_text_contents() == ["purple"]
+    page.keyboard.press("ArrowRight")
+    wait_for_text(page, "#when", r"^call 1 of 3, t = 501$")
+    page.keyboard.press("Escape")
+    playwright.expect(looking).to_have_count(0)
+
+    # Curves of the chosen seed: two quantities for each method, two lines in each.
+    assert page.locator(".chart > svg").count() == 4
+    assert page.locator(".chart > svg path").count() == 8
+    assert page.locator(".legend").first.locator("li").all_text_contents() == ["crown", "suitcase"]
+    before = page.locator(".chart path").first.get_attribute("d")
+    page.locator("figure button").nth(1).click()
+    wait_for_text(page, ".row:first-child .chart:first-child h3", "seed 0")
+    assert page.locator(".chart path").first.get_attribute("d") != before
+
+    with page.expect_download() as waiting:
+        page.locator("figure a").nth(2).click()
+    assert waiting.value.suggested_filename == "a-purple-crown-and-a-blue-suitcase-ebama-seed0004.png"
+    waiting.value.save_as(tmp_path / "picture.png")
+    recipe = read_metadata(tmp_path / "picture.png")
+    assert (recipe["method"]["name"], recipe["seed"], recipe["sampler"]["steps"]) == ("ebama", 4, 2)
+
+    page.reload()  # the address knows the job
+    pictures(page, 4)
+
+
+def test_a_bad_prompt_is_one_line_and_the_page_goes_on(tab: Open) -> None:
+    page = tab()
+    order(page, "quickly and slowly", ("ebama",))
+    wait_for_text(page, "#error", "^no noun found in 'quickly and slowly'")
+    assert page.is_hidden("#progress")
+    refused = [line for line in page.problems if "status of 400" in line]  # Chromium says so itself
+    assert len(refused) == 1
+    page.problems.remove(refused[0])
+    order(page, "a green dragon and a cat", ("ebama",))
+    pictures(page, 1)
+    assert page.is_hidden("#error")
+    assert page.inner_text("#notes") == "The embedded miniature does not know: dragon."
+
+
+def test_a_failing_run_is_one_line(tab: Open) -> None:
+    page = tab()
+    page.click("summary")
+    page.fill("#extra", "ebama+step_size=1e30")
+    order(page, "a cat and a frog", ("sd",))
+    wait_for_text(page, "#error", "^The latent became infinite or NaN")
+    assert page.locator("figure img").count() == 1
+
+
+def test_two_tabs_take_turns_and_a_cancel_lets_the_next_one_on(tab: Open) -> None:
+    first, second = tab(), tab()
+    order(first, "a cat and a frog", ("ebama",), "0:8", steps=100)
+    wait_for_text(first, "#state", r"^ebama: model call \d+ of 202$")
+    assert 0 < first.locator("#bar").evaluate("bar => bar.value") < 1
+    order(second, "a bear")
+    wait_for_text(second, "#state", "^Waiting: 1 job is before it$")
+    assert second.locator("figure").count() == 0
+    first.click("#cancel")
+    wait_for_text(first, "#state", "^Cancelled$")
+    assert first.is_hidden("#cancel")
+    assert first.locator("figure").count() == 0
+    pictures(second, 1)
+
+
+def test_asking_again_cancels_what_this_tab_asked_before(tab: Open) -> None:
+    page = tab()
+    order(page, "a cat and a frog", ("ebama",), "0:8", steps=100)
+    wait_for_text(page, "#state", "^ebama: model call")
+    order(page, "a bear")
+    pictures(page, 1)
+    assert page.locator("#words button").all_text_contents() == ["a", "bear"]

@@ -1,0 +1,226 @@
+"""What `bench` counts and how it is written down; how long anything takes is never looked at."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ebama import methods
+from ebama.bench import cases
+from ebama.bench import diffusers_baseline as peer
+from ebama.bench.meter import Counting, Meter, Round, Stop
+from ebama.bench.report import Report, batches, rewrite
+from ebama.bench.runs import Measured, machine, measure
+from ebama.bench.settings import CASES, Setting, expanded
+from ebama.cli import main
+
+
+class Lines:
+    """Wants some rounds and keeps what was reported."""
+
+    def __init__(self, rounds: int) -> None:
+        self.left, self.reported = rounds, list[dict[str, Any]]()
+
+    def wait(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+    def report(self, values: dict[str, Any]) -> None:
+        self.reported.append(values)
+
+
+def gflop(case: str, **options: Any) -> float:
+    """What one run of a case counts, in this process and without rounds."""
+    lines = Lines(0)
+    with pytest.raises(Stop):
+        cases.run(Setting(case, **options), Meter(lines, torch.device("cpu"), torch.float32, 8))
+    return float(lines.reported[0]["gflop"])
+
+
+def one(case: str = "forward", side: str = "ours", seconds: float = 2.0, **options: Any) -> Measured:
+    rounds = tuple(Round(seconds * k, seconds, 100.0) for k in (1, 2, 3))
+    return Measured(case, side, rounds, **({"gflop": 80.0, "peak": 1000.0, "threads": 1} | options))
+
+
+def test_cases_have_parts() -> None:
+    assert expanded(["batch:32", "forward", "import"], ["sd"]) == [
+        "batch:32",
+        "forward",
+        "import:package",
+        "import:help",
+        "import:pipeline",
+    ]
+    assert expanded(["images", "images:sd"], ["sd", "ane"]) == ["images:sd", "images:ane"]
+    assert {case.partition(":")[0] for case in expanded(list(CASES), methods.names())} == set(CASES)
+
+
+@pytest.mark.parametrize("case", ["nothing", "images:nothing", "batch:0", "batch:x", "forward:x", ""])
+def test_other_cases_are_refused(case: str) -> None:
+    with pytest.raises(ValueError, match="There is no case"):
+        expanded([case], methods.names())
+
+
+def test_settings_survive_the_way_to_the_process() -> None:
+    setting = Setting("batch:4", "diffusers", weights="there", threads=2, steps=3)
+    assert Setting.read(setting.written()) == setting
+    assert (setting.name, setting.part) == ("batch", "4")
+
+
+def test_counts_are_those_of_the_formulas() -> None:
+    query = torch.rand(2, 3, 5, 8, requires_grad=True)
+    key = torch.rand(2, 3, 7, 8)
+    layer = nn.Linear(8, 4)
+    with Counting() as forward, torch.no_grad():
+        layer(torch.rand(6, 8))
+        F.scaled_dot_product_attention(query, key, key)
+    attention = 2 * 2 * 3 * (5 * 7 * 8) * 2
+    assert forward.flops == 2 * 6 * 8 * 4 + attention
+    with Counting() as both:
+        F.scaled_dot_product_attention(query, key, key).sum().backward()
+    assert both.flops > 2 * attention
+
+
+def test_a_meter_reports_each_round() -> None:
+    lines = Lines(2)
+    done: list[int] = []
+    meter = Meter(lines, torch.device("cpu"), torch.float32, 8)
+    with pytest.raises(Stop):
+        meter.measure(lambda: done.append(len(done)))
+    assert done == [0, 1, 2]  # the first is counted, not timed
+    assert [set(values) for values in lines.reported] == [{"gflop"}, *[{"seconds", "cpu", "matmul"}] * 2]
+    assert meter.peak() > 1
+
+
+def test_a_call_of_guidance_costs_two_rows_and_a_guided_one_a_pass_and_its_gradient_more() -> None:
+    forward, unguided, guided = (gflop(case) for case in ("forward", "unguided", "guided"))
+    assert unguided == pytest.approx(2 * forward, rel=1e-4)  # and their weighted sum
+    assert 2.5 * forward < guided < 5 * forward  # a pass that stops early, and about twice that for its gradient
+
+
+@pytest.mark.slow
+def test_pictures_cost_their_calls_and_as_much_in_a_batch() -> None:
+    unguided, decode = gflop("unguided"), gflop("decode")
+    picture = gflop("images:sd", steps=2)
+    assert picture > 3 * unguided + decode  # and the text
+    assert picture == pytest.approx(3 * unguided + decode, rel=0.1)
+    assert gflop("batch:2", steps=2) == pytest.approx(2 * gflop("batch:1", steps=2), rel=0.05)
+    assert gflop("smoothing") > 0
+
+
+def test_figures_that_follow_from_the_rounds() -> None:
+    measured = one()
+    assert (measured.seconds, measured.cpu, measured.rate, measured.share) == (4.0, 2.0, 20.0, pytest.approx(0.2))
+    assert one(gflop=None).share is None
+
+
+def test_a_report_is_saved_read_and_written_into_a_page(tmp_path: Path) -> None:
+    pair = (one(), one(side="diffusers", seconds=4.0, peak=4000.0, gflop=None), one("import:help", peak=None))
+    report = Report("miniature", "train_free.py bench", machine(), pair)
+    path, page = tmp_path / "deep" / "bench.json", tmp_path / "page.md"
+    report.save(path)
+    assert Report.load(path) == report
+    head, _, row, last = report.table().splitlines()
+    assert head.count("|") == row.count("|") == last.count("|")
+    assert row.startswith("| forward | 4 (2-6) | 2 | 80 | 20 | 20% | 1,000 |")
+    assert row.endswith("| 0.50x | 0.50x | 0.25x |")
+
+    page.write_text("before\n<!-- bench:miniature -->\nold\n<!-- /bench:miniature -->\nafter\n")
+    rewrite(page, "miniature", report.markdown())
+    text = page.read_text()
+    assert "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("<!-- /bench:miniature -->\nafter\n")
+    assert report.table() in text
+    with pytest.raises(ValueError, match="no lines '<!-- bench:full -->'"):
+        rewrite(page, "full", "")
+
+
+def test_batches_are_drawn_from_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    measured = tuple(one(f"batch:{n}", seconds=float(n)) for n in (1, 2, 10))
+    assert batches(measured) == [(1, 2.0, 1.0), (2, 4.0, 2.0), (10, 20.0, 10.0)]
+    path, picture = tmp_path / "bench.json", tmp_path / "cost.png"
+    Report("miniature", "x", machine(), measured).save(path)
+    assert main(["bench", "--read", str(path), "--plot", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert list(tmp_path.iterdir()) == [path, picture] or set(tmp_path.iterdir()) == {path, picture}
+    Report("miniature", "x", machine(), measured[:1]).save(path)
+    assert main(["bench", "--read", str(path), "--plot", str(picture)]) == 2
+    assert "nothing to draw" in capsys.readouterr().err
+
+
+def test_bad_input_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other.json").write_text("{}")
+    bare = {"model": "miniature", "command": "x", "machine": {}, "measured": []}
+    (tmp_path / "bare.json").write_text(json.dumps(bare))
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    for arguments, words in (
+        (["--only", "speed"], "There is no case 'speed'"),
+        (["--full", "--only", "images:sd"], "on the miniature only"),
+        (["--read", str(tmp_path / "other.json")], "holds no benchmark"),
+        (["--read", str(tmp_path / "bare.json")], "holds no benchmark"),
+        (["--read", "x.json", "--only", "forward", "--json", "y.json"], "leave out --only, --json"),
+        (["--only", "forward", "--plot", "x.png"], "--plot needs several batches; forward"),
+        (["--only", "batch:1,batch:2", "--plot", "x.svg"], "x.svg should end in .png"),
+        (["--only", "forward", "--json", str(tmp_path / "other.json" / "x.json")], "Nothing can be written to"),
+        (["--only", "forward", "--against", "diffusers"], "pip install 'ebama[parity]'"),
+    ):
+        assert main(["bench", *arguments]) == 2
+        err = capsys.readouterr().err
+        assert words in err
+        assert err.count("\n") == 1
+
+
+def test_what_diffusers_does() -> None:
+    assert [c for c in expanded(list(CASES), methods.names()) if not peer.has(c)] == [
+        *(f"images:{name}" for name in methods.names() if name != "ane"),
+        "batch:1",
+        "batch:4",
+        "import:package",
+        "import:help",
+    ]
+
+
+@pytest.mark.slow
+def test_a_run_in_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, page = tmp_path / "bench.json", tmp_path / "page.md"
+    page.write_text("<!-- bench:miniature -->\n<!-- /bench:miniature -->\n")
+    options = ["--only", "guided,import:package", "--repeat", "2", "--threads", "1"]
+    assert main(["bench", *options, "--json", str(path), "--markdown", str(page)]) == 0
+    values = json.loads(path.read_text())
+    guided, package = values["measured"]
+    assert (guided["case"], guided["side"], len(guided["rounds"]), guided["threads"]) == ("guided", "ours", 2, 1)
+    assert guided["gflop"] == pytest.approx(gflop("guided"))
+    assert guided["peak"] > 100
+    assert package["peak"] is None
+    assert capsys.readouterr().out.strip() in page.read_text()
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_says_why() -> None:
+    with pytest.raises(ValueError, match=r"case forward \(ours\) ended with code 1: .*nowhere"):
+        measure(Setting("forward", weights="/nowhere"), ["ours"], 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["guided", "unguided"])
+def test_both_sides_in_turn(case: str, tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    from ebama.weights import load, save
+
+    save(load(), tmp_path / "model")
+    setting = Setting(case, weights=str(tmp_path / "model"), threads=1)
+    ours, theirs = measure(setting, ["ours", "diffusers"], 2)
+    assert (ours.side, theirs.side) == ("ours", "diffusers")
+    assert len(ours.rounds) == len(theirs.rounds) == 2
+    assert theirs.gflop is None
+    assert replace(ours, side="", rounds=(), peak=0) == Measured(case, "", (), ours.gflop, 0, 1)

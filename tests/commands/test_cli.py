@@ -1,0 +1,353 @@
+"""The command line: pictures that can be made again, and one clear line for everything that cannot be done."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from weights_samples import random_model
+
+from ebama import generation
+from ebama.cli import main
+from ebama.output.png import read_metadata, save_png
+from ebama.weights import StableDiffusion, save
+
+PROMPT = "a purple crown and a blue suitcase"
+FOLDER = "a-purple-crown-and-a-blue-suitcase"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def model() -> StableDiffusion:
+    return random_model()
+
+
+@pytest.fixture
+def tiny(model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`generate` runs on a random network of 16x16 latents, in the precision asked for; a given path is loaded."""
+    loads = generation.load
+
+    def load(path: Path | None = None, **options: Any) -> StableDiffusion:
+        return loads(path, **options) if path else model
+
+    monkeypatch.setattr(generation, "load", load)
+
+
+def generate(out: Path, *arguments: str) -> int:
+    return main(["generate", "--steps", "2", "--parser", "rules", "--out", str(out), *arguments])
+
+
+def pixels(path: Path) -> np.ndarray[Any, Any]:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def refused(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    """The one line on stderr with which `arguments` are refused."""
+    try:
+        code: object = main(arguments)
+    except SystemExit as stop:  # argparse's way
+        code = stop.code
+    shown = capfd.readouterr()
+    assert code == 2
+    assert shown.out == ""
+    (line,) = shown.err.strip().splitlines()
+    assert len(line) > 20
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "prompt or --from-png"),
+        ([""], "prompt is empty"),
+        (["   "], "prompt is empty"),
+        (["quickly and slowly"], "no noun"),
+        ([PROMPT, "--method", "nothing"], "'nothing'"),
+        ([PROMPT, "--compare", "sd", "nothing"], "'nothing'"),
+        ([PROMPT, "--option", "nothing=3"], "no option nothing"),
+        ([PROMPT, "--option", "step_size"], "NAME=VALUE"),
+        ([PROMPT, "--option", "step_size=much"], "step_size is 'much'"),
+        ([PROMPT, "--option", "step_size=-1"], "step_size is -1"),
+        ([PROMPT, "--option", "center=maybe"], "center is 'maybe'"),
+        ([PROMPT, "--option", "log_intensity=2"], "log_intensity is 2; expected true or false"),
+        ([PROMPT, "--sampler", "nothing"], "'nothing'"),
+        ([PROMPT, "--steps", "0"], "steps is 0"),
+        ([PROMPT, "--steps", "1001"], "steps is 1001"),
+        ([PROMPT, "--steps", "many"], "'many'"),
+        ([PROMPT, "--seeds", "a:b"], "'a:b'"),
+        ([PROMPT, "--seeds", "3:3"], "'3:3'"),
+        ([PROMPT, "--seeds", "-1"], "--seeds"),
+        ([PROMPT, "--guidance", "nan"], "guidance is nan"),
+        ([PROMPT, "--batch-size", "0"], "at least 1"),
+        ([PROMPT, "--device", "abacus"], "'abacus'"),
+        ([PROMPT, "--parser", "nothing"], "'nothing'"),
+        ([PROMPT, "--group", "zebra:red"], "zebra"),
+        ([PROMPT, "--nothing"], "--nothing"),
+        ([PROMPT, "--weights", "no/such/file.ckpt"], "no/such/file.ckpt"),
+        ([PROMPT, "--from-png", "some.png"], "prompt or --from-png"),
+        (["--from-png", "no-such.png", "--steps", "20"], "leave --steps, --parser out"),
+        (["red " * 80 + "crown"], "lies beyond the 75 pieces"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:CLIP sees")
+@pytest.mark.usefixtures("tiny")
+def test_bad_input_is_one_line_and_nothing_written(
+    arguments: list[str], says: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ebama.cli._show_warning", lambda *_: None)
+    assert says in refused(capfd, ["generate", "--out", str(tmp_path / "out"), "--parser", "rules", *arguments])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_png_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert "no-such.png" in refused(capfd, ["generate", "--from-png", "no-such.png", "--out", str(tmp_path / "out")])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["inspect"], ["inspect", "no-such-file"]])
+def test_bad_commands(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    refused(capfd, arguments)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "model.ckpt", "model.safetensors"])
+@pytest.mark.parametrize("command", ["generate", "inspect"])
+@pytest.mark.usefixtures("tiny")
+def test_a_text_file_is_no_checkpoint(
+    command: str, name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text("These are not weights.\n" * 50)
+    path = str(tmp_path / name)
+    arguments = {
+        "generate": ["generate", PROMPT, "--weights", path, "--out", str(tmp_path)],
+        "inspect": [command, path],
+    }
+    assert path in refused(capfd, arguments[command])
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("below", ["", "pictures", "pictures/of/today"])
+@pytest.mark.usefixtures("tiny")
+def test_an_output_folder_that_cannot_be(below: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert "--out" in refused(capfd, ["generate", PROMPT, "--out", str(file / below)])
+    (tmp_path / FOLDER).touch()  # where the prompt's own folder would be
+    assert FOLDER in refused(capfd, ["generate", PROMPT, "--out", str(tmp_path)])
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_long_prompt_says_what_fell_off(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    prompt = f"{PROMPT}, " + "very " * 190 + "finally"
+    assert generate(tmp_path, prompt, "--group", "crown:purple", "--method", "sd") == 0
+    warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert "does not see: very very" in warnings[0]
+    assert len(list(tmp_path.rglob("*.png"))) == 1
+
+
+@pytest.mark.parametrize("stored", [None, [], {"pictures": ["a.png"]}])
+@pytest.mark.usefixtures("tiny")
+def test_a_foreign_png_cannot_be_made_again(stored: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "foreign.png"
+    save_png(Image.new("RGB", (4, 4)), source, stored)
+    assert "recipe" in refused(capfd, ["generate", "--from-png", str(source), "--out", str(tmp_path / "out")])
+    source.write_text("no picture")
+    assert "recipe" in refused(capfd, ["generate", "--from-png", str(source), "--out", str(tmp_path / "out")])
+    assert [file.name for file in tmp_path.iterdir()] == ["foreign.png"]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_options_make_another_method_of_the_same_name(tmp_path: Path) -> None:
+    options = ["--method", "ebama+center=False", "--option", "step_size=0.5", "--compare", "ebama"]
+    assert generate(tmp_path, PROMPT, *options) == 0
+    names = ["ebama+center=False+step_size=0.5-seed0000.png", "ebama-seed0000.png", "sheet.png"]
+    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == names
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_picture_for_each_method_and_seed_with_its_recipe(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    options = ["--seeds", "0:2", "--compare", "sd", "--option", "step_size=0.5", "--option", "intensity_weight=1"]
+    assert generate(tmp_path, PROMPT, *options, "--option", "center=false") == 0
+    guided = "ebama+step_size=0.5+intensity_weight=1+center=false"
+    names = [f"{name}-seed000{seed}.png" for name in (guided, "sd") for seed in (0, 1)] + ["sheet.png"]
+    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == names
+    assert capfd.readouterr().out.split() == [str(tmp_path / FOLDER / name) for name in names]
+    metadata = read_metadata(tmp_path / FOLDER / f"{guided}-seed0001.png")
+    assert metadata["prompt"] == PROMPT
+    assert metadata["seed"] == 1
+    assert metadata["method"] == {
+        "name": "ebama",
+        "step_size": 0.5,
+        "intensity_weight": 1,
+        "guided_steps": None,
+        "initial_steps": 1,
+        "center": False,
+        "log_intensity": False,
+    }
+    assert metadata["sampler"] == {"name": "pndm", "steps": 2, "eta": 0.0}
+    assert metadata["groups"] == [{"object": [3], "modifiers": [[2]]}, {"object": [7], "modifiers": [[6]]}]
+    assert not np.array_equal(pixels(tmp_path / FOLDER / names[0]), pixels(tmp_path / FOLDER / names[1]))
+    with Image.open(tmp_path / FOLDER / "sheet.png") as sheet, Image.open(tmp_path / FOLDER / names[0]) as one:
+        assert sheet.width > 2 * one.width
+        assert sheet.height > 2 * one.height
+
+
+@pytest.mark.parametrize("options", [["--method", "sd"], ["--sampler", "ddim", "--negative", "a red cat"]])
+@pytest.mark.usefixtures("tiny")
+def test_from_png_makes_the_same_pixels(
+    options: list[str],
+    model: StableDiffusion,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert generate(tmp_path, PROMPT, "--seeds", "5", *options) == 0
+    (source,) = (tmp_path / FOLDER).iterdir()  # a single picture needs no sheet
+    assert main(["generate", "--from-png", str(source), "--out", str(tmp_path / "again")]) == 0
+    (again,) = (tmp_path / "again").iterdir()
+    assert np.array_equal(pixels(source), pixels(again))
+    assert "every pixel is the same" in capfd.readouterr().err
+    assert read_metadata(again) == read_metadata(source)
+    changed = copy.deepcopy(model)
+    with torch.no_grad():
+        next(changed.unet.parameters()).add_(0.1)
+    monkeypatch.setattr(generation, "load", lambda *_, **__: changed)
+    assert main(["generate", "--from-png", str(source), "--out", str(tmp_path / "other")]) == 0
+    assert re.search("pixels differ by .*; the weights are not those that", capfd.readouterr().err)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_from_png_names_options_that_a_file_of_an_older_version_does_not_say(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(tmp_path, PROMPT, "--seeds", "5", "--method", "ebama") == 0
+    (source,) = (tmp_path / FOLDER).iterdir()
+    metadata = read_metadata(source)
+    older = {name: value for name, value in metadata["method"].items() if name not in ("initial_steps", "center")}
+    with Image.open(source) as image:
+        save_png(image, source, metadata | {"method": older})
+    assert main(["generate", "--from-png", str(source), "--out", str(tmp_path / "again")]) == 0
+    says = "every pixel is the same; the file does not say center, initial_steps, for which today's defaults were taken"
+    assert says in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("tiny")
+def test_from_png_needs_no_parser_that_is_gone_and_compares_what_can_be(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(tmp_path, PROMPT, "--seeds", "5", "--method", "syngen") == 0
+    (source,) = (tmp_path / FOLDER).iterdir()
+    with Image.open(source) as image:
+        small, expected = image.resize((8, 4)), pixels(source)
+    save_png(small, source, read_metadata(source) | {"parser": "en_core_web_of_another_machine"})
+    assert main(["generate", "--from-png", str(source), "--out", str(tmp_path / "again")]) == 0
+    assert "the file's picture is of another size, 8x4" in capfd.readouterr().err
+    (again,) = (tmp_path / "again").iterdir()
+    assert np.array_equal(pixels(again), expected)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_damaged_picture_in_the_way_costs_nothing(tmp_path: Path) -> None:
+    once = ["--method", "sd", "--seeds", "0:3"]
+    assert generate(tmp_path, PROMPT, *once) == 0
+    first, second, third = sorted((tmp_path / FOLDER).glob("sd-*"))
+    first.write_bytes(first.read_bytes()[:-200])
+    second.unlink()
+    second.mkdir()
+    assert generate(tmp_path, PROMPT, *once) == 0
+    names = {path.name for path in (tmp_path / FOLDER).iterdir()}
+    again = {"sd-seed0000-2.png", "sd-seed0001-2.png", "sheet-2.png"}
+    assert names == {first.name, second.name, third.name, "sheet.png", *again}
+
+
+@pytest.mark.usefixtures("tiny")
+def test_weights_that_do_not_fit_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(generation, "load", fail)
+    assert generate(tmp_path, PROMPT) == 2
+    assert "The weights do not fit into the memory of 'cpu'" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("tiny")
+def test_nothing_is_overwritten_by_another_recipe(tmp_path: Path) -> None:
+    once = ["--method", "sd", "--seeds", "0,1"]
+    for options in ([], [], ["--guidance", "3"], ["--guidance", "3"]):
+        assert generate(tmp_path, PROMPT, *once, *options) == 0
+    names = ["sd-seed0000-2.png", "sd-seed0000.png", "sd-seed0001-2.png", "sd-seed0001.png", "sheet-2.png", "sheet.png"]
+    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == names
+    assert [read_metadata(tmp_path / FOLDER / name)["guidance"] for name in names[:2]] == [3.0, 7.5]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_weights_and_their_path_are_in_the_recipe(model: StableDiffusion, tmp_path: Path) -> None:
+    save(model, tmp_path / "model")
+    assert generate(tmp_path / "a", PROMPT, "--method", "sd") == 0
+    assert generate(tmp_path / "b", PROMPT, "--method", "sd", "--weights", str(tmp_path / "model")) == 0
+    (with_path,) = (tmp_path / "b").rglob("*.png")
+    assert read_metadata(with_path)["weights"] == str(tmp_path / "model")
+    assert np.array_equal(pixels(*(tmp_path / "a").rglob("*.png")), pixels(with_path))
+
+
+def test_inspect(model: StableDiffusion, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    save(model, tmp_path / "model", dtype=torch.float16)
+    assert main(["inspect", str(tmp_path / "model")]) == 0
+    table = capfd.readouterr().out
+    count = sum(weight.numel() for weight in model.unet.state_dict().values())
+    assert f"{count:,}  float16" in table
+    assert "complete: can be loaded" in table
+    assert main(["inspect", str(tmp_path / "model"), "--json"]) == 0
+    facts = json.loads(capfd.readouterr().out)
+    assert facts["complete"] is True
+    assert facts["layout"] == "diffusers"
+    assert facts["components"]["unet"]["parameters"] == count
+
+
+def test_the_embedded_miniature_draws_and_names_words_it_does_not_know(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(tmp_path, "a purple crown and a blue zebra", "--seeds", "0:2") == 0
+    warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert "does not know: zebra." in warnings[0]
+    assert len(list(tmp_path.rglob("ebama-seed*.png"))) == 2
+
+
+@pytest.mark.slow
+def test_interrupted_after_the_first_picture(tmp_path: Path) -> None:
+    """On the embedded miniature, in a process of its own, as Ctrl-C does it."""
+    options = ["--method", "sd", "--seeds", "0:50", "--batch-size", "1", "--steps", "10", "--out", str(tmp_path)]
+    command = [sys.executable, "train_free.py", "generate", PROMPT, *options]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored if the tests run in the background
+    ) as process:
+        assert process.stdout is not None
+        first = Path(process.stdout.readline().strip())
+        process.send_signal(signal.SIGINT)
+        rest, shown = process.communicate(timeout=60)
+    assert process.returncode == 130
+    kept = [first, *map(Path, rest.split())]
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+    assert len(kept) < 50
+    assert pixels(first).shape == (64, 64, 3)
+    assert "Traceback" not in shown
+    assert shown.strip().splitlines()[-1].endswith("interrupted; files that were finished are kept")

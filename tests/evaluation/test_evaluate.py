@@ -1,0 +1,560 @@
+"""`evaluate`: pictures that an interruption does not change, scores, the table."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ebama import methods
+from ebama.cli import main
+from ebama.evaluation import distributed, jsonl, run
+from ebama.evaluation.benchmarks import BenchmarkPrompt
+from ebama.evaluation.benchmarks import load as load_benchmark
+from ebama.evaluation.distributed import own_device
+from ebama.evaluation.judges.scorer import JudgeScorer, Scores
+from ebama.evaluation.report import tables as report
+from ebama.evaluation.report.statistics import difference, estimate
+from ebama.evaluation.run import Run, folder_of
+from ebama.evaluation.scoring import score
+from ebama.output.png import read_metadata
+from ebama.pipeline import Pipeline, Result
+from ebama.prompt import parsers
+from ebama.training.drawing.scenes import TRAINING, Composer
+from ebama.weights import load
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = ["--methods", "sd", "syngen", "--seeds", "0:2", "--steps", "2", "--sampler", "ddim", "--batch-size", "4"]
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    """Five prompts, of which `syngen` refuses one."""
+    path = tmp_path / "mine.txt"
+    path.write_text("a red car\na cat and a dog\nover there\na blue bow and a green bench\na frog\n")
+    return path
+
+
+def evaluate(prompts: Path, out: Path, *more: str) -> int:
+    return main(["evaluate", "--benchmark", str(prompts), *QUICK, "--out", str(out), *more])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files but those that say how long something took."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("seconds-"))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_pictures_and_scores_of_a_whole_run(prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert evaluate(prompts, out) == 0
+    rows = lines(out / "images.jsonl")
+    assert [(row["method"], row["seed"]) for row in rows] == [
+        (m, s) for m in ("sd", "syngen") for _ in range(5) for s in (0, 1)
+    ]
+    refused = [row for row in rows if "error" in row]
+    assert [(row["method"], row["prompt"]) for row in refused] == [("syngen", "over there")] * 2
+    for row in rows:
+        if row not in refused:
+            assert row["file"] == f"{row['method']}/{row['prompt']}/{row['seed']}.png"
+            assert read_metadata(out / row["file"])["seed"] == row["seed"]
+    scores = {(row["method"], row["prompt"], row["seed"]): row.get("scores") for row in lines(out / "scores.jsonl")}
+    assert len(scores) == 20
+    assert set(scores["sd", "a red car", 0]) == {"presence", "binding"}
+    assert scores["sd", "over there", 0] == {"presence": None, "binding": None}
+    assert scores["syngen", "over there", 0] is None
+    # The picture of a prompt without modifiers is plain Stable Diffusion's: every method starts from the same noise.
+    same = [np.asarray(Image.open(out / method / "a cat and a dog" / "1.png")) for method in ("sd", "syngen")]
+    np.testing.assert_array_equal(*same)
+    before = contents(out)
+    assert evaluate(prompts, out) == 0  # nothing is left to do
+    assert contents(out) == before
+
+
+def test_a_folder_is_not_continued_with_other_settings(
+    prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    method = {"sd": methods.get("sd")}
+    out = tmp_path / "out"
+    listed = [BenchmarkPrompt("a", "a cat")]
+    run.start(Run(listed, method, [0]), out, "miniature", "0a")
+    run.start(Run(listed, method, [0]), out, "miniature", "0a")
+    with pytest.raises(ValueError, match=r"other settings \(steps was 50, now 20\); choose another folder"):
+        run.start(Run(listed, method, [0], steps=20), out, "miniature", "0a")
+    with pytest.raises(ValueError, match="fingerprint was '0a', now '0b'"):
+        run.start(Run(listed, method, [0]), out, "miniature", "0b")
+    with pytest.raises(ValueError, match="prompts_sha256 was"):
+        run.start(Run([BenchmarkPrompt("a", "a dog")], method, [0]), out, "miniature", "0a")
+    with pytest.raises(ValueError, match="p2p edits"):
+        Run(listed, {"p2p": methods.get("p2p")}, [0])
+    assert main(["evaluate", "--methods", "sd", "ane+stepsize=3"]) == 2
+    assert "Method 'ane' has no option stepsize" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sampler", "dddim"], "sampler is 'dddim'; expected one of pndm, ddim"),
+        (["--guidance", "nan"], "guidance is nan; expected a finite number"),
+        (["--parser", "no_such_model"], "parser='no_such_model': no such spaCy model is installed"),
+    ],
+)
+def test_what_no_picture_can_be_made_with_is_refused_before_the_first(
+    prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert evaluate(prompts, tmp_path / "out", *options) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+def test_no_batch_is_larger_than_asked_for(size: int) -> None:
+    listed = [BenchmarkPrompt("some", f"prompt {i}") for i in range(5)]
+    job = Run(listed, {"sd": methods.get("sd"), "ane": methods.get("ane")}, [0, 1, 2], batch_size=size)
+    batches = job.batches()
+    assert max(len(batch.pictures()) for batch in batches) == {1: 1, 2: 2, 3: 3, 4: 3, 7: 6}[size]
+    assert sorted(key for batch in batches for key in batch.pictures()) == sorted(
+        (name, prompt.text, seed) for name, prompt, seed in job.pictures()
+    )
+
+
+def test_a_latent_that_blows_up_costs_no_other_picture(tmp_path: Path) -> None:
+    class Fragile(Pipeline):
+        """Blows up at one prompt's seed 1, and with it whatever runs beside it."""
+
+        def __call__(self, prompt: Any, *, seeds: Sequence[int] = (0,), **options: Any) -> Result:
+            if "a dog" in prompt and 1 in seeds:
+                raise FloatingPointError("The latent became infinite")
+            return super().__call__(prompt, seeds=seeds, **options)
+
+    listed = [BenchmarkPrompt("a", text) for text in ("a cat", "a dog")]
+    work = Run(listed, {"sd": methods.get("sd")}, [0, 1], steps=1, sampler="ddim", batch_size=4, parser="rules")
+    run.make(work, Fragile(load()), tmp_path)
+    failed = {(row["prompt"], row["seed"]): row.get("error") for row in run.rows(tmp_path)}
+    assert failed == {
+        ("a cat", 0): None,
+        ("a cat", 1): None,
+        ("a dog", 0): None,
+        ("a dog", 1): "The latent became infinite",
+    }
+
+
+@pytest.mark.parametrize(
+    ("device", "rank", "own"), [("cuda", "3", "cuda:3"), ("cuda", None, "cuda"), ("cpu", "1", "cpu")]
+)
+def test_each_process_has_a_gpu_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, device: str, rank: str | None, own: str
+) -> None:
+    if rank is None:
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+    else:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert own_device(device) == own
+
+
+def test_separators_within_a_prompt_do_not_end_its_line(tmp_path: Path) -> None:
+    row = {"method": "sd", "set": "a", "prompt": "a cat\u2028and a\x85dog", "seed": 0, "file": None}
+    line = json.dumps(row, ensure_ascii=False)
+    (tmp_path / "images-0-of-1.jsonl").write_text(f"{line}\n{line[:9]}", encoding="utf-8")
+    assert run.rows(tmp_path) == [row]
+    (tmp_path / "prompts.jsonl").write_text(f"{line}\n", encoding="utf-8")
+    assert [prompt.text for prompt in load_benchmark(str(tmp_path / "prompts.jsonl"))] == [row["prompt"]]
+
+
+def test_a_picture_in_two_lists_counts_once(tmp_path: Path) -> None:
+    first, second = ({"method": "sd", "set": "a", "prompt": "a cat", "seed": seed, "file": None} for seed in (0, 1))
+    (tmp_path / "images.jsonl").write_text(jsonl.text([second, first]))  # as `finish` leaves it when it is killed
+    (tmp_path / "images-0-of-2.jsonl").write_text(jsonl.text([first]))
+    assert run.rows(tmp_path) == [second, first]
+
+
+def test_names_of_folders() -> None:
+    assert folder_of("a red car") == "a red car"
+    odd = [folder_of(text) for text in ("a/b", "a:b", "..", "x" * 300, "x" * 301, "\u732b" * 100, "\u732b" * 101)]
+    assert len(set(odd)) == 7
+    assert all(
+        len(name.encode()) < 140 and not set(name) & set('/\\:*?"<>|') and name.strip(". ") == name for name in odd
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_killed_three_times_it_makes_the_same_files(prompts: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    more = ["--steps", "8"]
+    assert evaluate(prompts, whole, *more) == 0
+    command = [sys.executable, "train_free.py", "evaluate", "--benchmark", str(prompts), *QUICK]
+    for pictures in (1, 6, 11):  # of 18, in batches of 4: before the first line is written, and twice after
+        with subprocess.Popen([*command, "--out", str(broken), *more], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 120
+            while (
+                len(list(broken.rglob("*.png"))) < pictures and process.poll() is None and time.monotonic() < deadline
+            ):
+                time.sleep(0.002)
+            assert process.poll() is None  # it is killed in the middle
+            process.send_signal(signal.SIGKILL)
+        assert not (broken / "images.jsonl").exists()
+    log = broken / "images-0-of-1.jsonl"
+    assert log.stat().st_size
+    with log.open("ab") as file:  # what a kill in the middle of a write leaves
+        file.write(b'{"method": "sd", "pro')
+    assert evaluate(prompts, broken, *more) == 0
+    for path in broken.rglob(".*.tmp"):  # a picture that was being written
+        path.unlink()
+    assert contents(broken) == contents(whole)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 8, 16])
+def test_processes_share_the_batches_and_every_method(shards: int) -> None:
+    """Each batch is some process's, and with as many sets of prompts as there are methods no process has it easier."""
+    systems = {name: methods.get("sd") for name in "abcdefgh"}
+    job = Run([BenchmarkPrompt("some", f"prompt {i}") for i in range(16)], systems, range(8), batch_size=8)
+    shares = [job.share(shard, shards) for shard in range(shards)]
+    everything = sorted((name, prompt.text, seed) for name, prompt, seed in job.pictures())
+    assert sorted(key for share in shares for batch in share for key in batch.pictures()) == everything
+    for share in shares:
+        counts = Counter(batch.method for batch in share)
+        assert counts.keys() == systems.keys()
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_processes_of_several_machines_share_too(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--shard says which part is a machine's, torchrun's rank which part of that is a process's."""
+    parts: list[tuple[int, int]] = []
+    monkeypatch.setattr(run, "make", lambda job, pipeline, out, shard, shards: parts.append((shard, shards)))
+    for machine in (0, 1):
+        for rank in (0, 1, 2):
+            monkeypatch.setattr(distributed, "workers", lambda rank=rank: contextlib.nullcontext((rank, 3)))
+            assert evaluate(prompts, tmp_path / "out", "--shard", f"{machine}/2") == 0
+    assert parts == [(part, 6) for part in range(6)]
+
+
+def test_a_folder_is_not_continued_by_another_parser(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "make", lambda *arguments: None)
+    monkeypatch.setattr(parsers, "installed", lambda: ("rules",))
+    assert evaluate(prompts, tmp_path / "out") == 0
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["parser"] == "rules"
+    monkeypatch.setattr(parsers, "installed", lambda: ("spacy", "rules"))
+    analyse = parsers.analyse
+    monkeypatch.setattr(
+        parsers, "analyse", lambda text, parser: ([], parser) if parser == "spacy" else analyse(text, parser)
+    )
+    assert evaluate(prompts, tmp_path / "out") == 2
+    assert "parser was 'rules', now 'spacy'" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_one_line_for_scoring_too(
+    scenes: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--clip", "miniature", "--device", "hpu"]
+    assert main(["evaluate", "--score-only", str(scenes[0]), *options]) == 2
+    assert "device 'hpu' cannot be used here" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_two_processes_make_what_one_makes(prompts: Path, tmp_path: Path) -> None:
+    one, two, shards = tmp_path / "one", tmp_path / "two", tmp_path / "shards"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    common = ["evaluate", "--benchmark", str(prompts), *QUICK]
+    subprocess.run([sys.executable, "train_free.py", *common, "--out", str(one)], cwd=ROOT, env=environment, check=True)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*launcher, "train_free.py", *common, "--out", str(two)], cwd=ROOT, env=environment, check=True)
+    assert contents(two) == contents(one)
+    for shard in ("1/2", "0/2"):
+        assert not (shards / "images.jsonl").exists()
+        command = [sys.executable, "train_free.py", *common, "--out", str(shards), "--shard", shard]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    assert contents(shards) == contents(one)
+
+
+@pytest.mark.slow
+def test_a_picture_does_not_depend_on_what_was_done_before(tmp_path: Path) -> None:
+    """A batch that is left over is made whole, as the first time."""
+    listed = [BenchmarkPrompt("a", text) for text in ("a cat", "a dog", "a frog")]
+    work = Run(listed, {"sd": methods.get("sd")}, [0, 1], steps=2, sampler="ddim", batch_size=4, parser="rules")
+    pipeline = Pipeline(load())
+    for out in (tmp_path / "one", tmp_path / "two"):
+        run.start(work, out, "miniature", "0a")
+        run.make(work, pipeline, out)
+    log = tmp_path / "two" / "images-0-of-1.jsonl"
+    kept = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    assert len(kept) == 6
+    log.write_text("".join(kept[:1]), encoding="utf-8")
+    (tmp_path / "two" / "sd" / "a dog" / "1.png").unlink()
+    assert not run.finish(work, tmp_path / "two")
+    run.make(work, pipeline, tmp_path / "two")
+    assert all(run.finish(work, tmp_path / name) for name in ("one", "two"))
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+# --- scores ---
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> tuple[Path, list[str]]:
+    """A folder of true pictures of pairs of coloured objects, as another program would make it, and the prompts."""
+    rng, composer, captions = np.random.default_rng(5), Composer(TRAINING), []
+    folder = tmp_path / "theirs"
+    while len(captions) < 4:
+        scene = composer.compose(rng)
+        if scene.noise == "clean" and len(scene.named) == 2 and all(colour for _, colour in scene.named):
+            (folder / "other" / scene.caption).mkdir(parents=True)
+            Image.fromarray(np.asarray(scene.image)).save(folder / "other" / scene.caption / "7.png")
+            captions.append(scene.caption)
+    return folder, captions
+
+
+def test_pictures_of_another_program_are_scored(scenes: tuple[Path, list[str]]) -> None:
+    folder, captions = scenes
+    wrong = (
+        folder
+        / "other"
+        / captions[0].replace(captions[0].split()[1], "purple" if "purple" not in captions[0] else "white")
+    )
+    shutil.copytree(folder / "other" / captions[0], wrong)
+    (folder / "other" / captions[1] / "8.png").write_bytes(b"\x89PNG no picture")
+    header = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\1IHDRx" + zlib.crc32(b"IHDRx").to_bytes(4, "big")
+    (folder / "other" / captions[1] / "9.png").write_bytes(header)  # Pillow raises ValueError
+    with pytest.warns(UserWarning, match=r"2 of 7 pictures have no scores .*8\.png.*9\.png"):
+        found = {(line["prompt"], line["seed"]): line for line in score(folder, [JudgeScorer()])}
+    for caption in captions:
+        assert found[caption, 7]["scores"] == {"presence": 1.0, "binding": 1.0}
+    assert found[wrong.name, 7]["scores"] == {"presence": 1.0, "binding": 0.0}
+    assert all("cannot be read" in found[captions[1], seed]["error"] for seed in (8, 9))
+    with pytest.raises(ValueError, match="holds no pictures; expected METHOD/PROMPT/SEED"):
+        score(folder / "other" / captions[0], [])
+
+
+def test_the_judge_says_nothing_of_what_it_does_not_know() -> None:
+    image = Image.new("RGB", (64, 64), "white")
+    texts = [
+        "a crown",
+        "a purple crown",
+        "a zebra and a cat",
+        "a spotted dog",
+        "an owl",
+        "a cat and a red car and a frog",
+        "a brown dog and a red car",  # it reads no colours of animals
+        "a pink car and a red car",
+    ]
+    scores = JudgeScorer()([image] * len(texts), [BenchmarkPrompt("a", text) for text in texts])
+    assert [found["presence"] for found in scores] == [0.0, 0.0, None, None, None, 0.0, None, None]
+
+
+class Counting:
+    """Scores each picture 1 and counts the batches; stops at one of them as Ctrl-C would."""
+
+    def __init__(self, key: str, stop_at: int | None = None) -> None:
+        self.name, self.keys = f"who scores {key}", (key,)
+        self.stop_at, self.calls = stop_at, 0
+
+    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[BenchmarkPrompt]) -> list[Scores]:
+        if self.calls == self.stop_at:
+            raise KeyboardInterrupt
+        self.calls += 1
+        return [{self.keys[0]: 1.0} for _ in images]
+
+
+def test_scoring_goes_on_where_it_was_interrupted(scenes: tuple[Path, list[str]]) -> None:
+    folder, _ = scenes
+    with pytest.raises(KeyboardInterrupt):
+        score(folder, [Counting("full", stop_at=2)], batch_size=1)
+    unfinished = folder / "scores-unfinished.jsonl"
+    with unfinished.open("ab") as file:  # what a kill in the middle of a write leaves
+        file.write(b'{"method": "oth')
+    rest = Counting("full")
+    lines = score(folder, [rest], batch_size=1)
+    assert (rest.calls, [line["scores"] for line in lines]) == (2, [{"full": 1.0}] * 4)
+    assert not unfinished.exists()
+    with pytest.raises(KeyboardInterrupt):
+        score(folder, [Counting("full", stop_at=2)], batch_size=1)
+    other = Counting("min")
+    score(folder, [other], batch_size=1)  # another judge begins anew
+    assert other.calls == 4
+
+
+def test_a_picture_that_changed_during_an_interruption_is_scored_again(scenes: tuple[Path, list[str]]) -> None:
+    folder, _ = scenes
+    with pytest.raises(KeyboardInterrupt):
+        score(folder, [Counting("full", stop_at=3)], batch_size=1)
+    first, second = [line["file"] for line in lines(folder / "scores-unfinished.jsonl")[1:3]]
+    Image.new("RGB", (8, 8)).save(folder / first)
+    (folder / second).write_bytes(b"\x89PNG no picture")
+    rest = Counting("full")
+    with pytest.warns(UserWarning, match="1 of 4 pictures have no scores"):
+        found = {line["file"]: line for line in score(folder, [rest], batch_size=1)}
+    assert rest.calls == 2
+    assert found[first]["sha256"] == hashlib.sha256((folder / first).read_bytes()).hexdigest()[:16]
+    assert "cannot be read" in found[second]["error"]
+
+
+def test_damaged_scores_are_named_before_anything_is_scored(scenes: tuple[Path, list[str]]) -> None:
+    folder, _ = scenes
+    score(folder, [Counting("full")])
+    content = (folder / "scores.jsonl").read_text()
+    (folder / "scores.jsonl").write_text(content.replace("{", "", 1))
+    other = Counting("min")
+    with pytest.raises(ValueError, match=r"Line 1 of .*scores\.jsonl is damaged.* delete it"):
+        score(folder, [other])
+    assert other.calls == 0
+    (folder / "scores.jsonl").write_text(content)
+    (folder / "judges.json").unlink()
+    assert all(line["scores"] == {"full": 1.0, "min": 1.0} for line in score(folder, [other]))
+    assert json.loads((folder / "judges.json").read_text())["full"] == "an unknown judge"
+
+
+def test_scores_of_other_judges_stay_while_the_pictures_do(scenes: tuple[Path, list[str]]) -> None:
+    folder, captions = scenes
+    score(folder, [Counting("full"), Counting("min")])
+    benchmark = [BenchmarkPrompt("pairs", caption) for caption in captions]
+    found = score(folder, [Counting("min")], benchmark=benchmark)  # in another set
+    assert all(line["set"] == "pairs" and line["scores"] == {"full": 1.0, "min": 1.0} for line in found)
+    Image.new("RGB", (64, 64)).save(folder / "other" / captions[0] / "7.png")
+    lines = {line["prompt"]: line["scores"] for line in score(folder, [JudgeScorer(), Counting("min")])}
+    assert lines.pop(captions[0]).keys() == {"presence", "binding", "min"}
+    assert [list(scores) for scores in lines.values()] == [["full", "presence", "binding", "min"]] * 3
+    judges = json.loads((folder / "judges.json").read_text())
+    assert judges.keys() == {"full", "presence", "binding", "min"}
+    assert judges["full"] == "who scores full"
+
+
+def test_the_miniatures_judge_reads_only_the_miniatures_pictures_unless_told(
+    scenes: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = scenes
+    for model, options, judged in (
+        (None, [], False),
+        (None, ["--judge"], True),
+        ("sd-v1", [], False),
+        ("miniature", [], True),
+        ("miniature", ["--no-judge"], False),
+    ):
+        (folder / "scores.jsonl").unlink(missing_ok=True)
+        if model:
+            (folder / "run.json").write_text(json.dumps({"model": model}))
+        assert main(["evaluate", "--score-only", str(folder), *options]) == 0
+        assert ("**presence" in capsys.readouterr().out) == judged
+        assert all(("presence" in line["scores"]) == judged for line in lines(folder / "scores.jsonl"))
+
+
+def test_sets_of_another_programs_pictures_are_the_benchmarks(tmp_path: Path) -> None:
+    for prompt in ("a cat and a dog", "a purple crown and a blue suitcase", "something else"):
+        (tmp_path / "theirs" / prompt).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "theirs" / prompt / "0.png")
+    found = score(tmp_path, [], benchmark=load_benchmark("ane"))
+    assert [line["set"] for line in found] == ["animals", "objects", "other"]
+    assert {line["set"] for line in score(tmp_path, [])} == {"all"}
+
+
+def test_another_programs_seeds_are_in_the_order_of_numbers(tmp_path: Path) -> None:
+    (tmp_path / "theirs" / "a cat").mkdir(parents=True)
+    for seed in ("10", "9", "0", "best"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "theirs" / "a cat" / f"{seed}.png")
+    assert [line["seed"] for line in score(tmp_path, [])] == [0, 9, 10, "best"]
+
+
+def test_another_programs_list_is_named_not_misread(tmp_path: Path) -> None:
+    (tmp_path / "images.jsonl").write_text('{"id": 3}\n')
+    with pytest.raises(ValueError, match=r"images\.jsonl is no list of pictures: a line lacks file, method, prompt"):
+        score(tmp_path, [])
+    (tmp_path / "images.jsonl").write_text("3\n")
+    with pytest.raises(ValueError, match=r"Line 1 of .*images\.jsonl is damaged"):
+        score(tmp_path, [])
+
+
+# --- statistics and table ---
+
+
+def test_intervals_of_a_mean_count_prompts() -> None:
+    rng = np.random.default_rng(0)
+    levels = rng.normal(2.0, 1.0, 400)
+    values = {f"p{i}": [level] * 5 for i, level in enumerate(levels)}  # five equal pictures are worth one
+    found = estimate(values)
+    assert found.count == 2000
+    assert found.mean == pytest.approx(levels.mean())
+    half = 1.96 * levels.std() / 20
+    assert found.low == pytest.approx(levels.mean() - half, abs=0.15 * half)
+    assert found.high == pytest.approx(levels.mean() + half, abs=0.15 * half)
+    assert estimate(values) == found
+    with pytest.raises(ValueError, match="no values"):
+        estimate({})
+
+
+def test_paired_differences_leave_out_what_one_side_lacks() -> None:
+    ours = {("a", 0): 1.0, ("a", 1): 3.0, ("b", 0): 2.0, ("c", 0): 9.0}
+    theirs = {("a", 0): 0.0, ("a", 1): 1.0, ("b", 0): 2.0, ("d", 0): 5.0}
+    found = difference(ours, theirs)
+    assert (found.mean, found.count) == (1.0, 3)
+    assert found.low == 0.0  # only b
+    assert found.high == 1.5  # only a
+
+
+def test_the_table_says_what_the_scores_say(tmp_path: Path) -> None:
+    def line(method: str, name: str, prompt: str, seed: int, presence: float | None) -> str:
+        about = {"method": method, "set": name, "prompt": prompt, "seed": seed, "file": "x"}
+        return json.dumps({**about, "scores": {"presence": presence, "full": 0.25}}) + "\n"
+
+    text = line("sd", "one", "a", 0, 0.0) + line("sd", "one", "a", 1, 1.0) + line("sd", "two", "b", 0, None)
+    text += line("ours", "one", "a", 0, 1.0) + line("ours", "one", "a", 1, 1.0) + line("ours", "two", "b", 0, 1.0)
+    text += json.dumps({"method": "ours", "set": "one", "prompt": "c", "seed": 0, "file": None, "error": "no"}) + "\n"
+    (tmp_path / "scores.jsonl").write_text(text)
+    markdown = report.write(tmp_path)
+    assert "| sd | 50.0 [50.0, 50.0] | 50.0 [50.0, 50.0] | - | 2 |" in markdown
+    assert "| ours | 100.0 [100.0, 100.0]; +50.0 [+50.0, +50.0] |" in markdown
+    assert "| sd | 0.250 [0.250, 0.250] |" in markdown
+    assert (tmp_path / "table.md").read_text() == markdown
+    cells = list(csv.DictReader((tmp_path / "table.csv").open()))
+    assert cells == [
+        {key: value if isinstance(value, str) else str(value) for key, value in flat.items()}
+        for flat in flattened(json.loads((tmp_path / "table.json").read_text()))
+    ]
+    with pytest.raises(ValueError, match=r"There is no .*scores\.jsonl; `evaluate --score-only"):
+        report.write(tmp_path / "nowhere")
+
+
+def flattened(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        against = row["against_baseline"] or {"mean": "", "low": "", "high": ""}
+        yield {
+            **{key: row[key] for key in ("method", "set", "score")},
+            **{key: row["value"][key] for key in ("mean", "low", "high")},
+            "pictures": row["value"]["count"],
+            "difference": against["mean"],
+            "difference_low": against["low"],
+            "difference_high": against["high"],
+            "paper": "" if row["paper"] is None else row["paper"],
+        }
+
+
+def test_no_warning_when_all_is_well(scenes: tuple[Path, list[str]]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(score(scenes[0], [JudgeScorer()])) == 4

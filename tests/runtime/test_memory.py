@@ -1,0 +1,154 @@
+"""The memory budget: what is measured, how a run is cut, and what is said where nothing fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import model, relative, run
+from torch import Tensor
+
+from ebama import Pipeline, methods
+from ebama.cli import main
+from ebama.runtime import memory
+from ebama.runtime.memory import Footprint, Split
+
+PROMPT = "a purple crown and a blue suitcase"
+NEEDS = Footprint(prediction=10, guided=100, checkpointed=40, decoded=30, scratch=50)
+PIXELS = 256
+
+
+def cut(budget: int, **options: Any) -> Split:
+    return memory.split(NEEDS, budget, 1000, **({"pixels": PIXELS, "rows": 2, "gradient": True, "wanted": 8} | options))
+
+
+def need(each: float, held: float = 1050) -> int:
+    """The budget at which one more of that size fits."""
+    return int(held + memory.MARGIN * each * PIXELS) + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("6GB", 6 * 2**30), ("1.5 GiB", 1536 * 2**20), ("800m", 800 * 2**20), (123, 123), ("7 kb", 7168)]
+)
+def test_sizes(text: str | int, size: int) -> None:
+    assert memory.parse(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "6 apples", "0", 0, "nan"])
+def test_other_sizes_are_refused(text: str | int) -> None:
+    with pytest.raises(ValueError, match="expected a size such as '6GB'"):
+        Pipeline(model(), memory=text)
+
+
+def test_the_peak_counts_what_is_held_at_once() -> None:
+    given = torch.ones(1000)
+
+    def one_by_one() -> None:
+        for _ in range(5):
+            given + 1
+
+    def together() -> list[Tensor]:
+        return [given + 1, (given + 1).view(10, 100)[1:]]
+
+    assert memory.peak(one_by_one, [given]) == 4000
+    assert memory.peak(together, [given]) == 8000
+    assert memory.peak(lambda: given.view(10, 100), [given]) == 0
+
+
+def test_a_gradient_holds_more_and_checkpointing_less() -> None:
+    found = memory.footprint(model())
+    assert found.guided > found.checkpointed > found.prediction > 0
+    assert found.decoded > 0
+
+
+def test_samples_are_cut_before_activations_are_dropped() -> None:
+    assert cut(10**9) == Split(8, False, 8)
+    assert cut(need(300)) == Split(3, False, 8)
+    assert cut(need(100)) == Split(1, False, 3)
+    assert cut(need(80)) == Split(2, True, 2)
+    assert cut(need(40)) == Split(1, True, 1)
+    assert cut(need(40), gradient=False) == Split(2, False, 1)
+    assert cut(need(200), least=2) == Split(2, False, 6)
+
+
+def test_what_fits_nowhere_is_refused() -> None:
+    for budget in (900, need(40) - 2):
+        with pytest.raises(ValueError, match=r"is too little: .* taken already and the smallest run needs"):
+            cut(budget)
+
+
+@pytest.mark.slow
+def test_a_run_on_a_budget_makes_the_same_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    gentle = methods.get("ebama", step_size=0.5)  # so that rounding errors do not grow
+    expected = run(PROMPT, gentle, seeds=[0, 1, 2])
+    monkeypatch.setattr(memory, "held", lambda device: 0)
+    sd = model()
+    found = memory.footprint(sd)
+    each = memory.MARGIN * found.checkpointed * 16 * 16
+    pipeline = Pipeline(sd, memory=int(found.scratch + 1.2 * max(each, memory.MARGIN * found.decoded * 256)))
+    seen: list[tuple[int, bool]] = []
+    attention = sd.unet.attention
+
+    def watched(z: Tensor, *args: Any, **options: Any) -> Any:
+        seen.append((len(z), options["checkpoint"]))
+        return attention(z, *args, **options)
+
+    monkeypatch.setattr(sd.unet, "attention", watched)
+    result = pipeline(PROMPT, method=gentle, seeds=[0, 1, 2], steps=2, output="latent", progress=False, parser="rules")
+    assert relative(result.latents, expected.latents) <= 1e-4
+    assert max(rows for rows, _ in seen[-9:]) < 3
+    assert any(checkpoint for _, checkpoint in seen)
+
+
+def test_checkpointing_by_hand_makes_the_same_picture() -> None:
+    options: dict[str, Any] = {"steps": 2, "output": "latent", "progress": False, "parser": "rules"}
+    kept, computed = (
+        Pipeline(model(), checkpoint=flag)(PROMPT, method=methods.get("ebama"), **options) for flag in (False, True)
+    )
+    assert relative(computed.latents, kept.latents) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_running_out_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Pipeline, "_sample", fail)
+    with pytest.raises(MemoryError, match=r"^Memory ran out\. Lower batch_size \(it was 4\).*memory='6GB'") as caught:
+        Pipeline(model())(PROMPT, seeds=range(4), batch_size=4, progress=False, parser="rules")
+    assert "\n" not in str(caught.value)
+
+
+def test_advice_is_about_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Pipeline, "_sample", fail)
+    monkeypatch.setattr(Pipeline, "_split", lambda *_: memory.Split(2, True, 1))
+    with pytest.raises(MemoryError, match=r"batch_size \(it was 2\), or the weights.*memory was 8\.00 GiB"):
+        Pipeline(model(), memory="8GB")(PROMPT, seeds=range(4), progress=False, parser="rules")
+
+
+def test_other_errors_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(Pipeline, "_sample", fail)
+    with pytest.raises(RuntimeError, match="something else"):
+        Pipeline(model())(PROMPT, progress=False, parser="rules")
+
+
+def test_the_command_line_takes_a_budget(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for size, words in (("1MB", "is too little"), ("much", "expected a size")):
+        assert main(["generate", "a red car", "--memory", size, "--out", str(tmp_path)]) == 2
+        err = capsys.readouterr().err
+        assert words in err
+        assert err.count("\n") == 1

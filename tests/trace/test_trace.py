@@ -1,0 +1,318 @@
+"""What a trace keeps, at which price, and how one asks it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny import CountingUNet, model, noise, relative, run
+from torch import Tensor
+
+from ebama import methods
+from ebama.samplers import DDIM
+from ebama.trace import Trace, TraceOptions
+
+CROWN = "a purple crown and a blue suitcase"  # purple 2, crown 3, blue 6, suitcase 7
+CAT = "a cat"
+
+
+def trace_of(prompt: str | list[str] = CROWN, method: Any = "sd", options: Any = True, **others: Any) -> Trace:
+    trace = run(prompt, method, trace=options, **others).trace
+    assert trace is not None
+    return trace
+
+
+def scores_at_first_call(prompt: str, seed: int, sites: list[str], t: int = 501) -> list[Tensor]:
+    """[head, query, key] of each site, from a plain forward of the prompt alone."""
+    with torch.no_grad():
+        _, records = model().unet(noise(seed), t, model().encode_text([prompt]), record=sites)
+    return [record.scores[0] for record in records]
+
+
+def all_sites(kind: str, resolution: tuple[int, int]) -> list[str]:
+    return [site.name for site in model().unet.sites((16, 16)) if (site.kind, site.resolution) == (kind, resolution)]
+
+
+# --- what is kept ---
+
+
+@pytest.mark.parametrize(
+    ("options", "sites", "head", "shape"),
+    [
+        (TraceOptions(), all_sites("cross", (16, 16)), None, (16, 16, 77)),
+        (TraceOptions(resolution=8), all_sites("cross", (8, 8)), None, (8, 8, 77)),
+        (TraceOptions(resolution=(8, 8), head=1), all_sites("cross", (8, 8)), 1, (8, 8, 77)),
+        (TraceOptions(kind="self", resolution=8), all_sites("self", (8, 8)), None, (8, 8, 64)),
+        (TraceOptions(sites=(all_sites("cross", (8, 8))[1],), head=0), all_sites("cross", (8, 8))[1:2], 0, (8, 8, 77)),
+    ],
+    ids=["default", "resolution", "one head", "self", "one site, one head"],
+)
+def test_the_chosen_sites_and_heads(
+    options: TraceOptions, sites: list[str], head: int | None, shape: tuple[int, ...]
+) -> None:
+    trace = trace_of([CAT, CROWN], options=options, seeds=[3], sampler=DDIM(2))
+    assert [site.name for site in trace.sites] == sites
+    assert trace.head == head
+    assert trace.scores.shape == trace.probabilities.shape == (2, 2, *shape)
+    assert trace.scores.dtype == torch.float16
+    scores = scores_at_first_call(CROWN, 3, sites)
+    for kept, maps in ((trace.scores, scores), (trace.probabilities, [s.softmax(-1) for s in scores])):
+        heads = torch.cat([m if head is None else m[head : head + 1] for m in maps])
+        torch.testing.assert_close(kept[1, 0].float(), heads.mean(0).reshape(shape), rtol=2e-3, atol=2e-4)
+    energy = torch.cat([s if head is None else s[head : head + 1] for s in scores]).exp().sum(-1).log().mean()
+    assert trace.energy[1, 0].item() == pytest.approx(-energy.item(), rel=1e-4)
+
+
+def test_what_was_not_kept_says_how_to_ask_for_it() -> None:
+    trace = trace_of(options=TraceOptions(scores=False))
+    assert set(trace.kept) == {"probabilities", "energy", "losses", "gradient_norms"}
+    for name in ("scores", "latents"):
+        with pytest.raises(ValueError, match=rf"kept no {name}.*TraceOptions\({name}=True\)"):
+            getattr(trace, name)
+    with pytest.raises(ValueError, match="kept no scores"):
+        trace.map("crown", of="scores")
+
+
+def test_the_clean_latents_are_those_the_noise_estimates_predict() -> None:
+    result = run([CAT, CROWN], "sd", seeds=[3], sampler=DDIM(2), trace=TraceOptions(latents=True), guidance=5.0)
+    assert result.trace is not None
+    latents = result.trace.latents
+    assert latents.shape == (2, 2, 4, 16, 16)
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    abar = float(torch.cumprod(1 - betas, 0)[501])
+    with torch.no_grad():
+        z = noise(3).expand(2, -1, -1, -1)
+        without, with_prompt = model().unet(z, 501, model().encode_text(["", CROWN]))
+    epsilon = without + 5 * (with_prompt - without)
+    expected = (noise(3)[0] - (1 - abar) ** 0.5 * epsilon) / abar**0.5
+    assert relative(latents[1, 0], expected) <= 2e-3
+    assert relative(latents[:, -1], result.latents) <= 0.1  # the last call's are nearly the result, at timestep 1
+
+
+def test_losses_and_gradient_norms(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    unet = model().unet
+    forward = unet.forward
+
+    def watching(z: Tensor, *args: Any, **options: Any) -> Any:
+        seen.append(z.clone())
+        return forward(z, *args, **options)
+
+    monkeypatch.setattr(unet, "forward", watching)
+    method = methods.get("ebama", step_size=3.0, guided_steps=1)
+    result = run([CROWN, CAT], method, seeds=[3], sampler=DDIM(2), trace=True)
+    trace = result.trace
+    assert trace is not None
+    torch.testing.assert_close(trace.losses, result.losses, rtol=0, atol=0, equal_nan=True)
+    moved = (noise(3) - seen[0][:2]).flatten(1).norm(dim=1) / 3.0
+    torch.testing.assert_close(trace.gradient_norms[:, 0], moved, rtol=1e-3, atol=1e-6)
+    assert trace.losses[:, 1].isnan().all()
+    assert trace.gradient_norms[:, 1].isnan().all()
+    assert (moved > 0).all()
+
+
+def test_a_sample_that_is_left_alone_has_no_gradient() -> None:
+    norms = trace_of([CROWN, CAT], "syngen", seeds=[3]).gradient_norms  # no modifier, nothing to bind
+    assert norms[0].isfinite().all()
+    assert norms[1].isnan().all()
+
+
+@pytest.mark.parametrize("options", [True, TraceOptions(latents=True, kind="self", resolution=8)])
+def test_a_trace_of_plain_sampling_costs_no_call_and_no_gradient(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gradient(*_: Any, **__: Any) -> Any:
+        raise AssertionError("plain sampling took a gradient")
+
+    monkeypatch.setattr(torch.autograd, "grad", gradient)
+    monkeypatch.setattr(Tensor, "backward", gradient)
+    unet = model().unet
+    assert isinstance(unet, CountingUNet)
+    unet.calls.clear()
+    traced = run(CROWN, "sd", sampler=DDIM(3), trace=options)
+    assert unet.calls == [("predict", 2)] * 3
+    plain = run(CROWN, "sd", sampler=DDIM(3))
+    assert plain.trace is None
+    assert relative(traced.latents, plain.latents) <= 1e-5
+    assert traced.trace is not None
+    assert traced.trace.losses.isnan().all()
+    assert traced.trace.gradient_norms.isnan().all()
+    assert not any(kept.requires_grad for kept in traced.trace.kept.values())
+
+
+def test_samples_of_all_batches_in_order() -> None:
+    options = TraceOptions(latents=True)
+    whole, split = (
+        trace_of([CROWN, CAT], "ebama", options, seeds=[3, 4], batch_size=n, sampler=DDIM(2)) for n in (4, 3)
+    )
+    assert [prompt.prompt for prompt in split.prompts] == [CROWN, CROWN, CAT, CAT]
+    assert split.timesteps == (501, 1)
+    for name, kept in whole.kept.items():
+        torch.testing.assert_close(split.kept[name], kept, rtol=5e-3, atol=2e-3, equal_nan=True)
+
+
+def test_a_coupling_method_keeps_the_order_too() -> None:
+    trace = trace_of(["a red cat", "a blue dog"], "p2p", seeds=[3, 4])
+    assert [prompt.prompt for prompt in trace.prompts] == ["a red cat", "a red cat", "a blue dog", "a blue dog"]
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "own"}, "kind is 'own'"),
+        ({"resolution": 0}, "resolution is 0"),
+        ({"resolution": (16,)}, r"resolution is \(16,\)"),
+        ({"sites": "mid_block"}, "sites are 'mid_block'"),
+        ({"head": -1}, "head is -1"),
+        ({"head": True}, "head is True"),
+    ],
+)
+def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TraceOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resolution": 7}, "No cross-attention site has maps of 7x7"),
+        ({"sites": ("nowhere",)}, "no attention site nowhere"),
+        ({"sites": tuple(all_sites("cross", (8, 8)) + all_sites("cross", (16, 16)))}, "differ in kind or resolution"),
+        ({"head": 2}, "has a head 2"),
+    ],
+)
+def test_sites_that_are_not_there_are_listed(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        trace_of(options=TraceOptions(**options))
+    assert str(model().unet.sites((16, 16))[0]) in str(error.value)
+
+
+# --- asking ---
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    return trace_of(["A spiky cat, a cat and a tiny skateboarding axolotl", CAT], seeds=[3], sampler=DDIM(2))
+
+
+def test_words_and_their_positions(trace: Trace) -> None:
+    words = trace.words()
+    assert " ".join(word.text for word in words) == "A spiky cat a cat and a tiny skateboarding axolotl"
+    pieces = model().tokenizer.convert_ids_to_tokens(model().tokenizer(trace.prompts[0].prompt)["input_ids"])
+    for word in words:
+        spelled = "".join(pieces[position].replace("</w>", "") for position in word.positions)
+        assert spelled == word.text.lower()
+    assert [word.text for word in trace.words(1)] == ["a", "cat"]
+    assert max(len(word.positions) for word in words) > 1
+
+
+def test_the_map_of_a_word_is_the_mean_of_its_pieces(trace: Trace) -> None:
+    pieces = next(word.positions for word in trace.words() if word.text == "axolotl")
+    expected = sum(trace.probabilities[0, -1, :, :, k].float() for k in pieces) / len(pieces)
+    assert torch.allclose(trace.map("axolotl"), torch.as_tensor(expected), atol=1e-6)
+    assert torch.equal(trace.map("AXOLOTL"), trace.map(pieces))
+    first = trace.map("axolotl", call=0, of="scores")
+    assert torch.allclose(first, trace.scores[0, 0][..., list(pieces)].float().mean(-1), atol=1e-5)
+    assert torch.equal(trace.maps("axolotl", of="scores")[0], first)
+    assert torch.equal(trace.map(2, sample=1), trace.map("cat", sample=1))
+
+
+def test_a_word_that_recurs_and_words_together(trace: Trace) -> None:
+    cats = [word.positions for word in trace.words() if word.text == "cat"]
+    assert len(cats) == 2
+    for occurrence, positions in ((0, cats[0]), (1, cats[1]), (-1, cats[1])):
+        assert torch.equal(trace.map("cat", occurrence=occurrence), trace.map(positions))
+    spiky = next(word.positions for word in trace.words() if word.text == "spiky")
+    assert torch.equal(trace.map("spiky  cat"), trace.map([*spiky, *cats[0]]))
+    with pytest.raises(ValueError, match=r"'cat' is 2 times in .*occurrence 2"):
+        trace.map("cat", occurrence=2)
+
+
+def test_a_word_may_be_decomposed() -> None:
+    trace = trace_of(["a caf\u00e9 and a cat"], seeds=[3], sampler=DDIM(1))
+    assert torch.equal(trace.map("cafe\u0301"), trace.map("caf\u00e9"))
+
+
+@pytest.mark.parametrize("word", ["dog", "at", "axo", "", "cat cat"])
+def test_an_unknown_word_lists_those_there_are(trace: Trace, word: str) -> None:
+    with pytest.raises(ValueError, match="A, spiky, cat, a, cat, and, a, tiny, skateboarding, axolotl"):
+        trace.map(word)
+
+
+@pytest.mark.parametrize(
+    ("word", "options", "message"),
+    [
+        (77, {}, "length 77"),
+        (-1, {}, "length 77"),
+        ([], {}, "length 77"),
+        ("cat", {"of": "energy"}, "of is 'energy'"),
+    ],
+)
+def test_what_cannot_be_asked(trace: Trace, word: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        trace.map(word, **options)
+
+
+def test_self_attention_has_pixels_for_keys() -> None:
+    trace = trace_of(options=TraceOptions(kind="self", resolution=8))
+    assert torch.equal(trace.map(63), trace.probabilities[0, -1, :, :, 63].float())
+    with pytest.raises(ValueError, match="keys are pixels"):
+        trace.map("crown")
+
+
+@pytest.mark.filterwarnings("ignore:CLIP sees")
+def test_words_that_fell_off_the_end_have_no_map() -> None:
+    trace = trace_of("red " * 74 + "crown axolotl")
+    assert [word.text for word in trace.words()] == ["red"] * 74 + ["crown"]
+    with pytest.raises(ValueError, match="'axolotl' is not among"):
+        trace.map("axolotl")
+
+
+# --- files ---
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    trace = trace_of([CROWN, CAT], "ebama", TraceOptions(latents=True, head=1), seeds=[3, 4])
+    trace.save(tmp_path / "run.safetensors")
+    trace.save(tmp_path / "run.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.safetensors"]
+    again = Trace.load(tmp_path / "run.safetensors")
+    for name, kept in trace.kept.items():
+        assert torch.equal(again.kept[name].nan_to_num(), kept.nan_to_num())
+    assert replace(again, kept={}).__dict__ == replace(trace, kept={}).__dict__
+    assert torch.equal(again.map("crown", sample=1), trace.map("crown", sample=1))
+
+
+def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.safetensors"
+    trace_of().save(path)
+    before = path.read_bytes()
+
+    def full(*_: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("ebama.trace.trace.write_tensors", full)
+    with pytest.raises(OSError, match="No space"):
+        trace_of(CAT).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_that_are_no_trace(tmp_path: Path) -> None:
+    path = tmp_path / "file.safetensors"
+    with pytest.raises(FileNotFoundError):
+        Trace.load(path)
+    path.write_text("words")
+    with pytest.raises(ValueError, match="is no trace"):
+        Trace.load(path)
+    save_file({"scores": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="is no trace"):
+        Trace.load(path)
+    save_file({"scores": torch.zeros(1)}, path, {"ebama": "{}"})
+    with pytest.raises(ValueError, match="is no trace"):
+        Trace.load(path)

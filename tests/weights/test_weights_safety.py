@@ -1,0 +1,335 @@
+"""Files that would run code are refused without running it, and files that are no checkpoints are named for what
+they are."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import os
+import pickle
+import struct
+import subprocess
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save, save_file
+from weights_samples import (
+    TINY,
+    Call,
+    Global,
+    compvis_state,
+    differing,
+    lightning_extras,
+    random_model,
+    save_with_globals,
+)
+
+from ebama.weights import CheckpointError, inspect, load
+from ebama.weights import save as save_folder
+from ebama.weights.files.pickle_safety import pickle_globals
+from ebama.weights.layouts.detect import file_kind
+
+
+def _attacks(marker: Path) -> dict[str, tuple[Call, str]]:
+    """Pickles that create `marker` when they are loaded, with the global they go through."""
+    return {
+        "system": (Call(os.system, f"touch {marker}"), os.system.__module__ + ".system"),
+        "eval": (Call(builtins.eval, f"open({str(marker)!r}, 'w').close()"), "eval"),
+        "subprocess": (Call(subprocess.call, ["touch", str(marker)]), ".call"),
+        "torch": (Call(torch.load, str(marker)), "torch.serialization.load"),
+        "stand-in": (Call(Call(getattr, Global("pytorch_lightning", "core"), "run")), "getattr"),
+    }
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("attack", ["system", "eval", "subprocess", "torch", "stand-in"])
+def test_pickles_that_run_code(tmp_path: Path, attack: str, legacy: bool) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "evil.ckpt"
+    payload, name = _attacks(marker)[attack]
+    save_with_globals({"state_dict": {"a": torch.zeros(2)}, **lightning_extras(), "x": payload}, path, legacy=legacy)
+    with pytest.raises(CheckpointError) as caught:
+        load(path, config=TINY)
+    message = str(caught.value)
+    assert not marker.exists()
+    assert message.startswith(f"{path} is not safe to open")
+    assert name in message
+    assert ".safetensors" in message
+    assert "weights_only" not in message
+    assert "\n" not in message
+    found = inspect(path)
+    assert not marker.exists()
+    assert not found.safe
+    assert any(name in refused for refused in found.refused_globals)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_the_attacks_are_real(tmp_path: Path, legacy: bool) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "evil.ckpt"
+    save_with_globals({"x": _attacks(marker)["system"][0]}, path, legacy=legacy)
+    torch.load(path, weights_only=False)
+    assert marker.exists()
+
+
+def test_torch_has_the_last_word_if_the_scan_misses_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "evil.ckpt"
+    save_with_globals({"x": _attacks(marker)["subprocess"][0]}, path)
+    monkeypatch.setattr("ebama.weights.files.pickle_safety.pickle_globals", lambda path: set())
+    with pytest.raises(CheckpointError, match=r"evil\.ckpt could not be read .*Unsupported global") as caught:
+        load(path, config=TINY)
+    assert "safe_globals" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+    assert not marker.exists()
+
+
+def test_bare_pickles_and_later_protocols(tmp_path: Path) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "evil.pkl"
+    for protocol in (2, 3, 4, 5):
+        path.write_bytes(pickle.dumps(_attacks(marker)["system"][0], protocol=protocol))
+        with pytest.raises(CheckpointError, match=r"evil\.pkl is not safe to open: .*\.system"):
+            load(path, config=TINY)
+        assert not marker.exists()
+    path.write_bytes(pickle.dumps({"a": 1}, protocol=4))
+    with pytest.raises(CheckpointError, match=r"evil\.pkl"):
+        load(path, config=TINY)
+
+
+def test_evil_component_of_a_folder(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    model = random_model()
+    for name in ("unet", "vae", "text_encoder"):
+        (tmp_path / "m" / name).mkdir(parents=True)
+        file = "pytorch_model.bin" if name == "text_encoder" else "diffusion_pytorch_model.bin"
+        state: dict[str, object] = dict(getattr(model, name).state_dict())
+        if name == "vae":
+            state["x"] = _attacks(marker)["system"][0]
+        torch.save(state, tmp_path / "m" / name / file)
+    with pytest.raises(CheckpointError, match=r"vae.diffusion_pytorch_model\.bin is not safe"):
+        load(tmp_path / "m", config=TINY)
+    found = inspect(tmp_path / "m")
+    assert not found.safe
+    assert found.refused_globals == (os.system.__module__ + ".system",)
+    assert not marker.exists()
+
+
+def test_globals_are_listed_without_being_imported(tmp_path: Path) -> None:
+    path = tmp_path / "m.ckpt"
+    for legacy in (False, True):
+        save_with_globals({"state_dict": {"a": torch.zeros(1)}, **lightning_extras()}, path, legacy=legacy)
+        assert pickle_globals(path) == {
+            "_codecs.encode",
+            "collections.OrderedDict",
+            "numpy.core.multiarray.scalar",
+            "numpy.dtype",
+            "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+            "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+            "torch.FloatStorage",
+            "torch._utils._rebuild_tensor_v2",
+        }
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02}q\x00(X", b"garbage"])
+def test_archives_with_a_damaged_pickle(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "m.ckpt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+        archive.writestr("archive/version", "3\n")
+    for use in (load, inspect):
+        with pytest.raises(CheckpointError, match=r"m\.ckpt is damaged in its pickle"):
+            use(path)  # type: ignore[operator]
+
+
+def test_encrypted_archives(tmp_path: Path) -> None:
+    path = tmp_path / "m.ckpt"
+    torch.save({"a": torch.zeros(2)}, path)
+    content = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = content.find(signature)
+        while at >= 0:
+            content[at + flags] |= 1
+            at = content.find(signature, at + 4)
+    path.write_bytes(content)
+    for use in (load, inspect):
+        with pytest.raises(CheckpointError, match=r"m\.ckpt is a damaged zip archive .*encrypted"):
+            use(path)  # type: ignore[operator]
+
+
+def test_deep_json(tmp_path: Path) -> None:
+    save_folder(random_model(), tmp_path / "m")
+    (tmp_path / "m" / "unet" / "config.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match=r"config\.json is not readable JSON"):
+        load(tmp_path / "m")
+    (tmp_path / "m" / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    for text in ("[" * 100_000, '{"weight_map": {"a": "' + "x" * 5000 + '"}}'):
+        (tmp_path / "m" / "vae" / "diffusion_pytorch_model.safetensors.index.json").write_text(text)
+        with pytest.raises(CheckpointError, match=r"index\.json (is not an index|names the shard)"):
+            load(tmp_path / "m", config=TINY)
+
+
+def test_names_of_weights_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    name = "model.diffusion_model.x\n\x1b[2Jcomplete: can be loaded"
+    torch.save({"state_dict": {**compvis_state(random_model()), name: torch.zeros(1)}}, tmp_path / "m.ckpt")
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path / "m.ckpt", config=TINY)
+    found = str(inspect(tmp_path / "m.ckpt"))
+    assert "\\x1b[2Jcomplete" in str(caught.value)
+    assert "\x1b" not in str(caught.value) + found
+    assert "\ncomplete" not in found
+
+
+def test_compressed_archives_are_not_read_as_noise(tmp_path: Path) -> None:
+    path, packed = tmp_path / "m.ckpt", tmp_path / "packed.ckpt"
+    torch.save(compvis_state(random_model()), path)
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for record in source.infolist():
+            target.writestr(record.filename, source.read(record))
+    with pytest.raises(CheckpointError, match=r"packed\.ckpt was compressed"):
+        load(packed, config=TINY)
+
+
+def test_restored_archives_are_read_right(tmp_path: Path) -> None:
+    model, path, again = random_model(), tmp_path / "m.ckpt", tmp_path / "again.ckpt"
+    torch.save(compvis_state(model), path)
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(again, "w", zipfile.ZIP_STORED) as target:
+        for record in source.infolist():
+            target.writestr(record.filename, source.read(record))
+    assert differing(model, load(again, config=TINY)) == []
+
+
+def _zip(names: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in names.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def _saved(obj: object, legacy: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(obj, buffer, _use_new_zipfile_serialization=not legacy)
+    return buffer.getvalue()
+
+
+_WEIGHTS = {"a": torch.arange(64.0)}
+_SAFETENSORS, _ZIP, _LEGACY = save(_WEIGHTS), _saved(_WEIGHTS), _saved(_WEIGHTS, legacy=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"hello\n", "is a text file"),
+        ("# Modèle\n".encode() * 100, "is not a file of weights|is a text file"),
+        (b"\n <!DOCTYPE html><html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
+        (bytes(range(200, 256)) * 10, "is not a file of weights"),
+        (_SAFETENSORS[:-1], "damaged or cut-off safetensors file"),
+        (_SAFETENSORS[:20], "cut-off safetensors file"),
+        (_ZIP[:-30], "cut-off or damaged zip archive"),
+        (_ZIP[:100], "cut-off or damaged zip archive"),
+        # The 64-bit directory's locator counts a second disk: zipfile raises where it is only asked what this is.
+        (_ZIP[:-22] + struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2) + _ZIP[-22:], "cut-off or damaged zip archive"),
+        (_LEGACY[:-10], "could not be read"),
+        (_LEGACY[:60], "could not be read"),
+        (_zip({"readme.txt": b"hi"}), "a zip archive, but not one that torch.save wrote"),
+        (_saved([1, 2]), "holds a list; expected a dictionary"),
+        (_saved({"epoch": 3}), "is a file without any weights"),
+        (_saved({"a": torch.zeros(2, 2).to_sparse()}), r"asks for .*_rebuild_sparse_tensor"),
+        (save({"a": torch.zeros(1)}), "is a file of other weights"),
+        (save({"b.lora_up.weight": torch.zeros(1)}), "is a LoRA"),
+        (save({"emb_params": torch.zeros(1)}), "is a textual-inversion embedding"),
+        (_saved({"string_to_param": {"*": torch.zeros(2, 768)}}), "is a textual-inversion embedding"),
+        (_saved({"<crown>": torch.zeros(768)}), "is a textual-inversion embedding"),
+        (save({"clip_l": torch.zeros(2, 768), "clip_g": torch.zeros(2, 1280)}), "is a textual-inversion embedding"),
+        (_LEGACY + b"more", "is damaged: 4 bytes are left"),
+    ],
+)
+def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "strange.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+
+
+def test_torchscript_archives(tmp_path: Path) -> None:
+    path = tmp_path / "script.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), path)
+    with pytest.raises(CheckpointError, match=r"script\.pt") as caught:
+        load(path)
+    assert "weights_only=False" not in str(caught.value)
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    for use in (load, inspect):
+        with pytest.raises(CheckpointError, match=r"pipe\.ckpt is a device or a pipe"):
+            use(tmp_path / "pipe.ckpt")
+
+
+def test_paths_that_hold_nothing(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"There is no file or folder .*nowhere\.ckpt\.$"):
+        load(tmp_path / "nowhere.ckpt")
+    with pytest.raises(CheckpointError, match=r"hf download CompVis/stable-diffusion-v1-4 --local-dir"):
+        load("CompVis/stable-diffusion-v1-4")
+    with pytest.raises(CheckpointError, match="is an empty folder"):
+        load(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(CheckpointError, match="without unet/, vae/, text_encoder/"):
+        load(tmp_path)
+    save_file(_WEIGHTS, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"such as model\.safetensors in it"):
+        load(tmp_path)
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
+    (snapshot / "unet").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=str(snapshot)):
+        load(tmp_path / "models--a--b")
+    with pytest.raises(CheckpointError, match="without vae/, text_encoder/"):
+        load(snapshot)
+    for name in ("vae", "text_encoder"):
+        (snapshot / name).mkdir()
+    with pytest.raises(CheckpointError, match=r"unet.config\.json is missing"):
+        load(snapshot)
+    with pytest.raises(CheckpointError, match=r"unet holds no weights; expected diffusion_pytorch_model\.safetensors"):
+        load(snapshot, config=TINY)
+
+
+def _sd_v1(**changes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3),
+        "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 768),
+        "first_stage_model.quant_conv.weight": (8, 8, 1, 1),
+        "cond_stage_model.transformer.text_model.final_layer_norm.bias": (768,),
+    }
+    shapes.update({next(key for key in shapes if part in key): shape for part, shape in changes.items()})
+    return shapes
+
+
+@pytest.mark.parametrize(
+    ("shapes", "kind"),
+    [
+        (_sd_v1(input_blocks=(320, 9, 3, 3)), "an inpainting model"),
+        (_sd_v1(input_blocks=(320, 5, 3, 3)), "a depth-guided model"),
+        (_sd_v1(input_blocks=(320, 7, 3, 3)), "an upscaling model"),
+        (_sd_v1(input_blocks=(320, 8, 3, 3)), "an image-editing"),
+        (_sd_v1(attn2=(320, 1024)), "Stable Diffusion v2"),
+        (_sd_v1(attn2=(320, 2048)), "Stable Diffusion XL"),
+        ({**_sd_v1(), "cond_stage_model.model.ln_final.bias": (1024,)}, "Stable Diffusion v2"),
+        ({**_sd_v1(), "conditioner.embedders.0.x": (1,)}, "Stable Diffusion XL"),
+        ({"model.diffusion_model.joint_blocks.0.x": (1,)}, "transformer-based"),
+        ({"control_model.zero_convs.0.0.weight": (320, 320, 1, 1)}, "a ControlNet"),
+        ({"lora_unet_down_blocks_0.lora_up.weight": (1, 1)}, "a LoRA"),
+        ({"encoder.down.0.block.0.conv1.weight": (128, 128, 3, 3)}, "a VAE alone"),
+        ({"down_blocks.0.resnets.0.conv1.weight": (320, 320, 3, 3)}, "one component of a diffusers folder"),
+        (_sd_v1(), None),
+    ],
+)
+def test_other_models_are_told_by_their_shapes(shapes: dict[str, tuple[int, ...]], kind: str | None) -> None:
+    found = file_kind(shapes)
+    assert (found is None) if kind is None else (found is not None and kind in found)

@@ -1,0 +1,240 @@
+"""`save`: what it writes is what `load` and diffusers read, and nothing half-written is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from weights_samples import COMPONENTS, TINY, compvis_state, differing, random_model
+
+from ebama.models import SD_V1, VAEConfig
+from ebama.weights import CheckpointError, StableDiffusion, inspect, load, save
+from ebama.weights.files.tensors import write_tensors
+from ebama.weights.layouts import token_table as trimmed
+from ebama.weights.layouts.diffusers import folder_jsons
+from ebama.weights.layouts.token_table import TABLE
+
+
+@pytest.fixture(scope="module")
+def model() -> StableDiffusion:
+    return random_model()
+
+
+@pytest.mark.slow
+def test_compvis_to_ours_to_diffusers_to_ours(model: StableDiffusion, tmp_path: Path) -> None:
+    torch.save({"state_dict": compvis_state(model)}, tmp_path / "a.ckpt")
+    first = load(tmp_path / "a.ckpt", config=TINY)
+    save(first, tmp_path / "b")
+    second = load(tmp_path / "b")
+    save(second, tmp_path / "c.safetensors", layout="compvis")
+    third = load(tmp_path / "c.safetensors", config=TINY)
+    for again in (first, second, third):
+        assert differing(model, again) == []
+    assert (second.config.unet, second.config.vae, second.config.text) == (TINY.unet, TINY.vae, TINY.text)
+    assert second.config.sample_size == TINY.sample_size
+    assert inspect(tmp_path / "b").complete
+
+
+def test_compvis_names_and_shapes(model: StableDiffusion, tmp_path: Path) -> None:
+    save(model, tmp_path / "m.safetensors", layout="compvis")
+    expected = {
+        key: tuple(weight.shape)
+        for key, weight in compvis_state(model).items()
+        if "." in key and not key.endswith("position_ids")
+    }
+    assert {key: tuple(weight.shape) for key, weight in load_file(tmp_path / "m.safetensors").items()} == expected
+
+
+def test_permissions_are_those_of_any_new_file(model: StableDiffusion, tmp_path: Path) -> None:
+    (tmp_path / "any").touch()
+    save(model, tmp_path / "m")
+    save(model, tmp_path / "m.safetensors", layout="compvis")
+    write_tensors(tmp_path / "tensors", {"turned": torch.ones(2, 3).T})
+    modes = {file.stat().st_mode for file in tmp_path.rglob("*") if file.is_file()}
+    assert modes == {(tmp_path / "any").stat().st_mode}
+    assert len({folder.stat().st_mode for folder in (tmp_path / "m").rglob("*") if folder.is_dir()}) == 1
+
+
+def test_dtype(model: StableDiffusion, tmp_path: Path) -> None:
+    save(model, tmp_path / "half", dtype=torch.float16)
+    found = inspect(tmp_path / "half")
+    assert {dtype for part in found.components.values() for dtype in part.dtypes} == {"float16"}
+    weight = load(tmp_path / "half").unet.conv_in.weight
+    assert torch.equal(weight, model.unet.conv_in.weight.half().float())
+
+
+@pytest.mark.parametrize("changes", [{"mid_attention": False}, {"scale": 0.7}, {"image_channels": 1}])
+def test_configuration_survives(tmp_path: Path, changes: dict[str, float]) -> None:
+    config = replace(TINY, vae=VAEConfig(**{**vars(TINY.vae), **changes}))
+    save(random_model(config), tmp_path / "m")
+    assert load(tmp_path / "m").config.vae == config.vae
+
+
+def test_trimmed_folder(tmp_path: Path) -> None:
+    model = random_model()
+    ids = torch.tensor([320, 6902, 49407])
+    table = model.text_encoder.state_dict()[TABLE]
+    rows = table[ids].clone()
+    table.copy_(table[0].clone().expand_as(table))
+    table[ids] = rows
+    save(model, tmp_path / "m", dtype=torch.float16, trim_ids=ids)
+    assert sorted(file.relative_to(tmp_path / "m").as_posix() for file in (tmp_path / "m").rglob("*.*")) == [
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    ]
+    stored = load_file(tmp_path / "m" / "text_encoder" / "model.safetensors")
+    assert stored["embeddings.token_embedding.ids"].dtype == torch.int64
+    assert stored["embeddings.token_embedding.rows"].shape == (3, 8)
+    assert torch.equal(load(tmp_path / "m").text_encoder.state_dict()[TABLE], table.half().float())
+
+
+def test_a_table_that_is_there_twice_is_refused(model: StableDiffusion, tmp_path: Path) -> None:
+    save(model, tmp_path / "m")
+    file = tmp_path / "m" / "text_encoder" / "model.safetensors"
+    parts = {name: torch.zeros(1, 8) for name in (trimmed.ROWS, trimmed.IDS)} | {trimmed.UNKNOWN: torch.zeros(8)}
+    save_file(load_file(file) | parts, file)
+    with pytest.raises(CheckpointError, match="holds the token table twice"):
+        load(tmp_path / "m")
+
+
+def test_interrupted_saves_leave_what_was_there(
+    model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(model, tmp_path / "m")
+    save(model, tmp_path / "m.safetensors", layout="compvis")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+
+    def interrupted(path: Path, tensors: object, metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_module("ebama.weights.saving"), "write_tensors", interrupted)
+    for name in ("m", "m.safetensors", "n"):
+        with pytest.raises(KeyboardInterrupt):
+            save(random_model(seed=1), tmp_path / name, layout="compvis" if "." in name else "diffusers")
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "m.safetensors"]
+
+
+@pytest.mark.parametrize("stop_at", [1, 2])
+def test_a_folder_that_is_replaced_is_the_old_one_or_the_new_one(
+    model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    save(model, tmp_path / "m")
+    (tmp_path / "m" / "README.md").write_text("mine")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    renames = iter(range(1, 9))
+    rename = os.rename
+
+    def interrupted(source: Path, target: Path) -> None:
+        if next(renames) == stop_at:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save(random_model(seed=1), tmp_path / "m")
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def test_links_of_a_folder_that_is_replaced(model: StableDiffusion, tmp_path: Path) -> None:
+    save(model, tmp_path / "m")
+    weights = tmp_path / "m" / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.rename(tmp_path / "blob")
+    weights.symlink_to(tmp_path / "blob")
+    (tmp_path / "m" / "extra").symlink_to("vae")
+    (tmp_path / "link").symlink_to("m")
+    content = (tmp_path / "blob").read_bytes()
+    save(random_model(seed=1), tmp_path / "link")
+    assert (tmp_path / "blob").read_bytes() == content
+    assert (tmp_path / "m" / "extra").readlink() == Path("vae")
+    assert differing(random_model(seed=1), load(tmp_path / "link")) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blob", "link", "m"]
+
+
+def test_what_load_would_refuse_is_not_saved(tmp_path: Path) -> None:
+    model = random_model()
+    save(model, tmp_path / "m")
+    for dtype in (torch.int8, torch.bool, torch.complex64):
+        with pytest.raises(ValueError, match=f"dtype is {dtype}; expected one of floating point"):
+            save(model, tmp_path / "m", dtype=dtype)
+    model.unet.conv_in.weight[0, 0, 0, 0] = 1e6
+    with pytest.raises(ValueError, match=r"conv_in\.weight has values that are NaN or infinite in torch\.float16"):
+        save(model, tmp_path / "m", dtype=torch.float16)
+    assert differing(random_model(), load(tmp_path / "m")) == []
+
+
+def test_weights_that_share_memory_are_saved(model: StableDiffusion, tmp_path: Path) -> None:
+    tied = random_model()
+    first, second, *_ = (module for module in tied.unet.modules() if isinstance(module, torch.nn.GroupNorm))
+    first.weight = second.weight
+    save(tied, tmp_path / "m")
+    assert differing(tied, load(tmp_path / "m")) == []
+
+
+@pytest.mark.slow
+def test_saving_over_the_folder_a_model_came_from(model: StableDiffusion, tmp_path: Path) -> None:
+    save(model, tmp_path / "m")
+    (tmp_path / "m" / "README.md").write_text("mine")
+    mapped = load(tmp_path / "m")
+    save(random_model(seed=1), tmp_path / "m")
+    assert differing(model, mapped) == []
+    assert differing(random_model(seed=1), load(tmp_path / "m")) == []
+    assert (tmp_path / "m" / "README.md").read_text() == "mine"
+
+
+def test_wrong_targets(model: StableDiffusion, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file; a diffusers checkpoint is a folder"):
+        save(model, tmp_path / "file")
+    for name in ("m.ckpt", "m"):
+        with pytest.raises(ValueError, match=r"ends in \.safetensors"):
+            save(model, tmp_path / name, layout="compvis")
+    with pytest.raises(ValueError, match="'ldm'; expected 'diffusers' or 'compvis'"):
+        save(model, tmp_path / "m", layout="ldm")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="diffusers layout only"):
+        save(model, tmp_path / "m.safetensors", layout="compvis", trim_ids=torch.tensor([1]))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_sd_v1_json_is_that_of_the_published_model() -> None:
+    unet = folder_jsons(SD_V1)["unet/config.json"]
+    assert unet["block_out_channels"] == [320, 640, 1280, 1280]
+    assert unet["down_block_types"] == ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
+    assert unet["up_block_types"] == ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3
+    assert unet["cross_attention_dim"] == 768
+    assert unet["sample_size"] == 64
+    assert folder_jsons(SD_V1)["vae/config.json"]["sample_size"] == 512
+    assert json.loads(json.dumps(folder_jsons(SD_V1))) == folder_jsons(SD_V1)
+
+
+@pytest.mark.slow
+def test_diffusers_reads_what_we_write(model: StableDiffusion, tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    save(model, tmp_path / "m")
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path / "m", local_files_only=True)
+    assert type(pipe.scheduler).__name__ == "PNDMScheduler"
+    z = torch.randn(2, 4, 16, 16)
+    prompts = ["a purple crown and a blue suitcase", ""]
+    with torch.no_grad():
+        context = model.encode_text(prompts)
+        ids = pipe.tokenizer(prompts, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+        pairs = [
+            (context, pipe.text_encoder(ids["input_ids"]).last_hidden_state),
+            (model.unet(z, 500, context), pipe.unet(z, 500, context).sample),
+            (model.vae.decode(z), pipe.vae.decode(z).sample),
+        ]
+    for ours, theirs in pairs:
+        assert ((ours - theirs).norm() / theirs.norm()).item() < 1e-5
+    for name in COMPONENTS:
+        assert set(getattr(pipe, name).state_dict()) == set(getattr(model, name).state_dict())

@@ -1,0 +1,1 @@
+"""Files of tensors: containers, safe reading of pickles, memory mapping."""

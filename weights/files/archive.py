@@ -1,0 +1,68 @@
+"""The zip archive that `torch.save` writes: its pickle, once the archive is known to be sound.
+
+Tensors are mapped straight from the places that the archive's directory names, and torch looks neither at checksums
+nor at compression. So everything that decides where a tensor lies is checked here; the tensors' own bytes are not,
+which would mean reading them all.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import CheckpointError
+
+_HEADER = struct.Struct("<4sHHHHHIIIHH")  # of a record: signature, ..., flags at 2, sizes of name and extra at the end
+_HAS_DESCRIPTOR = 0x08
+_DESCRIPTOR = b"PK\x07\x08"
+_SIZE_IN_EXTRA = 0xFFFFFFFF
+
+
+def is_zip(path: Path) -> bool:
+    """Whether the file ends in a zip directory; no, too, where `zipfile` finds it damaged and raises."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return False
+
+
+def read_pickle(path: Path) -> bytes:
+    """The archive's pickle. Raises CheckpointError if the archive is damaged, compressed or not torch's."""
+    try:
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+            records = sorted(archive.infolist(), key=lambda record: record.header_offset)
+            pickles = [record for record in records if record.filename.rpartition("/")[2] == "data.pkl"]
+            if len(pickles) != 1:
+                raise CheckpointError(f"{path} is a zip archive, but not one that torch.save wrote (no data.pkl).")
+            if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+                raise CheckpointError(f"{path} was compressed after torch.save wrote it; expected it uncompressed.")
+            limits = [*(record.header_offset for record in records[1:]), archive.start_dir]
+            for record, limit in zip(records, limits, strict=True):
+                if not _is_sound(file, record, limit):
+                    raise CheckpointError(f"{path} is damaged at its record {record.filename!r}; download it again.")
+            for record in records:
+                if record.filename.split("/")[1:2] != ["data"]:
+                    archive.read(record)  # compares the checksum
+            return archive.read(pickles[0])
+    # RuntimeError: it is encrypted, or compressed in a way that zipfile does not know.
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError, struct.error) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} is a damaged zip archive ({error}); download it again.") from error
+
+
+def _is_sound(file: BinaryIO, record: zipfile.ZipInfo, limit: int) -> bool:
+    """Whether a record's own header agrees with the directory, and its data end where they should, before `limit`."""
+    file.seek(record.header_offset)
+    signature, _, flags, _, _, _, _, _, size, name_size, extra_size = _HEADER.unpack(file.read(_HEADER.size))
+    if signature != b"PK\x03\x04" or file.read(name_size) != record.orig_filename.encode():
+        return False
+    end: int = record.header_offset + _HEADER.size + name_size + extra_size + record.file_size
+    if not flags & _HAS_DESCRIPTOR:
+        return end == limit and size in (record.file_size, _SIZE_IN_EXTRA)
+    if record.file_size == 0:  # torch writes no descriptor then
+        return end <= limit
+    file.seek(end)
+    return end + len(_DESCRIPTOR) <= limit and file.read(len(_DESCRIPTOR)) == _DESCRIPTOR

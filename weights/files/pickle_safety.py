@@ -1,0 +1,174 @@
+"""Reading PyTorch pickles without running anything in them.
+
+`torch.load(weights_only=True)` refuses every global it does not know. Checkpoints of Stable Diffusion v1 hold a few
+that the trainer left behind (callbacks, numpy scalars, configuration objects). Those names, and only those, are
+resolved to `Inert`, a class of ours that does nothing, so the trainer's packages need not be installed and are never
+imported.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError
+from .archive import is_zip, read_pickle
+
+_INERT_NAMES = {"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype"}
+_INERT_PACKAGES = {"pytorch_lightning", "lightning", "lightning_fabric", "omegaconf"}
+_TENSOR_NAMES = {
+    "_codecs.encode",
+    "collections.OrderedDict",
+    "torch.Size",
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_tensor",
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_tensor_v3",
+    "torch.device",
+    "torch.nn.parameter.Parameter",
+    "torch.storage.UntypedStorage",
+}
+_REMEDY = "Ask for the checkpoint as .safetensors, which cannot hold code."
+_LOCK = threading.Lock()  # torch's list of safe globals is shared by all threads
+
+
+class Inert:
+    """Stands for an object that a checkpoint's trainer left behind; accepts everything and does nothing."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> Inert:
+        """Ignore the arguments."""
+        return super().__new__(cls)
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def load_pickle(path: Path, *, meta: bool = False) -> Mapping[object, object]:
+    """The dictionary in a `torch.save` file, zip or legacy; tensors of a zip are memory-mapped.
+
+    With `meta` the tensors have shapes and dtypes but no values, and nothing but the pickle is read. Raises
+    CheckpointError, naming the global, if the file wants anything but tensors and known leftovers.
+    """
+    names = pickle_globals(path)
+    refused = sorted(name for name in names if not _is_harmless(name))
+    if refused:
+        raise CheckpointError(
+            f"{path} is not safe to open: its pickle asks for {', '.join(refused[:5])}, which is not part of a "
+            f"Stable Diffusion checkpoint. Nothing was run. {_REMEDY}"
+        )
+    zipped = is_zip(path)
+    stand_ins = [(Inert, name) for name in names if _is_inert(name)]
+    # torch.load maps paths only, but it trusts their ending ".safetensors" over the content.
+    mapped = zipped and path.suffix != ".safetensors"
+    try:
+        with ExitStack() as stack:
+            file = stack.enter_context(path.open("rb"))
+            stack.enter_context(_LOCK)
+            stack.enter_context(warnings.catch_warnings())
+            stack.enter_context(torch.serialization.safe_globals(stand_ins))  # type: ignore[arg-type]
+            if meta and not zipped:
+                stack.enter_context(torch.serialization.skip_data())
+            warnings.simplefilter("ignore")
+            loaded = torch.load(
+                path if mapped else file, weights_only=True, mmap=mapped, map_location="meta" if meta else "cpu"
+            )
+            left = 0 if zipped or meta else path.stat().st_size - file.tell()
+    except Exception as error:  # damaged pickles make torch raise almost anything
+        raise CheckpointError(f"{path} could not be read as a PyTorch checkpoint: {_short(error)} {_REMEDY}") from error
+    if left:
+        raise CheckpointError(f"{path} is damaged: {left:,} bytes are left after its last weight; download it again.")
+    if not isinstance(loaded, Mapping):
+        raise CheckpointError(f"{path} holds a {type(loaded).__name__}; expected a dictionary of weights.")
+    return loaded
+
+
+def plain_tensors(loaded: Mapping[object, object]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's dictionary, out of its `state_dict` if it has one; everything else is dropped.
+
+    The vectors of a textual-inversion embedding, which lie one level deeper, are kept as `string_to_param.*`.
+    """
+    inner = loaded.get("state_dict")
+    weights = dict(inner if isinstance(inner, Mapping) else loaded)
+    vectors = loaded.get("string_to_param")
+    if isinstance(vectors, Mapping):
+        weights |= {f"string_to_param.{token}": vector for token, vector in vectors.items()}
+    return {
+        name: value.detach() for name, value in weights.items() if isinstance(name, str) and isinstance(value, Tensor)
+    }
+
+
+def refused_globals(path: Path) -> list[str]:
+    """The globals in a pickle for which `load_pickle` would refuse it."""
+    return sorted(name for name in pickle_globals(path) if not _is_harmless(name))
+
+
+def pickle_globals(path: Path) -> set[str]:
+    """All `module.name` that the pickles of a file would import; read from the opcodes, nothing is executed.
+
+    Raises CheckpointError for a damaged archive, and for a pickle in one that is damaged.
+    """
+    if not is_zip(path):
+        return set(_legacy_globals(path))
+    pickled = read_pickle(path)
+    try:
+        return set(_globals_of(pickled))
+    except Exception as error:  # pickletools raises almost anything
+        raise CheckpointError(f"{path} is damaged in its pickle ({_short(error)}); download it again.") from error
+
+
+def _legacy_globals(path: Path) -> Iterator[str]:
+    """A legacy file is five pickles (magic number, version, system, object, storage keys), then raw data."""
+    with path.open("rb") as file:
+        for _ in range(5):
+            try:
+                yield from _globals_of(file)
+            except Exception:  # damaged or another kind of pickle: torch.load will say so, safely
+                return
+
+
+def _globals_of(pickled: bytes | BinaryIO) -> Iterator[str]:
+    """Yield `module.name` for each global in one pickle; for STACK_GLOBAL the two strings pushed last."""
+    strings: list[str] = []
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name in ("GLOBAL", "INST"):
+            yield str(argument).replace(" ", ".", 1)
+        elif opcode.name == "STACK_GLOBAL":
+            yield ".".join(strings[-2:])
+        elif isinstance(argument, str):
+            strings = [*strings[-1:], argument]
+
+
+def _is_inert(name: str) -> bool:
+    return name in _INERT_NAMES or name.partition(".")[0] in _INERT_PACKAGES
+
+
+def _is_harmless(name: str) -> bool:
+    """Whether `name` is a leftover or one that tensors need; torch's safe unpickler has the last word on those."""
+    module, _, attribute = name.rpartition(".")
+    return (
+        _is_inert(name)
+        or name in _TENSOR_NAMES
+        or (
+            module == "torch"
+            and (attribute.endswith("Storage") or isinstance(getattr(torch, attribute, None), torch.dtype))
+        )
+    )
+
+
+def _short(error: Exception) -> str:
+    """The first sentence of an error, without torch's advice to switch its safety off."""
+    text = str(error).rpartition("WeightsUnpickler error: ")[2].removeprefix("Weights only load failed.")
+    text = re.split(r"In PyTorch 2.6|Please |Check the documentation|\n", text.strip())[0]
+    return f"{text.strip()[:200].rstrip('.') or type(error).__name__}."

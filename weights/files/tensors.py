@@ -1,0 +1,129 @@
+"""One file of tensors: read by its header and one by one, recognised by content and not by name; and written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import CheckpointError
+from .archive import is_zip
+from .pickle_safety import load_pickle, plain_tensors
+
+_SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a file. `key` is its name there; `read` gives its values and may be called once."""
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    read: Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """The tensors of one file by their names there; `container` is safetensors, zip or legacy."""
+
+    path: Path
+    container: str
+    entries: dict[str, Entry]
+
+
+def open_tensors(path: Path, *, meta: bool = False) -> TensorFile:
+    """Open a file of tensors, memory-mapped where the container allows. With `meta` the entries cannot be read.
+
+    Raises CheckpointError, in one line that names the file and says what it is instead.
+    """
+    stored = container(path)
+    if stored == "safetensors":
+        return TensorFile(path, stored, _safetensors_entries(path))
+    tensors = plain_tensors(load_pickle(path, meta=meta))
+    # Taken out as they are read, so that a legacy file's tensors are freed once they are converted.
+    entries = {
+        key: Entry(key, tuple(tensor.shape), tensor.dtype, partial(tensors.pop, key)) for key, tensor in tensors.items()
+    }
+    return TensorFile(path, stored, entries)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file that others may read as they may any new file; `save_file` lets only its owner."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, dict(metadata or {}) or None)
+    path.chmod(mode)
+
+
+def _safetensors_entries(path: Path) -> dict[str, Entry]:
+    try:
+        file = safe_open(str(path), framework="pt")
+        entries = {}
+        for key in file.keys():  # type: ignore[no-untyped-call]  # noqa: SIM118 (not a mapping)
+            view = file.get_slice(key)  # type: ignore[no-untyped-call]
+            name = view.get_dtype()
+            if name not in _SAFETENSORS_DTYPES:
+                raise CheckpointError(f"{path} stores {key} as {name}, a number format that is not supported.")
+            entries[key] = Entry(key, tuple(view.get_shape()), _SAFETENSORS_DTYPES[name], partial(file.get_tensor, key))
+    except (SafetensorError, OSError, ValueError, OverflowError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} is a damaged or cut-off safetensors file: {error}.") from error
+    return entries
+
+
+def container(path: Path) -> str:
+    """How a file stores tensors: "safetensors", "zip" or "legacy" (both torch.save). CheckpointError if it does not."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is a device or a pipe; expected a file of weights.")
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be opened: {error.strerror}.") from error
+    if not head:
+        raise CheckpointError(f"{path} is empty.")
+    if head.startswith(b"PK\x03\x04"):
+        if not is_zip(path):
+            raise CheckpointError(f"{path} is a cut-off or damaged zip archive ({size:,} bytes); download it again.")
+        return "zip"
+    if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5:
+        return "legacy"
+    header = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{":
+        if 8 + header > size:
+            raise CheckpointError(f"{path} is a cut-off safetensors file ({size:,} bytes); download it again.")
+        return "safetensors"
+    raise CheckpointError(f"{path} is {_description(head)}; expected a .safetensors or .ckpt checkpoint.")
+
+
+def _description(head: bytes) -> str:
+    start = head.lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page (a login or error page saved in place of the checkpoint)"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file it points to (fetch it with `git lfs pull`)"
+    if all(32 <= byte < 127 or byte in b"\t\n\r\f" for byte in head):
+        return "a text file"
+    return "not a file of weights"

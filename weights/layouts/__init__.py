@@ -1,0 +1,1 @@
+"""Names and shapes of weights in the layouts that checkpoints come in."""

@@ -1,0 +1,151 @@
+"""`save`: write a model as a diffusers folder or as a CompVis single file, in safetensors."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .files.tensors import write_tensors
+from .layouts.compvis import COMPVIS_PREFIX, Renaming, rank_may_differ, unet_renaming, vae_renaming
+from .layouts.diffusers import folder_jsons
+from .layouts.token_table import TABLE, trim
+from .stable_diffusion import StableDiffusion
+
+Weights = dict[str, Tensor]
+
+
+def save(
+    sd: StableDiffusion,
+    path: str | os.PathLike[str],
+    layout: Literal["diffusers", "compvis"] = "diffusers",
+    *,
+    dtype: torch.dtype | None = None,
+    trim_ids: Tensor | None = None,
+) -> None:
+    """Write `sd` to `path`, a folder (diffusers) or a `.safetensors` file (compvis); `load` reads either back.
+
+    dtype: of the written weights; None for the model's own.
+    trim_ids: ids [n] of the token table's rows to keep one by one, where all others are equal (see `trimmed`).
+        Only `load` can read the result, so it comes without the tokenizer and scheduler that diffusers wants.
+
+    Everything is written beside `path` and renamed when complete: an interrupted call leaves what was there.
+    Other files of a folder that exists stay in it.
+
+    Raises ValueError for a dtype that is not floating point, and for weights that are not finite in it: `load` would
+    refuse them.
+    """
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"dtype is {dtype}; expected one of floating point, as torch.float16, or None.")
+    target = Path(path)
+    if layout == "compvis":
+        if trim_ids is not None:
+            raise ValueError("trim_ids works for the diffusers layout only.")
+        if target.suffix != ".safetensors" or target.is_dir():
+            raise ValueError(f"{target} should be a file whose name ends in .safetensors.")
+        with _beside(target) as folder:
+            _write(compvis_weights(sd), folder / target.name, dtype)
+            os.replace(folder / target.name, target)
+    elif layout == "diffusers":
+        if target.exists() and not target.is_dir():
+            raise ValueError(f"{target} is a file; a diffusers checkpoint is a folder.")
+        with _beside(target) as folder:
+            _write_folder(sd, folder / "new", dtype, trim_ids)
+            _put_in_place(folder, target.resolve())
+    else:
+        raise ValueError(f"layout is {layout!r}; expected 'diffusers' or 'compvis'.")
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A temporary folder on the target's own disk, gone afterwards."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_in_place(folder: Path, target: Path) -> None:
+    """Rename `folder`/new to `target`, with what else the target has; if that fails, the target is what it was."""
+    new, old = folder / "new", folder / "old"
+    if not target.exists():
+        os.rename(new, target)
+        return
+
+    def replaced(inside: str, names: list[str]) -> list[str]:
+        return [name for name in names if (new / Path(inside).relative_to(target) / name).is_file()]
+
+    shutil.copytree(target, new, symlinks=True, ignore=replaced, copy_function=_link, dirs_exist_ok=True)
+    try:
+        os.rename(target, old)
+        os.rename(new, target)
+    except BaseException:
+        if not target.exists():
+            os.rename(old, target)
+        raise
+
+
+def _link(source: str, destination: str) -> None:
+    """The same file under another name; a copy, where the file system has no such links."""
+    try:
+        os.link(source, destination)
+    except OSError:
+        shutil.copy2(source, destination)
+
+
+def _write(weights: Weights, path: Path, dtype: torch.dtype | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ready: Weights = {}
+    storages = set()
+    for name, weight in weights.items():
+        value = weight.detach().to("cpu", dtype if weight.is_floating_point() else None).contiguous()
+        if not value.isfinite().all():
+            raise ValueError(f"{name} has values that are NaN or infinite in {value.dtype}; nothing was saved.")
+        storage = value.untyped_storage().data_ptr()
+        ready[name] = value.clone() if storage in storages else value  # safetensors refuses tensors that share theirs
+        storages.add(storage)
+    write_tensors(path, ready, {"format": "pt"})
+
+
+def _write_folder(sd: StableDiffusion, folder: Path, dtype: torch.dtype | None, trim_ids: Tensor | None) -> None:
+    folder.mkdir()
+    text = sd.text_encoder.state_dict()
+    jsons = folder_jsons(sd.config)
+    if trim_ids is None:
+        sd.tokenizer.save_pretrained(folder / "tokenizer")
+    else:
+        text.update(trim(text.pop(TABLE), trim_ids))
+        jsons = {name: values for name, values in jsons.items() if name.endswith("/config.json")}
+    _write(sd.unet.state_dict(), folder / "unet" / "diffusion_pytorch_model.safetensors", dtype)
+    _write(sd.vae.state_dict(), folder / "vae" / "diffusion_pytorch_model.safetensors", dtype)
+    _write(text, folder / "text_encoder" / "model.safetensors", dtype)
+    for name, values in jsons.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def compvis_weights(sd: StableDiffusion) -> Weights:
+    """The state dict of a CompVis single file, by its names and in its shapes."""
+    weights = {
+        f"{COMPVIS_PREFIX['text_encoder']}text_model.{name}": weight
+        for name, weight in sd.text_encoder.state_dict().items()
+    }
+    renamings: dict[str, tuple[torch.nn.Module, Renaming]] = {
+        "unet": (sd.unet, unet_renaming(sd.config.unet)),
+        "vae": (sd.vae, vae_renaming(sd.config.vae)),
+    }
+    for component, (network, renaming) in renamings.items():
+        for name, weight in network.state_dict().items():
+            stored = weight[:, :, None, None] if rank_may_differ(component, name) else weight
+            weights[COMPVIS_PREFIX[component] + renaming.to_compvis(name)] = stored
+    return weights
