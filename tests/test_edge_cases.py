@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from tiny import relative, run
+from reference import relative, run
 
 from ebama import methods
 from ebama.methods import Method

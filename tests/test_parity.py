@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import randomise, their_scheduler, their_unet
+from reference import randomise, their_scheduler, their_unet
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 

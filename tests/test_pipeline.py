@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import CountingUNet, random_model, relative
+from reference import CountingUNet, random_model, relative
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import TINY, model
+from reference import TINY, model
 
 from ebama import generation
 from ebama.cli import main

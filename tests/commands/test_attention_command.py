@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import model, run
+from reference import model, run
 
 from ebama import generation
 from ebama.cli import main

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import assert_batch_is_one_by_one, model, noise, passes, relative, run, transfer
+from reference import assert_batch_is_one_by_one, model, noise, passes, relative, run, transfer
 from torch import Tensor
 
 from ebama import methods

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import passes, relative, run
+from reference import passes, relative, run
 
 from ebama import methods
 from ebama.cli import main

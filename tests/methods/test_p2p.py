@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TINY, maps_of, model, noise, out_of, plain_unet, pndm, reading, relative, rows_of, run
+from reference import TINY, maps_of, model, noise, out_of, plain_unet, pndm, reading, relative, rows_of, run
 from torch import Tensor
 
 from ebama.guidance.method import Cost

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import (
+from reference import (
     assert_batch_is_one_by_one,
     maps_of,
     model,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TINY, randomise, relative
+from reference import TINY, randomise, relative
 
 from ebama.models import UNet
 

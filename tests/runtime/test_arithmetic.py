@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from tiny import random_model, relative
+from reference import random_model, relative
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import model, relative, run
+from reference import model, relative, run
 from torch import Tensor
 
 from ebama import Pipeline, methods

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from tiny import run
+from reference import run
 
 from ebama.prompt import Group
 from ebama.samplers import DDIM

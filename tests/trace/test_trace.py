@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from reference import CountingUNet, model, noise, relative, run
 from safetensors.torch import save_file
-from tiny import CountingUNet, model, noise, relative, run
 from torch import Tensor
 
 from ebama import methods
