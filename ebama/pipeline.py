@@ -16,11 +16,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ebama.models import MINIATURE
 from ebama.samplers import DDIM, PNDM, NoiseSchedule
 from ebama.samplers import get as get_sampler
-from ebama.weights import StableDiffusion
-from ebama.weights.miniature.world import COLOURS, NOUNS, unknown_words
+from ebama.weights import StableDiffusion, Vocabulary
 
 from . import __version__, methods
 from .guidance.method import Method, Task
@@ -358,8 +356,8 @@ class Pipeline:
         ]
 
     def _parse(self, prompts: Sequence[str], groups: Sequence[Any] | None, method: Method, parser: str) -> list[Parsed]:
-        if self.sd.config.name == MINIATURE.name:
-            _warn_unknown_words(prompts)
+        if self.sd.vocabulary is not None:
+            _warn_unknown_words(prompts, self.sd.vocabulary)
         if not (method.needs.groups or method.needs.phrases):
             if isinstance(parser, str):
                 check_parser(parser)
@@ -401,12 +399,12 @@ def check(prompts: Sequence[str], seeds: Sequence[int], guidance: float, output:
         raise ValueError(f"batch_size is {batch_size!r}; expected a whole number of at least 1.")
 
 
-def _warn_unknown_words(prompts: Sequence[str]) -> None:
-    unknown = list(dict.fromkeys(word for prompt in prompts for word in unknown_words(prompt)))
+def _warn_unknown_words(prompts: Sequence[str], vocabulary: Vocabulary) -> None:
+    unknown = list(dict.fromkeys(word for prompt in prompts for word in vocabulary.unknown_words(prompt)))
     if unknown:
         warnings.warn(
-            f"The embedded miniature does not know: {', '.join(unknown)}. It knows {', '.join(NOUNS)}, "
-            f"in {', '.join(COLOURS)}.",
+            f"The {vocabulary.name} does not know: {', '.join(unknown)}. It knows {', '.join(vocabulary.nouns)}, "
+            f"in {', '.join(vocabulary.colours)}.",
             stacklevel=4,
         )
 

@@ -24,6 +24,7 @@ from ebama.pipeline import Pipeline, Result, Start, combine
 from ebama.prompt import Group
 from ebama.samplers import DDIM, PNDM, NoiseSchedule
 from ebama.weights import StableDiffusion
+from ebama.weights.miniature.world import VOCABULARY
 
 TINY = StableDiffusionConfig(
     unet=UNetConfig(
@@ -426,13 +427,15 @@ def test_a_latent_that_blows_up_is_an_error() -> None:
         run(method=methods.get("ebama", step_size=1e38))
 
 
-def test_only_the_miniature_warns_of_unknown_words() -> None:
+def test_only_a_model_with_a_vocabulary_warns_of_unknown_words() -> None:
     prompt = "a purple zeppelin and a walrus"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run(prompt, method="sd")
-    miniature = replace(model(), config=replace(TINY, name="miniature"))
-    with pytest.warns(UserWarning, match="does not know: zeppelin, walrus. It knows .*crown.* in .*purple"):
+    miniature = replace(model(), vocabulary=VOCABULARY)
+    with pytest.warns(
+        UserWarning, match="The embedded miniature does not know: zeppelin, walrus. It knows .*crown.* in .*purple"
+    ):
         run(prompt, method="sd", sd=miniature)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -12,12 +12,22 @@ from .errors import CheckpointError
 from .inspection import Inspection, inspect
 from .saving import save
 from .stable_diffusion import StableDiffusion
+from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from .loading import load
     from .tokenizer import clip_tokenizer
 
-__all__ = ["CheckpointError", "Inspection", "StableDiffusion", "clip_tokenizer", "inspect", "load", "save"]
+__all__ = [
+    "CheckpointError",
+    "Inspection",
+    "StableDiffusion",
+    "Vocabulary",
+    "clip_tokenizer",
+    "inspect",
+    "load",
+    "save",
+]
 
 _LAZY = {"load": ".loading", "clip_tokenizer": ".tokenizer"}
 

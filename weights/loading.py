@@ -9,11 +9,12 @@ import torch
 from torch import nn
 from transformers import CLIPTokenizer
 
-from ebama.models import VAE, StableDiffusionConfig, TextEncoder, UNet
+from ebama.models import MINIATURE, VAE, StableDiffusionConfig, TextEncoder, UNet
 
 from .checkpoint import COMPONENTS, Checkpoint, Component, open_checkpoint
 from .errors import CheckpointError
 from .files.mapped import is_finite, populate
+from .miniature.world import VOCABULARY as MINIATURE_VOCABULARY
 from .networks import shapes
 from .stable_diffusion import StableDiffusion
 from .tokenizer import POSITIONS, VOCABULARY, clip_tokenizer, read_tokenizer
@@ -52,7 +53,8 @@ def load(
         for name, network in networks.items():
             _fill(network, checkpoint.components[name], checkpoint.path, torch.device(device), dtype)
     unet, vae, text_encoder = (networks[name] for name in COMPONENTS)
-    return StableDiffusion(unet, vae, text_encoder, tokenizer, checkpoint.config)  # type: ignore[arg-type]
+    vocabulary = MINIATURE_VOCABULARY if checkpoint.config.name == MINIATURE.name else None
+    return StableDiffusion(unet, vae, text_encoder, tokenizer, checkpoint.config, vocabulary)  # type: ignore[arg-type]
 
 
 def build_on_meta(config: StableDiffusionConfig) -> dict[str, nn.Module]:

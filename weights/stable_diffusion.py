@@ -12,6 +12,7 @@ from torch import Tensor
 from ebama.models import VAE, StableDiffusionConfig, UNet
 
 from .fingerprint import fingerprint
+from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class StableDiffusion:
-    """The three networks, frozen and in eval mode, with their tokenizer and configuration."""
+    """The three networks, frozen and in eval mode, with their tokenizer and configuration.
+
+    `vocabulary` lists the words that the model knows; None where nobody has listed them.
+    """
 
     unet: UNet
     vae: VAE
     text_encoder: TextEncoder
     tokenizer: CLIPTokenizer
     config: StableDiffusionConfig
+    vocabulary: Vocabulary | None = None
 
     def fingerprint(self) -> str:
         """16 hex digits that change when the weights do; see `weights.fingerprint`."""

@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ebama.models import MINIATURE
-from ebama.weights.miniature.world import COLOURS, NOUNS, unknown_words
-
 from ..generation import complete, slug
 from ..output.png import encoded
 from ..prompt import Parsed, PromptError, parse
@@ -95,16 +92,16 @@ class Studio:
         notes = []
         if lost := align(order.prompt, self._tokenizer).lost():
             notes.append(f"The text encoder sees only the beginning of this prompt; it does not see: {lost}.")
-        if self.vocabulary and (unknown := unknown_words(order.prompt)):
-            notes.append(f"The embedded miniature does not know: {', '.join(unknown)}.")
+        vocabulary = self.pipeline.sd.vocabulary
+        if vocabulary is not None and (unknown := vocabulary.unknown_words(order.prompt)):
+            notes.append(f"The {vocabulary.name} does not know: {', '.join(unknown)}.")
         return Task(order, reading, tuple(notes))
 
     @property
     def vocabulary(self) -> dict[str, list[str]]:
-        """What the miniature knows; nothing for another model."""
-        if self.pipeline.sd.config.name != MINIATURE.name:
-            return {}
-        return {"nouns": list(NOUNS), "colours": list(COLOURS)}
+        """The nouns and colours that the model knows; nothing for a model whose words nobody has listed."""
+        known = self.pipeline.sd.vocabulary
+        return {} if known is None else {"nouns": list(known.nouns), "colours": list(known.colours)}
 
     def make(self, job: Job) -> None:
         """The work of a job whose task is a `Task`: its pictures join the job's results method by method."""

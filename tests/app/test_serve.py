@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from reference import TINY, model
+from reference import model
 
 from ebama import generation
 from ebama.cli import main
 from ebama.methods import parse as method_of
-from ebama.models import MINIATURE
 from ebama.output import seeds
 from ebama.output.png import read_metadata
 from ebama.pipeline import Pipeline, Result
 from ebama.trace import curves
+from ebama.weights.miniature.world import VOCABULARY
 
 pytest.importorskip("fastapi", reason="needs the extra app")
 from fastapi.testclient import TestClient
@@ -189,7 +189,7 @@ def test_notes_say_what_the_model_does_not_see(studio: Studio) -> None:
     assert studio.read(Order(PROMPT)).notes == ()
     (note,) = studio.read(Order("a cat and " + "very " * 80 + "red frog", methods=("sd",))).notes
     assert note.endswith("red frog.")
-    small = replace(model(), config=replace(TINY, name=MINIATURE.name))
+    small = replace(model(), vocabulary=VOCABULARY)
     (note,) = Studio(Pipeline(small), parser="rules").read(Order("a blue dragon and a cat")).notes
     assert note == "The embedded miniature does not know: dragon."
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TypeAlias
+
+from ..vocabulary import Vocabulary
 
 Named: TypeAlias = "tuple[str, str | None]"
 """A noun and its colour; None where the caption gives none."""
@@ -46,7 +47,12 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 WORDS = frozenset((*NOUNS, *COLOURS, "a", "and", "with"))
 """Every word of every caption: a prompt's other words mean nothing to the miniature."""
 
-_SILENT = frozenset(("an", "the"))  # unknown too, but nothing is lost with them
+VOCABULARY = Vocabulary(
+    "embedded miniature",
+    NOUNS,
+    tuple(COLOURS),
+    words=WORDS | {"an", "the"},  # in no caption, but nothing is lost with these two
+)
 
 
 def caption(named: Sequence[Named]) -> str:
@@ -61,9 +67,3 @@ def caption(named: Sequence[Named]) -> str:
     if len(named) == 2 and named[0][0] in ANIMALS and named[1][0] in WORN and named[1][1] is None:
         return " with ".join(words)
     return " and ".join(words)
-
-
-def unknown_words(prompt: str) -> list[str]:
-    """Words of a prompt that mean nothing to the miniature, in order, each once."""
-    words = re.findall(r"[^\W_]+(?:['-][^\W_]+)*", prompt.lower())
-    return list(dict.fromkeys(word for word in words if word not in WORDS and word not in _SILENT))
