@@ -181,9 +181,9 @@ class Pipeline:
         negative = self.sd.encode_text([negative_prompt])
         each = len(starts) // len(prompts)
         kept = TraceOptions() if trace is True else trace or None
-        together = len(prompts) if chosen.couples else 1
+        together = len(prompts) if chosen.edits_prompts else 1
         order = list(range(len(starts)))
-        if chosen.couples:  # all prompts of a seed side by side
+        if chosen.edits_prompts:  # all prompts of a seed side by side
             order.sort(key=lambda sample: sample % each)
         fit = self._split(chosen, parsed, starts, batch_size, together)
         size = max(fit.batch_size // together, 1) * together
@@ -203,7 +203,7 @@ class Pipeline:
                 guidance=guidance,
                 steps=solver.steps,
                 calls=len(solver.timesteps),
-                together=together,
+                prompts_per_group=together,
                 checkpoint=fit.checkpoint,
             )
             bar = f"{chosen.name} {first + 1}-{first + len(samples)} of {len(starts)}" if progress else None
@@ -284,7 +284,7 @@ class Pipeline:
         @torch.no_grad()
         def denoise(z: Tensor, t: int) -> Tensor:
             contexts = conditioning.contexts
-            batch = z.to(contexts.dtype)[conditioning.samples]
+            batch = z.to(contexts.dtype)[conditioning.sample_index]
             control = controls(call) if controls is not None else None
             if recorder is None:
                 epsilon = combine(task.unet(batch, t, contexts, control=control).float(), conditioning.weights)

@@ -23,7 +23,7 @@ class Bounded(Method):
             def scores(_, call: AttentionCall, scores: torch.Tensor) -> torch.Tensor:  # [row, head, query, key]
                 (h, w), scores = call.site.resolution, scores.clone()
                 y, x = torch.meshgrid((torch.arange(h) + 0.5) / h, (torch.arange(w) + 0.5) / w, indexing="ij")
-                for row, prompt in zip(conditioning.main, task.prompts, strict=True):
+                for row, prompt in zip(conditioning.prompt_rows, task.prompts, strict=True):
                     for (left, top, right, bottom), group in zip(self.boxes, prompt.groups, strict=True):
                         outside = ((x < left) | (x > right) | (y < top) | (y > bottom)) & (call.site.kind == "cross")
                         scores[row, :, outside.flatten().nonzero(), sum(group.modifiers, group.object)] = -torch.inf

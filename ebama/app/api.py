@@ -97,7 +97,7 @@ def create_app(studio: Studio, *, names: frozenset[str] = frozenset()) -> FastAP
 def _facts(studio: Studio) -> dict[str, Any]:
     sd = studio.pipeline.sd
     side = sd.config.sample_size * sd.config.vae.factor
-    single = [name for name in methods.names() if not methods.get(name).couples]
+    single = [name for name in methods.names() if not methods.get(name).edits_prompts]
     return {
         "version": __version__,
         "model": sd.config.name,

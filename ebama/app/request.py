@@ -31,7 +31,7 @@ class Order:
     """Pictures of one prompt: every method at every seed. ValueError, in one line, for what is out of bounds.
 
     Attributes:
-        methods: names, or names with options as `ebama.methods.parse` reads them; none that couples prompts.
+        methods: names, or names with options as `ebama.methods.parse` reads them; none that edits one prompt's image by another's.
         seeds: as on the command line: "0:4" is 0 1 2 3; or "3"; or "1,5,9".
         prompt, steps, guidance, sampler, negative_prompt: see `Pipeline.__call__`.
     """
@@ -52,7 +52,7 @@ class Order:
         if not 1 <= len(self.methods) <= MAX_METHODS:
             raise ValueError(f"{len(self.methods)} methods are chosen; expected 1 to {MAX_METHODS}.")
         for name, method in self.systems.items():
-            if method.couples:
+            if method.edits_prompts:
                 raise ValueError(f"{name} edits one prompt's picture by another's; this page takes a single prompt.")
         if not 1 <= self.steps <= MAX_STEPS:
             raise ValueError(f"steps is {self.steps}; expected 1 to {MAX_STEPS}.")

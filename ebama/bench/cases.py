@@ -71,7 +71,7 @@ def _decode(setting: Setting, meter: Meter) -> None:
 
 def _images(setting: Setting, meter: Meter) -> None:
     method = methods.get(setting.part)
-    prompt = PAIR if method.couples else PROMPT
+    prompt = PAIR if method.edits_prompts else PROMPT
     pipeline = Pipeline(opened(setting))
     meter.measure(lambda: pipeline(prompt, method=method, steps=setting.steps, parser="rules", progress=False))
 

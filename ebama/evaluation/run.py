@@ -72,7 +72,7 @@ class Run:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if coupled := [name for name, method in self.methods.items() if method.couples]:
+        if coupled := [name for name, method in self.methods.items() if method.edits_prompts]:
             raise ValueError(f"{', '.join(coupled)} edits one prompt's picture by another's: no benchmark is for it.")
         if not (self.prompts and self.methods and self.seeds) or self.batch_size < 1:
             raise ValueError("An evaluation needs at least one prompt, one method, one seed, and a batch size of 1.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .gradient import Energy, GradientMethod, Refinement, gradient_guide
-from .method import Conditioning, Controls, Cost, Guide, Guided, Method, Needs, Task, classifier_free
+from .method import Conditioning, Controls, Cost, GuidanceResult, Guide, Method, Needs, Task, classifier_free
 
 __all__ = [
     "Conditioning",
@@ -11,8 +11,8 @@ __all__ = [
     "Cost",
     "Energy",
     "GradientMethod",
+    "GuidanceResult",
     "Guide",
-    "Guided",
     "Method",
     "Needs",
     "Refinement",

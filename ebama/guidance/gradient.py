@@ -14,7 +14,7 @@ from torch import Tensor
 from ebama.models import AttentionRecords, Site
 
 from ..prompt import Parsed
-from .method import Cost, Guide, Guided, Method, Task
+from .method import Cost, GuidanceResult, Guide, Method, Task
 from .options import check_amounts
 
 Energy = Callable[[AttentionRecords, list[int], int], Tensor]
@@ -62,13 +62,13 @@ class GradientMethod(Method):
     """A method that is an energy: steps of the latent down its gradient, before the first `guided_steps` model calls.
 
     Subclasses hold `step_size` (at the first call) and `guided_steps` (resolved None: all) and say what the energy is.
-    With `decays` the step size is Attend-and-Excite's, step_size sqrt(r_i) with r falling evenly from 1 to 0.5 over
-    *all* calls. With `finer` the energy also sees the sites of higher resolutions.
+    With `decay_step_size` it is Attend-and-Excite's, step_size sqrt(r_i) with r falling evenly from 1 to 0.5 over *all*
+    calls. With `finer` the energy also sees the sites of higher resolutions.
     """
 
     step_size: float | None
     guided_steps: int | None
-    decays: ClassVar[bool] = False
+    decay_step_size: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_amounts(step_size=self.step_size)
@@ -81,9 +81,10 @@ class GradientMethod(Method):
     def energy(self, task: Task) -> Energy:
         """What the steps make smaller."""
 
-    def moves(self, prompt: Parsed) -> bool:
-        """Whether the energy has anything to say of a prompt; if not, its samples are left alone and not paid for."""
-        return True
+    def applies_to(self, prompt: Parsed) -> bool:
+        """Whether the energy has something to act on, an object; if not, the prompt's samples are left alone, at no
+        cost."""
+        return bool(prompt.groups)
 
     def refinements(self) -> Mapping[int, Refinement]:
         """Model calls with further steps; those after the guided ones have none."""
@@ -97,23 +98,23 @@ class GradientMethod(Method):
     def step_sizes(self, calls: int) -> list[float]:
         """Of the guided ones among that many model calls."""
         assert self.step_size is not None
-        ratios = [1 - 0.5 * i / max(calls - 1, 1) if self.decays else 1 for i in range(calls)]
+        ratios = [1 - 0.5 * i / max(calls - 1, 1) if self.decay_step_size else 1 for i in range(calls)]
         return [self.step_size * math.sqrt(ratio) for ratio in ratios[: self.guided_steps]]
 
     def guide(self, task: Task) -> Guide:
-        """Gradient steps for the samples that it `moves`."""
+        """Gradient steps for the samples of prompts that it `applies_to`."""
         return gradient_guide(
             task,
             self.energy(task),
             self.step_sizes(task.calls),
-            samples=[i for i, prompt in enumerate(task.prompts) if self.moves(prompt)],
+            samples=[i for i, prompt in enumerate(task.prompts) if self.applies_to(prompt)],
             refinements=self.refinements(),
             finer=self.finer,
         )
 
     def cost(self, prompt: Parsed, calls: int) -> Cost:
         """Two predictions a call; one pass over the maps and one backward a guided call and a refinement round."""
-        guided = range(calls)[: self.guided_steps] if self.moves(prompt) else range(0)
+        guided = range(calls)[: self.guided_steps] if self.applies_to(prompt) else range(0)
         passes = len(guided) + sum(r.max_rounds for i, r in self.refinements().items() if i in guided)
         return Cost(predictions=2 * calls, attention=passes, backwards=passes)
 
@@ -149,9 +150,9 @@ def gradient_guide(
             (gradient,) = torch.autograd.grad(losses.sum(), moving)
         return losses.detach(), gradient
 
-    def guide(z: Tensor, t: int, i: int) -> Guided:
+    def guide(z: Tensor, t: int, i: int) -> GuidanceResult:
         if i >= len(step_sizes) or not samples:
-            return Guided(z)
+            return GuidanceResult(z)
         z, losses, norms = z.clone(), z.new_full((len(z),), math.nan), z.new_full((len(z),), math.nan)
 
         def step(chosen: list[int]) -> None:
@@ -172,6 +173,6 @@ def gradient_guide(
                     refining = above(refining, refinement.target)
             if entered and refinement.max_rounds:
                 step(entered)
-        return Guided(z, losses, norms)
+        return GuidanceResult(z, losses, norms)
 
     return guide

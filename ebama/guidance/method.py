@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 
-class Guided(NamedTuple):
+class GuidanceResult(NamedTuple):
     """What a guide did before one model call: the new latents [B, 4, h, w], and of each sample the loss and the norm
     of its gradient at the last step, [B], NaN where it was left alone; None if the call is not guided."""
 
@@ -27,7 +27,7 @@ class Guided(NamedTuple):
     gradient_norms: Tensor | None = None
 
 
-Guide = Callable[[Tensor, int, int], Guided]
+Guide = Callable[[Tensor, int, int], GuidanceResult]
 """(z, t, i) -> what was done to z before model call i at timestep t."""
 
 Controls = Callable[[int], "Control | None"]
@@ -69,8 +69,8 @@ class Task:
         text: their encodings [B, 77, D]; `negative_text` those of the negative prompt.
         encode: encodes further texts, -> [n, 77, D].
         steps: the sampler's; calls: how many model calls it makes for them.
-        together: samples come in runs of this many that share their initial latent, one for each prompt of the
-            pipeline's call; 1 unless the method `couples` its prompts.
+        prompts_per_group: samples come in groups of this many that share their initial latent, one for each prompt of
+            the pipeline's call; 1 unless the method `edits_prompts`.
         checkpoint: compute activations of guided passes again for the gradient instead of keeping them.
     """
 
@@ -84,7 +84,7 @@ class Task:
     guidance: float
     steps: int
     calls: int
-    together: int = 1
+    prompts_per_group: int = 1
     checkpoint: bool = False
 
 
@@ -94,15 +94,15 @@ class Conditioning:
 
     Attributes:
         contexts: one for each row, [R, 77, D].
-        samples: the sample whose latent each row sees, [R].
+        sample_index: the sample whose latent each row sees, [R].
         weights: epsilon of sample b = sum over rows r of weights[b, r] e_r, [B, R] float32.
-        main: the row that stands for the prompt of each sample, [B]; a trace shows its attention.
+        prompt_rows: the row that stands for the prompt of each sample, [B]; a trace shows its attention.
     """
 
     contexts: Tensor
-    samples: Tensor
+    sample_index: Tensor
     weights: Tensor
-    main: Tensor
+    prompt_rows: Tensor
 
 
 def classifier_free(
@@ -111,7 +111,7 @@ def classifier_free(
     """epsilon_b = e_b + sum over j with samples[j] = b of weights[j] (e_j - e_b).
 
     e_b is the estimate under `negative` [B, 77, D], e_j that under `contexts` [n, 77, D]. The rows are the negatives,
-    then the contexts. The first context of each sample is its main one.
+    then the contexts. The first context of each sample stands for its prompt.
     """
     count = len(negative)
     index = torch.tensor([*range(count), *samples])
@@ -119,9 +119,9 @@ def classifier_free(
     for row, (sample, weight) in enumerate(zip(samples, weights, strict=True), start=count):
         matrix[sample, row] = weight
     matrix[:, :count] = torch.diag(1 - matrix.sum(dim=1))
-    main = torch.tensor([count + list(samples).index(sample) for sample in range(count)])
+    prompt_rows = torch.tensor([count + list(samples).index(sample) for sample in range(count)])
     device = negative.device
-    return Conditioning(torch.cat([negative, contexts]), index.to(device), matrix.to(device), main.to(device))
+    return Conditioning(torch.cat([negative, contexts]), index.to(device), matrix.to(device), prompt_rows.to(device))
 
 
 @dataclass(frozen=True)
@@ -129,15 +129,15 @@ class Method(ABC):
     """Base of all methods: plain Stable Diffusion, until a subclass overrides one of the three places.
 
     A hyper-parameter left at None takes the value in `defaults` for the model at hand ("sd-v1", "miniature");
-    `resolved` fills them in. `changes` and `reference` say what the method does and who published it, in a line each;
-    a method that `couples` its prompts makes one picture from the others', so all prompts of a seed run together.
+    `resolved` fills them in. `changes` and `reference` say what the method does and who published it, in a line each.
+    A method that `edits_prompts` makes one prompt's image from another's, so all prompts of a seed run together.
     """
 
     name: ClassVar[str]
     changes: ClassVar[str]
     reference: ClassVar[str]
     needs: ClassVar[Needs] = Needs()
-    couples: ClassVar[bool] = False
+    edits_prompts: ClassVar[bool] = False
     defaults: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def resolved(self: MethodType, config: StableDiffusionConfig) -> MethodType:

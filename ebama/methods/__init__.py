@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..guidance.gradient import GradientMethod
-from ..guidance.method import Conditioning, Cost, Guide, Guided, Method, Needs, Task
+from ..guidance.method import Conditioning, Cost, GuidanceResult, Guide, Method, Needs, Task
 from .ane import AttendAndExcite
 from .cd import ComposableDiffusion
 from .conform import Conform
@@ -29,8 +29,8 @@ __all__ = [
     "EbamaOfficial",
     "EnergyBasedCrossAttention",
     "GradientMethod",
+    "GuidanceResult",
     "Guide",
-    "Guided",
     "Method",
     "Needs",
     "PromptToPrompt",

@@ -12,7 +12,6 @@ from ..energy import Groups, peaks, per_sample
 from ..guidance.gradient import Energy, GradientMethod, Refinement
 from ..guidance.method import Needs, Task
 from ..guidance.options import check_thresholds
-from ..prompt import Parsed
 from .token_softmax import object_maps
 
 
@@ -32,7 +31,7 @@ class AttendAndExcite(GradientMethod):
     changes: ClassVar[str] = "moves the latent: excites the most neglected object"
     reference: ClassVar[str] = "Chefer et al. 2023 (Attend-and-Excite)"
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
-    decays: ClassVar[bool] = True
+    decay_step_size: ClassVar[bool] = True
     defaults: ClassVar[dict[str, dict[str, Any]]] = {"sd-v1": {"step_size": 20.0}, "miniature": {"step_size": 3.0}}
 
     step_size: float | None = None
@@ -51,10 +50,6 @@ class AttendAndExcite(GradientMethod):
         return lambda records, samples, i: ane_loss(
             records.mean_probabilities(), [task.prompts[sample].groups for sample in samples]
         )
-
-    def moves(self, prompt: Parsed) -> bool:
-        """Whether it has an object."""
-        return bool(prompt.groups)
 
     def refinements(self) -> dict[int, Refinement]:
         """At the thresholds' calls."""

@@ -18,7 +18,6 @@ from ..energy import GroupLike, check_positions
 from ..guidance.gradient import Energy, GradientMethod, Refinement
 from ..guidance.method import Needs, Task
 from ..guidance.options import whole_numbers
-from ..prompt import Parsed
 from ..smoothing import gaussian_smooth
 
 
@@ -42,7 +41,7 @@ class Conform(GradientMethod):
     changes: ClassVar[str] = "moves the latent: contrasts the groups' maps"
     reference: ClassVar[str] = "Meral et al. 2024 (CONFORM)"
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
-    decays: ClassVar[bool] = True
+    decay_step_size: ClassVar[bool] = True
     defaults: ClassVar[dict[str, dict[str, Any]]] = {"sd-v1": {"step_size": 20.0}, "miniature": {"step_size": 8.0}}
 
     step_size: float | None = None
@@ -77,10 +76,6 @@ class Conform(GradientMethod):
             return torch.stack(losses)
 
         return energy
-
-    def moves(self, prompt: Parsed) -> bool:
-        """Whether it has an object."""
-        return bool(prompt.groups)
 
     def refinements(self) -> dict[int, Refinement]:
         """Always all rounds, at the refined calls."""

@@ -17,7 +17,6 @@ from ..energy import GroupLike
 from ..guidance.gradient import Energy, GradientMethod, Refinement
 from ..guidance.method import Needs, Task
 from ..guidance.options import check_thresholds, whole_numbers
-from ..prompt import Parsed
 from ..smoothing import gaussian_smooth
 from .token_softmax import object_maps, token_softmax
 
@@ -41,7 +40,7 @@ class DivideAndBind(GradientMethod):
     changes: ClassVar[str] = "moves the latent: total variation of object maps, may bind modifiers"
     reference: ClassVar[str] = "Li et al. 2023 (Divide & Bind)"
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16 (tv-bind: and finer)", gradient=True)
-    decays: ClassVar[bool] = True
+    decay_step_size: ClassVar[bool] = True
     defaults: ClassVar[dict[str, dict[str, Any]]] = {"sd-v1": {"step_size": 20.0}, "miniature": {"step_size": 12.0}}
 
     step_size: float | None = None
@@ -81,10 +80,6 @@ class DivideAndBind(GradientMethod):
             return -torch.stack([v.min() for v in values])
 
         return energy
-
-    def moves(self, prompt: Parsed) -> bool:
-        """Whether it has an object."""
-        return bool(prompt.groups)
 
     @property
     def finer(self) -> bool:

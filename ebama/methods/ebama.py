@@ -14,7 +14,6 @@ from ..energy import ebama_loss
 from ..guidance.gradient import Energy, GradientMethod, Refinement
 from ..guidance.method import Needs, Task
 from ..guidance.options import check_amounts
-from ..prompt import Parsed
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,3 @@ class Ebama(GradientMethod):
         """The initial steps beyond the ordinary one."""
         assert self.initial_steps is not None
         return {0: Refinement(-math.inf, self.initial_steps - 1)}
-
-    def moves(self, prompt: Parsed) -> bool:
-        """Whether it has an object."""
-        return bool(prompt.groups)

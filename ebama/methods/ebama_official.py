@@ -25,7 +25,6 @@ from ..energy import (
 from ..guidance.gradient import Energy, GradientMethod
 from ..guidance.method import Needs, Task
 from ..guidance.options import check_amounts
-from ..prompt import Parsed
 from .token_softmax import object_maps
 
 
@@ -73,10 +72,6 @@ class EbamaOfficial(GradientMethod):
             )
 
         return energy
-
-    def moves(self, prompt: Parsed) -> bool:
-        """Whether it has an object."""
-        return bool(prompt.groups)
 
 
 def official_loss(probabilities: Tensor, groups: Groups, tokens: Tokens, *, intensity_weight: float = 0.5) -> Tensor:

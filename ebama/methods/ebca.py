@@ -73,7 +73,7 @@ class EnergyBasedCrossAttention(Method):
             return None
         weights = torch.ones(conditioning.contexts.shape[:2], device=conditioning.contexts.device)
         for position, weight in dict(self.upweight).items():
-            weights[conditioning.main, position] = weight
+            weights[conditioning.prompt_rows, position] = weight
         moving = MovingContext(self.gamma_attention * weights, self.gamma_norm)
         moved_calls = int(task.steps * self.tau)
         return lambda i: moving if i < moved_calls else None

@@ -51,7 +51,7 @@ class PromptToPrompt(Method):
     changes: ClassVar[str] = "further prompts take over the first one's attention maps"
     reference: ClassVar[str] = "Hertz et al. 2022 (Prompt-to-Prompt)"
     needs: ClassVar[Needs] = Needs(sites="every cross, self up to 16x16")
-    couples: ClassVar[bool] = True
+    edits_prompts: ClassVar[bool] = True
 
     edit: Literal["auto", "replace", "refine"] = "auto"
     cross_steps: Window = 0.8
@@ -74,12 +74,12 @@ class PromptToPrompt(Method):
 
     def control(self, task: Task, conditioning: Conditioning) -> Controls:
         """In each call what is in its windows."""
-        if task.together < 2:
+        if task.prompts_per_group < 2:
             raise ValueError(
                 f"p2p edits the first prompt's picture for the others, and got {task.prompts[0].prompt!r} alone; "
                 "give two prompts or more in one call."
             )
-        source, edits = task.prompts[0], task.prompts[1 : task.together]
+        source, edits = task.prompts[0], task.prompts[1 : task.prompts_per_group]
         self._check_words(edits)
         size = (task.config.sample_size,) * 2
         self_sites = frozenset(
@@ -87,7 +87,7 @@ class PromptToPrompt(Method):
             for site in task.unet.sites(size)
             if site.kind == "self" and math.prod(site.resolution) <= BASE_RESOLUTION**2
         )
-        runs = conditioning.main.view(-1, task.together)  # the rows of one seed, source first
+        runs = conditioning.prompt_rows.view(-1, task.prompts_per_group)  # the rows of one seed, source first
         sources, targets = runs[:, :1].expand(-1, len(edits)).flatten(), runs[:, 1:].flatten()
         taken = torch.stack([self._matrix(task, source, edit) for edit in edits])
         own = (taken.sum(dim=1) == 0).float()

@@ -53,7 +53,7 @@ class StructuredDiffusion(Method):
         alone = dict(zip(texts, task.encode(texts), strict=True))
         contexts, rows = [], []
         all_written, mean = conditioning.contexts.clone(), conditioning.contexts.clone()
-        for row, own in zip(conditioning.main.tolist(), phrases, strict=True):
+        for row, own in zip(conditioning.prompt_rows.tolist(), phrases, strict=True):
             aligned = [conditioning.contexts[row]]
             for first, last, text in own:
                 aligned.append(conditioning.contexts[row].clone())

@@ -51,7 +51,7 @@ class SynGen(GradientMethod):
 
         return energy
 
-    def moves(self, prompt: Parsed) -> bool:
+    def applies_to(self, prompt: Parsed) -> bool:
         """Whether it has a modifier."""
         return any(group.modifiers for group in prompt.groups)
 

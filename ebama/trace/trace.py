@@ -244,7 +244,7 @@ class TraceRecorder:
         self, task: Task, conditioning: Conditioning, latent_shape: Sequence[int], options: TraceOptions
     ) -> None:
         self.sites = options.choose(task, latent_shape)
-        self._prompts, self._rows, self._options = tuple(task.prompts), conditioning.main, options
+        self._prompts, self._rows, self._options = tuple(task.prompts), conditioning.prompt_rows, options
         self._calls: list[dict[str, Tensor]] = []
         self._timesteps: list[int] = []
 
