@@ -50,8 +50,6 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "ebama/runtime/": ({"torch"}, {"weights/", "ebama/guidance/"}),
     "ebama/pipeline.py": ({"torch", "einops", "PIL", "tqdm"}, {"*"}),
     "ebama/__init__.py": (set(), {"*"}),
-    "ebama/generation.py": ({"torch", "numpy", "PIL"}, {"*"}),
-    "ebama/illustration.py": ({"numpy", "matplotlib", "PIL"}, {"*"}),
     "ebama/evaluation/": ({"torch", "numpy", "PIL", "tqdm", "transformers", "matplotlib"}, {"*"}),
     "ebama/training/": (
         {"torch", "numpy", "PIL", "tqdm", "transformers", "matplotlib", "safetensors", "resvg_py"},
@@ -59,7 +57,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "ebama/bench/": ({"torch", "matplotlib", "safetensors"}, {"*"}),
     "ebama/app/": ({"fastapi", "starlette", "numpy", "matplotlib"}, {"*"}),
-    "ebama/commands/": ({"fastapi", "uvicorn"}, {"*"}),
+    "ebama/commands/": ({"torch", "numpy", "PIL", "fastapi", "uvicorn"}, {"*"}),
     "ebama/cli.py": (set(), {"*"}),
 }
 MOST_FILES = 12

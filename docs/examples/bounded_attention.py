@@ -9,7 +9,7 @@ from ebama import Pipeline
 from ebama.guidance.method import Controls
 from ebama.methods import Conditioning, Method, Needs, Task
 from ebama.models import AttentionCall, Control
-from ebama.trace.sheet import contact_sheet
+from ebama.trace.contact_sheet import contact_sheet
 from ebama.weights import load
 
 

@@ -10,7 +10,7 @@ from ebama import Pipeline
 from ebama.guidance import Energy
 from ebama.methods import GradientMethod, Needs, Task
 from ebama.models import AttentionRecords
-from ebama.trace.sheet import contact_sheet
+from ebama.trace.contact_sheet import contact_sheet
 from ebama.weights import load
 
 

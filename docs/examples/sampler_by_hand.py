@@ -6,7 +6,7 @@ import torch
 
 from ebama import Pipeline
 from ebama.samplers import DDIM
-from ebama.trace.sheet import contact_sheet
+from ebama.trace.contact_sheet import contact_sheet
 from ebama.weights import load
 
 sd = load()

@@ -11,7 +11,7 @@ from PIL import Image
 from ebama import Pipeline
 from ebama.evaluation.judges.scorer import JudgeScorer
 from ebama.evaluation.scoring import score
-from ebama.trace.sheet import contact_sheet
+from ebama.trace.contact_sheet import contact_sheet
 from ebama.weights import load
 
 steps, folder = int(sys.argv[1]) if len(sys.argv) > 1 else 50, Path(sys.argv[2] if len(sys.argv) > 2 else "theirs")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..generation import complete, slug
+from ..output.naming import slug
 from ..output.png import encoded
+from ..output.recipe import complete
 from ..prompt import Parsed, PromptError, parse
 from ..prompt.alignment import align
 from ..prompt.words import words

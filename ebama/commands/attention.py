@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .arguments import METHOD_HELP, add_model, group
 
 if TYPE_CHECKING:
+    from ..pipeline import Pipeline, Result
+    from ..trace import Trace
+    from ..trace.map_rows import MapRow
     from .arguments import Commands
+
+COLUMNS = 6
+UNITS = {"probabilities": "probability", "scores": "score"}
 
 
 def add(commands: Commands) -> None:
@@ -51,31 +58,123 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from .. import generation, illustration
-    from ..trace import TraceOptions
+    """Run every method once at the same seed; write a grid of maps for each, and their curves side by side.
 
-    recipe = generation.Recipe(
-        prompt=options.prompt,
-        steps=options.steps,
-        guidance=options.guidance,
-        sampler=options.sampler,
-        negative_prompt=options.negative,
-        groups=options.group,
-        parser=options.parser,
+    What can be checked without a run is checked before the first.
+    """
+    from ebama.samplers import get
+
+    from .. import methods
+    from ..output.naming import check_writable, new_path, slug
+    from ..prompt import PromptError, parse
+    from ..trace import TraceOptions
+    from ..trace.map_rows import map_rows, share_scales
+    from .model import open_pipeline
+
+    trace_options = TraceOptions(
+        kind=options.kind,
+        resolution=options.resolution,
+        sites=tuple(options.sites),
+        head=options.head,
+        latents=True,
     )
-    view = illustration.View(
-        words=tuple(options.words),
-        pixels=tuple(options.pixels),
-        calls=tuple(options.calls),
-        of=options.of,
-        trace=TraceOptions(
-            kind=options.kind, resolution=options.resolution, sites=tuple(options.sites), head=options.head
-        ),
-        form=options.format,
-        animation=options.animate,
-    )
-    opened = partial(generation.open_pipeline, options.weights, options.device, options.dtype or "float32")
-    illustration.attention(opened, recipe, list(dict.fromkeys(options.method)), options.seed, view, options.out)
+    systems = {name: methods.parse(name) for name in options.method}
+    shown_calls = _calls(options.calls, len(get(options.sampler, options.steps).timesteps))
+    check_writable(options.out)
+    pipeline = open_pipeline(options.weights, options.device, options.dtype)
+    groups = options.group
+    if groups is None:  # the same objects for all, so that methods that need none are measured by them too
+        with suppress(PromptError):
+            groups = parse(options.prompt, pipeline.sd.tokenizer, options.parser).groups
+    results: dict[str, Result] = {}
+    rows: dict[str, list[MapRow]] = {}
+    for name, method in systems.items():
+        results[name] = pipeline(
+            options.prompt,
+            seeds=[options.seed],
+            method=method,
+            steps=options.steps,
+            guidance=options.guidance,
+            sampler=options.sampler,
+            groups=groups,
+            negative_prompt=options.negative,
+            parser=options.parser,
+            trace=trace_options,
+        )
+        # What cannot be drawn stops here, after the first run.
+        rows[name] = map_rows(_trace(results[name]), options.words, options.pixels, options.of)
+    folder = new_path(options.out / slug(options.prompt) / f"attention-seed{options.seed:04d}")
+    folder.mkdir(parents=True)
+    for name, shared in share_scales(rows).items():
+        _draw_maps(options, pipeline, name, results[name], shared, shown_calls, folder)
+    if options.kind == "cross":
+        _draw_curves(options, results, folder)
+
+
+def _draw_maps(
+    options: argparse.Namespace,
+    pipeline: Pipeline,
+    name: str,
+    result: Result,
+    rows: Sequence[MapRow],
+    calls: Sequence[int],
+    folder: Path,
+) -> None:
+    """The grid of one method's maps at some of the model calls, and the animation of all."""
+    from dataclasses import replace
+
+    from ..trace import figures
+    from ..trace.export import write_animation, write_figure
+    from ..trace.map_rows import describe
+
+    trace = _trace(result)
+    columns = [f"call {i}\nt = {t}" for i, t in enumerate(trace.timesteps)]
+    title = f"{options.prompt} · {name} · seed {options.seed}\n{describe(trace)}"
+    shown = [replace(row, maps=row.maps[calls]) for row in rows]
+    images = pipeline.decode(trace.latents[0][calls])
+    grid = figures.map_grid(title, images, [columns[i] for i in calls], shown, UNITS[options.of])
+    write_figure(grid, folder / f"maps-{name}.{options.format}", result.metadata[0])
+    if options.animate:
+        images = pipeline.decode(trace.latents[0])
+        frames = figures.map_frames(title, images, columns, rows, UNITS[options.of])
+        write_animation(frames, folder / f"maps-{name}.{options.animate}")
+
+
+def _draw_curves(options: argparse.Namespace, results: Mapping[str, Result], folder: Path) -> None:
+    """The paper's Figure 1, if the prompt has objects, and its numbers."""
+    from ..trace import curves, figures
+    from ..trace.export import write_figure, write_numbers
+    from ..trace.map_rows import describe
+
+    numbers: dict[str, list[curves.Curves]] = {}
+    systems = []
+    for name, result in results.items():
+        assert result.images is not None
+        quantities = (curves.intensity(_trace(result)), curves.similarity(_trace(result)))
+        numbers[name] = [quantity for quantity in quantities if quantity.labels]
+        systems.append((name, result.images[0], numbers[name]))
+    if not any(numbers.values()):
+        return
+    first = next(iter(results.values()))
+    title = f"{options.prompt} · seed {options.seed}\n{describe(_trace(first))}"
+    metadata = {"pictures": [result.metadata[0] for result in results.values()]}
+    write_figure(figures.curves_figure(title, systems), folder / f"curves.{options.format}", metadata)
+    write_numbers(folder / "curves", numbers)
+
+
+def _trace(result: Result) -> Trace:
+    assert result.trace is not None
+    return result.trace
+
+
+def _calls(wanted: Sequence[int], total: int) -> list[int]:
+    """The model calls to show, negative ones from the end; without any, six that are evenly spread."""
+    if not wanted:
+        return sorted({round(k * (total - 1) / (COLUMNS - 1)) for k in range(COLUMNS)})
+    for call in wanted:
+        if not -total <= call < total:
+            raise ValueError(f"call {call} is not among the {total} model calls; they count from 0 to {total - 1}.")
+    return [call % total for call in wanted]
 
 
 def _pixel(text: str) -> tuple[int, int]:

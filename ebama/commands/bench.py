@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
 def _run(options: argparse.Namespace) -> None:
     from ..bench.report import Report, rewrite
     from ..bench.run import Plan, bench
-    from ..generation import check_writable
+    from ..output.naming import check_writable
 
     if options.plot and options.plot.suffix != ".png":
         raise ValueError(f"--plot draws a PNG; {options.plot} should end in .png.")

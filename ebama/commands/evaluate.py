@@ -58,7 +58,7 @@ def add(commands: Commands) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from ..evaluation.distributed import own_device, workers
-    from ..generation import check_device
+    from .model import check_device
 
     options.device = own_device(options.device)
     check_device(options.device)
@@ -78,14 +78,14 @@ def _make(options: argparse.Namespace, rank: int, count: int) -> bool:
     from ..evaluation import run as evaluation
     from ..evaluation.benchmarks import load
     from ..evaluation.distributed import barrier
-    from ..generation import open_pipeline
+    from .model import open_pipeline
 
     chosen = {text: methods.parse(text) for text in options.methods}
     prompts = load(options.benchmark)
     if options.limit:
         kept = {name: [p for p in prompts if p.set == name][: options.limit] for name in {p.set for p in prompts}}
         prompts = [prompt for prompt in prompts if prompt in kept[prompt.set]]
-    pipeline = open_pipeline(options.weights, options.device, options.dtype or "float32")
+    pipeline = open_pipeline(options.weights, options.device, options.dtype)
     run = evaluation.Run(
         prompts=prompts,
         methods={name: method.resolved(pipeline.sd.config) for name, method in chosen.items()},

@@ -33,9 +33,9 @@ def _run(options: argparse.Namespace) -> None:
         import uvicorn
     except ModuleNotFoundError as error:
         raise ValueError(f"serve needs {error.name}: pip install fastapi uvicorn (the extra `app`).") from error
-    from .. import generation
     from ..app.api import create_app
     from ..app.service import Studio
+    from .model import open_pipeline
 
     with _listening(options.host, options.port) as listener:
         if not _is_loopback(listener):
@@ -44,7 +44,7 @@ def _run(options: argparse.Namespace) -> None:
                 stacklevel=1,
             )
         dtype = options.dtype or "float32"
-        pipeline = generation.open_pipeline(options.weights, options.device, dtype)
+        pipeline = open_pipeline(options.weights, options.device, dtype)
         studio = Studio(pipeline, weights=options.weights, dtype=dtype, batch=options.batch_size, parser=options.parser)
         app = create_app(studio, names=frozenset({options.host}))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))

@@ -33,24 +33,34 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from .. import generation, illustration, methods
+    """Figure 3 of the paper: prompts x methods x seeds in one image, with every sample's recipe in it."""
+    from .. import methods
+    from ..output.naming import check_writable, new_path
+    from ..trace import figures
+    from ..trace.export import write_figure
+    from .model import open_pipeline
 
-    for name in options.method:
-        methods.parse(name)
-    generation.check_writable(options.out)
-    recipes = [
-        generation.Recipe(
-            prompt=prompt,
-            steps=options.steps,
-            guidance=options.guidance,
-            sampler=options.sampler,
-            negative_prompt=options.negative,
-            parser=options.parser,
-        )
-        for prompt in options.prompts
-    ]
-    pipeline = generation.open_pipeline(options.weights, options.device, options.dtype or "float32")
-    names = list(dict.fromkeys(options.method))
-    illustration.sheet(
-        pipeline, recipes, names, options.seeds, options.out, batch_size=options.batch_size, form=options.format
-    )
+    systems = {name: methods.parse(name) for name in options.method}
+    check_writable(options.out)
+    pipeline = open_pipeline(options.weights, options.device, options.dtype)
+    images, recipes = [], []
+    for prompt in options.prompts:
+        results = [
+            pipeline(
+                prompt,
+                seeds=options.seeds,
+                method=method,
+                steps=options.steps,
+                guidance=options.guidance,
+                sampler=options.sampler,
+                negative_prompt=options.negative,
+                parser=options.parser,
+                batch_size=options.batch_size,
+            )
+            for method in systems.values()
+        ]
+        images.append([result.images or [] for result in results])
+        recipes += [metadata for result in results for metadata in result.metadata]
+    figure = figures.comparison(images, options.prompts, list(systems), options.seeds)
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_figure(figure, new_path(options.out / f"sheet.{options.format}"), {"pictures": recipes})

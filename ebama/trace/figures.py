@@ -10,7 +10,6 @@ import io
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
@@ -24,8 +23,8 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from .curves import Curves
+from .map_rows import MapRow, Maps
 
-Maps = npt.NDArray[np.float32]
 COLOURS = "cividis"
 OPACITY = 0.7
 MEANINGS = {"intensity": "peak of smoothed\nprobabilities", "similarity": "cosine of\nscores"}
@@ -41,18 +40,6 @@ CELL = 1.35  # inches
 DPI = 110
 ACROSS = 12
 """Pictures that a sheet has side by side, at most, unless one prompt has more."""
-
-
-@dataclass(frozen=True, eq=False)
-class MapRow:
-    """One row of a grid of maps: those of a word [columns, h, w], drawn from `low` to `high`; `mark` is a pixel (y, x)
-    to point at."""
-
-    label: str
-    maps: Maps
-    low: float
-    high: float
-    mark: tuple[int, int] | None = None
 
 
 def map_grid(

@@ -19,9 +19,8 @@ import pytest
 from PIL import Image
 from reference import model
 
-from ebama import generation
 from ebama.cli import main
-from ebama.methods import parse as method_of
+from ebama.commands import model as commands_model
 from ebama.output import seeds
 from ebama.output.png import read_metadata
 from ebama.pipeline import Pipeline, Result
@@ -204,10 +203,9 @@ def test_pictures_are_those_of_generate(
     found = [(picture["method"], picture["seed"]) for picture in job["pictures"]]
     assert found == [("sd", 3), ("sd", 1), ("ebama", 3), ("ebama", 1)]
 
-    monkeypatch.setattr(generation, "load", lambda *_, **__: model())
-    recipe = generation.Recipe(PROMPT, steps=2, parser="rules")
-    systems = {name: method_of(name) for name in ("sd", "ebama")}
-    generation.generate(recipe, systems, [3, 1], tmp_path, batch_size=4)
+    monkeypatch.setattr(commands_model, "load", lambda *_, **__: model())
+    options = ["--method", "sd", "--compare", "ebama", "--seeds", "3,1", "--steps", "2", "--parser", "rules"]
+    assert main(["generate", PROMPT, *options, "--out", str(tmp_path)]) == 0
     for index, (method, seed) in enumerate(found):
         answer = client.get(f"/api/jobs/{job['id']}/pictures/{index}/png")
         assert answer.headers["content-type"] == "image/png"
@@ -464,7 +462,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(uvicorn.Server, "run", run)
-    monkeypatch.setattr(generation, "load", lambda *_, **__: model())
+    monkeypatch.setattr(commands_model, "load", lambda *_, **__: model())
 
 
 @pytest.mark.usefixtures("stopped")

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from reference import model, run
 
-from ebama import generation
 from ebama.cli import main
+from ebama.commands import model as commands_model
 from ebama.output.png import read_metadata
 from ebama.trace import TraceOptions, curves, figures
 
@@ -23,7 +23,7 @@ FOLDER = Path("a-purple-crown-and-a-blue-suitcase") / "attention-seed0003"
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "load", lambda *_, **__: model())
+    monkeypatch.setattr(commands_model, "load", lambda *_, **__: model())
 
 
 def draw(out: Path, *arguments: str, prompt: str = PROMPT) -> int:

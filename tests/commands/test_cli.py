@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from weights_samples import random_model
 
-from ebama import generation
 from ebama.cli import main
+from ebama.commands import model as commands_model
 from ebama.output.png import read_metadata, save_png
 from ebama.weights import StableDiffusion, save
 
@@ -35,12 +35,12 @@ def model() -> StableDiffusion:
 @pytest.fixture
 def tiny(model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
     """`generate` runs on a random network of 16x16 latents, in the precision asked for; a given path is loaded."""
-    loads = generation.load
+    loads = commands_model.load
 
     def load(path: Path | None = None, **options: Any) -> StableDiffusion:
         return loads(path, **options) if path else model
 
-    monkeypatch.setattr(generation, "load", load)
+    monkeypatch.setattr(commands_model, "load", load)
 
 
 def generate(out: Path, *arguments: str) -> int:
@@ -222,7 +222,7 @@ def test_from_png_makes_the_same_pixels(
     changed = copy.deepcopy(model)
     with torch.no_grad():
         next(changed.unet.parameters()).add_(0.1)
-    monkeypatch.setattr(generation, "load", lambda *_, **__: changed)
+    monkeypatch.setattr(commands_model, "load", lambda *_, **__: changed)
     assert main(["generate", "--from-png", str(source), "--out", str(tmp_path / "other")]) == 0
     assert re.search("pixels differ by .*; the weights are not those that", capfd.readouterr().err)
 
@@ -278,7 +278,7 @@ def test_weights_that_do_not_fit_are_one_line(
     def fail(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(generation, "load", fail)
+    monkeypatch.setattr(commands_model, "load", fail)
     assert generate(tmp_path, PROMPT) == 2
     assert "The weights do not fit into the memory of 'cpu'" in capfd.readouterr().err
 

@@ -1,0 +1,28 @@
+"""The pipeline that several commands run, on the device and in the precision asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ebama.weights import load
+
+from ..pipeline import Pipeline
+
+
+def open_pipeline(weights: Path | None, device: str, dtype: str | None, memory: str | None = None) -> Pipeline:
+    """A pipeline on a checkpoint, or on the miniature; ValueError for a device that is not there."""
+    check_device(device)
+    try:
+        return Pipeline(load(weights, device=device, dtype=getattr(torch, dtype or "float32")), memory=memory)
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(f"The weights do not fit into the memory of {device!r}; try --dtype float16.") from error
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError, in one line, for a device that is not there."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch's own ways to say that there is no such device
+        raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,77 @@
+"""The rows of a figure of attention maps: whose maps they show, and on which scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from .trace import Quantity, Trace
+
+Maps = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class MapRow:
+    """One row of a grid of maps: those of a word [columns, h, w], drawn from `low` to `high`; `mark` is a pixel (y, x)
+    to point at."""
+
+    label: str
+    maps: Maps
+    low: float
+    high: float
+    mark: tuple[int, int] | None = None
+
+
+def map_rows(
+    trace: Trace, words: Sequence[str] = (), pixels: Sequence[tuple[int, int]] = (), of: Quantity = "probabilities"
+) -> list[MapRow]:
+    """The maps of every word (or pixel) at every call, each on its own scale: from 0, or its minimum if that is
+    negative, to its maximum.
+
+    Args:
+        words: without any, the objects and their modifiers, or all words where there are no objects.
+        pixels: (y, x) for self-attention instead of words; without any, the one in the middle.
+        of: maps before or after softmax.
+    """
+    if trace.sites[0].kind == "self":
+        height, width = trace.sites[0].resolution
+        rows = []
+        for y, x in pixels or [(height // 2, width // 2)]:
+            if not (0 <= y < height and 0 <= x < width):
+                raise ValueError(f"pixel {y},{x} does not lie in maps of {height}x{width}; they count from 0,0.")
+            rows.append(_row(f"looks at\n({y}, {x})", trace.maps(y * width + x, of=of).numpy(), (y, x)))
+        return rows
+    if pixels:
+        raise ValueError("Pixels are for self-attention; give words, or choose the kind self.")
+    prompt = trace.prompts[0]
+    labelled: list[tuple[str, str | tuple[int, ...]]] = [(word, word) for word in words]
+    if not labelled:
+        members = [word for group in prompt.groups for word in (*group.modifiers, group.object)]
+        labelled = [(prompt.text(*word), word) for word in members] or list(trace.words())
+    return [_row(label, trace.maps(word, of=of).numpy()) for label, word in labelled]
+
+
+def share_scales(systems: Mapping[str, Sequence[MapRow]]) -> dict[str, list[MapRow]]:
+    """The same rows, where each word's scale is the same for all methods."""
+    limits = [
+        (min(row.low for row in same), max(row.high for row in same)) for same in zip(*systems.values(), strict=True)
+    ]
+    return {
+        name: [replace(row, low=low, high=high) for row, (low, high) in zip(rows, limits, strict=True)]
+        for name, rows in systems.items()
+    }
+
+
+def describe(trace: Trace) -> str:
+    """Which maps these are."""
+    site = trace.sites[0]
+    heads = "mean over heads" if trace.head is None else f"head {trace.head}"
+    layers = site.name if len(trace.sites) == 1 else f"{len(trace.sites)} layers"
+    return f"{site.kind}-attention {site.resolution[0]}x{site.resolution[1]}, {layers}, {heads}"
+
+
+def _row(label: str, maps: Maps, mark: tuple[int, int] | None = None) -> MapRow:
+    return MapRow(label, maps, min(0.0, float(maps.min())), float(maps.max()), mark)
