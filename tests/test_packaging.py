@@ -50,7 +50,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "ebama/runtime/": ({"torch"}, {"weights/", "ebama/guidance/"}),
     "ebama/pipeline.py": ({"torch", "einops", "PIL", "tqdm"}, {"*"}),
     "ebama/__init__.py": (set(), {"*"}),
-    "ebama/evaluation/": ({"torch", "numpy", "PIL", "tqdm", "transformers", "matplotlib"}, {"*"}),
+    "ebama/evaluation/": ({"torch", "numpy", "PIL", "tqdm", "transformers", "matplotlib", "jinja2"}, {"*"}),
     "ebama/training/": (
         {"torch", "numpy", "PIL", "tqdm", "transformers", "matplotlib", "safetensors", "resvg_py"},
         {"*"},

@@ -11,6 +11,7 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ from PIL import Image
 from ebama.cli import main
 from ebama.evaluation.report import paper, thumbnails
 from ebama.evaluation.report import tables as report
-from ebama.evaluation.report.charts import bars, differences, verdict
-from ebama.evaluation.report.comparison import compare, share_scores
+from ebama.evaluation.report.charts import bars, differences
+from ebama.evaluation.report.comparison import Row, compare, share_scores
 from ebama.evaluation.report.page import failure
 from ebama.evaluation.report.statistics import Estimate
 
@@ -114,8 +115,8 @@ def test_the_page_holds_everything_and_fetches_nothing(folder: Path, lines: list
     data = json.loads(page.scripts["data"])
     assert [prompt["text"] for prompt in data["prompts"]] == [lines[k]["prompt"] for k in (0, 2, 4, 6)]
     names = [failure["name"] for failure in data["failures"]]
-    found = [names[p[0]] for prompt in data["prompts"] for p in prompt["pictures"] if p and p[0] >= 0]
-    assert sorted(found) == ["colour wrong"] * 3 + ["no picture"] + ["object missing"] * 2
+    failed = [names[p["failure"]] for prompt in data["prompts"] for p in prompt["pictures"] if p and "failure" in p]
+    assert sorted(failed) == ["colour wrong"] * 3 + ["no picture"] + ["object missing"] * 2
     sheet = Image.open(io.BytesIO(base64.b64decode(page.scripts["sheet0"])))
     assert (sheet.format, sheet.size) == ("WEBP", (data["columns"] * 64, 128))
     assert set(page.scripts) == {"data", "code", "sheet0", "sheet1", "sheet2", "sheet3"}
@@ -131,7 +132,7 @@ def test_a_thumbnail_stands_where_the_script_looks_for_it(tmp_path: Path) -> Non
     sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(page.scripts["sheet0"]))).convert("RGB"), dtype=int)
     for number, entry in enumerate(lines):
         place = METHODS.index(entry["method"]) * 2 + entry["seed"]
-        assert data["prompts"][0]["pictures"][place][1] == entry["file"]
+        assert data["prompts"][0]["pictures"][place]["file"] == entry["file"]
         row, column = divmod(place, data["columns"])
         middle = sheet[row * 64 + 32, column * 64 + 32]
         assert np.abs(middle - (number * 20, 200, 0)).max() < 8
@@ -240,24 +241,78 @@ def test_the_papers_figures_stand_beside_runs_of_its_kind_only(folder: Path, lin
     assert "paper" not in report.write(folder)
 
 
-def test_charts_draw_every_method_and_set() -> None:
+def test_charts_mark_name_and_measure_every_method_in_every_set() -> None:
     lines = [
         line(m, f"p{k}", 0, {"full": 0.3 + 0.1 * (m != "sd") + 0.001 * k}, set=f"s{k % 2}")
         for m in METHODS
         for k in range(10)
     ]
     rows = compare(lines)
-    assert bars(rows).count("<rect") == len(rows) == 9
-    assert bars(rows).count('class="baseline"') == 3
+    chart = ElementTree.fromstring(bars(rows).replace("xlink:", ""))
+    assert chart.attrib["role"] == "img"
+    assert chart.attrib["aria-label"] == "full, score; lines: 95 % intervals"
+    for row in rows:
+        mean, low, high = row.value.shown(share=False)
+        kind = "baseline" if row.method == "sd" else "bar"
+        marks = {g.attrib["class"]: g for g in chart.iter("g") if g.findtext("title") == title(row)}
+        assert title(row) == f"{row.method}, {row.set}: {mean} [{low}, {high}]"
+        assert set(marks) == {kind, "interval", "value"}
+        assert marks["value"].findtext("text") == mean
+        (bar,) = marks[kind].iter("path")
+        xs = [float(x) for x in re.findall(r"[ML] ([\d.]+)", bar.attrib["d"])]
+        assert (max(xs) - min(xs)) / 190 == pytest.approx(row.value.mean / max(r.value.high for r in rows), abs=1e-6)
+    assert len(rows) == 9
+    texts = [text.text for text in chart.iter("text")]
+    assert [name for name in texts if name in METHODS] == list(METHODS)
+    assert [name for name in texts if name in ("all", "s0", "s1")] == ["all", "s0", "s1"]
+    assert "style" not in {name for element in chart.iter() for name in element.attrib}  # the page's policy forbids it
     assert differences(rows).count('class="above"') == 6
     assert differences([row for row in rows if row.method == "sd"]) == ""
-    assert [verdict(Estimate(0, low, high, 9, 9)) for low, high in ((1, 2), (-2, -1), (-1, 1), (0, 0))] == [
-        "above",
-        "below",
-        "open",
-        "open",
+
+
+def title(row: Row) -> str:
+    return f"{row.method}, {row.set}: " + "{} [{}, {}]".format(*row.value.shown(row.share))
+
+
+def test_signs_of_differences_have_shapes_of_their_own() -> None:
+    rng = np.random.default_rng(0)
+    shift = {"sd": 0.0, "up": 0.1, "down": -0.1, "same": 0.0}
+    lines = [line(m, f"p{k}", 0, {"full": 0.5 + shift[m] + 0.01 * rng.normal()}) for m in shift for k in range(9)]
+    svg = differences([row for row in compare(lines) if row.set == "all"])
+    chart = ElementTree.fromstring(svg.replace("xlink:", ""))
+    paths = {path.attrib["id"]: path.attrib["d"] for path in chart.iter("path") if "id" in path.attrib}
+    shapes = {}
+    for g in chart.iter("g"):
+        if g.attrib.get("class") in ("above", "below", "open"):
+            (use,) = g.iter("use")
+            shapes[g.attrib["class"]] = paths[use.attrib["href"].removeprefix("#")]
+    assert len(set(shapes.values())) == len(shapes) == 3
+    assert "minus sd's, score" in svg
+
+
+def test_charts_show_the_papers_figures_as_diamonds() -> None:
+    lines = [line(m, f"p{k}", 0, {"full": 0.3}) for m in METHODS for k in range(66)]
+    settings = {"model": "sd-v1", "benchmark": "ane:animals", "prompts": 66}
+    svg = bars(compare(lines, settings))
+    assert svg.count('class="paper"') == 3
+    assert "sd, animals: 0.300 [0.300, 0.300]; the paper: 0.311</title>" in svg
+
+
+@pytest.mark.filterwarnings("error")
+def test_charts_show_odd_names_literally() -> None:
+    names = ["$x^2$", "a\x01b\nc", "猫", "x" * 50, HOSTILE]
+    svg = bars(compare([line(name, "p", 0, {"full": 0.5}, set=f"{name} set") for name in names]))
+    texts = [
+        element.text for element in ElementTree.fromstring(svg.replace("xlink:", "").replace("\x01", "")).iter("text")
     ]
-    assert verdict(Estimate(0, 1, 2, 400, 4)) == "open"  # whatever the bootstrap makes of four prompts
+    assert {"$x^2$", "a\ufffdb\ufffdc", "猫", "x" * 33 + "…", "$x^2$ set"} <= set(texts)
+    assert "<script" not in svg
+
+
+def test_verdicts_need_an_interval_beside_zero_and_enough_prompts() -> None:
+    limits = ((1, 2), (-2, -1), (-1, 1), (0, 0))
+    assert [Estimate(0, *ends, 9, 9).verdict for ends in limits] == ["above", "below", "open", "open"]
+    assert Estimate(0, 1, 2, 400, 4).verdict == "open"  # whatever the bootstrap makes of four prompts
 
 
 def test_a_set_named_all_does_not_replace_the_whole() -> None:

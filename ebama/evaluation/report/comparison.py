@@ -52,23 +52,38 @@ def compare(
     methods = list(dict.fromkeys(line["method"] for line in lines))
     if baseline not in (BASELINE, *methods):
         raise ValueError(f"There are no pictures of {baseline!r} to compare with; there are {', '.join(methods)}.")
-    sets = list(dict.fromkeys(line["set"] for line in lines))
     scores, shares = numeric_scores(lines), share_scores(lines)
-    found = {"all": _by_score(lines)}
-    found |= {name: _by_score([line for line in lines if line["set"] == name]) for name in sets if name != "all"}
+    values: dict[tuple[str, str, str], Values] = {}
+    for line in lines:
+        for (score, value), name in itertools.product(numbers(line), {"all": None, line["set"]: None}):
+            values.setdefault((line["method"], name, score), {})[line["prompt"], line["seed"]] = value
     rows = []
-    for method, name, score in itertools.product(methods, found, scores):
-        values = found[name].get((method, score))
-        if not values:
+    sets = dict.fromkeys(["all", *(line["set"] for line in lines)])
+    for method, name, score in itertools.product(methods, sets, scores):
+        ours = values.get((method, name, score))
+        if not ours:
             continue
-        theirs = found[name].get((baseline, score), {}) if method != baseline else {}
-        against = difference(values, theirs) if values.keys() & theirs.keys() else None
+        theirs = values.get((baseline, name, score), {}) if method != baseline else {}
+        against = difference(ours, theirs) if ours.keys() & theirs.keys() else None
         by_prompt: dict[str, list[float]] = {}
-        for (prompt, _), value in values.items():
+        for (prompt, _), value in ours.items():
             by_prompt.setdefault(prompt, []).append(value)
         paper = published(method, name, score, settings or {}, judges or {})
         rows.append(Row(method, name, score, score in shares, estimate(by_prompt), baseline, against, paper))
     return rows
+
+
+def by_score(table: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each score."""
+    return {score: [row for row in table if row.score == score] for score in dict.fromkeys(row.score for row in table)}
+
+
+def by_method(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
+    """The rows of one score as a table: {method: {set: row}}."""
+    table: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        table.setdefault(row.method, {})[row.set] = row
+    return table
 
 
 def numeric_scores(lines: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -86,12 +101,3 @@ def numbers(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for key, value in (line.get("scores") or {}).items():
         if isinstance(value, (int, float)) and math.isfinite(value):
             yield key, float(value)
-
-
-def _by_score(lines: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Values]:
-    """{(method, score): values}."""
-    found: dict[tuple[str, str], Values] = {}
-    for line in lines:
-        for key, value in numbers(line):
-            found.setdefault((line["method"], key), {})[line["prompt"], line["seed"]] = value
-    return found

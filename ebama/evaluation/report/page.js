@@ -3,10 +3,8 @@
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("data").textContent);
   const { methods, seeds, sets, scores, texts, failures, prompts, baseline, columns } = data;
-  const [FAILURE, FILE, SCORES, TEXTS, ERROR] = [0, 1, 2, 3, 4];
-  const lines = Math.ceil((methods.length * seeds.length) / columns);
   const grid = byId("grid");
-  const body = grid.querySelector("tbody");
+  const boxes = [...byId("methods").querySelectorAll("input")];
 
   const make = (tag, text = "", attributes = {}) => {
     const element = document.createElement(tag);
@@ -14,45 +12,20 @@
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
     return element;
   };
+  // A place is a picture's number within its prompt: method by method, seed by seed.
   const place = (method, seed) => method * seeds.length + seed;
-  const isFailed = (picture) => picture[FAILURE] >= 0;
-  const isShown = (method) => byId("methods").querySelectorAll("input")[method].checked;
-  const shown = (value, share) => (value === null ? "-" : share ? (value ? "yes" : "no") : value.toFixed(3));
-  const isJudged = (picture) => isFailed(picture) || scores.some(({ share }, at) => share && picture[SCORES][at] !== null);
-  const verdict = (picture) => (isFailed(picture) ? failures[picture[FAILURE]].name : isJudged(picture) ? "no failure" : "");
-  const setVariable = (name, value) => grid.style.setProperty(name, value);
+  const isFailed = (picture) => picture.failure !== undefined;
+  const isJudged = (picture) => isFailed(picture) || scores.some(({ share }, at) => share && picture.scores[at] !== null);
+  const verdict = (picture) => (isFailed(picture) ? failures[picture.failure].name : isJudged(picture) ? "no failure" : "");
 
-  // --- what is asked for ---
-  const SHOW = {
-    all: ["everything", () => true],
-    failures: ["failures only", (entry, method, seed) => isFailed(entry.pictures[place(method, seed)])],
-  };
-  failures.forEach((failure, index) => {
-    if (prompts.some((entry) => entry.pictures.some((picture) => picture && picture[FAILURE] === index))) {
-      SHOW[`failure${index}`] = [failure.name, (e, m, s) => e.pictures[place(m, s)][FAILURE] === index];
-    }
+  const items = [...grid.querySelectorAll("tbody tr")].map((row, index) => {
+    const item = { ...prompts[index], row, index, url: null };
+    item.pictures = item.pictures.map((picture, at) => {
+      const [method, seed] = [Math.floor(at / seeds.length), at % seeds.length];
+      return picture && { ...picture, item, at, method, seed, button: null, matches: true };
+    });
+    return item;
   });
-  const gain = (entry, method, seed) => {
-    const other = entry.pictures[place(baseline, seed)];
-    const score = Number(byId("score").value);
-    const values = [entry.pictures[place(method, seed)], other].map((picture) => picture && picture[SCORES][score]);
-    return values.includes(null) || values.includes(undefined) ? 0 : values[0] - values[1];
-  };
-  if (baseline >= 0 && methods.length > 1 && scores.length) {
-    SHOW.better = [`better than ${methods[baseline]}`, (...where) => gain(...where) > 0];
-    SHOW.worse = [`worse than ${methods[baseline]}`, (...where) => gain(...where) < 0];
-  }
-
-  const wanted = () => {
-    const words = byId("text").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const set = byId("set").value;
-    const test = SHOW[byId("show").value][1];
-    const on = methods.map((_, method) => isShown(method));
-    return {
-      prompt: (entry) => (set === "" || entry.set === sets[set]) && words.every((w) => entry.text.toLowerCase().includes(w)),
-      picture: (entry, method, seed) => on[method] && entry.pictures[place(method, seed)] && test(entry, method, seed),
-    };
-  };
 
   // --- thumbnails: a sheet for each prompt, decoded while its row is near the window ---
   const openSheet = (index) => {
@@ -61,139 +34,133 @@
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
     return URL.createObjectURL(new Blob([bytes], { type: "image/webp" }));
   };
-  const paint = (element, url, index) => {
-    if (!url) return;
-    const percent = (at, count) => (count > 1 ? (100 * at) / (count - 1) : 0);
-    const style = element.style;
-    style.backgroundImage = `url("${url}")`;
-    style.backgroundSize = `${columns * 100}% ${lines * 100}%`;
-    style.backgroundPosition = `${percent(index % columns, columns)}% ${percent(Math.floor(index / columns), lines)}%`;
-  };
-  const mark = (element, picture) => {
+  const paint = (element, picture) => {
     element.classList.add("pic");
     if (isFailed(picture)) {
       element.classList.add("failed");
-      element.dataset.badge = failures[picture[FAILURE]].badge;
+      element.dataset.badge = failures[picture.failure].badge;
     }
+    if (!picture.file || !picture.item.url) return element;
+    const lines = Math.ceil((methods.length * seeds.length) / columns);
+    const percent = (at, count) => (count > 1 ? (100 * at) / (count - 1) : 0);
+    const [left, top] = [percent(picture.at % columns, columns), percent(Math.floor(picture.at / columns), lines)];
+    element.style.backgroundImage = `url("${picture.item.url}")`;
+    element.style.backgroundSize = `${columns * 100}% ${lines * 100}%`;
+    element.style.backgroundPosition = `${left}% ${top}%`;
+    return element;
   };
 
   // --- the grid ---
-  let filter = null;
   let current = null; // the picture that Tab comes to
-  const rows = prompts.map((entry, index) => {
-    const row = make("tr");
-    const head = make("th", entry.text, { scope: "row" });
-    const note = head.appendChild(make("div"));
-    row.append(head, ...methods.map(() => make("td")));
-    for (const cell of row.querySelectorAll("td")) cell.append(make("div", "", { class: "cell" }));
-    return { entry, index, row, note, url: null, buttons: [] };
-  });
-  body.append(...rows.map(({ row }) => row));
-
+  const choose = (picture) => {
+    if (!picture) return;
+    if (current && current.button) current.button.tabIndex = -1;
+    current = picture;
+    current.button.tabIndex = 0;
+  };
   const fill = (item) => {
     if (item.url !== null) return;
     item.url = openSheet(item.index);
     item.row.querySelectorAll(".cell").forEach((cell, method) => {
-      seeds.forEach((seed, column) => {
-        const picture = item.entry.pictures[place(method, column)];
-        const label = `${methods[method]}, seed ${seed}`;
-        const button = make("button", "", { type: "button", tabindex: "-1" });
-        if (picture) {
-          button.title = `${label}${verdict(picture) ? `: ${verdict(picture)}` : ""}`;
-          button.setAttribute("aria-label", `${item.entry.text}; ${button.title}`);
-          mark(button, picture);
-          if (picture[FILE]) paint(button, item.url, place(method, column));
-        }
-        Object.assign(button, { item, method, column });
-        item.buttons.push(button);
-        cell.append(button);
-      });
+      const button = (picture) => {
+        if (!picture) return make("span");
+        const label = [`${methods[method]}, seed ${seeds[picture.seed]}`, verdict(picture)].filter(Boolean).join(": ");
+        const attributes = { type: "button", tabindex: "-1", title: label, "aria-label": `${item.text}; ${label}` };
+        picture.button = paint(make("button", "", attributes), picture);
+        picture.button.picture = picture;
+        return picture.button;
+      };
+      cell.append(...item.pictures.slice(place(method, 0), place(method + 1, 0)).map(button));
     });
     update(item);
   };
   const empty = (item) => {
     if (item.url === null || item.row.contains(document.activeElement)) return;
     if (item.url) URL.revokeObjectURL(item.url);
-    if (current && current.item === item) current = null;
-    item.row.querySelectorAll(".cell").forEach((cell) => cell.replaceChildren());
-    Object.assign(item, { url: null, buttons: [] });
+    item.url = null;
+    for (const picture of item.pictures) if (picture) picture.button = null;
+    for (const cell of item.row.querySelectorAll(".cell")) cell.replaceChildren();
   };
   const update = (item) => {
-    for (const button of item.buttons) {
-      const out = !filter.picture(item.entry, button.method, button.column);
-      button.classList.toggle("out", out);
-      if (out && current === button) current = null;
-    }
-    if (!current) choose(item.buttons.find((button) => !button.classList.contains("out")));
-  };
-  const choose = (button) => {
-    if (!button) return;
-    if (current) current.tabIndex = -1;
-    current = button;
-    current.tabIndex = 0;
+    const filled = item.pictures.filter((picture) => picture && picture.button);
+    for (const { button, matches } of filled) button.classList.toggle("out", !matches);
+    if (!(current && current.button && current.matches)) choose(filled.find(({ matches }) => matches));
   };
 
+  // --- what is asked for ---
+  const gain = ({ item, seed, scores }) => {
+    const other = item.pictures[place(baseline, seed)];
+    const at = byId("score").value;
+    return !other || other.scores[at] === null || scores[at] === null ? 0 : scores[at] - other.scores[at];
+  };
+  const tests = {
+    all: () => true,
+    failures: isFailed,
+    better: (picture) => gain(picture) > 0,
+    worse: (picture) => gain(picture) < 0,
+  };
   const apply = () => {
-    filter = wanted();
-    byId("score").parentElement.hidden = !["better", "worse"].includes(byId("show").value);
-    let [found, among, pictures] = [0, 0, 0];
-    for (const item of rows) {
-      let [matching, failed, all] = [0, 0, 0];
-      methods.forEach((_, method) => {
-        seeds.forEach((__, seed) => {
-          const picture = item.entry.pictures[place(method, seed)];
-          if (!picture) return;
-          pictures += 1;
-          if (!isShown(method)) return;
-          all += isJudged(picture);
-          failed += isFailed(picture);
-          matching += Boolean(filter.picture(item.entry, method, seed));
-        });
-      });
-      const hidden = !filter.prompt(item.entry) || matching === 0;
-      item.row.hidden = hidden;
-      item.note.textContent = all ? `${item.entry.set}; ${failed} of ${all} failed` : item.entry.set;
-      if (!hidden) [found, among] = [found + matching, among + 1];
-      if (hidden) empty(item);
-      else update(item);
+    const [set, show] = [byId("set").value, byId("show").value];
+    const words = byId("text").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const test = tests[show] || ((picture) => picture.failure === Number(show));
+    byId("score").parentElement.hidden = !["better", "worse"].includes(show);
+    let [matching, among, all] = [0, 0, 0];
+    for (const item of items) {
+      const pictures = item.pictures.filter(Boolean);
+      for (const picture of pictures) picture.matches = boxes[picture.method].checked && test(picture);
+      const judged = pictures.filter((picture) => boxes[picture.method].checked && isJudged(picture));
+      const failed = judged.filter(isFailed).length;
+      item.row.querySelector("th div").textContent = judged.length ? `${item.set}; ${failed} of ${judged.length} failed` : item.set;
+      const matches = pictures.filter((picture) => picture.matches).length;
+      const named = (set === "" || item.set === sets[set]) && words.every((word) => item.text.toLowerCase().includes(word));
+      item.row.hidden = !named || !matches;
+      all += pictures.length;
+      if (item.row.hidden) {
+        empty(item);
+        continue;
+      }
+      update(item);
+      matching += matches;
+      among += 1;
     }
-    const on = methods.map((_, method) => isShown(method));
     for (const row of grid.querySelectorAll("tr")) {
-      [...row.children].slice(1).forEach((cell, method) => (cell.hidden = !on[method]));
+      [...row.cells].slice(1).forEach((cell, method) => (cell.hidden = !boxes[method].checked));
     }
-    byId("count").textContent = `${found} of ${pictures} pictures, ${among} of ${prompts.length} prompts`;
+    byId("count").textContent = `${matching} of ${all} pictures, ${among} of ${items.length} prompts`;
   };
 
   // --- one picture beside those of the other methods ---
   const dialog = byId("closer");
   let open = null;
-  const show = (item, column, method) => {
-    fill(item);
-    open = { item, column, method };
-    byId("closer-title").textContent = `${item.entry.text}, seed ${seeds[column]}`;
-    const figures = methods.map((name, index) => {
-      const picture = item.entry.pictures[place(index, column)];
-      if (!picture || !isShown(index)) return null;
-      const figure = make("figure", "", index === method ? { class: "chosen" } : {});
-      const view = make("div", "", { role: "img", "aria-label": `${name}: ${verdict(picture)}` });
-      mark(view, picture);
-      if (picture[FILE]) paint(view, item.url, place(index, column));
-      const caption = make("figcaption");
-      caption.append(make("b", name), make("div", verdict(picture)));
-      scores.forEach((score, at) => caption.append(make("div", `${score.name}: ${shown(picture[SCORES][at], score.share)}`)));
-      texts.forEach((text, at) => picture[TEXTS][at] && caption.append(make("div", `${text}: ${picture[TEXTS][at]}`)));
-      if (picture[ERROR]) caption.append(make("div", picture[ERROR]));
-      if (picture[FILE]) {
-        const address = `./${picture[FILE].split("/").map(encodeURIComponent).join("/")}`;
-        caption.append(make("a", "the file", { href: address, target: "_blank", rel: "noopener" }));
-      }
-      figure.append(view, caption);
-      return figure;
+  const figure = (picture, isChosen) => {
+    const caption = make("figcaption");
+    const say = (text) => caption.append(make("div", text));
+    caption.append(make("b", methods[picture.method]));
+    say(verdict(picture));
+    scores.forEach(({ name, share }, at) => {
+      const value = picture.scores[at];
+      say(`${name}: ${value === null ? "-" : share ? (value ? "yes" : "no") : value.toFixed(3)}`);
     });
-    byId("closer-pictures").replaceChildren(...figures.filter(Boolean));
+    texts.forEach((name, at) => picture.texts[at] && say(`${name}: ${picture.texts[at]}`));
+    if (picture.error) say(picture.error);
+    if (picture.file) {
+      const address = `./${picture.file.split("/").map(encodeURIComponent).join("/")}`;
+      caption.append(make("a", "the file", { href: address, target: "_blank", rel: "noopener" }));
+    }
+    const view = make("div", "", { role: "img", "aria-label": `${methods[picture.method]}: ${verdict(picture)}` });
+    const element = make("figure", "", isChosen ? { class: "chosen" } : {});
+    element.append(paint(view, picture), caption);
+    return element;
+  };
+  const show = (item, seed, method) => {
+    fill(item);
+    open = { item, seed, method };
+    byId("closer-title").textContent = `${item.text}, seed ${seeds[seed]}`;
+    const pictures = item.pictures.filter((picture) => picture && picture.seed === seed && boxes[picture.method].checked);
+    byId("closer-pictures").replaceChildren(...pictures.map((picture) => figure(picture, picture.method === method)));
     if (!dialog.open) dialog.showModal();
   };
-  const step = (by) => show(open.item, (open.column + by + seeds.length) % seeds.length, open.method);
+  const step = (by) => show(open.item, (open.seed + by + seeds.length) % seeds.length, open.method);
   byId("before").addEventListener("click", () => step(-1));
   byId("after").addEventListener("click", () => step(1));
   dialog.addEventListener("keydown", (event) => {
@@ -202,82 +169,45 @@
   });
 
   // --- moving about ---
+  const pictureOf = (event) => (event.target.closest("button.pic") || {}).picture;
   grid.addEventListener("click", (event) => {
-    const button = event.target.closest("button.pic");
-    if (button) {
-      choose(button);
-      show(button.item, button.column, button.method);
-    }
+    const picture = pictureOf(event);
+    if (!picture) return;
+    choose(picture);
+    show(picture.item, picture.seed, picture.method);
   });
   grid.addEventListener("keydown", (event) => {
-    const from = event.target.closest("button.pic");
-    const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 }[event.key];
-    if (!from || !by) return;
+    const from = pictureOf(event);
+    const [beside, below] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] || [0, 0];
+    if (!from || !(beside || below)) return;
     event.preventDefault();
-    const usable = (button) => button.classList.contains("pic") && !button.classList.contains("out");
-    let to = null;
-    if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
-      const all = from.item.buttons.filter(usable);
-      to = all[all.indexOf(from) + by];
-    } else {
-      const visible = rows.filter(({ row }) => !row.hidden);
-      const next = visible[visible.indexOf(from.item) + by];
-      if (!next) return;
-      fill(next);
-      const same = next.buttons[place(from.method, from.column)];
-      to = usable(same) ? same : next.buttons.find(usable);
-    }
+    const visible = items.filter(({ row }) => !row.hidden);
+    const item = visible[visible.indexOf(from.item) + below];
+    if (!item) return;
+    fill(item);
+    const usable = item.pictures.filter((picture) => picture && picture.matches);
+    const to = below ? usable.find(({ at }) => at === from.at) || usable[0] : usable[usable.indexOf(from) + beside];
     if (!to) return;
     choose(to);
-    to.focus();
-    to.scrollIntoView({ block: "nearest", inline: "nearest" });
+    to.button.focus();
+    to.button.scrollIntoView({ block: "nearest", inline: "nearest" });
   });
 
   // --- controls ---
-  const choice = (id, pairs) => byId(id).append(...pairs.map(([value, text]) => make("option", text, { value })));
-  choice("set", [["", "all"], ...sets.map((name, index) => [index, name])]);
-  choice("show", Object.entries(SHOW).map(([key, [text]]) => [key, text]));
-  choice("score", scores.map(({ name }, index) => [index, name]));
-  byId("methods").append(
-    ...methods.map((name) => {
-      const label = make("label");
-      const box = make("input", "", { type: "checkbox" });
-      box.checked = true;
-      label.append(box, ` ${name}`);
-      return label;
-    }),
-  );
-  for (const { name, badge } of failures) {
-    if (!Object.values(SHOW).some(([text]) => text === name)) continue;
-    const item = make("span");
-    item.append(make("span", badge, { class: "badge" }), ` ${name}`);
-    byId("legend").append(item);
-  }
-  const top = make("tr");
-  top.append(make("th", "prompt", { scope: "col" }), ...methods.map((name) => make("th", name, { scope: "col" })));
-  grid.querySelector("thead").append(top);
-
   const across = Math.ceil(Math.sqrt(seeds.length));
-  setVariable("--across", across);
-  setVariable("--down", Math.ceil(seeds.length / across));
   const size = byId("size");
+  const resize = () => grid.style.setProperty("--size", `${size.value}px`);
+  grid.style.setProperty("--across", across);
+  grid.style.setProperty("--down", Math.ceil(seeds.length / across));
   size.value = Math.min(96, Math.max(48, data.side));
-  const resize = () => setVariable("--size", `${size.value}px`);
-  resize();
   size.addEventListener("input", resize);
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("filters").addEventListener("input", (event) => event.target !== size && apply());
+  resize();
   apply();
-
   const near = new IntersectionObserver(
-    (entries) => {
-      for (const { target, isIntersecting } of entries) {
-        const item = rows[target.sectionRowIndex];
-        if (isIntersecting) fill(item);
-        else empty(item);
-      }
-    },
+    (entries) => entries.forEach(({ target, isIntersecting }) => (isIntersecting ? fill : empty)(items[target.sectionRowIndex])),
     { root: grid, rootMargin: "600px" },
   );
-  for (const { row } of rows) near.observe(row);
+  for (const { row } of items) near.observe(row);
 })();

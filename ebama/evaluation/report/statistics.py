@@ -9,6 +9,8 @@ import numpy as np
 
 SAMPLES = 2000
 """Bootstrap samples."""
+FEWEST = 5
+"""Prompts below which a bootstrap interval supports no verdict: resampling two or three hardly varies."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,21 @@ class Estimate:
     count: int
     prompts: int
 
+    @property
+    def verdict(self) -> str:
+        """Whether the interval lies "above" or "below" zero; "open" if it holds zero, or with too few prompts."""
+        if self.prompts < FEWEST:
+            return "open"
+        return "above" if self.low > 0 else "below" if self.high < 0 else "open"
+
+    def shown(self, share: bool, sign: str = "") -> tuple[str, str, str]:
+        """Mean, low and high as a reader sees them: shares in percent with one decimal, others with three."""
+        values = (self.mean, self.low, self.high)
+        mean, low, high = (
+            format(value * 100, f"{sign}.1f") if share else format(value, f"{sign}.3f") for value in values
+        )
+        return mean, low, high
+
 
 def estimate(values: Mapping[str, Sequence[float]], seed: int = 0) -> Estimate:
     """Mean over all values of all prompts, {prompt: its pictures' values}, resampled by prompts.
@@ -28,12 +45,12 @@ def estimate(values: Mapping[str, Sequence[float]], seed: int = 0) -> Estimate:
     A prompt's pictures stay together, as they succeed or fail together. The limits are the 2.5 % and 97.5 % quantiles
     of 2,000 resampled means. Raises ValueError without values.
     """
-    sums = np.array([float(sum(each)) for each in values.values()])
-    counts = np.array([len(each) for each in values.values()])
+    sums = np.array([float(sum(scores)) for scores in values.values()])
+    counts = np.array([len(scores) for scores in values.values()])
     if not counts.sum():
         raise ValueError("There are no values to estimate a mean from.")
-    drawn = np.random.default_rng(seed).integers(0, len(sums), (SAMPLES, len(sums)))
-    resampled = sums[drawn].sum(axis=1) / np.maximum(counts[drawn].sum(axis=1), 1)
+    prompts = np.random.default_rng(seed).integers(0, len(sums), (SAMPLES, len(sums)))
+    resampled = sums[prompts].sum(axis=1) / np.maximum(counts[prompts].sum(axis=1), 1)
     low, high = np.quantile(resampled, [0.025, 0.975])
     return Estimate(float(sums.sum() / counts.sum()), float(low), float(high), int(counts.sum()), len(sums))
 

@@ -12,9 +12,7 @@ from typing import Any
 
 from ...output.files import read_object, write_text
 from . import page, paper
-from .charts import number
-from .comparison import BASELINE, Row, compare
-from .statistics import Estimate
+from .comparison import BASELINE, Row, by_method, by_score, compare
 
 NO_SCORES = page.NO_SCORES + "\n"
 _KINDS: dict[str, Any] = {
@@ -76,17 +74,13 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def _markdown(table: Sequence[Row]) -> str:
     sets = list(dict.fromkeys(row.set for row in table))
     blocks = []
-    for score in dict.fromkeys(row.score for row in table):
-        rows = [row for row in table if row.score == score]
-        unit = ", %" if rows[0].share else ""
+    for score, rows in by_score(table).items():
         against = f"difference to {rows[0].baseline} at the same prompts and seeds"
-        block = [f"**{score}{unit}** [95 % interval]; {against}", ""]
+        block = [f"**{score}{', %' if rows[0].share else ''}** [95 % interval]; {against}", ""]
         block += ["| method | " + " | ".join(sets) + " | pictures |", "|---" * (len(sets) + 2) + "|"]
-        for method in dict.fromkeys(row.method for row in rows):
-            mine = {row.set: row for row in rows if row.method == method}
-            cells = [_cell(mine[name]) if name in mine else "-" for name in sets]
-            pictures = max(row.value.count for row in mine.values())
-            block.append(f"| {method} | {' | '.join(cells)} | {pictures} |")
+        for method, by_set in by_method(rows).items():
+            cells = [_cell(by_set[name]) if name in by_set else "-" for name in sets]
+            block.append(f"| {method} | {' | '.join(cells)} | {max(row.value.count for row in by_set.values())} |")
         blocks.append("\n".join(block))
     if any(row.paper is not None for row in table):
         blocks.append(paper.NOTE)
@@ -94,12 +88,12 @@ def _markdown(table: Sequence[Row]) -> str:
 
 
 def _cell(row: Row) -> str:
-    def shown(found: Estimate, sign: str = "") -> str:
-        mean, low, high = (number(x, row.share, sign) for x in (found.mean, found.low, found.high))
-        return f"{mean} [{low}, {high}]"
-
-    against = f"; {shown(row.against_baseline, '+')}" if row.against_baseline else ""
-    return shown(row.value) + against + (f"; paper {row.paper:.3f}" if row.paper is not None else "")
+    parts = ["{} [{}, {}]".format(*row.value.shown(row.share))]
+    if row.against_baseline:
+        parts.append("{} [{}, {}]".format(*row.against_baseline.shown(row.share, "+")))
+    if row.paper is not None:
+        parts.append(f"paper {row.paper:.3f}")
+    return "; ".join(parts)
 
 
 def _csv(table: Sequence[Row]) -> str:
