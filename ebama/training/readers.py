@@ -6,6 +6,7 @@ run through. They know the miniature's words, the words of CLIP's 80 templates, 
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import os
@@ -28,8 +29,9 @@ from ebama.weights.miniature.world import COLOURS, NOUNS, Named, caption
 from ebama.weights.tokenizer import clip_merges, clip_pieces
 
 from ..evaluation.judges.templates import TEMPLATES
+from ..output.files import read_object, write_text
 from .drawing.scenes import SIDE, TRAINING, Composer, Scene
-from .loop import Trained, TrainingConfig
+from .loop import STATE, Loss, TrainingConfig, train
 from .train_judge import HELD_OUT, pictures, soften
 
 WORLD = replace(TRAINING, neglect=0.0, miscolour=0.0)
@@ -133,6 +135,14 @@ def prepared(images: Tensor) -> Tensor:
     return images * 2 - 1
 
 
+class ReaderJudge(nn.Module):
+    """A model of transformers with its tokenizer and, while it is trained, its `PatchReader`."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        super().__init__()
+        self.model, self.tokenizer, self.reader = model, tokenizer, PatchReader()
+
+
 class PatchReader(nn.Module):
     """A help in training that is thrown away: every patch says which noun and which colour it shows.
 
@@ -185,28 +195,34 @@ def held_out() -> Iterator[tuple[list[Scene], Tensor]]:
         yield scenes, prepared(pictures(scenes))
 
 
-def report(part: str, figures: Mapping[str, Any]) -> None:
-    """Set one model's section of judges.json."""
-    known = json.loads(REPORT.read_text(encoding="utf-8")) if REPORT.is_file() else {}
-    partial = REPORT.with_suffix(".tmp")
-    partial.write_text(json.dumps({**known, part: figures}, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, REPORT)
-
-
-def deliver(
-    part: str,
-    folder: Path,
-    model: Any,
-    tokenizer: Any,
-    processor: Mapping[str, Any],
-    trained: Trained,
+def train_and_store(
+    name: str,
+    section: str,
+    network: ReaderJudge,
+    loss: Loss,
     measure: Measure,
+    processor: Mapping[str, Any],
+    arguments: Sequence[str] | None,
 ) -> None:
-    """Store a trained model, measure what is stored, and set and print its section `part` of judges.json."""
-    store(folder, model, tokenizer, processor)
-    stored = type(model).from_pretrained(folder, dtype=torch.float32).eval()
-    figures = {"parameters": sum(p.numel() for p in stored.parameters()), **effort(trained), **measure(stored)}
-    report(part, figures)
+    """Train a judge, store its model in the folder `name`, and measure it for its `section` of judges.json."""
+    parser = argparse.ArgumentParser(description=f"Train the miniature's {name}; store it in float16, and its figures.")
+    parser.add_argument("--state", type=Path, default=STATE, help="where the training keeps its state")
+    trained = train(name, network, loss, CONFIG, parser.parse_args(arguments).state)
+    if trained is None:  # a worker beside the first
+        return
+    judge = trained.network
+    assert isinstance(judge, ReaderJudge)
+    folder = MINIATURE_FOLDER / name
+    store(folder, judge.model, judge.tokenizer, processor)
+    stored = type(judge.model).from_pretrained(folder, dtype=torch.float32).eval()
+    figures = {
+        "parameters": sum(p.numel() for p in stored.parameters()),
+        "samples": trained.samples,
+        "seconds": round(trained.seconds),
+        "held_out_scenes": HELD_OUT_SCENES,
+        **measure(stored),
+    }
+    write_text(REPORT, json.dumps({**read_object(REPORT), section: figures}, indent=2) + "\n")
     print(figures)
 
 
@@ -223,8 +239,3 @@ def store(folder: Path, model: Any, tokenizer: Any, processor: Mapping[str, Any]
     tokenizer.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
-
-
-def effort(trained: Trained) -> dict[str, float]:
-    """How much training a model had, and on how many scenes it was measured."""
-    return {"samples": trained.samples, "seconds": round(trained.seconds), "held_out_scenes": HELD_OUT_SCENES}

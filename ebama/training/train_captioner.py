@@ -6,33 +6,26 @@ and "on a light background". It is no BLIP: it knows 24 nouns and 11 colours.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import BlipForConditionalGeneration
 
-from ebama.weights.loading import MINIATURE_FOLDER
-
 from . import readers
-from .drawing.scenes import Composer, Scene
-from .loop import STATE, train
-from .readers import CONFIG, PatchReader
+from .drawing.scenes import SIDE, Composer, Scene
+from .readers import CONFIG, ReaderJudge
 
 _PREFIX = 4  # tokens that are given: [DEC] a picture of
 
 
-class CaptioningJudge(nn.Module):
+class CaptioningJudge(ReaderJudge):
     """The model and its help, under one forward."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.tokenizer = readers.caption_tokenizer()
-        self.captioner = BlipForConditionalGeneration(readers.caption_config(self.tokenizer))
-        self.reader = PatchReader()
+        tokenizer = readers.caption_tokenizer()
+        super().__init__(BlipForConditionalGeneration(readers.caption_config(tokenizer)), tokenizer)
 
     def forward(self, pixels: Tensor, scenes: Sequence[Scene]) -> Tensor:
         """The loss: cross-entropy of the captions' words after the prefix, and the help's."""
@@ -43,7 +36,7 @@ class CaptioningJudge(nn.Module):
         ids[:, 0] = self.tokenizer.bos_token_id
         labels = ids.masked_fill(mask == 0, -100)
         labels[:, :_PREFIX] = -100
-        found = self.captioner(pixel_values=pixels, input_ids=ids, attention_mask=mask, labels=labels)
+        found = self.model(pixel_values=pixels, input_ids=ids, attention_mask=mask, labels=labels)
         loss: Tensor = found.loss + self.reader(found.last_hidden_state, scenes)
         return loss
 
@@ -63,9 +56,6 @@ def measure(captioner: Any) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, store captioner/ (float16) and its part of judges.json, measured on what is stored."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--state", type=Path, default=STATE, help="where the training keeps its state")
-    options = parser.parse_args(arguments)
     composer = Composer(readers.WORLD)
 
     def loss(network: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
@@ -73,14 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return network(pixels, scenes), {}
 
     torch.manual_seed(CONFIG.seed)
-    trained = train("captioner", CaptioningJudge(), loss, CONFIG, options.state)
-    if trained is None:
-        return
-    judge = trained.network
-    assert isinstance(judge, CaptioningJudge)
-    more = {"image_processor_type": "BlipImageProcessor", "size": {"height": 64, "width": 64}}
-    folder = MINIATURE_FOLDER / "captioner"
-    readers.deliver("captioner", folder, judge.captioner, judge.tokenizer, more, trained, measure)
+    processor = {"image_processor_type": "BlipImageProcessor", "size": {"height": SIDE, "width": SIDE}}
+    readers.train_and_store("captioner", "captioner", CaptioningJudge(), loss, measure, processor, arguments)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,7 @@ similarity metrics ask for them, and in the captioner's words. It is no CLIP: it
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,32 +14,28 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPModel
 
-from ebama.weights.loading import MINIATURE_FOLDER
 from ebama.weights.miniature.world import COLOURS, NOUNS, OBJECTS, Named, caption
 
 from ..evaluation.judges.templates import TEMPLATES, published
 from . import readers
-from .drawing.scenes import Composer, Scene
-from .loop import STATE, train
-from .readers import CONFIG, PatchReader
+from .drawing.scenes import SIDE, Composer, Scene
+from .readers import CONFIG, ReaderJudge
 
 PLAIN = 0.25
 """Share of texts without a template: half of them captions alone, half as the captioner says them."""
 
 
-class ImageTextJudge(nn.Module):
+class ImageTextJudge(ReaderJudge):
     """The model and its help, under one forward."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.tokenizer = readers.clip_tokenizer()
-        self.clip = CLIPModel(readers.clip_config(self.tokenizer))
-        self.reader = PatchReader()
+        tokenizer = readers.clip_tokenizer()
+        super().__init__(CLIPModel(readers.clip_config(tokenizer)), tokenizer)
 
     def forward(self, pixels: Tensor, texts: Sequence[str], scenes: Sequence[Scene]) -> tuple[Tensor, Tensor]:
         """The loss, and the similarities [B, B] of pictures and texts."""
         encoded = self.tokenizer(list(texts), padding=True, return_tensors="pt")
-        found = self.clip(**encoded, pixel_values=pixels, return_loss=True)
+        found = self.model(**encoded, pixel_values=pixels, return_loss=True)
         loss = found.loss + self.reader(found.vision_model_output.last_hidden_state, scenes)
         return loss, found.logits_per_image
 
@@ -112,9 +106,6 @@ def _replaced(named: Sequence[Named], rng: np.random.Generator) -> list[Named]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, store clip/ (float16) and its part of judges.json, measured on what is stored."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--state", type=Path, default=STATE, help="where the training keeps its state")
-    options = parser.parse_args(arguments)
     composer = Composer(readers.WORLD)
 
     def loss(network: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
@@ -124,14 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return value, {"retrieval": right.float().mean().item()}
 
     torch.manual_seed(CONFIG.seed)
-    trained = train("clip", ImageTextJudge(), loss, CONFIG, options.state)
-    if trained is None:
-        return
-    judge = trained.network
-    assert isinstance(judge, ImageTextJudge)
-    size = {"height": 64, "width": 64}
-    more = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 64}, "crop_size": size}
-    readers.deliver("image_text", MINIATURE_FOLDER / "clip", judge.clip, judge.tokenizer, more, trained, measure)
+    processor = {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": SIDE},
+        "crop_size": {"height": SIDE, "width": SIDE},
+    }
+    readers.train_and_store("clip", "image_text", ImageTextJudge(), loss, measure, processor, arguments)
 
 
 if __name__ == "__main__":
