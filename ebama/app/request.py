@@ -31,7 +31,7 @@ class Order:
     """Pictures of one prompt: every method at every seed. ValueError, in one line, for what is out of bounds.
 
     Attributes:
-        methods: names, or names with options as `ebama.methods.parse` reads them; none that edits one prompt's image by another's.
+        methods: names, with options as `ebama.methods.parse` reads them; none that edits prompts.
         seeds: as on the command line: "0:4" is 0 1 2 3; or "3"; or "1,5,9".
         prompt, steps, guidance, sampler, negative_prompt: see `Pipeline.__call__`.
     """
