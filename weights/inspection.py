@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
 
-from .checkpoint import COMPONENTS, Checkpoint, from_single_file, open_checkpoint, weight_files
-from .files.pickle_safety import refused_globals
+from .checkpoint import Checkpoint, from_single_file, open_checkpoint
+from .files.pickle_safety import pickle_globals, refused_globals
 from .files.tensors import Entry, container, open_tensors
 from .layouts.detect import file_kind
+from .layouts.folder import COMPONENTS, missing_components, weight_files
 from .networks import expected_shapes
 from .verify import Differences, differences, listed
 
@@ -20,7 +21,7 @@ _SD_V1 = "Stable Diffusion v1"
 
 @dataclass(frozen=True)
 class ComponentInspection:
-    """One network's weights in a checkpoint. `differences` is what sets them apart from a loadable one's."""
+    """One network's weights in a checkpoint. `differences` are those from a loadable one's."""
 
     tensors: int
     parameters: int
@@ -30,7 +31,7 @@ class ComponentInspection:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect` found.
+    """What a file or folder is and holds.
 
     kind: "Stable Diffusion v1", or what else the file is.
     layout: "compvis" or "diffusers"; None for another kind.
@@ -64,23 +65,23 @@ class Inspection:
         return {**asdict(self), "path": str(self.path), "safe": self.safe, "complete": self.complete}
 
     def __str__(self) -> str:
-        facts = [
+        containers = " + ".join(self.containers)
+        lines = [
             f"{self.path}: {self.kind}",
-            f"layout {self.layout or 'unknown'}, {' + '.join(self.containers)}, {'with' if self.ema else 'no'} EMA",
+            f"layout {self.layout or 'unknown'}, {containers}, {'with' if self.ema else 'no'} EMA",
         ]
         if not self.safe:
-            facts.append(f"NOT SAFE, not opened: its pickle asks for {listed(self.refused_globals)}")
+            lines.append(f"NOT SAFE, not opened: its pickle asks for {listed(self.refused_globals)}")
         if self.components:
-            facts.append(f"{'component':<14}{'tensors':>8}{'parameters':>16}  dtypes")
+            lines.append(f"{'component':<14}{'tensors':>8}{'parameters':>16}  dtypes")
         for name, part in self.components.items():
-            facts.append(f"{name:<14}{part.tensors:>8,}{part.parameters:>16,}  {', '.join(part.dtypes)}")
+            lines.append(f"{name:<14}{part.tensors:>8,}{part.parameters:>16,}  {', '.join(part.dtypes)}")
         for name, part in self.components.items():
-            for sort in ("missing", "unexpected", "mismatched"):
-                if keys := getattr(part.differences, sort):
-                    facts.append(f"{name}: {len(keys)} {sort}: {listed(keys)}")
+            for kind, keys in part.differences.by_kind().items():
+                lines.append(f"{name}: {len(keys)} {kind}: {listed(keys)}")
         if self.layout:
-            facts.append("complete: can be loaded" if self.complete else "NOT complete: load would refuse it")
-        return "\n".join(facts)
+            lines.append("complete: can be loaded" if self.complete else "NOT complete: load would refuse it")
+        return "\n".join(lines)
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
@@ -90,44 +91,39 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     Raises CheckpointError for a path that holds no weights at all (missing, empty, a web page and so on).
     """
     target = Path(path)
-    pipeline = all((target / name).is_dir() for name in COMPONENTS)
-    files = [file for name in COMPONENTS for file in weight_files(target, name)] if pipeline else [target]
-    stored = {file: container(file) for file in files if file.is_file()}
-    pickles = (file for file, how in stored.items() if how != "safetensors")
-    if refused := sorted({name for file in pickles for name in refused_globals(file)}):
-        containers = tuple(sorted(set(stored.values())))
-        return Inspection(
-            target, "a pickle that is not only weights", None, containers, {}, refused_globals=tuple(refused)
-        )
+    files = [target]
+    if not missing_components(target):
+        files = [file for name in COMPONENTS for file in weight_files(target, name)]
+    containers = {file: container(file) for file in files if file.is_file()}
+    pickles = [file for file, stored in containers.items() if stored != "safetensors"]
+    if refused := sorted({name for file in pickles for name in refused_globals(pickle_globals(file))}):
+        stored = tuple(sorted(set(containers.values())))
+        return Inspection(target, "a pickle that is not only weights", None, stored, {}, refused_globals=tuple(refused))
     if not target.is_file():
         return _of(open_checkpoint(target, meta=True))
     file = open_tensors(target, meta=True)
     if kind := file_kind({key: entry.shape for key, entry in file.entries.items()}):
-        return Inspection(target, kind, None, (stored[target],), {"weights": _component(file.entries.values())})
+        return Inspection(target, kind, None, (file.container,), {"weights": _component(file.entries)})
     return _of(from_single_file(file))
 
 
 def _of(checkpoint: Checkpoint) -> Inspection:
-    found = differences(checkpoint, expected_shapes(checkpoint.config))
+    differing = differences(checkpoint, expected_shapes(checkpoint.config))
     return Inspection(
-        path=checkpoint.path,
-        kind=_SD_V1,
-        layout=checkpoint.layout,
-        containers=checkpoint.containers,
-        components={
-            name: _component(part.entries.values(), found.get(name, Differences()))
-            for name, part in checkpoint.components.items()
-        },
-        config=checkpoint.config.name,
-        ema=checkpoint.ema,
+        checkpoint.path,
+        _SD_V1,
+        checkpoint.layout,
+        checkpoint.containers,
+        {name: _component(part.entries, differing.get(name)) for name, part in checkpoint.components.items()},
+        checkpoint.config.name,
+        checkpoint.ema,
     )
 
 
-def _component(entries: Iterable[Entry], found: Differences | None = None) -> ComponentInspection:
-    held = list(entries)
+def _component(entries: Mapping[str, Entry], differences: Differences | None = None) -> ComponentInspection:
     return ComponentInspection(
-        tensors=len(held),
-        parameters=sum(prod(entry.shape) for entry in held),
-        dtypes=tuple(sorted({str(entry.dtype).removeprefix("torch.") for entry in held})),
-        differences=found or Differences(),
+        tensors=len(entries),
+        parameters=sum(prod(entry.shape) for entry in entries.values()),
+        dtypes=tuple(sorted({str(entry.dtype).removeprefix("torch.") for entry in entries.values()})),
+        differences=differences or Differences(),
     )

@@ -11,9 +11,10 @@ from transformers import CLIPTokenizer
 
 from ebama.models import MINIATURE, VAE, StableDiffusionConfig, TextEncoder, UNet
 
-from .checkpoint import COMPONENTS, Checkpoint, Component, open_checkpoint
+from .checkpoint import Checkpoint, Component, open_checkpoint
 from .errors import CheckpointError
 from .files.mapped import is_finite, populate
+from .layouts.folder import COMPONENTS
 from .miniature.world import VOCABULARY as MINIATURE_VOCABULARY
 from .networks import shapes
 from .stable_diffusion import StableDiffusion

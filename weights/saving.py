@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from .files.tensors import write_tensors
-from .layouts.compvis import COMPVIS_PREFIX, Renaming, rank_may_differ, unet_renaming, vae_renaming
+from .layouts.compvis import file_keys, rank_may_differ
 from .layouts.diffusers import folder_jsons
+from .layouts.folder import COMPONENTS, STEMS
 from .layouts.token_table import TABLE, trim
 from .stable_diffusion import StableDiffusion
 
@@ -34,7 +35,7 @@ def save(
     """Write `sd` to `path`, a folder (diffusers) or a `.safetensors` file (compvis); `load` reads either back.
 
     dtype: of the written weights; None for the model's own.
-    trim_ids: ids [n] of the token table's rows to keep one by one, where all others are equal (see `trimmed`).
+    trim_ids: ids [n] of the token table's rows to keep one by one, where all others are equal (see `token_table`).
         Only `load` can read the result, so it comes without the tokenizer and scheduler that diffusers wants.
 
     Everything is written beside `path` and renamed when complete: an interrupted call leaves what was there.
@@ -104,7 +105,6 @@ def _link(source: str, destination: str) -> None:
 
 
 def _write(weights: Weights, path: Path, dtype: torch.dtype | None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     ready: Weights = {}
     storages = set()
     for name, weight in weights.items():
@@ -118,17 +118,17 @@ def _write(weights: Weights, path: Path, dtype: torch.dtype | None) -> None:
 
 
 def _write_folder(sd: StableDiffusion, folder: Path, dtype: torch.dtype | None, trim_ids: Tensor | None) -> None:
-    folder.mkdir()
-    text = sd.text_encoder.state_dict()
     jsons = folder_jsons(sd.config)
-    if trim_ids is None:
-        sd.tokenizer.save_pretrained(folder / "tokenizer")
-    else:
+    weights: dict[str, Weights] = {component: getattr(sd, component).state_dict() for component in COMPONENTS}
+    if trim_ids is not None:
+        text = weights["text_encoder"]
         text.update(trim(text.pop(TABLE), trim_ids))
         jsons = {name: values for name, values in jsons.items() if name.endswith("/config.json")}
-    _write(sd.unet.state_dict(), folder / "unet" / "diffusion_pytorch_model.safetensors", dtype)
-    _write(sd.vae.state_dict(), folder / "vae" / "diffusion_pytorch_model.safetensors", dtype)
-    _write(text, folder / "text_encoder" / "model.safetensors", dtype)
+    for component in COMPONENTS:
+        (folder / component).mkdir(parents=True)
+        _write(weights[component], folder / component / f"{STEMS[component][0]}.safetensors", dtype)
+    if trim_ids is None:
+        sd.tokenizer.save_pretrained(folder / "tokenizer")
     for name, values in jsons.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
@@ -136,16 +136,8 @@ def _write_folder(sd: StableDiffusion, folder: Path, dtype: torch.dtype | None, 
 
 def compvis_weights(sd: StableDiffusion) -> Weights:
     """The state dict of a CompVis single file, by its names and in its shapes."""
-    weights = {
-        f"{COMPVIS_PREFIX['text_encoder']}text_model.{name}": weight
-        for name, weight in sd.text_encoder.state_dict().items()
+    return {
+        keys.key(name): weight[:, :, None, None] if rank_may_differ(component, name) else weight
+        for component, keys in file_keys(sd.config).items()
+        for name, weight in getattr(sd, component).state_dict().items()
     }
-    renamings: dict[str, tuple[torch.nn.Module, Renaming]] = {
-        "unet": (sd.unet, unet_renaming(sd.config.unet)),
-        "vae": (sd.vae, vae_renaming(sd.config.vae)),
-    }
-    for component, (network, renaming) in renamings.items():
-        for name, weight in network.state_dict().items():
-            stored = weight[:, :, None, None] if rank_may_differ(component, name) else weight
-            weights[COMPVIS_PREFIX[component] + renaming.to_compvis(name)] = stored
-    return weights

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 from .checkpoint import Checkpoint
@@ -17,51 +16,44 @@ _LISTED = 10
 
 @dataclass(frozen=True)
 class Differences:
-    """What sets a component's weights apart from its network's, in the file's own names."""
+    """Weights by which a component differs from its network, in the file's own names."""
 
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     mismatched: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.mismatched)
+        return bool(self.by_kind())
 
-
-def fits(component: str, name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    """Whether a stored shape can fill the network's: the same, or a matrix against a 1x1 convolution."""
-    if found == expected:
-        return True
-    return (
-        rank_may_differ(component, name)
-        and prod(found) == prod(expected)
-        and found[:2] == expected[:2]
-        and {len(found), len(expected)} == {2, 4}
-    )
-
-
-def _mismatch(component: str, name: str, entry: Entry, expected: tuple[int, ...]) -> str:
-    if not fits(component, name, entry.shape, expected):
-        return f"{entry.key} {list(entry.shape)} instead of {list(expected)}"
-    return "" if entry.dtype.is_floating_point else f"{entry.key} of {entry.dtype} instead of floating point"
+    def by_kind(self) -> dict[str, tuple[str, ...]]:
+        """The kinds of differences that there are, as missing, with their weights."""
+        return {kind: names for kind, names in vars(self).items() if names}
 
 
 def differences(checkpoint: Checkpoint, expected: Mapping[str, Shapes]) -> dict[str, Differences]:
     """Compare each component with the shapes its network has; only components that differ are in the result."""
     result = {}
-    for component, shapes in expected.items():
-        held = checkpoint.components[component]
-        difference = Differences(
-            missing=tuple(held.spell(name) for name in shapes if name not in held.entries),
-            unexpected=(*held.unexpected, *(e.key for name, e in held.entries.items() if name not in shapes)),
+    for name, shapes in expected.items():
+        component = checkpoint.components[name]
+        entries = component.entries
+        result[name] = Differences(
+            missing=tuple(component.spell(weight) for weight in shapes if weight not in entries),
+            unexpected=(*component.unexpected, *(e.key for weight, e in entries.items() if weight not in shapes)),
             mismatched=tuple(
                 mismatch
-                for name, shape in shapes.items()
-                if name in held.entries and (mismatch := _mismatch(component, name, held.entries[name], shape))
+                for weight, shape in shapes.items()
+                if weight in entries and (mismatch := _mismatch(rank_may_differ(name, weight), entries[weight], shape))
             ),
         )
-        if difference:
-            result[component] = difference
-    return result
+    return {name: difference for name, difference in result.items() if difference}
+
+
+def _mismatch(rank_may_differ: bool, entry: Entry, expected: tuple[int, ...]) -> str:
+    """Why an entry cannot fill a weight; empty if it can. A matrix fills a 1x1 convolution if the rank may differ."""
+    shapes = sorted((entry.shape, expected), key=len)
+    if entry.shape != expected and not (rank_may_differ and len(shapes[0]) == 2 and shapes[1] == (*shapes[0], 1, 1)):
+        return f"{entry.key} {list(entry.shape)} instead of {list(expected)}"
+    return "" if entry.dtype.is_floating_point else f"{entry.key} of {entry.dtype} instead of floating point"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -70,11 +62,11 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join((*shown, "...") if len(names) > _LISTED else shown)
 
 
-def summary(path: Path, found: Mapping[str, Differences]) -> str:
-    """One line that names the file and lists, for each component, at most ten keys of each sort with their counts."""
-    parts = []
-    for component, difference in found.items():
-        for sort in ("missing", "unexpected", "mismatched"):
-            if keys := getattr(difference, sort):
-                parts.append(f"{component}: {len(keys)} {sort} ({listed(keys)})")
+def summary(path: Path, differing: Mapping[str, Differences]) -> str:
+    """One line that names the file and lists, for each component, at most ten keys of each kind with their counts."""
+    parts = [
+        f"{component}: {len(names)} {kind} ({listed(names)})"
+        for component, difference in differing.items()
+        for kind, names in difference.by_kind().items()
+    ]
     return f"{path} does not hold the weights of this network. {'; '.join(parts)}."

@@ -12,7 +12,7 @@ import pickletools
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -62,8 +62,7 @@ def load_pickle(path: Path, *, meta: bool = False) -> Mapping[object, object]:
     CheckpointError, naming the global, if the file wants anything but tensors and known leftovers.
     """
     names = pickle_globals(path)
-    refused = sorted(name for name in names if not _is_harmless(name))
-    if refused:
+    if refused := refused_globals(names):
         raise CheckpointError(
             f"{path} is not safe to open: its pickle asks for {', '.join(refused[:5])}, which is not part of a "
             f"Stable Diffusion checkpoint. Nothing was run. {_REMEDY}"
@@ -109,9 +108,12 @@ def plain_tensors(loaded: Mapping[object, object]) -> dict[str, Tensor]:
     }
 
 
-def refused_globals(path: Path) -> list[str]:
-    """The globals in a pickle for which `load_pickle` would refuse it."""
-    return sorted(name for name in pickle_globals(path) if not _is_harmless(name))
+def refused_globals(names: Iterable[str]) -> list[str]:
+    """Those of a pickle's globals for which `load_pickle` refuses it: neither leftovers nor what tensors need.
+
+    On the latter torch's own restricted unpickler has the last word.
+    """
+    return sorted(name for name in names if not (_is_inert(name) or name in _TENSOR_NAMES or _is_torch_type(name)))
 
 
 def pickle_globals(path: Path) -> set[str]:
@@ -154,17 +156,10 @@ def _is_inert(name: str) -> bool:
     return name in _INERT_NAMES or name.partition(".")[0] in _INERT_PACKAGES
 
 
-def _is_harmless(name: str) -> bool:
-    """Whether `name` is a leftover or one that tensors need; torch's safe unpickler has the last word on those."""
+def _is_torch_type(name: str) -> bool:
     module, _, attribute = name.rpartition(".")
-    return (
-        _is_inert(name)
-        or name in _TENSOR_NAMES
-        or (
-            module == "torch"
-            and (attribute.endswith("Storage") or isinstance(getattr(torch, attribute, None), torch.dtype))
-        )
-    )
+    is_dtype = isinstance(getattr(torch, attribute, None), torch.dtype)
+    return module == "torch" and (attribute.endswith("Storage") or is_dtype)
 
 
 def _short(error: Exception) -> str:
