@@ -36,7 +36,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "ebama/energy.py": ({"torch", "einops"}, {"ebama/smoothing.py"}),
     "weights/": ({"torch", "safetensors", "transformers"}, {"models/"}),
     "ebama/prompt/": ({"spacy", "transformers"}, set()),
-    "ebama/output/": ({"PIL"}, {"samplers/"}),
+    "ebama/output/": ({"PIL"}, {"samplers/", "ebama/prompt/"}),
     "ebama/guidance/": ({"torch", "transformers"}, {"models/", "ebama/prompt/"}),
     "ebama/methods/": (
         {"torch", "einops"},
@@ -47,8 +47,9 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"models/", "weights/", "ebama/energy.py", "ebama/smoothing.py", "ebama/prompt/", "ebama/output/"}
         | {"ebama/guidance/"},
     ),
-    "ebama/runtime/": ({"torch"}, {"weights/", "ebama/guidance/"}),
-    "ebama/pipeline.py": ({"torch", "einops", "PIL", "tqdm"}, {"*"}),
+    "ebama/runtime/": ({"torch"}, {"weights/"}),
+    "ebama/sampling.py": ({"torch", "tqdm"}, {"models/", "samplers/", "ebama/guidance/", "ebama/trace/"}),
+    "ebama/pipeline.py": ({"torch", "einops", "PIL"}, {"*"}),
     "ebama/__init__.py": (set(), {"*"}),
     "ebama/evaluation/": ({"torch", "numpy", "PIL", "tqdm", "transformers", "matplotlib", "jinja2"}, {"*"}),
     "ebama/training/": (

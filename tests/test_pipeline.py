@@ -20,9 +20,10 @@ from torch.nn import functional as F
 from ebama import methods
 from ebama.energy import ebama_loss
 from ebama.models import StableDiffusionConfig, TextConfig, UNetConfig, VAEConfig
-from ebama.pipeline import Pipeline, Result, Start, combine
+from ebama.pipeline import Pipeline, Result
 from ebama.prompt import Group
 from ebama.samplers import DDIM, PNDM, NoiseSchedule
+from ebama.sampling import InitialNoise, combine
 from ebama.weights import StableDiffusion
 from ebama.weights.miniature.world import VOCABULARY
 
@@ -313,11 +314,11 @@ def test_noise_in_between_comes_from_the_seeds_or_the_samples_numbers() -> None:
 
 
 def test_noise_depends_on_the_seed_alone() -> None:
-    expected = Start.drawn((1, 4, 2, 2), 3).noise
+    expected = InitialNoise.from_seed((1, 4, 2, 2), 3).noise
     torch.set_default_dtype(torch.float64)
     try:
         with torch.device("meta"):
-            assert torch.equal(Start.drawn((1, 4, 2, 2), 3).noise, expected)
+            assert torch.equal(InitialNoise.from_seed((1, 4, 2, 2), 3).noise, expected)
     finally:
         torch.set_default_dtype(torch.float32)
 

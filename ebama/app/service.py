@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from ..output.naming import slug
 from ..output.png import encoded
-from ..output.recipe import complete
 from ..prompt import Parsed, PromptError, parse
 from ..prompt.alignment import align
 from ..prompt.words import words
@@ -127,10 +126,11 @@ class Studio:
             )
             assert result.images is not None
             assert result.trace is not None
-            for sample, (image, recipe) in enumerate(zip(result.images, result.metadata, strict=True)):
-                recipe = complete(recipe, self.weights, self.dtype)
-                file = f"{slug(order.prompt)}-{slug(name)}-seed{recipe['seed']:04d}.png"
-                job.results.append(_picture(name, recipe["seed"], encoded(image, recipe), file, result.trace, sample))
+            for sample, (image, recipe) in enumerate(zip(result.images, result.recipes, strict=True)):
+                png = encoded(image, recipe.loaded_from(self.weights, self.dtype).to_metadata())
+                seed = order.numbers[sample]
+                file = f"{slug(order.prompt)}-{slug(name)}-seed{seed:04d}.png"
+                job.results.append(_picture(name, seed, png, file, result.trace, sample))
 
 
 def _picture(method: str, seed: int, png: bytes, name: str, trace: Trace, sample: int) -> Picture:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ..output.files import replacing
+from ..output.files import written_whole
 from ..trace.figures import DPI, LINES
 from .report import Report, batches
 
@@ -32,5 +32,5 @@ def draw(report: Report, path: Path) -> None:
         axes.legend()
         axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
+    with written_whole(path) as partial:
         figure.savefig(partial, dpi=DPI, format="png")

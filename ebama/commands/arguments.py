@@ -1,11 +1,11 @@
-"""What arguments of several commands mean, and the options that they share."""
+"""The arguments that several commands share: how they are declared, what their texts mean, what they say to a run."""
 
 from __future__ import annotations
 
 import argparse
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..output.seeds import parse as parse_seeds
 
@@ -16,13 +16,24 @@ if TYPE_CHECKING:
 METHOD_HELP = "a name, or with options NAME+OPTION=VALUE+..., as ebama+intensity_weight=0"
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """The options that say which model runs, where and in which precision."""
-    parser.add_argument(
-        "--weights", type=Path, help="a Stable Diffusion v1 checkpoint; default: the embedded miniature"
-    )
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="default: float32")
+def add_shared(parser: argparse.ArgumentParser, *names: str, **defaults: Any) -> None:
+    """Declare some of the shared options, in that order; `defaults` replace theirs."""
+    for name in names:
+        options = dict(_SHARED[name])
+        if name in defaults:
+            options["default"] = defaults[name]
+        parser.add_argument("--" + name.replace("_", "-"), **options)
+
+
+def sampling(options: argparse.Namespace) -> dict[str, Any]:
+    """What the shared options say to `Pipeline.__call__`."""
+    return {
+        "steps": options.steps,
+        "guidance": options.guidance,
+        "sampler": options.sampler,
+        "negative_prompt": options.negative,
+        "parser": options.parser,
+    }
 
 
 def seeds(text: str) -> list[int]:
@@ -51,3 +62,20 @@ def group(text: str) -> tuple[str, list[str]]:
     """OBJECT:MODIFIER,... as words."""
     noun, _, modifiers = text.partition(":")
     return noun.strip(), [word.strip() for word in modifiers.split(",") if word.strip()]
+
+
+_SHARED: dict[str, dict[str, Any]] = {
+    "seeds": {"type": seeds, "default": "0", "help": "0:4 is 0 1 2 3; or 3; or 1,5,9 (default %(default)s)"},
+    "group": {"type": group, "action": "append", "metavar": "OBJECT:MODIFIER,...", "help": "instead of parsing"},
+    "negative": {"default": "", "help": "negative prompt"},
+    "steps": {"type": int, "default": 50},
+    "guidance": {"type": float, "default": 7.5, "help": "classifier-free guidance scale"},
+    "sampler": {"default": "pndm", "help": "pndm or ddim"},
+    "parser": {"default": "auto", "help": "auto, rules, or an installed spaCy model"},
+    "batch_size": {"type": positive, "default": 4, "help": "samples that run at once"},
+    "out": {"type": Path, "default": Path("outputs")},
+    "format": {"choices": ("png", "svg"), "default": "png"},
+    "weights": {"type": Path, "help": "a Stable Diffusion v1 checkpoint; default: the embedded miniature"},
+    "device": {"default": "cpu"},
+    "dtype": {"choices": ("float32", "float16", "bfloat16"), "help": "default: float32"},
+}

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import METHOD_HELP, add_model, group
+from .arguments import METHOD_HELP, add_shared, sampling
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline, Result
@@ -42,18 +42,11 @@ def add(commands: Commands) -> None:
     parser.add_argument("--sites", nargs="+", default=[], metavar="NAME", help="single layers instead")
     parser.add_argument("--head", type=int, metavar="N", help="one head of each layer (default: their mean)")
     parser.add_argument("--pixels", nargs="+", type=_pixel, default=[], metavar="Y,X", help="for self-attention")
-    parser.add_argument("--format", choices=("png", "svg"), default="png")
+    add_shared(parser, "format")
     parser.add_argument("--animate", choices=("gif", "webp"), help="also a moving picture of all calls")
-    parser.add_argument(
-        "--group", type=group, action="append", metavar="OBJECT:MODIFIER,...", help="instead of parsing"
+    add_shared(
+        parser, "group", "negative", "steps", "guidance", "sampler", "parser", "out", "weights", "device", "dtype"
     )
-    parser.add_argument("--negative", default="", help="negative prompt")
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--guidance", type=float, default=7.5, help="classifier-free guidance scale")
-    parser.add_argument("--sampler", default="pndm", help="pndm or ddim")
-    parser.add_argument("--parser", default="auto", help="auto, rules, or an installed spaCy model")
-    parser.add_argument("--out", type=Path, default=Path("outputs"))
-    add_model(parser)
     parser.set_defaults(run=_run)
 
 
@@ -93,13 +86,9 @@ def _run(options: argparse.Namespace) -> None:
             options.prompt,
             seeds=[options.seed],
             method=method,
-            steps=options.steps,
-            guidance=options.guidance,
-            sampler=options.sampler,
             groups=groups,
-            negative_prompt=options.negative,
-            parser=options.parser,
             trace=trace_options,
+            **sampling(options),
         )
         # What cannot be drawn stops here, after the first run.
         rows[name] = map_rows(_trace(results[name]), options.words, options.pixels, options.of)

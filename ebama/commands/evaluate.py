@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import METHOD_HELP, add_model, positive, seeds
+from .arguments import METHOD_HELP, add_shared, positive
 from .report import show
 
 if TYPE_CHECKING:
@@ -29,15 +29,11 @@ def add(commands: Commands) -> None:
         metavar="METHOD",
         help=f"{METHOD_HELP} (default: {' '.join(METHODS)})",
     )
-    parser.add_argument("--seeds", type=seeds, default=[0, 1, 2, 3], help="default 0:4")
+    add_shared(parser, "seeds", seeds="0:4")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N prompts of each set")
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--guidance", type=float, default=7.5, help="classifier-free guidance scale")
-    parser.add_argument("--sampler", default="pndm", help="pndm or ddim")
-    parser.add_argument("--parser", default="auto", help="auto, rules, or an installed spaCy model")
-    parser.add_argument("--batch-size", type=positive, default=8, help="samples that run at once")
+    add_shared(parser, "steps", "guidance", "sampler", "parser", "batch_size", batch_size=8)
     parser.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="make only the I-th of N parts")
-    parser.add_argument("--out", type=Path, default=Path("outputs/evaluation"))
+    add_shared(parser, "out", out=Path("outputs/evaluation"))
     parser.add_argument("--score-only", type=Path, metavar="DIR", help="score pictures METHOD/PROMPT/SEED.png of DIR")
     parser.add_argument(
         "--judge",
@@ -52,7 +48,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--blip", metavar="FOLDER", help='T-C similarity by this BLIP captioner, or "miniature"; needs --clip'
     )
-    add_model(parser)
+    add_shared(parser, "weights", "device", "dtype")
     parser.set_defaults(run=_run)
 
 

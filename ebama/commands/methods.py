@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from .arguments import add_shared
+
 if TYPE_CHECKING:
     from .arguments import Commands
 
@@ -13,8 +15,7 @@ def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("methods", help="list the methods: what each changes, what a picture costs")
     parser.add_argument("prompt", nargs="?", default="a purple crown and a blue suitcase", help="to count the cost for")
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--sampler", default="pndm", help="pndm or ddim")
+    add_shared(parser, "steps", "sampler")
     parser.set_defaults(run=_run)
 
 

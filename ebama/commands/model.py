@@ -11,7 +11,7 @@ from ebama.weights import load
 from ..pipeline import Pipeline
 
 
-def open_pipeline(weights: Path | None, device: str, dtype: str | None, memory: str | None = None) -> Pipeline:
+def open_pipeline(weights: Path | str | None, device: str, dtype: str | None, memory: str | None = None) -> Pipeline:
     """A pipeline on a checkpoint, or on the miniature; ValueError for a device that is not there."""
     check_device(device)
     try:

@@ -6,7 +6,7 @@ import argparse
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .arguments import add_model, positive
+from .arguments import add_shared
 
 if TYPE_CHECKING:
     import socket
@@ -19,9 +19,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("serve", help="open a page on this computer: pictures, maps and curves (extra app)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this computer only)")
     parser.add_argument("--port", type=_port, default=8000, help="0 for any that is free (default 8000)")
-    parser.add_argument("--batch-size", type=positive, default=4, help="samples that run at once")
-    parser.add_argument("--parser", default="auto", help="auto, rules, or an installed spaCy model")
-    add_model(parser)
+    add_shared(parser, "batch_size", "parser", "weights", "device", "dtype")
     parser.set_defaults(run=_run)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import METHOD_HELP, add_model, positive, seeds
+from .arguments import METHOD_HELP, add_shared, sampling
 
 if TYPE_CHECKING:
     from .arguments import Commands
@@ -19,16 +18,8 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--method", nargs="+", default=["sd", "ebama"], metavar="METHOD", help=f"{METHOD_HELP} (default: sd ebama)"
     )
-    parser.add_argument("--seeds", type=seeds, default=[0, 1], help="0:4 is 0 1 2 3; or 3; or 1,5,9 (default 0:2)")
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--guidance", type=float, default=7.5, help="classifier-free guidance scale")
-    parser.add_argument("--sampler", default="pndm", help="pndm or ddim")
-    parser.add_argument("--negative", default="", help="negative prompt")
-    parser.add_argument("--parser", default="auto", help="auto, rules, or an installed spaCy model")
-    parser.add_argument("--batch-size", type=positive, default=4, help="samples that run at once")
-    parser.add_argument("--format", choices=("png", "svg"), default="png")
-    parser.add_argument("--out", type=Path, default=Path("outputs"))
-    add_model(parser)
+    add_shared(parser, "seeds", "steps", "guidance", "sampler", "negative", "parser", "batch_size", seeds="0:2")
+    add_shared(parser, "format", "out", "weights", "device", "dtype")
     parser.set_defaults(run=_run)
 
 
@@ -46,17 +37,7 @@ def _run(options: argparse.Namespace) -> None:
     images, recipes = [], []
     for prompt in options.prompts:
         results = [
-            pipeline(
-                prompt,
-                seeds=options.seeds,
-                method=method,
-                steps=options.steps,
-                guidance=options.guidance,
-                sampler=options.sampler,
-                negative_prompt=options.negative,
-                parser=options.parser,
-                batch_size=options.batch_size,
-            )
+            pipeline(prompt, seeds=options.seeds, method=method, batch_size=options.batch_size, **sampling(options))
             for method in systems.values()
         ]
         images.append([result.images or [] for result in results])

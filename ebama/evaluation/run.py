@@ -233,13 +233,13 @@ def _make_batch(run: Run, pipeline: Pipeline, out: Path, batch: Batch) -> list[d
     assert result.images is not None
     made = []
     samples = [(prompt, seed) for prompt in prompts for seed in seeds]
-    for (prompt, seed), image, metadata in zip(samples, result.images, result.metadata, strict=True):
+    for (prompt, seed), image, recipe in zip(samples, result.images, result.recipes, strict=True):
         file = Path(folder_of(name), folder_of(prompt.text), f"{seed}.png")
         (out / file).parent.mkdir(parents=True, exist_ok=True)
-        save_png(image, out / file, {**metadata, "weights": run.weights, "dtype": run.dtype})
+        save_png(image, out / file, recipe.loaded_from(run.weights, run.dtype).to_metadata())
         made.append(
             {"method": name, "set": prompt.set, "prompt": prompt.text, "seed": seed, "file": file.as_posix()}
-            | {"metadata": metadata}
+            | {"metadata": recipe.to_metadata()}
         )
     return made
 

@@ -12,8 +12,8 @@ from typing import Any
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` of this call's own, where a file is written that replaces `path` if all goes well."""
+def written_whole(path: Path) -> Iterator[Path]:
+    """Write a file under the temporary name that this yields; it becomes `path` if all goes well."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield partial
@@ -23,15 +23,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text under a temporary name beside `path`, then rename it."""
-    with replacing(path) as partial:
+    """Write UTF-8 text, whole or not at all."""
+    with written_whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty if there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return values if isinstance(values, dict) else {}

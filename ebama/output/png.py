@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from .files import replacing
+from .files import written_whole
 
 KEY = "ebama"
 
@@ -28,7 +28,7 @@ def encoded(image: Image.Image, metadata: dict[str, Any] | None = None) -> bytes
 def save_png(image: Image.Image, path: Path, metadata: dict[str, Any] | None = None) -> None:
     """Write what `encoded` makes; the file appears whole or not at all."""
     content = encoded(image, metadata)
-    with replacing(path) as partial:
+    with written_whole(path) as partial:
         partial.write_bytes(content)
 
 
@@ -45,7 +45,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} holds no recipe; expected a PNG that `generate` wrote (its text chunk {KEY!r}).")
     try:
         metadata = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, a number of thousands of digits, or nested too deeply
         metadata = None
     if not isinstance(metadata, dict):
         raise ValueError(f"{path} holds a text chunk {KEY!r} that is no recipe; expected a PNG that `generate` wrote.")

@@ -1,11 +1,171 @@
-"""What makes an image."""
+"""A recipe is everything that makes an image: it is written into each PNG, read back, compared and run again."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ebama.samplers import DDIM, PNDM, NoiseSchedule, Sampler, names
 
-def complete(metadata: dict[str, Any], weights: Path | None, dtype: str) -> dict[str, Any]:
-    """What a pipeline says of a picture, and what it was loaded from: all that it takes to make it again."""
-    return {**metadata, "weights": str(weights) if weights else None, "dtype": dtype}
+from ..prompt import Group
+from .png import read_metadata
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes one image.
+
+    Attributes:
+        seed: of the initial noise; None if it was given as a latent.
+        method: its name and all its options, as `Method.describe` says them.
+        prompt, sampler, guidance, negative_prompt, groups, parser: see `Pipeline.__call__`.
+        latent: shape of the latent.
+        model, fingerprint: name of the model's configuration, and a hash of its weights.
+        versions: of the library, of torch and of Python.
+        weights, dtype: what the model was loaded from (None: the miniature) and in which precision; a dtype of None
+            says that neither is known.
+    """
+
+    prompt: str
+    seed: int | None
+    method: Mapping[str, Any]
+    sampler: Sampler
+    guidance: float
+    negative_prompt: str
+    groups: tuple[Group, ...]
+    parser: str
+    latent: tuple[int, ...] = ()
+    model: str = ""
+    fingerprint: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    weights: str | None = None
+    dtype: str | None = None
+
+    def loaded_from(self, weights: Path | str | None, dtype: str) -> Recipe:
+        """The same recipe, which also says what the model was loaded from: all that it takes to run it again."""
+        return replace(self, weights=str(weights) if weights else None, dtype=dtype)
+
+    def arguments(self) -> dict[str, Any]:
+        """What `Pipeline.__call__` takes of a recipe, all but the method."""
+        same = ("prompt", "sampler", "guidance", "negative_prompt", "groups", "parser")
+        return {"seeds": [self.seed], **{name: getattr(self, name) for name in same}}
+
+    def to_metadata(self) -> dict[str, Any]:
+        """The recipe as values of JSON."""
+        metadata = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        metadata |= {
+            "method": dict(self.method),
+            "sampler": _describe_sampler(self.sampler),
+            "groups": [asdict(group) for group in self.groups],
+            "latent": list(self.latent),
+            "versions": dict(self.versions),
+        }
+        if self.dtype is None:
+            del metadata["weights"], metadata["dtype"]
+        return metadata
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> Recipe:
+        """What `to_metadata` made, also by a version that said less. Names that are not a recipe's are ignored.
+
+        Raises ValueError, in one line, for a value that is missing, of another type, or out of range.
+        """
+        values = {entry.name: metadata[entry.name] for entry in fields(cls) if entry.name in metadata}
+        needed = [entry.name for entry in fields(cls) if entry.default is entry.default_factory]  # both are MISSING
+        if missing := sorted(set(needed) - values.keys()):
+            raise ValueError(f"{', '.join(missing)} are missing.")
+        values["sampler"] = _read_sampler(metadata["sampler"])
+        groups = _expect("groups", metadata["groups"], isinstance(metadata["groups"], list), "a list")
+        values["groups"] = tuple(read_group(group) for group in groups)
+        latent = metadata.get("latent", [])
+        values["latent"] = tuple(_expect("latent", latent, isinstance(latent, list), "the sizes of a latent"))
+        recipe = cls(**values)
+        recipe._check()
+        return recipe
+
+    def _check(self) -> None:
+        for name in ("prompt", "negative_prompt", "parser", "model", "fingerprint"):
+            _expect(name, getattr(self, name), isinstance(getattr(self, name), str), "a string")
+        whole = isinstance(self.seed, int) and 0 <= self.seed < 2**63
+        _expect("seed", self.seed, self.seed is None or whole, "a whole number from 0 to 2**63 - 1")
+        named = isinstance(self.method, Mapping) and isinstance(self.method.get("name"), str)
+        _expect("method", self.method, named and _is_plain(self.method), "a name and options that are plain values")
+        _expect("guidance", self.guidance, _is_number(self.guidance), "a finite number")
+        sides = all(type(side) is int and 0 < side < 2**16 for side in self.latent)
+        _expect("latent", self.latent, sides, "the sizes of a latent")
+        texts = isinstance(self.versions, Mapping) and all(isinstance(text, str) for text in self.versions.values())
+        _expect("versions", self.versions, texts, "strings by name")
+        _expect("weights", self.weights, self.weights is None or isinstance(self.weights, str), "a path or null")
+        _expect("dtype", self.dtype, self.dtype is None or self.dtype in DTYPES, f"one of {', '.join(DTYPES)}")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe of an image that `generate` wrote; ValueError, which names the file, if it holds none."""
+    metadata = read_metadata(path)
+    try:
+        recipe = Recipe.from_metadata(metadata)
+    except ValueError as error:
+        raise ValueError(f"{path} holds no recipe of a single picture: {error}") from error
+    if recipe.dtype is None:  # a figure, whose metadata say what it shows
+        raise ValueError(f"{path} holds no recipe of a single picture: weights, dtype are missing.")
+    return recipe
+
+
+def read_group(stored: object) -> Group:
+    """A group from JSON, whose tuples are lists."""
+    try:
+        values: Any = stored
+        return Group(tuple(values["object"]), tuple(tuple(word) for word in values["modifiers"]))
+    except (KeyError, TypeError):
+        raise ValueError(f"A group is {_short(stored)}; expected positions of an object and its modifiers.") from None
+
+
+def _describe_sampler(sampler: Sampler) -> dict[str, Any]:
+    facts = {"name": type(sampler).__name__.lower(), "steps": sampler.steps, "eta": getattr(sampler, "eta", 0.0)}
+    usual = sampler.schedule == NoiseSchedule()
+    return facts if usual else {**facts, "schedule": asdict(sampler.schedule)}
+
+
+def _read_sampler(stored: object) -> Sampler:
+    values: Any = _expect("sampler", stored, isinstance(stored, dict), "name, steps and eta")
+    name, schedule = values.get("name"), values.get("schedule", {})
+    _expect("sampler.name", name, name in names(), f"one of {', '.join(names())}")
+    betas = {entry.name for entry in fields(NoiseSchedule)}
+    fits = isinstance(schedule, dict) and schedule.keys() <= betas and all(map(_is_number, schedule.values()))
+    _expect("sampler.schedule", schedule, fits, f"numbers for {', '.join(sorted(betas))}")
+    train_steps = schedule.get("train_steps", 1000)
+    _expect("sampler.schedule.train_steps", train_steps, train_steps <= 10**5, "at most 100000")
+    steps, eta = values.get("steps"), values.get("eta", 0.0)
+    _expect("sampler.eta", eta, _is_number(eta), "a number from 0 to 1")
+    if name == "pndm":
+        return PNDM(steps, NoiseSchedule(**schedule))
+    return DDIM(steps, eta, NoiseSchedule(**schedule))
+
+
+def _expect(name: str, value: Any, fits: bool, expected: str) -> Any:
+    if not fits:
+        raise ValueError(f"{name} is {_short(value)}; expected {expected}.")
+    return value
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _is_plain(value: object, depth: int = 5) -> bool:
+    """Whether a value is one of JSON's, of finite numbers, and not nested deeper than any option is."""
+    if isinstance(value, Mapping):
+        return depth > 0 and all(isinstance(key, str) and _is_plain(inner, depth - 1) for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return depth > 0 and all(_is_plain(inner, depth - 1) for inner in value)
+    return value is None or isinstance(value, bool | str) or _is_number(value)

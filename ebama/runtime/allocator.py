@@ -9,12 +9,12 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _MOST = -1, -3, 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc keep blocks that this process frees, however large, and hand them out again; whether it does now.
+    """Ask glibc to reuse freed blocks instead of returning them. Returns whether it agreed.
 
-    Otherwise it gives blocks of more than 32 MiB back to the system. A pass on the CPU takes many such blocks (oneDNN
+    By default it returns blocks of more than 32 MiB to the system. A pass on the CPU takes many such blocks (oneDNN
     reorders the weights of each convolution into one), and the system clears every page of them anew: a tenth of the
-    time. The price is that a process stays as large as it was at its peak. The command line does this; in a program of
-    your own it is up to you, since it holds for the whole process. Other C libraries do without: False.
+    time. The price is that a process stays as large as it was at its peak. The command line does this; your own program
+    has to call it, since it holds for the whole process. Other C libraries have no such switch: False.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

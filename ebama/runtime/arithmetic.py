@@ -40,8 +40,9 @@ def usable_arithmetic(device: torch.device, dtype: torch.dtype) -> AbstractConte
 def has_arithmetic(dtype: torch.dtype) -> bool:
     """Whether this processor multiplies matrices of float16 or bfloat16, as far as PyTorch knows."""
     kind = {torch.float16: "fp16", torch.bfloat16: "bf16"}[dtype]
-    known = getattr(torch.ops.mkldnn, f"_is_mkldnn_{kind}_supported", None)
-    return known is not None and bool(known())
+    # PyTorch has no public name for this; without it half precision counts as slow, and is computed in float32.
+    supported = getattr(torch.ops.mkldnn, f"_is_mkldnn_{kind}_supported", None)
+    return supported is not None and bool(supported())
 
 
 class _Float32Products(TorchFunctionMode):

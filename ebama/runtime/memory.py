@@ -17,12 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+# PyTorch documents this class but has no public name for it.
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from ebama.weights import StableDiffusion
-
-from ..guidance.gradient import BASE_RESOLUTION
 
 MARGIN = 1.25
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -54,15 +53,18 @@ def parse(text: str | float) -> int:
 
     Raises ValueError for anything else.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", str(text).lower())
-    size = float(found[1]) * _UNITS[found[2]] if found else 0
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", str(text).lower())
+    size = float(match[1]) * _UNITS[match[2]] if match else 0
     if size < 1:
         raise ValueError(f"memory is {text!r}; expected a size such as '6GB' or '800MB', or a number of bytes.")
     return int(size)
 
 
-def footprint(sd: StableDiffusion) -> Footprint:
-    """Measure a model on the smallest latent whose guidance works: two passes forward and two back, and a decode."""
+def footprint(sd: StableDiffusion, guiding: int) -> Footprint:
+    """Measure a model on the smallest latent whose guidance works: two passes forward and two back, and a decode.
+
+    `guiding` is the side of the maps that guidance reads at the model's own size.
+    """
     factor = sd.unet.config.factor
     side = factor * max(math.ceil(sd.config.sample_size / 4 / factor), 2)
     like = next(sd.unet.parameters())
@@ -70,7 +72,7 @@ def footprint(sd: StableDiffusion) -> Footprint:
     context = like.new_ones(1, sd.config.text.positions, sd.config.unet.context_width)
     known = [*sd.unet.parameters(), *sd.vae.parameters()]
     cross = [site for site in sd.unet.sites(z.shape) if site.kind == "cross"]
-    base = BASE_RESOLUTION * side // sd.config.sample_size
+    base = guiding * side // sd.config.sample_size
     sites = [site for site in cross if site.resolution == (base, base)] or cross
 
     @torch.no_grad()
@@ -183,25 +185,25 @@ class _Live(TorchDispatchMode):
 
     def __init__(self, known: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in known}
+        self._sizes = {tensor.untyped_storage().data_ptr(): 0 for tensor in known}  # by address
         self._now = self.most = 0
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = function(*args, **(kwargs or {}))
-        for value in tree_leaves(result):
+        for value in result if isinstance(result, tuple | list) else (result,):
             if isinstance(value, Tensor):
                 self._add(value.untyped_storage())
         return result
 
     def _add(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key not in self._sizes:
-            self._sizes[key] = storage.nbytes()
-            self._now += self._sizes[key]
+        address = storage.data_ptr()
+        if address not in self._sizes:
+            self._sizes[address] = storage.nbytes()
+            self._now += storage.nbytes()
             self.most = max(self.most, self._now)
-            weakref.finalize(storage, self._drop, key)
+            weakref.finalize(storage, self._drop, address)
 
-    def _drop(self, key: int) -> None:
-        self._now -= self._sizes.pop(key, 0)
+    def _drop(self, address: int) -> None:
+        self._now -= self._sizes.pop(address, 0)

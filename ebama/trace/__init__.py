@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .trace import Quantity, Trace, TraceOptions, TraceRecorder
+from .recorder import TraceOptions, TraceRecorder
+from .trace import Quantity, Trace
 
 __all__ = ["Quantity", "Trace", "TraceOptions", "TraceRecorder"]

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..output.files import replacing
+from ..output.files import written_whole
 from ..output.png import save_png
 from .curves import Curves
 from .figures import rendered
@@ -24,7 +24,7 @@ def write_figure(figure: Figure, path: Path, metadata: dict[str, Any]) -> None:
     if path.suffix == ".png":
         save_png(rendered(figure), path, metadata)
     else:
-        with replacing(path) as partial:
+        with written_whole(path) as partial:
             figure.savefig(partial, format="svg")
     print(path, flush=True)
 
@@ -35,7 +35,7 @@ def write_animation(frames: Iterator[Image.Image], path: Path) -> None:
     first, *rest = (frame.quantize(128, dither=Image.Dither.NONE) if gif else frame for frame in frames)
     durations = [FRAME_MS] * len(rest) + [10 * FRAME_MS]
     options: dict[str, Any] = {} if gif else {"quality": 80, "method": 4}
-    with replacing(path) as partial:
+    with written_whole(path) as partial:
         first.save(
             partial, format=path.suffix[1:], save_all=True, append_images=rest, duration=durations, loop=0, **options
         )
@@ -49,7 +49,7 @@ def write_numbers(path: Path, systems: Mapping[str, Sequence[Curves]]) -> None:
     and `METHOD/QUANTITY/labels`.
     """
     arrays: dict[str, Any] = {}
-    with replacing(path.with_suffix(".csv")) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path.with_suffix(".csv")) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(("method", "quantity", "label", "call", "timestep", "value"))
         for name, quantities in systems.items():
@@ -61,6 +61,6 @@ def write_numbers(path: Path, systems: Mapping[str, Sequence[Curves]]) -> None:
                     for call, (t, value) in enumerate(zip(curves.timesteps, values, strict=True)):
                         table.writerow((name, curves.quantity, label, call, t, f"{value:.6g}"))
     print(path.with_suffix(".csv"), flush=True)
-    with replacing(path.with_suffix(".npz")) as partial, partial.open("wb") as binary:
+    with written_whole(path.with_suffix(".npz")) as partial, partial.open("wb") as binary:
         np.savez_compressed(binary, **arrays)
     print(path.with_suffix(".npz"), flush=True)

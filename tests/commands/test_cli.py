@@ -243,6 +243,37 @@ def test_from_png_names_options_that_a_file_of_an_older_version_does_not_say(
 
 
 @pytest.mark.usefixtures("tiny")
+def test_from_png_reads_a_file_of_an_older_version_without_newer_facts(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(tmp_path, PROMPT, "--seeds", "5", "--method", "sd") == 0
+    (source,) = (tmp_path / FOLDER).iterdir()
+    metadata = read_metadata(source)
+    with Image.open(source) as image:
+        for name in ("latent", "model", "fingerprint", "versions"):
+            del metadata[name]
+        save_png(image, source, metadata)
+    assert main(["generate", "--from-png", str(source), "--out", str(tmp_path / "again")]) == 0
+    assert "every pixel is the same" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", -1), ("dtype", "load"), ("sampler", {"name": "os.system"})])
+@pytest.mark.usefixtures("tiny")
+def test_from_png_refuses_a_value_that_no_run_had(
+    name: str, value: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(tmp_path, PROMPT, "--seeds", "5", "--method", "sd") == 0
+    (source,) = (tmp_path / FOLDER).iterdir()
+    with Image.open(source) as image:
+        save_png(image, source, read_metadata(source) | {name: value})
+    capfd.readouterr()
+    line = refused(capfd, ["generate", "--from-png", str(source), "--out", str(tmp_path / "again")])
+    assert source.name in line
+    assert f"{name} is {value!r}" in line or "sampler.name is 'os.system'" in line
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.usefixtures("tiny")
 def test_from_png_needs_no_parser_that_is_gone_and_compares_what_can_be(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ import torch
 from reference import model, relative, run
 from torch import Tensor
 
-from ebama import Pipeline, methods
+from ebama import Pipeline, methods, sampling
 from ebama.cli import main
 from ebama.runtime import memory
 from ebama.runtime.memory import Footprint, Split
@@ -57,7 +57,7 @@ def test_the_peak_counts_what_is_held_at_once() -> None:
 
 
 def test_a_gradient_holds_more_and_checkpointing_less() -> None:
-    found = memory.footprint(model())
+    found = Pipeline(model()).footprint
     assert found.guided > found.checkpointed > found.prediction > 0
     assert found.decoded > 0
 
@@ -84,7 +84,7 @@ def test_a_run_on_a_budget_makes_the_same_pictures(monkeypatch: pytest.MonkeyPat
     expected = run(PROMPT, gentle, seeds=[0, 1, 2])
     monkeypatch.setattr(memory, "held", lambda device: 0)
     sd = model()
-    found = memory.footprint(sd)
+    found = memory.footprint(sd, 16)
     each = memory.MARGIN * found.checkpointed * 16 * 16
     pipeline = Pipeline(sd, memory=int(found.scratch + 1.2 * max(each, memory.MARGIN * found.decoded * 256)))
     seen: list[tuple[int, bool]] = []
@@ -121,7 +121,7 @@ def test_running_out_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPat
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(Pipeline, "_sample", fail)
+    monkeypatch.setattr(sampling, "sample", fail)
     with pytest.raises(MemoryError, match=r"^Memory ran out\. Lower batch_size \(it was 4\).*memory='6GB'") as caught:
         Pipeline(model())(PROMPT, seeds=range(4), batch_size=4, progress=False, parser="rules")
     assert "\n" not in str(caught.value)
@@ -131,7 +131,7 @@ def test_advice_is_about_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Pipeline, "_sample", fail)
+    monkeypatch.setattr(sampling, "sample", fail)
     monkeypatch.setattr(Pipeline, "_split", lambda *_: memory.Split(2, True, 1))
     with pytest.raises(MemoryError, match=r"batch_size \(it was 2\), or the weights.*memory was 8\.00 GiB"):
         Pipeline(model(), memory="8GB")(PROMPT, seeds=range(4), progress=False, parser="rules")
@@ -141,7 +141,7 @@ def test_other_errors_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(Pipeline, "_sample", fail)
+    monkeypatch.setattr(sampling, "sample", fail)
     with pytest.raises(RuntimeError, match="something else"):
         Pipeline(model())(PROMPT, progress=False, parser="rules")
 

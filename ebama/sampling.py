@@ -1,0 +1,176 @@
+"""The sampling loop: guide, predict, combine, step. It knows no method by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ebama.models import StableDiffusionConfig
+from ebama.samplers import Sampler
+
+from .guidance.method import Method, Task
+from .trace import Trace, TraceOptions, TraceRecorder
+
+
+@dataclass(frozen=True, eq=False)
+class InitialNoise:
+    """Where one sample starts: its noise [4, h, w] and the generator, on the CPU, of any noise that it still needs."""
+
+    noise: Tensor
+    seed: int | None
+    generator: torch.Generator
+
+    @classmethod
+    def from_seed(cls, shape: Sequence[int], seed: int) -> InitialNoise:
+        """The noise of a seed."""
+        generator = torch.Generator("cpu").manual_seed(seed)
+        noise = torch.randn(tuple(shape), generator=generator, device="cpu", dtype=torch.float32)
+        return cls(noise, seed, generator)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Final latents [B, 4, h, w] float32 on the CPU, losses [B, calls], and the trace if one was asked for."""
+
+    latents: Tensor
+    losses: Tensor
+    trace: Trace | None
+
+    @staticmethod
+    def joined(parts: Sequence[Samples], order: Sequence[int]) -> Samples:
+        """Several batches as one, whose sample k is the `order[k]`th of theirs."""
+        traces = [part.trace for part in parts if part.trace is not None]
+        return Samples(
+            torch.cat([part.latents for part in parts])[order],
+            torch.cat([part.losses for part in parts])[order],
+            Trace.joined(traces, order) if traces else None,
+        )
+
+
+def initial_noise(
+    config: StableDiffusionConfig, prompts: int, seeds: Sequence[int], latents: Tensor | None
+) -> list[InitialNoise]:
+    """That of every sample, prompt-major: from the seeds, or the `latents` [N, 4, h, w] that were given."""
+    if latents is None:
+        shape = (config.unet.in_channels, config.sample_size, config.sample_size)
+        return [InitialNoise.from_seed(shape, seed) for _ in range(prompts) for seed in seeds]
+    if latents.ndim != 4 or latents.shape[1] != config.unet.in_channels or len(latents) % prompts or not len(latents):
+        raise ValueError(
+            f"latents have shape {list(latents.shape)}; expected [N, {config.unet.in_channels}, h, w] with N a "
+            f"multiple of the number of prompts, {prompts}."
+        )
+    if not latents.isfinite().all():
+        raise ValueError("latents hold infinite or NaN values; expected initial noise, finite throughout.")
+    count = len(latents) // prompts
+    later = list(seeds) if len(seeds) == count else range(count)  # of the noise that a sampler draws in between
+    return [
+        InitialNoise(latent, None, torch.Generator("cpu").manual_seed(later[sample % count]))
+        for sample, latent in enumerate(latents.detach().float().cpu())
+    ]
+
+
+def sample_in_batches(
+    task: Task,
+    method: Method,
+    solver: Sampler,
+    starts: Sequence[InitialNoise],
+    size: int,
+    *,
+    trace: TraceOptions | None = None,
+    progress: bool = False,
+    on_call: Callable[[int, int], None] | None = None,
+) -> Samples:
+    """Run all samples of a task, `size` at once as far as its groups of prompts allow; see `Pipeline.__call__`."""
+    together, count = task.prompts_per_group, len(starts)
+    order = sorted(range(count), key=lambda sample: sample % (count // together))  # the prompts of a seed side by side
+    size = max(size // together, 1) * together
+    batches = [order[first : first + size] for first in range(0, count, size)]
+
+    def tell(calls_before: int, call: int) -> None:
+        if on_call is not None:
+            on_call(calls_before + call, len(batches) * task.calls)
+
+    parts: list[Samples] = []
+    for number, batch in enumerate(batches):
+        part = replace(
+            task,
+            prompts=[task.prompts[sample] for sample in batch],
+            text=task.text[batch],
+            negative_text=task.negative_text[batch],
+        )
+        label = f"{method.name} {number * size + 1}-{number * size + len(batch)} of {count}"
+        noise = [starts[sample] for sample in batch]
+        told = partial(tell, number * task.calls)
+        parts.append(sample(part, method, solver, noise, trace=trace, bar=label if progress else None, on_call=told))
+    return Samples.joined(parts, sorted(range(count), key=order.__getitem__))
+
+
+def sample(
+    task: Task,
+    method: Method,
+    solver: Sampler,
+    starts: Sequence[InitialNoise],
+    *,
+    trace: TraceOptions | None = None,
+    bar: str | None = None,
+    on_call: Callable[[int], None] = lambda call: None,
+) -> Samples:
+    """Run one batch. Everything between model calls is float32.
+
+    `bar` labels a progress bar; `on_call` is told after each model call how many are done. Raises FloatingPointError
+    if a latent becomes infinite or NaN.
+    """
+    conditioning, guide = method.conditioning(task), method.guide(task)
+    controls = method.control(task, conditioning)
+    z = torch.stack([start.noise for start in starts]).to(task.text.device)
+    losses, norms = (torch.full((len(starts), task.calls), float("nan")) for _ in range(2))
+    recorder = TraceRecorder(task, conditioning, z.shape, trace) if trace else None
+    call = 0
+
+    def before_step(z: Tensor, t: int, i: int) -> Tensor:
+        nonlocal call
+        call = i
+        if guide is not None:
+            z, *measured = guide(z, t, i)
+            for values, value in zip((losses, norms), measured, strict=True):
+                if value is not None:
+                    values[:, i] = value.float().cpu()
+        return z
+
+    @torch.no_grad()
+    def denoise(z: Tensor, t: int) -> Tensor:
+        contexts = conditioning.contexts
+        batch = z.to(contexts.dtype)[conditioning.sample_index]
+        control = controls(call) if controls is not None else None
+        if recorder is None:
+            epsilon = combine(task.unet(batch, t, contexts, control=control).float(), conditioning.weights)
+        else:
+            rows, records = task.unet(batch, t, contexts, record=recorder.sites, control=control)
+            epsilon = combine(rows.float(), conditioning.weights)
+            recorder.add(t, records, solver.schedule.clean(z, epsilon, t))
+        on_call(call + 1)
+        return epsilon
+
+    def progress(calls: Iterable[Any]) -> Iterable[Any]:
+        return tqdm(calls, bar, leave=False) if bar else calls
+
+    generators = [start.generator for start in starts]
+    final = solver.sample(denoise, z, before_step=before_step, progress=progress, generators=generators).cpu()
+    if not final.isfinite().all():
+        raise FloatingPointError(
+            f"The latent became infinite or NaN under {method.describe()}; lower its step size (or the guidance)."
+        )
+    return Samples(final, losses, recorder.trace(losses, norms) if recorder else None)
+
+
+def combine(epsilons: Tensor, weights: Tensor) -> Tensor:
+    """Noise estimates [R, 4, h, w] of all rows, weighted by [B, R], to those of the samples [B, 4, h, w]."""
+    with torch.autocast(epsilons.device.type, enabled=False):
+        combined: Tensor = torch.tensordot(weights, epsilons, dims=1)
+    return combined
