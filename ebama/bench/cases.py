@@ -1,4 +1,4 @@
-"""The library's side of every case: each prepares and hands its work to the meter."""
+"""The cases: what one round of each is, as this library does it, and what a process is told that measures one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ebama.samplers import DDIM
-from ebama.samplers.schedule import BeforeStep, Denoise, Progress
+from ebama.samplers.schedule import BeforeStep, Denoise
 from ebama.weights import StableDiffusion, load
 
 from .. import methods
@@ -21,7 +22,64 @@ from ..pipeline import Pipeline
 from ..runtime.arithmetic import usable_arithmetic
 from ..smoothing import gaussian_peak
 from .meter import Meter
-from .settings import PAIR, PROMPT, Setting
+
+PROMPT = "a purple crown and a blue suitcase"
+PAIR = ("a red car", "a blue car")
+"""For methods that make one picture from another."""
+
+IMPORTS = {
+    "package": "import ebama",
+    "help": "import ebama.cli; ebama.cli.main(['--help'])",
+    "pipeline": "from ebama import Pipeline",
+}
+PARTS = {"batch": ("1", "4"), "import": tuple(IMPORTS)}
+"""What a case is measured for in turn; those of `images` are the methods."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one process measures: a case (`name` or `name:part`), whose, on which model and how.
+
+    Attributes:
+        side: "ours" or "diffusers".
+        weights: folder of the model, or None for the embedded miniature.
+        threads: of PyTorch; None leaves its own choice.
+        steps: of whole pictures.
+    """
+
+    case: str
+    side: str = "ours"
+    weights: str | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    threads: int | None = None
+    steps: int = 50
+
+    @property
+    def name(self) -> str:
+        """The case without its part."""
+        return self.case.partition(":")[0]
+
+    @property
+    def part(self) -> str:
+        """What follows the colon, or nothing."""
+        return self.case.partition(":")[2]
+
+
+def expanded(chosen: Sequence[str], methods: Sequence[str]) -> list[str]:
+    """The cases of these names with their parts, each once; ValueError for a name that is none, with those there are.
+
+    `images:METHOD` and `batch:N` are names, too.
+    """
+    cases: list[str] = []
+    for case in chosen:
+        name, colon, part = case.partition(":")
+        parts = methods if name == "images" else PARTS.get(name, ())
+        known = part in parts or (name == "batch" and part.isdecimal() and int(part) > 0)
+        if name not in CASES or (colon and not known):
+            raise ValueError(f"There is no case {case!r}; choose among {', '.join(CASES)} (or one part, as images:sd).")
+        cases += [case] if colon else [f"{name}:{part}" for part in parts] or [name]
+    return list(dict.fromkeys(cases))
 
 
 @dataclass(frozen=True)
@@ -30,28 +88,16 @@ class OneCall(DDIM):
 
     measure: Callable[[Callable[[], object]], None] = lambda work: None
 
-    def sample(
-        self,
-        denoise: Denoise,
-        z: Tensor,
-        *,
-        before_step: BeforeStep | None = None,
-        progress: Progress | None = None,
-        generators: Sequence[torch.Generator] | None = None,
-    ) -> Tensor:
+    def sample(self, denoise: Denoise, z: Tensor, *, before_step: BeforeStep | None = None, **_: Any) -> Tensor:
         """Never moves on."""
         t = self.timesteps[0]
         self.measure(lambda: denoise(before_step(z, t, 0) if before_step else z, t))
         return z
 
 
-def run(setting: Setting, meter: Meter) -> None:
-    """Measure the case; ends by the meter's Stop."""
-    _CASES[setting.name](setting, meter)
-
-
 def _forward(setting: Setting, meter: Meter) -> None:
-    sd = opened(setting)
+    """U-Net, one row, no gradient."""
+    sd = _opened(setting)
     like = next(sd.unet.parameters())
     z, context = _latent(sd).to(like), sd.encode_text([PROMPT])
     with torch.no_grad(), usable_arithmetic(like.device, like.dtype):
@@ -59,30 +105,34 @@ def _forward(setting: Setting, meter: Meter) -> None:
 
 
 def _call(method: methods.Method, setting: Setting, meter: Meter) -> None:
-    pipeline = Pipeline(opened(setting))
+    """One model call: both rows of guidance, and for ebama one step before it with its attention pass and backward."""
+    pipeline = Pipeline(_opened(setting))
     pipeline(PROMPT, method=method, sampler=OneCall(steps=50, measure=meter.measure), parser="rules", progress=False)
 
 
 def _decode(setting: Setting, meter: Meter) -> None:
-    sd = opened(setting)
+    """VAE, one latent to a picture."""
+    sd = _opened(setting)
     pipeline, latent = Pipeline(sd), _latent(sd)
     meter.measure(lambda: pipeline.decode(latent))
 
 
 def _images(setting: Setting, meter: Meter) -> None:
+    """A whole picture of a method, on the miniature."""
     method = methods.get(setting.part)
     prompt = PAIR if method.edits_prompts else PROMPT
-    pipeline = Pipeline(opened(setting))
+    pipeline = Pipeline(_opened(setting))
     meter.measure(lambda: pipeline(prompt, method=method, steps=setting.steps, parser="rules", progress=False))
 
 
 def _batch(setting: Setting, meter: Meter) -> None:
-    pipeline, seeds = Pipeline(opened(setting)), range(int(setting.part))
-    options = {"steps": setting.steps, "parser": "rules", "progress": False}
-    meter.measure(lambda: pipeline(PROMPT, seeds=seeds, **options))  # type: ignore[arg-type]
+    """Some pictures in one call, on the miniature."""
+    pipeline, seeds = Pipeline(_opened(setting)), range(int(setting.part))
+    meter.measure(lambda: pipeline(PROMPT, seeds=seeds, steps=setting.steps, parser="rules", progress=False))
 
 
 def _smoothing(setting: Setting, meter: Meter) -> None:
+    """Peaks of 8 smoothed 16x16 maps and their gradient, 100 times."""
     maps = torch.rand(8, 16, 16, device=setting.device, requires_grad=True)
 
     def work() -> None:
@@ -93,19 +143,16 @@ def _smoothing(setting: Setting, meter: Meter) -> None:
 
 
 def _loading(setting: Setting, meter: Meter) -> None:
-    meter.measure(lambda: opened(setting))
+    """A checkpoint from files to networks."""
+    meter.measure(lambda: _opened(setting))
 
 
 def _import(setting: Setting, meter: Meter) -> None:
-    code = {
-        "package": "import ebama",
-        "help": "import ebama.cli; ebama.cli.main(['--help'])",
-        "pipeline": "from ebama import Pipeline",
-    }
-    meter.measure(partial(fresh_python, code[setting.part]))
+    """A fresh Python that imports the package, shows the help, imports the pipeline."""
+    meter.measure(lambda: fresh_python(IMPORTS[setting.part]))
 
 
-_CASES: dict[str, Callable[[Setting, Meter], None]] = {
+CASES: dict[str, Callable[[Setting, Meter], None]] = {
     "forward": _forward,
     "guided": partial(_call, methods.get("ebama", initial_steps=1)),
     "unguided": partial(_call, methods.get("sd")),
@@ -116,21 +163,20 @@ _CASES: dict[str, Callable[[Setting, Meter], None]] = {
     "loading": _loading,
     "import": _import,
 }
+"""Each prepares and hands its work to the meter, whose Stop ends it."""
 
 
 def fresh_python(code: str) -> None:
     """Run code in a new interpreter that finds the same package."""
     root = str(Path(__file__).resolve().parents[2])
-    found = f"import sys; sys.path.insert(0, {root!r}); {code}"
-    subprocess.run([sys.executable, "-c", found], check=True, stdout=subprocess.DEVNULL)
+    code = f"import sys; sys.path.insert(0, {root!r}); {code}"
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
-def opened(setting: Setting) -> StableDiffusion:
-    """The model of a setting."""
+def _opened(setting: Setting) -> StableDiffusion:
     return load(setting.weights, device=setting.device, dtype=getattr(torch, setting.dtype))
 
 
 def _latent(sd: StableDiffusion) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    size = sd.config.sample_size
-    return torch.randn(1, sd.config.unet.in_channels, size, size, generator=generator)
+    return torch.randn(1, sd.config.unet.in_channels, *[sd.config.sample_size] * 2, generator=generator)

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from .cases import fresh_python
+from .cases import PROMPT, Setting, fresh_python
 from .meter import Meter
-from .settings import PROMPT, Setting
 
 PIPELINE = "StableDiffusionAttendAndExcitePipeline"
 _OBJECTS = [3, 7]
@@ -33,14 +32,10 @@ def available() -> str:
     return str(diffusers.__version__)
 
 
-def run(setting: Setting, meter: Meter) -> None:
-    """Measure the case; ends by the meter's Stop."""
-    _CASES[setting.name](setting, meter)
-
-
 def has(case: str) -> bool:
-    """Whether diffusers does that case."""
-    return case in ("images:ane", "import:pipeline") or case in _CASES.keys() - {"images", "import"}
+    """Whether diffusers does that case, of some only a part."""
+    name, _, part = case.partition(":")
+    return name in CASES and part in ("", {"images": "ane", "import": "pipeline"}.get(name))
 
 
 def _opened(setting: Setting) -> Any:
@@ -68,15 +63,15 @@ def _latent(pipeline: Any) -> torch.Tensor:
 
 def _forward(setting: Setting, meter: Meter) -> None:
     pipeline = _opened(setting)
-    z, context = _latent(pipeline), torch.randn(1, 77, pipeline.unet.config.cross_attention_dim)
-    context = context.to(z)
+    z = _latent(pipeline)
+    context = torch.randn(1, 77, pipeline.unet.config.cross_attention_dim).to(z)
     with torch.no_grad():
         meter.measure(lambda: pipeline.unet(z, 981, encoder_hidden_states=context).sample)
 
 
 def _call(guided: bool, setting: Setting, meter: Meter) -> None:
     """The pipeline's own loop, a round being what lies between two of its callbacks. No refinement steps."""
-    pipeline, warm = _opened(setting), False
+    warm = False
 
     def callback(*_: object) -> None:
         nonlocal warm
@@ -85,7 +80,7 @@ def _call(guided: bool, setting: Setting, meter: Meter) -> None:
         warm = True
         meter.begin()
 
-    _picture(pipeline, max_iter_to_alter=10**6 if guided else 0, thresholds={}, callback=callback)
+    _picture(_opened(setting), max_iter_to_alter=10**6 if guided else 0, thresholds={}, callback=callback)
 
 
 def _picture(pipeline: Any, **options: Any) -> None:
@@ -100,7 +95,7 @@ def _decode(setting: Setting, meter: Meter) -> None:
         meter.measure(lambda: pipeline.image_processor.postprocess(pipeline.vae.decode(z, return_dict=False)[0]))
 
 
-def _images(setting: Setting, meter: Meter) -> None:
+def _ane_picture(setting: Setting, meter: Meter) -> None:
     pipeline = _opened(setting)
     meter.measure(lambda: _picture(pipeline, num_inference_steps=setting.steps))
 
@@ -119,21 +114,13 @@ def _smoothing(setting: Setting, meter: Meter) -> None:
     meter.measure(work)
 
 
-def _loading(setting: Setting, meter: Meter) -> None:
-    meter.measure(lambda: _opened(setting))
-
-
-def _import(setting: Setting, meter: Meter) -> None:
-    meter.measure(partial(fresh_python, f"from diffusers import {PIPELINE}"))
-
-
-_CASES: dict[str, Callable[[Setting, Meter], None]] = {
+CASES: dict[str, Callable[[Setting, Meter], None]] = {
     "forward": _forward,
     "guided": partial(_call, True),
     "unguided": partial(_call, False),
     "decode": _decode,
-    "images": _images,
+    "images": _ane_picture,
     "smoothing": _smoothing,
-    "loading": _loading,
-    "import": _import,
+    "loading": lambda setting, meter: meter.measure(lambda: _opened(setting)),
+    "import": lambda _, meter: meter.measure(lambda: fresh_python(f"from diffusers import {PIPELINE}")),
 }

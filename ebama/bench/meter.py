@@ -1,4 +1,4 @@
-"""Seconds, floating-point operations and memory of a piece of work, taken in rounds that somebody else starts."""
+"""Seconds, floating-point operations and memory of a piece of work, in rounds that somebody else starts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.benchmark import Timer, timer
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from ..runtime.arithmetic import usable_arithmetic
@@ -23,16 +25,6 @@ _MIB = 2**20
 
 class Stop(BaseException):
     """No further round is wanted; passes through code that catches ordinary errors."""
-
-
-class Line(Protocol):
-    """How rounds are started and reported."""
-
-    def wait(self) -> bool:
-        """Whether another round is wanted, once that is known."""
-
-    def report(self, values: dict[str, Any]) -> None:
-        """Hand over what was measured."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +40,22 @@ class Round:
 class Meter:
     """Times what lies between `begin` and `end`; `measure` does it for a function, after one counted run to warm up.
 
-    `matmul` is the side of the square matrices whose product is timed before each round.
+    The pipe brings True for another round or False. Out go the GFLOP of the counted run (None without one) when the
+    first round can begin, then a `Round` after each. `matmul` is the side of the square matrices whose product is timed
+    before a round.
     """
 
-    def __init__(self, line: Line, device: torch.device, dtype: torch.dtype, matmul: int) -> None:
-        self._line, self._device, self._dtype, self._matmul = line, device, dtype, matmul
-        self._start = (0.0, 0.0)
-        self._rate = 0.0
-        self._started = False
+    def __init__(self, pipe: Connection, device: torch.device, dtype: torch.dtype, matmul: int) -> None:
+        self._pipe, self._device, self._dtype, self._matmul = pipe, device, dtype, matmul
+        self._clock = _clock(device)
+        self._gflop: float | None = None
+        self._ready = False
 
     def measure(self, work: Callable[[], object]) -> None:
         """Run `work` once and count its operations, then once a round."""
         with Counting() as counted:
             work()
-        self._line.report({"gflop": counted.flops / 1e9})
+        self._gflop = counted.flops / 1e9 or None
         while True:
             self.begin()
             work()
@@ -69,18 +63,19 @@ class Meter:
 
     def begin(self) -> None:
         """Wait for the next round and start its clocks. Raises Stop if there is none."""
-        if not self._started:  # the first time, everything is warm
+        if not self._ready:
+            self._ready = True
             reset_peak(self._device)
-            self._started = True
-        if not self._line.wait():
+            self._pipe.send(self._gflop)
+        if not self._pipe.recv():
             raise Stop
         self._rate = matmul_rate(self._matmul, self._device, self._dtype)
-        self._start = self._clocks()
+        self._start = self._clock(), _cpu_seconds()
 
     def end(self) -> None:
         """Stop the clocks and report the round."""
-        seconds, cpu = (now - then for now, then in zip(self._clocks(), self._start, strict=True))
-        self._line.report(asdict(Round(seconds, cpu, self._rate)))
+        seconds, cpu = self._clock() - self._start[0], _cpu_seconds() - self._start[1]
+        self._pipe.send(Round(seconds, cpu, self._rate))
 
     def peak(self) -> float:
         """The most memory in MiB that was in use during the rounds: the process's, or the GPU's tensors."""
@@ -88,16 +83,11 @@ class Meter:
             return torch.cuda.max_memory_allocated(self._device) / _MIB
         return peak_resident()
 
-    def _clocks(self) -> tuple[float, float]:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter(), _cpu_seconds()
-
 
 class Counting(TorchDispatchMode):
     """Counts the floating-point operations of products with the formulas of `torch.utils.flop_counter`.
 
-    (Its own mode watches modules too, and does so with hooks that `torch.autograd.grad` forbids on the latent.)
+    (`FlopCounterMode` itself puts hooks on modules, with which `torch.autograd.grad` cannot end at a latent.)
     """
 
     def __init__(self) -> None:
@@ -131,17 +121,15 @@ def _fused_attention_backward(grad: Tensor, query: Tensor, key: Tensor, value: T
 def matmul_rate(size: int, device: torch.device, dtype: torch.dtype) -> float:
     """GFLOP/s of the best of three products of square matrices, as the library runs them in that dtype."""
     left, right = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
-    best = float("inf")
+    threads = torch.get_num_threads()
+    product = Timer("left @ right", globals={"left": left, "right": right}, timer=_clock(device), num_threads=threads)
     with usable_arithmetic(device, dtype):
-        for _ in range(3):
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            start = time.perf_counter()
-            torch.matmul(left, right)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best / 1e9
+        return 2e-9 * size**3 / min(product.timeit(1).median for _ in range(3))
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """PyTorch's timer waits for the GPU, but would open one in a process that measures a CPU's memory."""
+    return timer if device.type == "cuda" else time.perf_counter
 
 
 def reset_peak(device: torch.device) -> None:

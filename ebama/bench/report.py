@@ -1,24 +1,66 @@
-"""Figures of a benchmark as a table, as JSON, and inside a page between two markers."""
+"""Figures of a benchmark: what follows from them, as JSON, as a Markdown table, as a picture."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+import platform
+import statistics
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..output.files import write_text
-from .runs import Measured
+import torch
+
+from ..output.files import written_whole, write_text
+from .meter import Round
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one side of one case took.
+
+    Attributes:
+        rounds: in the order in which they ran.
+        gflop: floating-point operations of the products in one round, in 10^9; None where they are not counted.
+        peak: most memory in MiB, see `Meter.peak`; None where it means nothing.
+        threads: of PyTorch.
+    """
+
+    case: str
+    side: str
+    rounds: tuple[Round, ...]
+    gflop: float | None
+    peak: float | None
+    threads: int
+
+    @property
+    def seconds(self) -> float:
+        """Median wall seconds of a round."""
+        return statistics.median(r.seconds for r in self.rounds)
+
+    @property
+    def cpu(self) -> float:
+        """Median CPU seconds of a round: all threads together, without what other programs take."""
+        return statistics.median(r.cpu for r in self.rounds)
+
+    @property
+    def rate(self) -> float | None:
+        """GFLOP/s."""
+        return self.gflop / self.seconds if self.gflop else None
+
+    @property
+    def share(self) -> float | None:
+        """The median over rounds of the rate, as a share of the matrix product's just before."""
+        return statistics.median(self.gflop / r.seconds / r.matmul for r in self.rounds) if self.gflop else None
 
 
 @dataclass(frozen=True)
 class Report:
     """Everything that one benchmark measured.
 
-    `model` is "miniature" or "full", `command` what was typed, `machine` what `runs.machine` says, with the load while
-    the benchmark began.
+    `model` is "miniature" or "full", `command` what was typed, `machine` what the function of that name says, with the
+    load while the benchmark began.
     """
 
     model: str
@@ -27,13 +69,10 @@ class Report:
     measured: tuple[Measured, ...]
 
     def save(self, path: Path) -> None:
-        """As JSON, whole or not at all."""
-        values = {
-            "model": self.model,
-            "command": self.command,
-            "machine": self.machine,
-            "measured": [m.written() for m in self.measured],
-        }
+        """As JSON, whole or not at all, with the figures that follow from the rounds."""
+        values = asdict(self)
+        for m, written in zip(self.measured, values["measured"], strict=True):
+            written |= {"seconds": m.seconds, "cpu": m.cpu, "rate": m.rate, "share": m.share}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(values, indent=1) + "\n")
 
@@ -42,31 +81,15 @@ class Report:
         """What `save` wrote. Raises ValueError if that is not what the file holds."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            measured = tuple(Measured.read(m) for m in values["measured"])
-            for name in ("cpu", "vectors", "cores", "python", "torch"):  # what `markdown` writes
-                values["machine"][name]
-            return cls(values["model"], values["command"], values["machine"], measured)
+            measured = []
+            for m in values["measured"]:
+                rounds = tuple(Round(**r) for r in m["rounds"])
+                measured.append(Measured(m["case"], m["side"], rounds, m["gflop"], m["peak"], m["threads"]))
+            report = cls(values["model"], values["command"], values["machine"], tuple(measured))
+            report.markdown()
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no benchmark that `bench --json` wrote ({error}).") from error
-
-    def table(self) -> str:
-        """Markdown: a row for each case, the other side's figures and ratios beside ours if there are any."""
-        theirs = {m.case: m for m in self.measured if m.side != "ours"}
-        heads = ["case", "s (min-max)", "CPU s", "GFLOP", "GFLOP/s", "of matmul", "MiB"]
-        heads += ["diffusers s", "CPU s", "MiB", "time", "CPU time", "memory"] if theirs else []
-        lines = [heads, ["---"] + ["---:"] * (len(heads) - 1)]
-        for own in (m for m in self.measured if m.side == "ours"):
-            line = [own.case, _spread(own), _number(own.cpu)]
-            line += [_number(own.gflop), _number(own.rate), _percent(own.share), _whole(own.peak)]
-            other = theirs.get(own.case)
-            if other:
-                line += [_spread(other), _number(other.cpu), _whole(other.peak)]
-                line += [f"{own.seconds / other.seconds:.2f}x", f"{own.cpu / other.cpu:.2f}x"]
-                line += [f"{own.peak / other.peak:.2f}x" if own.peak and other.peak else ""]
-            elif theirs:
-                line += [""] * 6
-            lines.append(line)
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return report
 
     def markdown(self) -> str:
         """The table under a line that says what it holds for."""
@@ -77,32 +100,73 @@ class Report:
         return (
             f"`{self.command}`: medians of {rounds} rounds on {m['cpu']} ({m['vectors']}), {m['cores']} cores, "
             f"{threads} thread{'s' * (threads != 1)}{load}; Python {m['python']}, torch {m['torch']}"
-            f"{', diffusers ' + m['diffusers'] if 'diffusers' in m else ''}.\n\n{self.table()}\n"
+            f"{', diffusers ' + m['diffusers'] if 'diffusers' in m else ''}.\n\n{self.table()}"
         )
 
+    def table(self) -> str:
+        """Markdown: a row for each case, the other side's figures and ratios beside ours if there are any."""
+        theirs = {m.case: m for m in self.measured if m.side != "ours"}
+        heads = ["case", "s (min-max)", "CPU s", "GFLOP", "GFLOP/s", "of matmul", "MiB"]
+        heads += ["diffusers s", "CPU s", "MiB", "time", "CPU time", "memory"] if theirs else []
+        lines = [heads, ["---"] + ["---:"] * (len(heads) - 1)]
+        for m in (m for m in self.measured if m.side == "ours"):
+            line = [m.case, _spread(m), _number(m.cpu), _number(m.gflop), _number(m.rate)]
+            line += ["" if m.share is None else f"{m.share:.0%}", _whole(m.peak)]
+            if other := theirs.get(m.case):
+                line += [_spread(other), _number(other.cpu), _whole(other.peak)]
+                line += [f"{m.seconds / other.seconds:.2f}x", f"{m.cpu / other.cpu:.2f}x"]
+                line += [f"{m.peak / other.peak:.2f}x" if m.peak and other.peak else ""]
+            lines.append(line + [""] * (len(heads) - len(line)))
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
-def check_markers(page: Path, name: str) -> None:
-    """Raise ValueError unless the page has the two markers of that name."""
-    text = page.read_text(encoding="utf-8")
-    if not _between(name).search(text):
-        raise ValueError(f"{page} has no lines '<!-- bench:{name} -->' and '<!-- /bench:{name} -->' to write between.")
+    def batches(self) -> list[tuple[int, float, float]]:
+        """(pictures, seconds, CPU seconds) of the cases batch:N."""
+        batches = [m for m in self.measured if m.case.startswith("batch:") and m.side == "ours"]
+        return sorted((int(m.case.partition(":")[2]), m.seconds, m.cpu) for m in batches)
+
+    def draw(self, path: Path) -> None:
+        """A PNG of seconds over pictures in one call, and of seconds for each picture.
+
+        Raises ValueError unless the report has two cases batch:N or more.
+        """
+        from matplotlib.figure import Figure
+
+        from ..trace.figures import DPI, LINES
+
+        if len(self.batches()) < 2:
+            raise ValueError("There is nothing to draw; measure several batches, as --only batch:1,batch:8,batch:32.")
+        counts, seconds, cpu = (list(column) for column in zip(*self.batches(), strict=True))
+        figure = Figure(figsize=(8, 3.2), layout="constrained")
+        for axes, ylabel, divisors in zip(
+            figure.subplots(1, 2), ("seconds", "seconds for each"), ([1] * len(counts), counts), strict=True
+        ):
+            for values, name, (colour, dash) in ((seconds, "wall", LINES[0]), (cpu, "CPU", LINES[1])):
+                shown = [value / divisor for value, divisor in zip(values, divisors, strict=True)]
+                axes.plot(counts, shown, color=colour, linestyle=dash, marker="o", label=f"{name} seconds")
+            axes.set(xlabel="pictures in one call", ylabel=ylabel, xlim=(0, None), ylim=(0, None))
+            axes.legend()
+            axes.grid(alpha=0.3)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as partial:
+            figure.savefig(partial, dpi=DPI, format="png")
 
 
-def rewrite(page: Path, name: str, text: str) -> None:
-    """Put `text` between the markers <!-- bench:NAME --> and <!-- /bench:NAME --> of a page."""
-    check_markers(page, name)
-    content = page.read_text(encoding="utf-8")
-    write_text(page, _between(name).sub(lambda m: f"{m[1]}\n{text}{m[2]}", content))
-
-
-def _between(name: str) -> re.Pattern[str]:
-    return re.compile(rf"(<!-- bench:{name} -->).*?(<!-- /bench:{name} -->)", re.DOTALL)
-
-
-def batches(measured: Sequence[Measured]) -> list[tuple[int, float, float]]:
-    """(pictures, seconds, CPU seconds) of the cases batch:N."""
-    found = [m for m in measured if m.case.startswith("batch:") and m.side == "ours"]
-    return sorted((int(m.case.partition(":")[2]), m.seconds, m.cpu) for m in found)
+def machine() -> dict[str, Any]:
+    """What the figures hold for."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return {
+        "cpu": next(names, platform.processor()),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "load": [round(load, 1) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+    }
 
 
 def _spread(m: Measured) -> str:
@@ -116,7 +180,3 @@ def _number(value: float | None) -> str:
 
 def _whole(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.0%}"

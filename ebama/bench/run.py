@@ -2,90 +2,101 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
+
+import torch
 
 from ebama.weights import load, save
 
 from .. import methods
-from . import diffusers_baseline as peer
+from ..runtime.allocator import keep_freed_memory
+from . import cases, diffusers_baseline
+from .cases import CASES, Setting, expanded
 from .checkpoints import random_model
-from .report import Report, check_markers, rewrite
-from .runs import Measured, machine, measure
-from .settings import CASES, Setting, expanded
+from .meter import Meter, Round, Stop
+from .processes import Child
+from .report import Measured, Report, machine
 
 _MINIATURE_ONLY = ("images", "batch")
 _WEIGHTLESS = ("import", "smoothing")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to measure and where to put it; `against` is "diffusers" or None."""
+def bench(
+    chosen: Sequence[str],
+    conditions: Setting,
+    *,
+    full: bool = False,
+    repeat: int = 5,
+    against: str | None = None,
+    json: Path | None = None,
+    command: str = "train_free.py bench",
+) -> Report:
+    """Measure these cases (all, if none is chosen), print each as it is done, and write all figures to `json`.
 
-    cases: Sequence[str] = ()
-    full: bool = False
-    repeat: int = 5
-    against: str | None = None
-    device: str = "cpu"
-    dtype: str = "float32"
-    threads: int | None = None
-    steps: int = 50
-    json: Path | None = None
-    markdown: Path | None = None
-    command: str = "train_free.py bench"
-
-
-def bench(plan: Plan) -> Report:
-    """Measure, print each case as it is done, and write what the plan wants written.
-
-    Raises ValueError for cases that there are not, a page without markers, a missing diffusers or a case that fails.
+    Of the `conditions`, case, side and weights are replaced. `against` is "diffusers" or None.
+    Raises ValueError for cases that there are not, a missing diffusers or a case that fails.
     """
-    default = [name for name in CASES if not (plan.full and name in (*_MINIATURE_ONLY, *_WEIGHTLESS))]
-    cases = expanded(plan.cases or default, methods.names())
-    for case in cases:
-        if plan.full and case.partition(":")[0] in _MINIATURE_ONLY:
+    default = [name for name in CASES if not (full and name in (*_MINIATURE_ONLY, *_WEIGHTLESS))]
+    names = expanded(chosen or default, methods.names())
+    for case in names:
+        if full and case.partition(":")[0] in _MINIATURE_ONLY:
             raise ValueError(f"{case} is measured on the miniature only; leave out --full or {case}.")
-    model = "full" if plan.full else "miniature"
-    if plan.markdown:
-        check_markers(plan.markdown, model)
     here = machine()
-    if plan.against:
-        here["diffusers"] = peer.available()
-    folder = Path(tempfile.mkdtemp())
-    try:
-        weights = _weights(plan, cases, folder)
-        measured: list[Measured] = []
-        for case in cases:
-            setting = Setting(
-                case,
-                weights=weights,
-                device=plan.device,
-                dtype=plan.dtype,
-                threads=plan.threads,
-                steps=plan.steps,
-            )
-            sides = ["ours", *([plan.against] if plan.against and peer.has(case) else [])]
+    if against:
+        here["diffusers"] = diffusers_baseline.available()
+    report = Report("full" if full else "miniature", command, here, ())
+    with tempfile.TemporaryDirectory() as folder:
+        weights = None  # the embedded miniature, unless both sides shall read the same files
+        if (full or against) and any(case.partition(":")[0] not in _WEIGHTLESS for case in names):
+            weights = f"{folder}/model"
+            save(random_model() if full else load(), weights)
+        for case in names:
+            sides = ["ours", *([against] if against and diffusers_baseline.has(case) else [])]
             print(f"{case}...", end="", file=sys.stderr, flush=True)
-            found = measure(setting, sides, plan.repeat)
-            print("".join(f" {m.side} {m.seconds:.3g} s" for m in found), file=sys.stderr, flush=True)
-            measured += found
-            report = Report(model, plan.command, here, tuple(measured))
-            if plan.json:
-                report.save(plan.json)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    if plan.markdown:
-        rewrite(plan.markdown, model, report.markdown())
+            measured = measure(replace(conditions, case=case, weights=weights), sides, repeat)
+            print("".join(f" {m.side} {m.seconds:.3g} s" for m in measured), file=sys.stderr, flush=True)
+            report = replace(report, measured=(*report.measured, *measured))
+            if json:
+                report.save(json)
     return report
 
 
-def _weights(plan: Plan, cases: Sequence[str], folder: Path) -> str | None:
-    """Both sides read the same files; ours alone reads the embedded miniature where that is meant."""
-    if all(case.partition(":")[0] in _WEIGHTLESS for case in cases) or not (plan.full or plan.against):
-        return None
-    save(random_model() if plan.full else load(), folder / "model")
-    return str(folder / "model")
+def measure(setting: Setting, sides: Sequence[str], repeat: int) -> list[Measured]:
+    """One case of these sides, a process for each: both are set up and warmed in turn, then `repeat` rounds alternate,
+    so that whatever else the machine does hits both."""
+    with ExitStack() as stack:
+        settings = [replace(setting, side=side) for side in sides]
+        children = [stack.enter_context(Child(f"case {one.case} ({one.side})", _measure_here, one)) for one in settings]
+        gflops = [child.answer() for child in children]
+        rounds: list[list[Round]] = [[] for _ in children]
+        for _ in range(repeat):
+            for child, taken in zip(children, rounds, strict=True):
+                child.send(True)
+                taken.append(child.answer())
+        measured = []
+        for side, child, gflop, taken in zip(sides, children, gflops, rounds, strict=True):
+            child.send(False)
+            peak, threads = child.answer()
+            measured.append(Measured(setting.case, side, tuple(taken), gflop, peak, threads))
+        return measured
+
+
+def _measure_here(pipe: Connection, setting: Setting) -> None:
+    """The work of a process: rounds as the meter says, at the end the peak of memory in MiB and PyTorch's threads."""
+    if setting.threads is not None:
+        torch.set_num_threads(setting.threads)
+    if setting.side == "ours":
+        keep_freed_memory()  # as the command line does
+    side = cases if setting.side == "ours" else diffusers_baseline
+    matmul = 1024 if setting.device == "cpu" else 8192
+    meter = Meter(pipe, torch.device(setting.device), getattr(torch, setting.dtype), matmul)
+    try:
+        side.CASES[setting.name](setting, meter)
+    except Stop:
+        pipe.send((None if setting.name == "import" else meter.peak(), torch.get_num_threads()))

@@ -139,10 +139,10 @@ def held(device: torch.device) -> int:
     return resident("VmRSS") or 0
 
 
-def resident(field: str) -> int | None:
-    """Bytes of this process in memory, now ("VmRSS") or at most so far ("VmHWM"); None if that is not told."""
+def resident(field: str, process: int | str = "self") -> int | None:
+    """Bytes of a process in memory, now ("VmRSS") or at most so far ("VmHWM"); None if that is not told."""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
     except (OSError, StopIteration):
         return None

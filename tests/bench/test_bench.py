@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
+import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +18,31 @@ from torch import nn
 from torch.nn import functional as F
 
 from ebama import methods
-from ebama.bench import cases
-from ebama.bench import diffusers_baseline as peer
+from ebama.bench import diffusers_baseline
+from ebama.bench.cases import CASES, Setting, expanded
 from ebama.bench.meter import Counting, Meter, Round, Stop
-from ebama.bench.report import Report, batches, rewrite
-from ebama.bench.runs import Measured, machine, measure
-from ebama.bench.settings import CASES, Setting, expanded
+from ebama.bench.processes import Child
+from ebama.bench.report import Measured, Report, machine
+from ebama.bench.run import measure
 from ebama.cli import main
 
 
-class Lines:
-    """Wants some rounds and keeps what was reported."""
-
-    def __init__(self, rounds: int) -> None:
-        self.left, self.reported = rounds, list[dict[str, Any]]()
-
-    def wait(self) -> bool:
-        self.left -= 1
-        return self.left >= 0
-
-    def report(self, values: dict[str, Any]) -> None:
-        self.reported.append(values)
+def metered(work: Callable[[Meter], object], rounds: int) -> tuple[Meter, list[Any]]:
+    """The meter that the work was handed to, and what it sent in so many rounds."""
+    ours, pipe = Pipe()
+    for more in [True] * rounds + [False]:
+        ours.send(more)
+    meter = Meter(pipe, torch.device("cpu"), torch.float32, 8)
+    with pytest.raises(Stop):
+        work(meter)
+    return meter, [ours.recv() for _ in range(rounds + 1)]
 
 
 def gflop(case: str, **options: Any) -> float:
     """What one run of a case counts, in this process and without rounds."""
-    lines = Lines(0)
-    with pytest.raises(Stop):
-        cases.run(Setting(case, **options), Meter(lines, torch.device("cpu"), torch.float32, 8))
-    return float(lines.reported[0]["gflop"])
+    setting = Setting(case, **options)
+    _, sent = metered(lambda meter: CASES[setting.name](setting, meter), 0)
+    return float(sent[0])
 
 
 def one(case: str = "forward", side: str = "ours", seconds: float = 2.0, **options: Any) -> Measured:
@@ -68,9 +68,9 @@ def test_other_cases_are_refused(case: str) -> None:
         expanded([case], methods.names())
 
 
-def test_settings_survive_the_way_to_the_process() -> None:
+def test_a_setting_survives_the_way_to_the_process() -> None:
     setting = Setting("batch:4", "diffusers", weights="there", threads=2, steps=3)
-    assert Setting.read(setting.written()) == setting
+    assert pickle.loads(pickle.dumps(setting)) == setting
     assert (setting.name, setting.part) == ("batch", "4")
 
 
@@ -89,13 +89,11 @@ def test_counts_are_those_of_the_formulas() -> None:
 
 
 def test_a_meter_reports_each_round() -> None:
-    lines = Lines(2)
     done: list[int] = []
-    meter = Meter(lines, torch.device("cpu"), torch.float32, 8)
-    with pytest.raises(Stop):
-        meter.measure(lambda: done.append(len(done)))
+    meter, sent = metered(lambda meter: meter.measure(lambda: done.append(len(done))), 2)
     assert done == [0, 1, 2]  # the first is counted, not timed
-    assert [set(values) for values in lines.reported] == [{"gflop"}, *[{"seconds", "cpu", "matmul"}] * 2]
+    assert sent[0] is None  # there is no product in it
+    assert all(isinstance(r, Round) and r.seconds > 0 and r.cpu >= 0 and r.matmul > 0 for r in sent[1:])
     assert meter.peak() > 1
 
 
@@ -121,37 +119,33 @@ def test_figures_that_follow_from_the_rounds() -> None:
     assert one(gflop=None).share is None
 
 
-def test_a_report_is_saved_read_and_written_into_a_page(tmp_path: Path) -> None:
+def test_a_report_is_saved_read_and_written_as_markdown(tmp_path: Path) -> None:
     pair = (one(), one(side="diffusers", seconds=4.0, peak=4000.0, gflop=None), one("import:help", peak=None))
     report = Report("miniature", "train_free.py bench", machine(), pair)
-    path, page = tmp_path / "deep" / "bench.json", tmp_path / "page.md"
+    path = tmp_path / "deep" / "bench.json"
     report.save(path)
+    assert json.loads(path.read_text())["measured"][0].items() >= {"seconds": 4.0, "cpu": 2.0, "rate": 20.0}.items()
     assert Report.load(path) == report
     head, _, row, last = report.table().splitlines()
     assert head.count("|") == row.count("|") == last.count("|")
     assert row.startswith("| forward | 4 (2-6) | 2 | 80 | 20 | 20% | 1,000 |")
     assert row.endswith("| 0.50x | 0.50x | 0.25x |")
-
-    page.write_text("before\n<!-- bench:miniature -->\nold\n<!-- /bench:miniature -->\nafter\n")
-    rewrite(page, "miniature", report.markdown())
-    text = page.read_text()
-    assert "old" not in text
-    assert text.startswith("before\n")
-    assert text.endswith("<!-- /bench:miniature -->\nafter\n")
-    assert report.table() in text
-    with pytest.raises(ValueError, match="no lines '<!-- bench:full -->'"):
-        rewrite(page, "full", "")
+    about, _, table = report.markdown().partition("\n\n")
+    assert about.startswith("`train_free.py bench`: medians of 3 rounds on ")
+    assert f"torch {torch.__version__}" in about
+    assert table == report.table()
 
 
 def test_batches_are_drawn_from_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     measured = tuple(one(f"batch:{n}", seconds=float(n)) for n in (1, 2, 10))
-    assert batches(measured) == [(1, 2.0, 1.0), (2, 4.0, 2.0), (10, 20.0, 10.0)]
+    report = Report("miniature", "x", machine(), measured)
+    assert report.batches() == [(1, 2.0, 1.0), (2, 4.0, 2.0), (10, 20.0, 10.0)]
     path, picture = tmp_path / "bench.json", tmp_path / "cost.png"
-    Report("miniature", "x", machine(), measured).save(path)
+    report.save(path)
     assert main(["bench", "--read", str(path), "--plot", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert list(tmp_path.iterdir()) == [path, picture] or set(tmp_path.iterdir()) == {path, picture}
-    Report("miniature", "x", machine(), measured[:1]).save(path)
+    assert set(tmp_path.iterdir()) == {path, picture}
+    replace(report, measured=measured[:1]).save(path)
     assert main(["bench", "--read", str(path), "--plot", str(picture)]) == 2
     assert "nothing to draw" in capsys.readouterr().err
 
@@ -181,7 +175,7 @@ def test_bad_input_is_one_line(
 
 
 def test_what_diffusers_does() -> None:
-    assert [c for c in expanded(list(CASES), methods.names()) if not peer.has(c)] == [
+    assert [c for c in expanded(list(CASES), methods.names()) if not diffusers_baseline.has(c)] == [
         *(f"images:{name}" for name in methods.names() if name != "ane"),
         "batch:1",
         "batch:4",
@@ -192,23 +186,39 @@ def test_what_diffusers_does() -> None:
 
 @pytest.mark.slow
 def test_a_run_in_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, page = tmp_path / "bench.json", tmp_path / "page.md"
-    page.write_text("<!-- bench:miniature -->\n<!-- /bench:miniature -->\n")
+    path = tmp_path / "bench.json"
     options = ["--only", "guided,import:package", "--repeat", "2", "--threads", "1"]
-    assert main(["bench", *options, "--json", str(path), "--markdown", str(page)]) == 0
+    assert main(["bench", *options, "--json", str(path)]) == 0
     values = json.loads(path.read_text())
     guided, package = values["measured"]
     assert (guided["case"], guided["side"], len(guided["rounds"]), guided["threads"]) == ("guided", "ours", 2, 1)
     assert guided["gflop"] == pytest.approx(gflop("guided"))
     assert guided["peak"] > 100
     assert package["peak"] is None
-    assert capsys.readouterr().out.strip() in page.read_text()
+    out = capsys.readouterr().out
+    assert out == f"{Report.load(path).markdown()}\n"
+    assert "| guided | " in out
+    assert main(["bench", "--read", str(path)]) == 0
+    assert capsys.readouterr().out == out
 
 
 @pytest.mark.slow
 def test_a_process_that_fails_says_why() -> None:
     with pytest.raises(ValueError, match=r"case forward \(ours\) ended with code 1: .*nowhere"):
         measure(Setting("forward", weights="/nowhere"), ["ours"], 1)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_says_so() -> None:
+    with (
+        Child("the test", _kill_itself) as child,
+        pytest.raises(ValueError, match="the test ended with code -9: killed, perhaps for want of memory"),
+    ):
+        child.answer()
+
+
+def _kill_itself(pipe: Any) -> None:
+    signal.raise_signal(signal.SIGKILL)
 
 
 @pytest.mark.slow

@@ -1,0 +1,81 @@
+"""Fresh processes that do one thing and answer over a pipe, so that nothing earlier is in their time or memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from ..runtime.memory import resident
+
+_MIB = 2**20
+
+
+class _LastWords(str):
+    """What the process says instead of an answer when its work raises an error."""
+
+
+class Child:
+    """Runs `work(pipe, *arguments)`, a function that can be pickled, in a new interpreter whose output is dropped.
+
+    Leaving the `with` block kills it. `name` is what errors call it.
+    """
+
+    def __init__(self, name: str, work: Callable[..., object], *arguments: Any) -> None:
+        self._name = name
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_run, args=(theirs, work, arguments), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+    def send(self, word: object) -> None:
+        """Tell the process something."""
+        self._pipe.send(word)
+
+    def answer(self) -> Any:
+        """Wait for what it sends. Raises ValueError with its last words if it ends before."""
+        try:
+            answer = self._pipe.recv()
+        except EOFError:
+            answer = _LastWords("killed, perhaps for want of memory")
+        if isinstance(answer, _LastWords):
+            self._process.join()
+            raise ValueError(f"The process of {self._name} ended with code {self._process.exitcode}: {answer}")
+        return answer
+
+    def memory(self) -> tuple[float, float]:
+        """Resident and private (anonymous) memory in MiB now; zeros once it is gone. Linux only."""
+        total, private = ((resident(field, self._process.pid or 0) or 0) / _MIB for field in ("VmRSS", "RssAnon"))
+        return total, private
+
+    def peak_until_answer(self, limit: float = float("inf")) -> tuple[float, float]:
+        """The most of either that it takes until it answers or `limit` seconds are over, looked at every 5 ms."""
+        end, total, private = time.perf_counter() + limit, 0.0, 0.0
+        while not self._pipe.poll(0.005) and time.perf_counter() < end:
+            total, private = map(max, self.memory(), (total, private))
+        return total, private
+
+
+def _run(pipe: Connection, work: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    try:
+        work(pipe, *arguments)
+    except Exception as error:
+        pipe.send(_LastWords(traceback.format_exception_only(error)[-1].strip()))
+        sys.exit(1)
