@@ -27,7 +27,7 @@ LIMITS = {
 
 
 @dataclass(frozen=True)
-class Order:
+class GenerateRequest:
     """Pictures of one prompt: every method at every seed. ValueError, in one line, for what is out of bounds.
 
     Attributes:
@@ -51,22 +51,22 @@ class Order:
             check_characters(text, name)
         if not 1 <= len(self.methods) <= MAX_METHODS:
             raise ValueError(f"{len(self.methods)} methods are chosen; expected 1 to {MAX_METHODS}.")
-        for name, method in self.systems.items():
+        for name, method in self.parsed_methods.items():
             if method.edits_prompts:
                 raise ValueError(f"{name} edits one prompt's picture by another's; this page takes a single prompt.")
         if not 1 <= self.steps <= MAX_STEPS:
             raise ValueError(f"steps is {self.steps}; expected 1 to {MAX_STEPS}.")
         if not 0 <= self.guidance <= MAX_GUIDANCE:
             raise ValueError(f"guidance is {self.guidance}; expected 0 to {MAX_GUIDANCE:g} (7.5 is usual).")
-        _ = self.numbers, self.calls
+        _ = self.seed_numbers, self.calls  # both check what they read
 
     @property
-    def systems(self) -> dict[str, Method]:
+    def parsed_methods(self) -> dict[str, Method]:
         """The methods by the texts that name them, each once."""
         return {text: methods.parse(text) for text in self.methods}
 
     @property
-    def numbers(self) -> tuple[int, ...]:
+    def seed_numbers(self) -> tuple[int, ...]:
         """The seeds, each once."""
         return tuple(seeds.parse(self.seeds, MAX_SEEDS))
 

@@ -32,7 +32,7 @@ def _run(options: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         raise ValueError(f"serve needs {error.name}: pip install fastapi uvicorn (the extra `app`).") from error
     from ..app.api import create_app
-    from ..app.service import Studio
+    from ..app.service import Service
     from .model import open_pipeline
 
     with _listening(options.host, options.port) as listener:
@@ -43,8 +43,8 @@ def _run(options: argparse.Namespace) -> None:
             )
         dtype = options.dtype or "float32"
         pipeline = open_pipeline(options.weights, options.device, dtype)
-        studio = Studio(pipeline, weights=options.weights, dtype=dtype, batch=options.batch_size, parser=options.parser)
-        app = create_app(studio, names=frozenset({options.host}))
+        settings = {"weights": options.weights, "dtype": dtype, "batch": options.batch_size, "parser": options.parser}
+        app = create_app(Service(pipeline, **settings), names=frozenset({options.host}))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
         print(f"{_address(options.host, listener)}  (Ctrl-C stops it)", flush=True)
         with suppress(KeyboardInterrupt):  # uvicorn may take the signal for itself and just return

@@ -1,4 +1,4 @@
-"""The page's server: what it takes, in which order, what it gives back, and whom it answers."""
+"""The page's server: what it takes, in which sequence, what it gives back, and whom it answers."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from fastapi.testclient import TestClient
 from ebama.app import jobs
 from ebama.app.api import PAGE, create_app
 from ebama.app.jobs import Job, Queue
-from ebama.app.request import MAX_PROMPT, MAX_SEEDS, Order
-from ebama.app.service import Studio, words_of
+from ebama.app.request import MAX_PROMPT, MAX_SEEDS, GenerateRequest
+from ebama.app.service import Service, describe_words
 
 PROMPT = "a purple crown and a blue suitcase"
 SMALL: dict[str, Any] = {"prompt": PROMPT, "methods": ["sd", "ebama"], "seeds": "3,1", "steps": 2}
@@ -61,27 +61,27 @@ class Braked(Pipeline):
 
 
 @pytest.fixture(scope="module")
-def studio() -> Studio:
-    return Studio(Braked(), parser="rules")
+def service() -> Service:
+    return Service(Braked(), parser="rules")
 
 
 @pytest.fixture
-def pipeline(studio: Studio) -> Iterator[Braked]:
-    assert isinstance(studio.pipeline, Braked)
-    studio.pipeline.runs.clear()
-    yield studio.pipeline
-    studio.pipeline.go.set()
+def pipeline(service: Service) -> Iterator[Braked]:
+    assert isinstance(service.pipeline, Braked)
+    service.pipeline.runs.clear()
+    yield service.pipeline
+    service.pipeline.go.set()
 
 
 @pytest.fixture
-def client(studio: Studio, pipeline: Braked) -> Iterator[TestClient]:
-    with TestClient(create_app(studio), base_url="http://127.0.0.1") as client:
+def client(service: Service, pipeline: Braked) -> Iterator[TestClient]:
+    with TestClient(create_app(service), base_url="http://127.0.0.1") as client:
         yield client
         pipeline.go.set()
 
 
-def submit(client: TestClient, **order: Any) -> str:
-    answer = client.post("/api/jobs", json=SMALL | order)
+def submit(client: TestClient, **request: Any) -> str:
+    answer = client.post("/api/jobs", json=SMALL | request)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
 
@@ -111,7 +111,7 @@ def refusal(answer: Any, code: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("order", "says"),
+    ("changes", "says"),
     [
         ({"prompt": ""}, "prompt is empty"),
         ({"prompt": " \n "}, "prompt is empty"),
@@ -143,8 +143,8 @@ def refusal(answer: Any, code: int) -> str:
     ],
     ids=str,
 )
-def test_an_order_out_of_bounds_is_refused_in_one_line(client: TestClient, order: dict[str, Any], says: str) -> None:
-    content = json.dumps(SMALL | order)
+def test_a_request_out_of_bounds_is_refused_in_one_line(client: TestClient, changes: dict[str, Any], says: str) -> None:
+    content = json.dumps(SMALL | changes)
     line = refusal(client.post("/api/jobs", content=content, headers={"Content-Type": "application/json"}), 400)
     assert says in line
     assert len(line) < 400
@@ -153,14 +153,14 @@ def test_an_order_out_of_bounds_is_refused_in_one_line(client: TestClient, order
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '"a cat"', '{"seeds": "0"}', '{"prompt": "a cat", "guidance": NaN}']
 )
-def test_what_is_no_order_is_refused_in_one_line(client: TestClient, content: str) -> None:
+def test_a_body_that_is_no_request_is_refused_in_one_line(client: TestClient, content: str) -> None:
     refusal(client.post("/api/jobs", content=content, headers={"Content-Type": "application/json"}), 400)
 
 
-def test_seeds() -> None:
+def test_seeds_are_ranges_and_lists_each_once() -> None:
     assert seeds.parse("0:4") == [0, 1, 2, 3]
     assert seeds.parse(" 7, 1:3 ,7") == [7, 1, 2]
-    assert Order("a cat", seeds="5", methods=("sd",)).numbers == (5,)
+    assert GenerateRequest("a cat", seeds="5", methods=("sd",)).seed_numbers == (5,)
 
 
 def test_a_prompt_without_a_noun_runs_with_methods_that_need_none(client: TestClient) -> None:
@@ -184,12 +184,12 @@ def test_options_of_a_wrong_kind_are_refused_in_one_line(client: TestClient, met
 
 
 @pytest.mark.filterwarnings("ignore:CLIP sees")
-def test_notes_say_what_the_model_does_not_see(studio: Studio) -> None:
-    assert studio.read(Order(PROMPT)).notes == ()
-    (note,) = studio.read(Order("a cat and " + "very " * 80 + "red frog", methods=("sd",))).notes
+def test_notes_say_what_the_model_does_not_see(service: Service) -> None:
+    assert service.prepare(GenerateRequest(PROMPT)).notes == ()
+    (note,) = service.prepare(GenerateRequest("a cat and " + "very " * 80 + "red frog", methods=("sd",))).notes
     assert note.endswith("red frog.")
     small = replace(model(), vocabulary=VOCABULARY)
-    (note,) = Studio(Pipeline(small), parser="rules").read(Order("a blue dragon and a cat")).notes
+    (note,) = Service(Pipeline(small), parser="rules").prepare(GenerateRequest("a blue dragon and a cat")).notes
     assert note == "The embedded miniature does not know: dragon."
 
 
@@ -242,8 +242,8 @@ def test_maps_and_curves_are_the_traces(client: TestClient) -> None:
         assert [line["group"] for line in lines] == [0, 1]
 
 
-def test_words_know_their_groups(studio: Studio) -> None:
-    found = words_of(studio.read(Order("a big, red car and a frog")).reading)
+def test_words_have_their_group_and_role(service: Service) -> None:
+    found = describe_words(service.prepare(GenerateRequest("a big, red car and a frog")).parsed)
     assert [(word["text"], word["group"], word["role"]) for word in found] == [
         ("a", None, ""),
         ("big", 0, "modifier"),
@@ -260,8 +260,8 @@ def test_words_know_their_groups(studio: Studio) -> None:
 
 def test_one_job_at_a_time_and_the_position_of_the_others(client: TestClient, pipeline: Braked) -> None:
     pipeline.go.clear()
-    order = {"methods": ["sd"], "seeds": "0"}
-    first, second, third = (submit(client, prompt=f"a {noun}", **order) for noun in ("cat", "frog", "bear"))
+    request = {"methods": ["sd"], "seeds": "0"}
+    first, second, third = (submit(client, prompt=f"a {noun}", **request) for noun in ("cat", "frog", "bear"))
     until(client, first, "running")
     assert [status(client, job)["ahead"] for job in (first, second, third)] == [0, 1, 2]
     assert client.delete(f"/api/jobs/{second}").json()["state"] == "cancelled"
@@ -286,18 +286,18 @@ def test_a_running_job_stops_before_its_next_call_and_keeps_what_it_has(client: 
     assert (whole["done"], whole["total"], len(whole["pictures"])) == (3, 3, 1)
 
 
-def test_the_queue_has_an_end(client: TestClient, pipeline: Braked) -> None:
+def test_a_full_queue_refuses_a_job(client: TestClient, pipeline: Braked) -> None:
     pipeline.go.clear()
-    order = {"methods": ["sd"], "seeds": "0"}
-    until(client, submit(client, **order), "running")
-    waiting = [submit(client, **order) for _ in range(jobs.MAX_WAITING)]
+    request = {"methods": ["sd"], "seeds": "0"}
+    until(client, submit(client, **request), "running")
+    waiting = [submit(client, **request) for _ in range(jobs.MAX_WAITING)]
     assert "try again" in refusal(client.post("/api/jobs", json=SMALL), 429)
     for job in waiting:
         client.delete(f"/api/jobs/{job}")
-    submit(client, **order)
+    submit(client, **request)
 
 
-def test_what_goes_wrong_in_a_run_is_one_line_and_the_next_job_runs(
+def test_a_run_that_fails_says_so_in_one_line_and_the_next_job_runs(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = until(client, submit(client, methods=["sd", "ebama+step_size=1e30"], seeds="0"), "failed")
@@ -306,9 +306,9 @@ def test_what_goes_wrong_in_a_run_is_one_line_and_the_next_job_runs(
     assert until(client, submit(client, methods=["sd"], seeds="0"), "done")
 
 
-def test_a_mistake_of_ours_does_not_end_the_queue(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_does_not_end_the_queue(caplog: pytest.LogCaptureFixture) -> None:
     def work(job: Job) -> None:
-        job.results.append(1 / job.task if job.task else [][0])
+        job.results.append(1 / job.payload if job.payload else [][0])
 
     queue = Queue(work)
     broken, fine = Job(0), Job(2)
@@ -325,11 +325,11 @@ def test_a_mistake_of_ours_does_not_end_the_queue(caplog: pytest.LogCaptureFixtu
 
 
 def test_old_jobs_are_dropped_and_closing_cancels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "KEPT", 2)
+    monkeypatch.setattr(jobs, "MAX_ENDED", 2)
     begun, go = threading.Event(), threading.Event()
 
     def work(job: Job) -> None:
-        if job.task == "long":
+        if job.payload == "long":
             begun.set()
             assert go.wait(10)
             job.progress(1, 2)
@@ -361,7 +361,7 @@ def test_the_job_that_ended_last_is_kept() -> None:
     long = Job("long")
     queue.submit(long)
     assert begun.wait(10)
-    for number in range(jobs.KEPT + 1):  # another tab asks, and changes its mind
+    for number in range(jobs.MAX_ENDED + 1):  # another tab asks, and changes its mind
         other = Job(number)
         queue.submit(other)
         queue.cancel(other)
@@ -380,7 +380,7 @@ def test_the_job_that_ended_last_is_kept() -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.", "", "[::1"]
 )
-def test_a_name_that_is_not_ours_is_not_answered(client: TestClient, host: str) -> None:
+def test_requests_under_another_host_name_are_refused(client: TestClient, host: str) -> None:
     for answer in (
         client.get("/", headers={"Host": host}),
         client.post("/api/jobs", json=SMALL, headers={"Host": host}),
@@ -393,13 +393,13 @@ def test_addresses_and_localhost_are_answered(client: TestClient, host: str) -> 
     assert client.get("/", headers={"Host": host}).status_code == 200
 
 
-def test_another_name_is_answered_if_it_was_given(studio: Studio) -> None:
-    with TestClient(create_app(studio, names=frozenset({"Box"})), base_url="http://box:8000") as client:
+def test_another_name_is_answered_if_it_was_given(service: Service) -> None:
+    with TestClient(create_app(service, names=frozenset({"Box"})), base_url="http://box:8000") as client:
         assert client.get("/api/model").status_code == 200
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999"])
-def test_other_sites_change_nothing(client: TestClient, origin: str) -> None:
+def test_changes_from_another_origin_are_refused(client: TestClient, origin: str) -> None:
     headers = {"Origin": origin}
     assert "another site" in refusal(client.post("/api/jobs", json=SMALL, headers=headers), 403)
     assert "another site" in refusal(client.delete("/api/jobs/x", headers=headers), 403)
@@ -414,7 +414,7 @@ def test_long_bodies_are_refused_unread(client: TestClient) -> None:
     assert "how long" in refusal(client.post("/api/jobs", content=b"{}", headers=both), 411)
 
 
-def test_what_is_not_there(client: TestClient) -> None:
+def test_unknown_jobs_pictures_and_pages_are_not_found(client: TestClient) -> None:
     assert "no job 'none'" in refusal(client.get("/api/jobs/none"), 404)
     job = until(client, submit(client, methods=["sd"], seeds="0"), "done")["id"]
     for index in ("1", "-1"):
@@ -433,7 +433,7 @@ def test_answers_forbid_what_the_page_does_not_need(client: TestClient) -> None:
         assert headers["cache-control"] == "no-store"
 
 
-def test_the_page_asks_nobody_else() -> None:
+def test_the_page_names_no_other_host() -> None:
     files = sorted(PAGE.iterdir())
     assert {file.suffix for file in files} == {".html", ".css", ".js", ".svg"}
     for file in files:
@@ -500,7 +500,7 @@ def test_serve_says_in_one_line_what_it_cannot_do(
     assert "pip install" in refused("--port", "0")
 
 
-def test_a_png_is_one(client: TestClient) -> None:
+def test_a_picture_is_a_png_with_a_file_name(client: TestClient) -> None:
     job = until(client, submit(client, methods=["sd"], seeds="0"), "done")
     answer = client.get(f"/api/jobs/{job['id']}/pictures/0/png")
     assert "suitcase-sd-seed0000.png" in answer.headers["content-disposition"]

@@ -1,21 +1,16 @@
 // Curves as inline SVG: one line for each object, or pair of modifier and object, over the model calls.
 
-const SVG = "http://www.w3.org/2000/svg";
+import { html, svg } from "./dom.js";
+
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [300, 150, 34, 4, 8, 22];
-export const COLOURS = 6;
+const COLOURS = 6; // classes g0 to g5 of page.css
 const DASHES = ["none", "6 3", "6 2 1 2", "1.5 2", "7 2 1 2 1 2", "2 4"];
 
-function element(name, attributes, text) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
+export const colourOf = (group) => `g${group % COLOURS}`;
 const format = (value) => String(Math.abs(value) < 1e-9 ? 0 : Number(value.toPrecision(3)));
 
 // Round numbers that span [low, high] in two to five steps.
-export function ticks(low, high) {
+function ticks(low, high) {
   const rough = (high - low) / 3 || 1;
   const unit = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((k) => k * unit).find((k) => k >= rough);
@@ -25,56 +20,45 @@ export function ticks(low, high) {
 }
 
 // Colours tell groups apart, and so do dashes, which also differ within a group.
-function dashOf(lines, index) {
+function path(lines, index, d, more = "") {
   const { group } = lines[index];
   const before = lines.slice(0, index).filter((line) => line.group === group).length;
-  return DASHES[(group + before) % DASHES.length];
+  return svg("path", { class: colourOf(group) + more, d, "stroke-dasharray": DASHES[(group + before) % DASHES.length] });
 }
 
 // lines: [{label, group, values}]; range: [low, high] of all charts that are to be compared;
 // call: where the moment is, or null; group: the one to bring out, or null.
 export function chart(lines, range, timesteps, call, group, description) {
-  const svg = element("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": description });
   const marks = ticks(...range);
   const [low, high] = [marks[0], marks[marks.length - 1]];
   const count = timesteps.length;
-  const x = (i) => LEFT + ((WIDTH - LEFT - RIGHT) * i) / Math.max(count - 1, 1);
-  const y = (value) => TOP + ((HEIGHT - TOP - BOTTOM) * (high - value)) / (high - low);
-  for (const mark of marks) {
-    svg.append(
-      element("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(mark), y2: y(mark) }),
-      element("text", { x: LEFT - 6, y: y(mark) + 3.5, "text-anchor": "end" }, format(mark)),
-    );
-  }
-  svg.append(
-    element("text", { x: LEFT, y: HEIGHT - 6 }, `t = ${timesteps[0]}`),
-    element("text", { x: WIDTH - RIGHT, y: HEIGHT - 6, "text-anchor": "end" }, `t = ${timesteps[count - 1]}`),
-    element("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, `${count} model calls`),
+  const [right, bottom] = [WIDTH - RIGHT, HEIGHT - BOTTOM];
+  const x = (i) => LEFT + ((right - LEFT) * i) / Math.max(count - 1, 1);
+  const y = (value) => TOP + ((bottom - TOP) * (high - value)) / (high - low);
+  const text = (x, y, anchor, content) => svg("text", { x, y, "text-anchor": anchor }, content);
+  const line = (kind, x1, x2, y1, y2) => svg("line", { class: kind, x1, x2, y1, y2 });
+  return svg(
+    "svg",
+    { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": description },
+    ...marks.flatMap((mark) => [
+      line("grid", LEFT, right, y(mark), y(mark)),
+      text(LEFT - 6, y(mark) + 3.5, "end", format(mark)),
+    ]),
+    text(LEFT, HEIGHT - 6, "start", `t = ${timesteps[0]}`),
+    text(right, HEIGHT - 6, "end", `t = ${timesteps[count - 1]}`),
+    text((LEFT + right) / 2, HEIGHT - 6, "middle", `${count} model calls`),
+    ...(call === null ? [] : [line("now", x(call), x(call), TOP, bottom)]),
+    ...lines.map(({ group: of, values }, index) => {
+      const points = values.map((value, i) => `${i ? "L" : "M"}${x(i).toFixed(1)} ${y(value).toFixed(1)}`);
+      return path(lines, index, points.join(count > 1 ? "" : "h1"), group !== null && of !== group ? " other" : "");
+    }),
   );
-  if (call !== null) svg.append(element("line", { class: "now", x1: x(call), x2: x(call), y1: TOP, y2: HEIGHT - BOTTOM }));
-  lines.forEach((line, index) => {
-    const points = line.values.map((value, i) => `${i ? "L" : "M"}${x(i).toFixed(1)} ${y(value).toFixed(1)}`);
-    const other = group !== null && line.group !== group ? " other" : "";
-    svg.append(
-      element("path", {
-        class: `g${line.group % COLOURS}${other}`,
-        d: points.join(count > 1 ? "" : "h1"),
-        "stroke-dasharray": dashOf(lines, index),
-      }),
-    );
-  });
-  return svg;
 }
 
 export function legend(lines) {
-  const list = document.createElement("ul");
-  list.className = "legend";
-  lines.forEach((line, index) => {
-    const item = document.createElement("li");
-    const swatch = element("svg", { viewBox: "0 0 22 8", "aria-hidden": "true" });
-    swatch.append(element("path", { class: `g${line.group % COLOURS}`, d: "M0 4H22", "stroke-dasharray": dashOf(lines, index) }));
-    item.append(swatch, line.label);
-    list.append(item);
+  const items = lines.map(({ label }, index) => {
+    const swatch = svg("svg", { viewBox: "0 0 22 8", "aria-hidden": "true" }, path(lines, index, "M0 4H22"));
+    return html("li", {}, swatch, label);
   });
-  return list;
+  return html("ul", { class: "legend" }, ...items);
 }

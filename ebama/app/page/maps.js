@@ -1,4 +1,4 @@
-// A word's map at one model call, or its mean over all of them (call null), drawn into a canvas.
+// A word's map at one model call, or its mean over all of them (call null), painted into a canvas.
 
 // maps: Float32Array [words, calls, height, width]; -> Float32Array [height, width]
 export function mapOf(maps, { calls, height, width }, word, call) {
@@ -12,26 +12,17 @@ export function mapOf(maps, { calls, height, width }, word, call) {
 
 export const largest = (map) => map.reduce((most, value) => Math.max(most, value), 0);
 
-const bytes = (colours) => colours.map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
-
-export class Painter {
-  constructor(colours) {
-    this.colours = bytes(colours);
-  }
-
-  // values from 0 to high, in a canvas that becomes as many pixels large
-  paint(canvas, map, width, height, high) {
+// A function that paints values from 0 to high into a canvas, which becomes as many pixels large.
+export function painter(hexColours) {
+  const colours = hexColours.map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
+  return (canvas, map, width, height, high) => {
     Object.assign(canvas, { width, height });
     const context = canvas.getContext("2d");
     const image = context.createImageData(width, height);
     map.forEach((value, at) => {
       const index = Math.min(255, Math.max(0, Math.round((255 * value) / (high || 1))));
-      image.data.set([...this.colours[index], 255], 4 * at);
+      image.data.set([...colours[index], 255], 4 * at);
     });
     context.putImageData(image, 0, 0);
-  }
-
-  ramp(canvas) {
-    this.paint(canvas, Float32Array.from({ length: 256 }, (_, i) => i), 256, 1, 255);
-  }
+  };
 }

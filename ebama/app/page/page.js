@@ -1,11 +1,12 @@
 // The form, and the job that this tab follows: its id stands in the address, so that a reload finds it again.
 
+import { byId, html } from "./dom.js";
 import { Results } from "./results.js";
 import * as server from "./server.js";
 
 const PAUSE = 250; // milliseconds between two questions about a job
 const CHOSEN = ["sd", "ebama"];
-const byId = (id) => document.getElementById(id);
+const isBusy = (job) => job.state === "waiting" || job.state === "running";
 let results;
 let current = null;
 
@@ -14,41 +15,28 @@ function complain(error) {
   byId("error").hidden = !error;
 }
 
-function describe(facts) {
-  const name = facts.model === "miniature" ? "embedded miniature" : facts.model;
-  byId("model").textContent = `${name} · ${facts.side} × ${facts.side} pixels · ${facts.dtype} on ${facts.device} · version ${facts.version}`;
-  const { nouns, colours } = facts.vocabulary;
+function describe({ model, side, dtype, device, version, vocabulary, limits, methods }) {
+  const { name = model, nouns, colours } = vocabulary;
+  byId("model").textContent = `${name} · ${side} × ${side} pixels · ${dtype} on ${device} · version ${version}`;
   if (nouns) byId("vocabulary").textContent = `It knows ${nouns.join(", ")}, in ${colours.join(", ")}.`;
-  byId("steps").max = facts.limits.steps;
-  byId("guidance").max = facts.limits.guidance;
-  byId("methods").append(
-    ...facts.methods.map(({ name, changes, reference }) => {
-      const label = document.createElement("label");
-      const box = Object.assign(document.createElement("input"), { type: "checkbox", name: "method", value: name });
-      box.checked = CHOSEN.includes(name);
-      label.title = `${changes === "nothing" ? "changes nothing" : changes}. ${reference}`;
-      label.append(box, name);
-      return label;
-    }),
-  );
+  byId("steps").max = limits.steps;
+  byId("guidance").max = limits.guidance;
+  for (const { name, changes, reference } of methods) {
+    const box = html("input", { type: "checkbox", name: "method", value: name });
+    box.checked = CHOSEN.includes(name);
+    byId("methods").append(html("label", { title: `${changes}. ${reference}` }, box, name));
+  }
 }
 
-function order() {
-  const form = new FormData(byId("order"));
-  const extra = form.get("extra").trim();
-  return {
-    prompt: form.get("prompt"),
-    methods: [...form.getAll("method"), ...(extra ? [extra] : [])],
-    seeds: form.get("seeds"),
-    steps: Number(form.get("steps")),
-    guidance: Number(form.get("guidance")),
-    sampler: form.get("sampler"),
-    negative_prompt: form.get("negative"),
-  };
+function request() {
+  const { prompt, seeds, steps, guidance, sampler, negative, extra } = Object.fromEntries(new FormData(byId("request")));
+  const methods = [...new FormData(byId("request")).getAll("method"), extra.trim()].filter(Boolean);
+  const numbers = { steps: Number(steps), guidance: Number(guidance) };
+  return { prompt, methods, seeds, sampler, negative_prompt: negative, ...numbers };
 }
 
 function show(job) {
-  const busy = job.state === "waiting" || job.state === "running";
+  const busy = isBusy(job);
   byId("progress").hidden = !busy && job.state !== "cancelled";
   byId("cancel").hidden = !busy;
   byId("bar").hidden = !busy;
@@ -72,7 +60,7 @@ async function follow(id) {
       if (current !== id) return;
       show(job);
       await results.update(job);
-      if (job.state !== "waiting" && job.state !== "running") return;
+      if (!isBusy(job)) return;
     } catch (error) {
       complain(error);
       byId("progress").hidden = true;
@@ -82,26 +70,29 @@ async function follow(id) {
   }
 }
 
+async function submit(event) {
+  event.preventDefault();
+  complain(null);
+  byId("go").disabled = true;
+  try {
+    const job = await server.submit(request());
+    if (current) server.cancel(current).catch(() => {}); // this tab wants another picture now
+    results.clear();
+    show(job);
+    follow(job.id);
+  } catch (error) {
+    complain(error);
+  } finally {
+    byId("go").disabled = false;
+  }
+}
+
 async function begin() {
   const facts = await server.model();
+  for (const method of facts.methods) if (method.changes === "nothing") method.changes = "changes nothing";
   results = new Results(facts);
   describe(facts);
-  byId("order").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    complain(null);
-    byId("go").disabled = true;
-    try {
-      const job = await server.submit(order());
-      if (current) server.cancel(current).catch(() => {}); // this tab wants another picture now
-      results.clear();
-      show(job);
-      follow(job.id);
-    } catch (error) {
-      complain(error);
-    } finally {
-      byId("go").disabled = false;
-    }
-  });
+  byId("request").addEventListener("submit", submit);
   byId("cancel").addEventListener("click", () => server.cancel(current).then(show, complain));
   if (location.hash.length > 1) follow(location.hash.slice(1));
   document.body.dataset.ready = "yes";

@@ -1,29 +1,23 @@
-// What a job made: the prompt's words, a row of pictures and curves for each method.
+// What a job made: the prompt's words, and a row of pictures and curves for each method.
 
-import { COLOURS, chart, legend } from "./curves.js";
-import { Painter, largest, mapOf } from "./maps.js";
+import { chart, colourOf, legend } from "./curves.js";
+import { byId, html } from "./dom.js";
+import { largest, mapOf, painter } from "./maps.js";
 import * as server from "./server.js";
 
 const MEANINGS = { intensity: "smoothed peak", similarity: "cosine of scores" };
+const SIDES = [200, 200, 160, 140]; // of a picture in pixels, by how many stand side by side
 const SMALL = 256; // pixels of a picture that is shown enlarged, its pixels kept as they are
-
-const byId = (id) => document.getElementById(id);
-
-function make(name, attributes = {}, ...children) {
-  const made = Object.assign(document.createElement(name), attributes);
-  made.append(...children);
-  return made;
-}
 
 export class Results {
   constructor(facts) {
-    this.painter = new Painter(facts.colours);
-    this.painter.ramp(byId("ramp"));
+    this.paint = painter(facts.colours);
+    this.paint(byId("ramp"), Float32Array.from({ length: 256 }, (_, i) => i), 256, 1, 255);
     this.changes = Object.fromEntries(facts.methods.map(({ name, changes }) => [name, changes]));
     byId("results").style.setProperty("--opacity", facts.opacity);
     byId("call").addEventListener("input", () => this.draw());
     document.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") this.pin(null);
+      if (event.key === "Escape") this.set({ pinned: null });
     });
     this.clear();
   }
@@ -35,6 +29,12 @@ export class Results {
     for (const id of ["results", "moment", "scale"]) byId(id).hidden = true;
   }
 
+  // What is shown: the word that the pointer or the keyboard is at, the one that a click pinned, the seed of the curves.
+  set(shown) {
+    Object.assign(this, shown);
+    this.draw();
+  }
+
   // Called for every answer about the job: takes in the pictures that are new.
   async update(job) {
     if (this.job?.id !== job.id) {
@@ -43,39 +43,30 @@ export class Results {
     }
     while (this.pictures.length < job.pictures.length) {
       const index = this.pictures.length;
-      const [facts, maps] = await Promise.all([server.picture(job.id, index), server.maps(job.id, index)]);
+      const [facts, values] = await Promise.all([server.picture(job.id, index), server.maps(job.id, index)]);
       if (this.job?.id !== job.id) return; // another job took the page meanwhile
-      if (this.pictures.length === index) this.add({ ...job.pictures[index], ...facts, values: maps, index });
+      if (this.pictures.length === index) this.add({ ...job.pictures[index], ...facts, values, index });
     }
   }
 
   start(job) {
     this.job = job;
-    const columns = Math.min(job.seeds.length, 4);
-    byId("rows").style.setProperty("--columns", columns);
-    byId("rows").style.setProperty("--side", `${[200, 200, 160, 140][columns - 1]}px`);
     this.seed = job.seeds[0];
-    byId("notes").append(...job.notes.map((note) => make("li", { textContent: note })));
-    job.words.forEach((word, index) => {
-      const button = make("button", { type: "button", textContent: word.text, className: word.role });
-      if (word.group !== null) button.classList.add(`g${word.group % COLOURS}`);
-      button.setAttribute("aria-pressed", "false");
-      const point = (to) => () => this.point(to);
-      button.addEventListener("pointerenter", point(index));
-      button.addEventListener("pointerleave", point(null));
-      button.addEventListener("focus", point(index));
-      button.addEventListener("blur", point(null));
-      button.addEventListener("click", () => this.pin(this.pinned === index ? null : index));
+    const columns = Math.min(job.seeds.length, SIDES.length);
+    byId("rows").style.setProperty("--columns", columns);
+    byId("rows").style.setProperty("--side", `${SIDES[columns - 1]}px`);
+    byId("notes").append(...job.notes.map((note) => html("li", {}, note)));
+    job.words.forEach(({ text, role, group }, index) => {
+      const colour = group === null ? "" : ` ${colourOf(group)}`;
+      const button = html("button", { type: "button", class: role + colour, "aria-pressed": "false" }, text);
+      for (const event of ["pointerenter", "focus"]) button.addEventListener(event, () => this.set({ pointed: index }));
+      for (const event of ["pointerleave", "blur"]) button.addEventListener(event, () => this.set({ pointed: null }));
+      button.addEventListener("click", () => this.set({ pinned: this.pinned === index ? null : index }));
       byId("words").append(button, " ");
     });
     for (const method of job.methods) {
-      const about = this.changes[method.split("+")[0]];
-      const row = make("div", { className: "row" });
-      row.append(
-        make("h2", {}, method, make("small", { textContent: about === "nothing" ? "changes nothing" : about })),
-        make("div", { className: "pictures" }),
-        make("div", { className: "charts" }),
-      );
+      const heading = html("h2", {}, method, html("small", {}, this.changes[method.split("+")[0]] ?? ""));
+      const row = html("div", { class: "row" }, heading, html("div", { class: "pictures" }), html("div", { class: "charts" }));
       row.hidden = true;
       byId("rows").append(row);
     }
@@ -83,39 +74,22 @@ export class Results {
 
   add(picture) {
     this.pictures.push(picture);
-    const { calls } = picture.maps;
-    byId("results").hidden = false;
-    byId("moment").hidden = false;
-    byId("call").max = calls;
+    const { method, seed, name } = picture;
+    for (const id of ["results", "moment"]) byId(id).hidden = false;
+    byId("call").max = picture.maps.calls;
     byId("sites").textContent = `Maps: ${picture.sites}, probabilities after softmax; each word on one scale for all pictures.`;
     const url = server.pngOf(this.job.id, picture.index);
-    const alt = `${this.job.prompt}, ${picture.method}, seed ${picture.seed}`;
-    const image = make("img", { src: url, alt });
+    const image = html("img", { src: url, alt: `${this.job.prompt}, ${method}, seed ${seed}` });
     image.addEventListener("load", () => image.classList.toggle("small", image.naturalWidth < SMALL));
-    picture.canvas = make("canvas");
-    picture.canvas.setAttribute("aria-hidden", "true");
-    picture.button = make("button", { type: "button", title: "Show this seed's curves" }, image, picture.canvas);
-    picture.button.addEventListener("click", () => {
-      this.seed = picture.seed;
-      this.draw();
-    });
-    const link = make("a", { href: url, download: picture.name, textContent: "PNG", title: "Download, its recipe inside" });
-    link.setAttribute("aria-label", `Download ${picture.name}`);
-    const row = byId("rows").children[this.job.methods.indexOf(picture.method)];
+    picture.canvas = html("canvas", { "aria-hidden": "true" });
+    picture.button = html("button", { type: "button", title: "Show this seed's curves" }, image, picture.canvas);
+    picture.button.addEventListener("click", () => this.set({ seed }));
+    const title = "Download, its recipe inside";
+    const link = html("a", { href: url, download: name, title, "aria-label": `Download ${name}` }, "PNG");
+    const caption = html("figcaption", {}, html("span", {}, `seed ${seed}`), link);
+    const row = byId("rows").children[this.job.methods.indexOf(method)];
     row.hidden = false;
-    row.querySelector(".pictures").append(
-      make("figure", {}, picture.button, make("figcaption", {}, make("span", { textContent: `seed ${picture.seed}` }), link)),
-    );
-    this.draw();
-  }
-
-  point(word) {
-    this.pointed = word;
-    this.draw();
-  }
-
-  pin(word) {
-    this.pinned = word;
+    row.querySelector(".pictures").append(html("figure", {}, picture.button, caption));
     this.draw();
   }
 
@@ -124,14 +98,15 @@ export class Results {
     const word = this.pointed ?? this.pinned;
     const moment = Number(byId("call").value);
     const call = moment === 0 ? null : moment - 1;
-    const { calls } = this.pictures[0].maps;
-    byId("when").textContent = call === null ? `mean of all ${calls} calls` : `call ${moment} of ${calls}, t = ${this.pictures[0].timesteps[call]}`;
+    const { maps, timesteps } = this.pictures[0];
+    byId("when").textContent =
+      call === null ? `mean of all ${maps.calls} calls` : `call ${moment} of ${maps.calls}, t = ${timesteps[call]}`;
     this.drawMaps(word, call);
     this.drawCurves(word === null ? null : this.job.words[word].group, call);
-    for (const picture of this.pictures) picture.button.setAttribute("aria-pressed", String(picture.seed === this.seed));
+    for (const { button, seed } of this.pictures) button.setAttribute("aria-pressed", seed === this.seed);
     byId("words").querySelectorAll("button").forEach((button, index) => {
       button.classList.toggle("shown", index === word);
-      button.setAttribute("aria-pressed", String(index === this.pinned));
+      button.setAttribute("aria-pressed", index === this.pinned);
     });
   }
 
@@ -143,24 +118,24 @@ export class Results {
     const maps = this.pictures.map((picture) => mapOf(picture.values, picture.maps, word, call));
     const high = Math.max(...maps.map(largest));
     byId("high").textContent = `${high.toPrecision(2)} for “${this.job.words[word].text}”`;
-    this.pictures.forEach((picture, index) => {
-      this.painter.paint(picture.canvas, maps[index], picture.maps.width, picture.maps.height, high);
-    });
+    this.pictures.forEach(({ canvas, maps: { width, height } }, index) => this.paint(canvas, maps[index], width, height, high));
   }
 
   // Charts of one quantity share their scale, whatever the method and the seed.
   drawCurves(group, call) {
     this.job.methods.forEach((method, index) => {
-      const picture = this.pictures.find((one) => one.method === method && one.seed === this.seed);
+      const picture = this.pictures.find((other) => other.method === method && other.seed === this.seed);
       const charts = Object.entries(picture?.lines ?? {}).filter(([, lines]) => lines.length);
       byId("rows").children[index].querySelector(".charts").replaceChildren(
         ...charts.map(([quantity, lines]) => {
-          const values = this.pictures.flatMap((one) => one.lines[quantity].flatMap((line) => line.values));
+          const values = this.pictures.flatMap((other) => other.lines[quantity].flatMap((line) => line.values));
           const range = [Math.min(...values, quantity === "intensity" ? 0 : 1), Math.max(...values)];
-          const title = make("h3", {}, `${quantity[0].toUpperCase()}${quantity.slice(1)}`);
-          title.append(make("span", { textContent: MEANINGS[quantity] }), make("span", { textContent: `seed ${this.seed}` }));
-          const about = `${quantity} over the model calls, ${method}, seed ${this.seed}: ${lines.map((line) => line.label).join(", ")}`;
-          return make("div", { className: "chart" }, title, chart(lines, range, picture.timesteps, call, group, about), legend(lines));
+          const name = quantity[0].toUpperCase() + quantity.slice(1);
+          const heading = html("h3", {}, name, html("span", {}, MEANINGS[quantity]), html("span", {}, `seed ${this.seed}`));
+          const labels = lines.map((line) => line.label).join(", ");
+          const about = `${quantity} over the model calls, ${method}, seed ${this.seed}: ${labels}`;
+          const drawing = chart(lines, range, picture.timesteps, call, group, about);
+          return html("div", { class: "chart" }, heading, drawing, legend(lines));
         }),
       );
     });

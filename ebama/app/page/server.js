@@ -1,15 +1,12 @@
 // What the server is asked; a refusal is an Error whose message is the server's one line.
 
 async function ask(path, options) {
-  let answer;
-  try {
-    answer = await fetch(path, options);
-  } catch {
+  const answer = await fetch(path, options).catch(() => {
     throw new Error("The server does not answer; is `train_free.py serve` still running?");
-  }
+  });
   if (answer.ok) return answer;
   const said = await answer.json().catch(() => ({}));
-  throw Object.assign(new Error(said.error ?? `The server answered ${answer.status}.`), { status: answer.status });
+  throw new Error(said.error ?? `The server answered ${answer.status}.`);
 }
 
 const json = async (path, options) => (await ask(path, options)).json();
@@ -17,11 +14,9 @@ const json = async (path, options) => (await ask(path, options)).json();
 export const model = () => json("/api/model");
 export const job = (id) => json(`/api/jobs/${id}`);
 export const cancel = (id) => json(`/api/jobs/${id}`, { method: "DELETE" });
+export const submit = (request) =>
+  json("/api/jobs", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(request) });
 export const picture = (id, index) => json(`/api/jobs/${id}/pictures/${index}`);
 export const pngOf = (id, index) => `/api/jobs/${id}/pictures/${index}/png`;
-
 export const maps = async (id, index) =>
   new Float32Array(await (await ask(`/api/jobs/${id}/pictures/${index}/maps`)).arrayBuffer());
-
-export const submit = (order) =>
-  json("/api/jobs", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(order) });
