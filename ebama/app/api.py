@@ -124,15 +124,8 @@ def _facts(service: Service) -> dict[str, Any]:
 def _status(job: Job, queue: Queue) -> dict[str, Any]:
     prepared: PreparedRequest = job.payload
     return {
-        "id": job.id,
-        "state": job.state,
+        **{name: getattr(job, name) for name in ("id", "state", "doing", "part", "parts", "done", "total", "error")},
         "ahead": queue.ahead(job),
-        "doing": job.doing,
-        "part": job.part,
-        "parts": job.parts,
-        "done": job.done,
-        "total": job.total,
-        "error": job.error,
         "notes": prepared.notes,
         "prompt": prepared.parsed.prompt,
         "words": describe_words(prepared.parsed),

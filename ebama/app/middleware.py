@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -30,12 +31,13 @@ def protect(app: Starlette, names: frozenset[str]) -> None:
     """
     names = frozenset(name.lower() for name in names) | {"localhost"}
 
-    @app.middleware("http")  # type: ignore[attr-defined]
     async def check(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
         status, problem = _problem(request, names)
         response = JSONResponse({"error": problem}, status) if problem else await answer(request)
         response.headers.update(HEADERS)
         return response
+
+    app.add_middleware(BaseHTTPMiddleware, dispatch=check)
 
 
 def _problem(request: Request, names: frozenset[str]) -> tuple[int, str]:

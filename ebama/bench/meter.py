@@ -65,7 +65,10 @@ class Meter:
         """Wait for the next round and start its clocks. Raises Stop if there is none."""
         if not self._ready:
             self._ready = True
-            reset_peak(self._device)
+            if self._device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(self._device)
+            with contextlib.suppress(OSError):  # where the system can forget how much memory was in use before
+                Path("/proc/self/clear_refs").write_text("5")
             self._pipe.send(self._gflop)
         if not self._pipe.recv():
             raise Stop
@@ -81,7 +84,12 @@ class Meter:
         """The most memory in MiB that was in use during the rounds: the process's, or the GPU's tensors."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / _MIB
-        return peak_resident()
+        if (most := resident("VmHWM")) is not None:  # since the first round
+            return most / _MIB
+        import resource  # elsewhere in all its life
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MIB
 
 
 class Counting(TorchDispatchMode):
@@ -130,24 +138,6 @@ def matmul_rate(size: int, device: torch.device, dtype: torch.dtype) -> float:
 def _clock(device: torch.device) -> Callable[[], float]:
     """PyTorch's timer waits for the GPU, but would open one in a process that measures a CPU's memory."""
     return timer if device.type == "cuda" else time.perf_counter
-
-
-def reset_peak(device: torch.device) -> None:
-    """Forget how much memory was in use before, where the system can."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_resident() -> float:
-    """The most memory in MiB that this process had, since `reset_peak` on Linux, in all its life elsewhere."""
-    if (most := resident("VmHWM")) is not None:
-        return most / _MIB
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MIB
 
 
 def _cpu_seconds() -> float:

@@ -68,22 +68,25 @@ def bench(
 
 
 def measure(setting: Setting, sides: Sequence[str], repeat: int) -> list[Measured]:
-    """One case of these sides, a process for each: both are set up and warmed in turn, then `repeat` rounds alternate,
+    """One case of these sides, a process for each: they are set up and warmed in turn, then `repeat` rounds alternate,
     so that whatever else the machine does hits both."""
+    children: dict[str, Child] = {}
+    gflops: dict[str, float | None] = {}
+    rounds: dict[str, list[Round]] = {side: [] for side in sides}
     with ExitStack() as stack:
-        settings = [replace(setting, side=side) for side in sides]
-        children = [stack.enter_context(Child(f"case {one.case} ({one.side})", _measure_here, one)) for one in settings]
-        gflops = [child.answer() for child in children]
-        rounds: list[list[Round]] = [[] for _ in children]
+        for side in sides:
+            child = Child(f"case {setting.case} ({side})", _measure_here, replace(setting, side=side))
+            children[side] = stack.enter_context(child)
+            gflops[side] = child.answer()  # warm, before the next one starts
         for _ in range(repeat):
-            for child, taken in zip(children, rounds, strict=True):
+            for side, child in children.items():
                 child.send(True)
-                taken.append(child.answer())
+                rounds[side].append(child.answer())
         measured = []
-        for side, child, gflop, taken in zip(sides, children, gflops, rounds, strict=True):
+        for side, child in children.items():
             child.send(False)
             peak, threads = child.answer()
-            measured.append(Measured(setting.case, side, tuple(taken), gflop, peak, threads))
+            measured.append(Measured(setting.case, side, tuple(rounds[side]), gflops[side], peak, threads))
         return measured
 
 

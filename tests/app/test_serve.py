@@ -448,6 +448,10 @@ def test_the_model_is_described(client: TestClient) -> None:
     assert "ebama" in names
     assert "p2p" not in names
     assert len(facts["colours"]) == 256
+    small = Service(Pipeline(replace(model(), vocabulary=VOCABULARY)), parser="rules")
+    with TestClient(create_app(small), base_url="http://127.0.0.1") as other:
+        known = other.get("/api/model").json()["vocabulary"]
+    assert (known["name"], known["nouns"][0], known["colours"][0]) == ("embedded miniature", "cat", "red")
 
 
 # --- the command ---

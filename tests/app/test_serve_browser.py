@@ -80,7 +80,7 @@ def tab(browser: Any, address: str) -> Iterator[Open]:
     assert all(url.startswith(f"{address}/") for url in asked)
 
 
-def order(page: Any, prompt: str, methods: tuple[str, ...] = ("sd",), seeds: str = "0", steps: int = 2) -> None:
+def generate(page: Any, prompt: str, methods: tuple[str, ...] = ("sd",), seeds: str = "0", steps: int = 2) -> None:
     page.fill("#prompt", prompt)
     for box in page.query_selector_all("#methods input"):
         box.set_checked(box.get_attribute("value") in methods)
@@ -112,7 +112,9 @@ def colours(page: Any, index: int = 0) -> int:
 
 def test_from_click_to_picture(tab: Open, tmp_path: Path) -> None:
     page = tab()
-    order(page, "a purple crown and a blue suitcase", ("sd", "ebama"), "4,0")
+    wait_for_text(page, "#model", "^embedded miniature · 64 × 64 pixels")
+    wait_for_text(page, "#vocabulary", "^It knows cat, .* black, white.$")
+    generate(page, "a purple crown and a blue suitcase", ("sd", "ebama"), "4,0")
     pictures(page, 4)
     assert page.locator("#rows h2").all_text_contents() == [
         "sdchanges nothing",
@@ -162,13 +164,13 @@ def test_from_click_to_picture(tab: Open, tmp_path: Path) -> None:
 
 def test_a_bad_prompt_is_one_line_and_the_page_goes_on(tab: Open) -> None:
     page = tab()
-    order(page, "quickly and slowly", ("ebama",))
+    generate(page, "quickly and slowly", ("ebama",))
     wait_for_text(page, "#error", "^no noun found in 'quickly and slowly'")
     assert page.is_hidden("#progress")
     refused = [line for line in page.problems if "status of 400" in line]  # Chromium says so itself
     assert len(refused) == 1
     page.problems.remove(refused[0])
-    order(page, "a green dragon and a cat", ("ebama",))
+    generate(page, "a green dragon and a cat", ("ebama",))
     pictures(page, 1)
     assert page.is_hidden("#error")
     assert page.inner_text("#notes") == "The embedded miniature does not know: dragon."
@@ -178,17 +180,17 @@ def test_a_failing_run_is_one_line(tab: Open) -> None:
     page = tab()
     page.click("summary")
     page.fill("#extra", "ebama+step_size=1e30")
-    order(page, "a cat and a frog", ("sd",))
+    generate(page, "a cat and a frog", ("sd",))
     wait_for_text(page, "#error", "^The latent became infinite or NaN")
     assert page.locator("figure img").count() == 1
 
 
 def test_two_tabs_take_turns_and_a_cancel_lets_the_next_one_on(tab: Open) -> None:
     first, second = tab(), tab()
-    order(first, "a cat and a frog", ("ebama",), "0:8", steps=100)
+    generate(first, "a cat and a frog", ("ebama",), "0:8", steps=100)
     wait_for_text(first, "#state", r"^ebama: model call \d+ of 202$")
     assert 0 < first.locator("#bar").evaluate("bar => bar.value") < 1
-    order(second, "a bear")
+    generate(second, "a bear")
     wait_for_text(second, "#state", "^Waiting: 1 job is before it$")
     assert second.locator("figure").count() == 0
     first.click("#cancel")
@@ -200,8 +202,8 @@ def test_two_tabs_take_turns_and_a_cancel_lets_the_next_one_on(tab: Open) -> Non
 
 def test_asking_again_cancels_what_this_tab_asked_before(tab: Open) -> None:
     page = tab()
-    order(page, "a cat and a frog", ("ebama",), "0:8", steps=100)
+    generate(page, "a cat and a frog", ("ebama",), "0:8", steps=100)
     wait_for_text(page, "#state", "^ebama: model call")
-    order(page, "a bear")
+    generate(page, "a bear")
     pictures(page, 1)
     assert page.locator("#words button").all_text_contents() == ["a", "bear"]
