@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..output.files import written_whole, write_text
+from ..output.files import write_text, written_whole
 from .meter import Round
 
 
