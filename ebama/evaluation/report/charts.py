@@ -84,10 +84,12 @@ class _Chart:
             panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _, s=scale, d=digits: format(x * s, d)))
             panel.grid(axis="x", color=STAND_INS["line"], linewidth=1, clip_on=False)
             panel.tick_params(axis="x", length=0, labelsize=13, labelcolor=STAND_INS["faint"])
-            panel.tick_params(axis="y", length=0, labelsize=13, pad=8)
             panel.plot([0, 0], panel.get_ylim(), "k", linewidth=1, clip_on=False, gid="zero|")
-            panel.set_yticks(range(len(names)), [] if column else names, parse_math=False)
+            panel.yaxis.set_visible(not column)
             self.panels[name] = panel
+        first = self.panels[sets[0]]
+        first.tick_params(axis="y", length=0, labelsize=13, pad=8)
+        first.set_yticks(range(len(names)), names, parse_math=False)
         self.figure.text(left / width, 8 / height, _plain(self.label), fontsize=13, parse_math=False)
 
     def add(self, row: Row, estimate: Estimate, sign: str = "") -> tuple[Axes, int, str]:
