@@ -11,7 +11,7 @@ from typing import Any
 
 def read(path: Path) -> list[dict[str, Any]]:
     """The lines of a file but a last one without its end; ValueError, naming the line, if one is no JSON object."""
-    found = []
+    rows = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             row = json.loads(line)
@@ -19,8 +19,8 @@ def read(path: Path) -> list[dict[str, Any]]:
             row = None
         if not isinstance(row, dict):
             raise ValueError(f"Line {number} of {path} is damaged: expected a JSON object.")
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
 
 
 def text(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -17,7 +17,7 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,10 +105,10 @@ class Run:
     def batches(self) -> list[Batch]:
         """All the work, no batch of more than `batch_size` samples. The seeds of a prompt stay together if they fit."""
         prompts, seeds, size = self.prompts, self.seeds, self.batch_size
-        each = max(size // len(seeds), 1)
+        together = max(size // len(seeds), 1)
         return [
-            Batch(name, prompts[first : first + each], seeds[start : start + size])
-            for first in range(0, len(prompts), each)
+            Batch(name, prompts[first : first + together], seeds[start : start + size])
+            for first in range(0, len(prompts), together)
             for start in range(0, len(seeds), size)
             for name in self.methods
         ]
@@ -119,11 +119,9 @@ class Run:
         count = len(self.methods)
         return [batch for i, batch in enumerate(self.batches()) if (i // count + i % count) % shards == shard]
 
-    def pictures(self) -> Iterator[tuple[str, BenchmarkPrompt, int]]:
+    def pictures(self) -> list[Key]:
         """Every picture in the order of images.jsonl."""
-        for name in self.methods:
-            for prompt in self.prompts:
-                yield from ((name, prompt, seed) for seed in self.seeds)
+        return [key for name in self.methods for key in Batch(name, self.prompts, self.seeds).pictures()]
 
 
 def start(run: Run, out: Path, model: str, fingerprint: str) -> None:
@@ -140,8 +138,7 @@ def start(run: Run, out: Path, model: str, fingerprint: str) -> None:
         if not isinstance(before, dict):
             raise ValueError(f"{path} is damaged; choose another folder with --out.")
         now = json.loads(json.dumps(settings))
-        differing = [key for key in now if before.get(key) != now[key]]
-        if differing:
+        if differing := [key for key in now if before.get(key) != now[key]]:
             values = "; ".join(f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in differing)
             raise ValueError(f"{out} was begun with other settings ({values}); choose another folder with --out.")
         return
@@ -169,11 +166,10 @@ def make(run: Run, pipeline: Pipeline, out: Path, shard: int = 0, shards: int = 
 
 def finish(run: Run, out: Path) -> bool:
     """Put the lines of all processes together in images.jsonl, if no picture is missing; whether that is so."""
-    found = {_key(row): row for row in rows(out)}
-    keys = [(name, prompt.text, seed) for name, prompt, seed in run.pictures()]
-    if any(key not in found for key in keys):
+    by_key, keys = {_key(row): row for row in rows(out)}, run.pictures()
+    if not by_key.keys() >= set(keys):
         return False
-    write_text(out / "images.jsonl", jsonl.text(found[key] for key in keys))
+    write_text(out / "images.jsonl", jsonl.text(by_key[key] for key in keys))
     for path in out.glob("images-*-of-*.jsonl"):
         path.unlink(missing_ok=True)  # another process may end at the same time
     return True
@@ -185,19 +181,19 @@ def rows(out: Path) -> list[dict[str, Any]]:
     Raises ValueError for a file of such a name that is no such list.
     """
     # images.jsonl is read last: another process may put the others together in it, and delete them, meanwhile.
-    *parts, whole = map(_rows, (*sorted(out.glob("images-*-of-*.jsonl")), out / "images.jsonl"))
+    *parts, whole = map(_read_rows, (*sorted(out.glob("images-*-of-*.jsonl")), out / "images.jsonl"))
     return list({_key(row): row for row in itertools.chain(whole, *parts)}.values())
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _read_rows(path: Path) -> list[dict[str, Any]]:
     try:
-        found = jsonl.read(path)
+        rows = jsonl.read(path)
     except FileNotFoundError:
         return []
-    for row in found:
+    for row in rows:
         if missing := {"method", "set", "prompt", "seed", "file"} - row.keys():
             raise ValueError(f"{path} is no list of pictures: a line lacks {', '.join(sorted(missing))}.")
-    return found
+    return rows
 
 
 def folder_of(prompt: str) -> str:

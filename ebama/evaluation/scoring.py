@@ -21,13 +21,12 @@ from .run import folder_of, rows
 
 UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises for a file that it cannot read as a picture."""
+FIELDS = ("method", "set", "prompt", "seed", "file")
+"""What names a picture in every list of them."""
 
 
 def score(
-    folder: Path,
-    scorers: Sequence[Scorer],
-    batch_size: int = 64,
-    benchmark: Sequence[BenchmarkPrompt] = (),
+    folder: Path, scorers: Sequence[Scorer], batch_size: int = 64, benchmark: Sequence[BenchmarkPrompt] = ()
 ) -> list[dict[str, Any]]:
     """Score every picture of a folder; write scores.jsonl, and judges.json (score -> who judged); returns the lines.
 
@@ -41,25 +40,25 @@ def score(
 
     Raises ValueError if there is nothing to score, or if scores.jsonl is damaged.
     """
-    pictures = _listed(folder, benchmark)
+    pictures = _pictures(folder, benchmark)
     if not pictures:
         raise ValueError(f"{folder} holds no pictures; expected METHOD/PROMPT/SEED.png in it.")
     judges = {key: scorer.name for scorer in scorers for key in scorer.keys}
     earlier = _earlier(folder)
     unfinished = folder / "scores-unfinished.jsonl"
-    done = {key: line for key, line in _resume(unfinished, judges).items() if _unchanged(folder, line)}
+    done = {_key(line): line for line in _resume(unfinished, judges) if _is_unchanged(folder, line)}
     for first in tqdm(range(0, len(pictures), batch_size), desc="scores", unit="batch"):
         batch = pictures[first : first + batch_size]
         if not done.keys() >= {_key(row) for row in batch}:
-            made = _score_batch(folder, batch, scorers)
-            jsonl.append(unfinished, made)
-            done |= {_key(line): line for line in made}
+            scored = _score_batch(folder, batch, scorers)
+            jsonl.append(unfinished, scored)
+            done |= {_key(line): line for line in scored}
     lines = [done[_key(row)] for row in pictures]
     if bad := [line for line in lines if "error" in line]:
         names = ", ".join(line["file"] or f"{line['method']} {line['prompt']!r}" for line in bad[:3])
         more = ", ..." if len(bad) > 3 else ""
         warnings.warn(f"{len(bad)} of {len(lines)} pictures have no scores ({names}{more}).", stacklevel=2)
-    judges = _keep_others(folder, earlier, lines, judges)
+    judges = _add_earlier(lines, earlier, judges, read_object(folder / "judges.json"))
     write_text(folder / "judges.json", json.dumps(judges, ensure_ascii=False, indent=1) + "\n")
     write_text(folder / "scores.jsonl", jsonl.text(lines))
     unfinished.unlink()
@@ -68,42 +67,42 @@ def score(
 
 def prompts(folder: Path, benchmark: Sequence[BenchmarkPrompt] = ()) -> list[str]:
     """The prompts of the pictures that `score` scores, each once."""
-    return list(dict.fromkeys(row["prompt"] for row in _listed(folder, benchmark)))
+    return list(dict.fromkeys(row["prompt"] for row in _pictures(folder, benchmark)))
 
 
-def _listed(folder: Path, benchmark: Sequence[BenchmarkPrompt]) -> list[dict[str, Any]]:
-    return rows(folder) or _found(folder, {folder_of(prompt.text): prompt for prompt in benchmark})
-
-
-def _found(folder: Path, benchmark: Mapping[str, BenchmarkPrompt]) -> list[dict[str, Any]]:
+def _pictures(folder: Path, benchmark: Sequence[BenchmarkPrompt]) -> list[dict[str, Any]]:
+    """What the folder's lists say, or without them a row for each METHOD/PROMPT/SEED.png, in the order of numbers."""
+    if listed := rows(folder):
+        return listed
     paths = sorted(folder.glob("*/*/*.png"), key=lambda path: (path.parts[:-1], len(path.stem), path.stem))
-    known = any(path.parent.name in benchmark for path in paths)
-    found = []
+    by_folder = {folder_of(prompt.text): prompt for prompt in benchmark}
+    rest = "other" if any(path.parent.name in by_folder for path in paths) else "all"
+    pictures = []
     for path in paths:
         method, name = path.parts[-3:-1]
-        prompt = benchmark.get(name, BenchmarkPrompt("other" if known else "all", name))
+        prompt = by_folder.get(name, BenchmarkPrompt(rest, name))
         seed = int(path.stem) if path.stem.isdecimal() else path.stem
         about = {"method": method, "set": prompt.set, "prompt": prompt.text, "seed": seed}
-        found.append({**about, "file": path.relative_to(folder).as_posix()})
-    return found
+        pictures.append({**about, "file": path.relative_to(folder).as_posix()})
+    return pictures
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["method"], row["set"], row["prompt"], row["seed"], row["file"]
+    return tuple(row[name] for name in FIELDS)
 
 
-def _resume(unfinished: Path, judges: Mapping[str, str]) -> dict[tuple[Any, ...], dict[str, Any]]:
+def _resume(unfinished: Path, judges: Mapping[str, str]) -> list[dict[str, Any]]:
     """What an interrupted run by these judges has scored; else the file is begun, with the judges in its first line."""
     if unfinished.is_file():
         jsonl.drop_half_line(unfinished)
         first, *lines = jsonl.read(unfinished) or [{}]
         if first == {"judges": judges}:
-            return {_key(line): line for line in lines}
+            return lines
     write_text(unfinished, jsonl.text([{"judges": judges}]))
-    return {}
+    return []
 
 
-def _unchanged(folder: Path, line: Mapping[str, Any]) -> bool:
+def _is_unchanged(folder: Path, line: Mapping[str, Any]) -> bool:
     """Whether the picture of a line is still the one that was scored."""
     try:
         return line["file"] is None or _sha256((folder / line["file"]).read_bytes()) == line.get("sha256")
@@ -121,20 +120,22 @@ def _earlier(folder: Path) -> list[dict[str, Any]]:
         raise ValueError(f"{error} Mend the file, or delete it to have every score made anew.") from error
 
 
-def _keep_others(
-    folder: Path, earlier: Sequence[Mapping[str, Any]], lines: Sequence[dict[str, Any]], judges: Mapping[str, str]
+def _add_earlier(
+    lines: Sequence[dict[str, Any]],
+    earlier: Sequence[Mapping[str, Any]],
+    judges: Mapping[str, str],
+    earlier_judges: Mapping[str, str],
 ) -> dict[str, str]:
-    """Add to the lines what earlier ones say of the same pictures and the new ones do not; returns all judges."""
+    """Add to the lines the scores by other names that earlier ones have of the same pictures; returns all judges."""
     before = {(line.get("file"), line.get("prompt")): line for line in earlier}
-    kept: dict[str, str] = {}
-    names = read_object(folder / "judges.json")
+    others: dict[str, str] = {}
     for line in lines:
         same = before.get((line["file"], line["prompt"]), {})
         if "scores" in line and same.get("sha256") == line["sha256"]:
-            found = {key: value for key, value in same.get("scores", {}).items() if key not in judges}
-            line["scores"] = {**found, **line["scores"]}
-            kept |= {key: names.get(key, "an unknown judge") for key in found}
-    return kept | dict(judges)
+            scores = {key: value for key, value in same.get("scores", {}).items() if key not in judges}
+            line["scores"] = {**scores, **line["scores"]}
+            others |= {key: earlier_judges.get(key, "an unknown judge") for key in scores}
+    return {**others, **judges}
 
 
 def _sha256(content: bytes) -> str:
@@ -142,7 +143,7 @@ def _sha256(content: bytes) -> str:
 
 
 def _score_batch(folder: Path, pictures: Sequence[dict[str, Any]], scorers: Sequence[Scorer]) -> list[dict[str, Any]]:
-    lines = [{key: row[key] for key in ("method", "set", "prompt", "seed", "file")} for row in pictures]
+    lines = [{key: row[key] for key in FIELDS} for row in pictures]
     images: list[Image.Image] = []
     readable: list[dict[str, Any]] = []
     for line, row in zip(lines, pictures, strict=True):

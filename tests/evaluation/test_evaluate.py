@@ -136,9 +136,7 @@ def test_no_batch_is_larger_than_asked_for(size: int) -> None:
     job = Run(listed, {"sd": methods.get("sd"), "ane": methods.get("ane")}, [0, 1, 2], batch_size=size)
     batches = job.batches()
     assert max(len(batch.pictures()) for batch in batches) == {1: 1, 2: 2, 3: 3, 4: 3, 7: 6}[size]
-    assert sorted(key for batch in batches for key in batch.pictures()) == sorted(
-        (name, prompt.text, seed) for name, prompt, seed in job.pictures()
-    )
+    assert sorted(key for batch in batches for key in batch.pictures()) == sorted(job.pictures())
 
 
 def test_a_latent_that_blows_up_costs_no_other_picture(tmp_path: Path) -> None:
@@ -233,7 +231,7 @@ def test_processes_share_the_batches_and_every_method(shards: int) -> None:
     systems = {name: methods.get("sd") for name in "abcdefgh"}
     job = Run([BenchmarkPrompt("some", f"prompt {i}") for i in range(16)], systems, range(8), batch_size=8)
     shares = [job.share(shard, shards) for shard in range(shards)]
-    everything = sorted((name, prompt.text, seed) for name, prompt, seed in job.pictures())
+    everything = sorted(job.pictures())
     assert sorted(key for share in shares for batch in share for key in batch.pictures()) == everything
     for share in shares:
         counts = Counter(batch.method for batch in share)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -36,48 +36,49 @@ def load(name: str | Path) -> list[BenchmarkPrompt]:
     Raises:
         ValueError: there is no such benchmark, or the file cannot be read, with the line at fault.
     """
-    known, _, part = str(name).partition(":")
-    if known == "ane":
+    text, path = str(name), Path(name)
+    kind, _, part = text.partition(":")
+    if kind == "ane":
         sets = load_ane()
         if part and part not in sets:
             raise ValueError(f"The Attend-and-Excite benchmark has no set {part!r}; it has {', '.join(sets)}.")
-        return [BenchmarkPrompt(key, text) for key, texts in sets.items() if part in ("", key) for text in texts]
-    if str(name) == "dvmp":
-        lines = (files(__package__) / "dvmp_prompts.txt").read_text(encoding="utf-8").splitlines()
-        return [BenchmarkPrompt("dvmp", line) for line in lines]
-    if str(name) == "singles":
-        return [BenchmarkPrompt(key, text) for key, texts in singles.prompts().items() for text in texts]
-    if known == "tuning" and part.isdecimal() and int(part):
-        sets = tuning.prompts(int(part), {text for texts in load_ane().values() for text in texts})
-        return [BenchmarkPrompt(key, text) for key, texts in sets.items() for text in texts]
-    path = Path(name)
+        return _prompts({part: sets[part]} if part else sets)
+    if text == "dvmp":
+        return _prompts({"dvmp": _stored("dvmp_prompts.txt").splitlines()})
+    if text == "singles":
+        return _prompts(singles.prompts())
+    if kind == "tuning" and part.isdecimal() and int(part):
+        return _prompts(tuning.prompts(int(part), {text for texts in load_ane().values() for text in texts}))
     if not path.is_file():
         raise ValueError(
-            f"There is no benchmark {str(name)!r}; give ane, ane:SET, dvmp, singles, tuning:N, or a file of prompts."
+            f"There is no benchmark {text!r}; give ane, ane:SET, dvmp, singles, tuning:N, or a file of prompts."
         )
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # JSON strings may hold the separators of splitlines
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as a text of prompts: {error}.") from error
-    found = _unique(_read(path, number, line) for number, line in enumerate(lines, start=1) if line.strip())
-    if not found:
+    prompts = [_read_line(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not prompts:
         raise ValueError(f"{path} holds no prompts; expected one a line, or JSON lines.")
-    return found
-
-
-def _unique(prompts: Iterable[BenchmarkPrompt]) -> list[BenchmarkPrompt]:
     return list({prompt.text: prompt for prompt in prompts}.values())
 
 
-def _read(path: Path, number: int, line: str) -> BenchmarkPrompt:
+def _prompts(sets: Mapping[str, Iterable[str]]) -> list[BenchmarkPrompt]:
+    return [BenchmarkPrompt(name, text) for name, texts in sets.items() for text in texts]
+
+
+def _stored(name: str) -> str:
+    return (files(__package__) / name).read_text(encoding="utf-8")
+
+
+def _read_line(path: Path, number: int, line: str) -> BenchmarkPrompt:
     if not line.lstrip().startswith("{"):
         return BenchmarkPrompt(path.stem, line.strip())
     try:
         entry: dict[str, Any] = json.loads(line)
-        groups = entry.get("groups")
+        text, part, groups = entry["prompt"], entry.get("set", path.stem), entry.get("groups")
         if groups is not None:
             groups = tuple((str(noun), tuple(map(str, modifiers))) for noun, modifiers in groups)
-        text, part = entry["prompt"], entry.get("set", path.stem)
         if not (isinstance(text, str) and text.strip() and isinstance(part, str)):
             raise ValueError
     except (KeyError, TypeError, ValueError) as error:
@@ -93,7 +94,7 @@ def load_ane() -> dict[str, list[str]]:
 
     Nothing in them is corrected: the article is "a" throughout ("a elephant", "a orange bench", "a glasses").
     """
-    prompts: dict[str, list[str]] = json.loads((files(__package__) / "ane_prompts.json").read_text(encoding="utf-8"))
+    prompts: dict[str, list[str]] = json.loads(_stored("ane_prompts.json"))
     return prompts
 
 

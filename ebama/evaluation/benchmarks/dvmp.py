@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import random
 
-
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
-_COLOURS = _words("black blue brown gray green orange pink purple red white yellow beige teal")
+_COLOURS = "black blue brown gray green orange pink purple red white yellow beige teal"
 _NOUNS = {
-    "animal": _words(
-        "bear bird cat dog elephant frog horse lion monkey mouse rabbit turtle panda zebra gorilla penguin"
-    ),
-    "object": _words(
-        "backpack crown suitcase chair balloon bow car bowl bench clock camera umbrella guitar shoe hat surfboard "
-        "skateboard bicycle"
-    ),
-    "fruit": _words("apple tomato banana strawberry"),
+    "animal": "bear bird cat dog elephant frog horse lion monkey mouse rabbit turtle panda zebra gorilla penguin",
+    "object": "backpack crown suitcase chair balloon bow car bowl bench clock camera umbrella guitar shoe hat "
+    "surfboard skateboard bicycle",
+    "fruit": "apple tomato banana strawberry",
 }
 _MODIFIERS = {
-    "animal": _words("furry baby spotted sleepy"),
-    "object": _words("modern spotted wooden metal curved spiky checkered"),
-    "fruit": _words("sliced skewered"),
+    "animal": "furry baby spotted sleepy",
+    "object": "modern spotted wooden metal curved spiky checkered",
+    "fruit": "sliced skewered",
 }
 
 
 def prompts(count: int = 200, seed: int = 0) -> list[str]:
     """That many different prompts; the 200 of seed 0 are the benchmark "dvmp"."""
     rng = random.Random(seed)
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found.setdefault(sample(rng)[0])
-    return list(found)
+    texts: dict[str, None] = {}
+    while len(texts) < count:
+        texts.setdefault(sample(rng)[0])
+    return list(texts)
 
 
 def sample(rng: random.Random) -> tuple[str, list[tuple[str, list[str]]]]:
@@ -53,8 +44,8 @@ def sample(rng: random.Random) -> tuple[str, list[tuple[str, list[str]]]]:
 def _phrase(rng: random.Random) -> tuple[str, list[str]]:
     while True:
         kind = rng.choice(sorted(_NOUNS))
-        modifiers = rng.sample(_MODIFIERS[kind], rng.choice([0, 1] if kind == "fruit" else [0, 1, 2]))
+        modifiers = rng.sample(_MODIFIERS[kind].split(), rng.choice([0, 1] if kind == "fruit" else [0, 1, 2]))
         if rng.random() < 1 / 3:
-            modifiers.insert(0, rng.choice(_COLOURS))
+            modifiers.insert(0, rng.choice(_COLOURS.split()))
         if modifiers:
-            return rng.choice(_NOUNS[kind]), modifiers
+            return rng.choice(_NOUNS[kind].split()), modifiers

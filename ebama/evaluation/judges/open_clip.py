@@ -74,8 +74,8 @@ def read(folder: Path) -> tuple[CLIPModel, CLIPTokenizer, CLIPImageProcessorPil]
     expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
     for key, shape in expected.items():
         if key not in tensors or tensors[key].shape != shape:
-            found = list(tensors[key].shape) if key in tensors else "missing"
-            raise ValueError(f"{file} does not fit {CONFIG}: {key} is {found}, expected {list(shape)}.")
+            stored = list(tensors[key].shape) if key in tensors else "missing"
+            raise ValueError(f"{file} does not fit {CONFIG}: {key} is {stored}, expected {list(shape)}.")
     if more := tensors.keys() - expected.keys():
         raise ValueError(f"{file} does not fit {CONFIG}: there is no place for {sorted(more)[0]}.")
     model.load_state_dict(tensors)

@@ -53,8 +53,8 @@ class JudgeScorer:
         scores: list[Scores] = []
         for reading, prompt in zip(readings, prompts, strict=True):
             named = _named(prompt.text)
-            present, bound = satisfied(reading, named) if named else (None, None)
-            scores.append(dict(zip(self.keys, (_number(present), _number(bound)), strict=True)))
+            verdicts = [float(verdict) for verdict in satisfied(reading, named)] if named else [None, None]
+            scores.append(dict(zip(self.keys, verdicts, strict=True)))
         return scores
 
 
@@ -68,7 +68,3 @@ def _named(prompt: str) -> list[tuple[str, str | None]]:
         named.append((match[2], match[1]))
     coloured_animal = any(noun in ANIMALS and colour is not None for noun, colour in named)
     return [] if coloured_animal or len({noun for noun, _ in named}) < len(named) else named
-
-
-def _number(verdict: bool | None) -> float | None:
-    return None if verdict is None else float(verdict)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 from PIL import Image
@@ -29,9 +28,7 @@ class ImageTextSimilarity:
 
     def __init__(self, clip: Clip, texts: PromptVectors | None = None, *, corrected: bool = False) -> None:
         self.name = clip.name
-        self.keys: tuple[str, ...] = ("full", "min")
-        if corrected:
-            self.keys += tuple(key + CORRECTED for key in self.keys)
+        self.keys = ("full", "min", *(("full" + CORRECTED, "min" + CORRECTED) if corrected else ()))
         self._clip = clip
         self._corrected = corrected
         self._texts = texts or PromptVectors(clip)
@@ -51,9 +48,9 @@ class ImageTextSimilarity:
     ) -> list[float | None]:
         if parts is None:
             return [None, None]
-        full, *found = [_dot(vector, self._texts(text, corrected=corrected)) for text in (prompt, *parts)]
-        known = [value for value in found if value is not None]
-        return [full, min(known) if len(known) == len(found) else None]
+        full, *halves = [_dot(vector, self._texts(text, corrected=corrected)) for text in (prompt, *parts)]
+        known = [value for value in halves if value is not None]
+        return [full, min(known) if len(known) == len(halves) else None]
 
 
 class TextCaptionSimilarity:
@@ -66,9 +63,7 @@ class TextCaptionSimilarity:
         self, clip: Clip, captioner: Captioner, texts: PromptVectors | None = None, *, corrected: bool = False
     ) -> None:
         self.name = f"{captioner.name}, its captions compared by {clip.name}"
-        self.keys: tuple[str, ...] = ("t-c", "caption")
-        if corrected:
-            self.keys = ("t-c", "t-c" + CORRECTED, "caption")
+        self.keys: tuple[str, ...] = ("t-c", "t-c" + CORRECTED, "caption") if corrected else ("t-c", "caption")
         self._clip = clip
         self._captioner = captioner
         self._corrected = corrected
@@ -78,12 +73,12 @@ class TextCaptionSimilarity:
         """See the class."""
         scores: list[Scores] = []
         for caption, prompt in zip(self._captioner.captions(images), prompts, strict=True):
-            found = self._clip.texts([caption], cut=True)  # at most 30 tokens of BLIP's: never too long for CLIP
-            assert found is not None
-            values: dict[str, Any] = {"t-c": _dot(found[0], self._texts(prompt.text, corrected=False))}
+            vectors = self._clip.texts([caption], cut=True)  # at most 30 tokens of BLIP's: never too long for CLIP
+            assert vectors is not None
+            values: Scores = {"t-c": _dot(vectors[0], self._texts(prompt.text, corrected=False))}
             if self._corrected:
-                values["t-c" + CORRECTED] = _dot(found[0], self._texts(prompt.text, corrected=True))
-            scores.append({**values, "caption": caption})
+                values["t-c" + CORRECTED] = _dot(vectors[0], self._texts(prompt.text, corrected=True))
+            scores.append(values | {"caption": caption})
         return scores
 
 

@@ -82,8 +82,8 @@ class Clip(_Model):
     @torch.no_grad()
     def images(self, images: Sequence[Image.Image]) -> Tensor:
         """Unit vectors [n, D] of pictures, prepared as the folder's preprocessor_config.json says."""
-        found = self._model.get_image_features(pixel_values=self._pixels(images))
-        return F.normalize(found.pooler_output.float(), dim=-1)
+        features = self._model.get_image_features(pixel_values=self._pixels(images)).pooler_output
+        return F.normalize(features.float(), dim=-1)
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str], *, cut: bool = False) -> Tensor | None:
@@ -96,8 +96,8 @@ class Clip(_Model):
         encoded = self._tokenizer(
             list(texts), padding=True, truncation=True, max_length=self._positions, return_tensors="pt"
         ).to(self._model.device)
-        found = self._model.get_text_features(**encoded)
-        return F.normalize(found.pooler_output.float(), dim=-1)
+        features = self._model.get_text_features(**encoded).pooler_output
+        return F.normalize(features.float(), dim=-1)
 
     def fit(self, texts: Sequence[str]) -> bool:
         """Whether the model has a position for each token of each text."""
@@ -105,8 +105,8 @@ class Clip(_Model):
 
     def ensemble(self, texts: Sequence[str], *, cut: bool = False) -> Tensor | None:
         """The unit vector [D] of several texts: normalised mean of their unit vectors; None as in `texts`."""
-        found = self.texts(texts, cut=cut)
-        return None if found is None else F.normalize(found.mean(dim=0), dim=-1)
+        vectors = self.texts(texts, cut=cut)
+        return None if vectors is None else F.normalize(vectors.mean(dim=0), dim=-1)
 
 
 class Captioner(_Model):
@@ -130,8 +130,8 @@ class Captioner(_Model):
         """A caption for each picture, without the prefix that all begin with."""
         prefix = torch.tensor(self._tokenizer([PREFIX] * len(images))["input_ids"], device=self._model.device)
         # The model puts its start token first and leaves the separator at the end out.
-        found = self._model.generate(pixel_values=self._pixels(images), input_ids=prefix, **DECODING)
-        texts = self._tokenizer.batch_decode(found[:, 1:], skip_special_tokens=True)
+        tokens = self._model.generate(pixel_values=self._pixels(images), input_ids=prefix, **DECODING)
+        texts = self._tokenizer.batch_decode(tokens[:, 1:], skip_special_tokens=True)
         return [text.removeprefix(PREFIX) for text in texts]
 
 
@@ -172,11 +172,11 @@ def _folder(folder: str | Path, kind: str, embedded: str) -> Path:
             f'or "{EMBEDDED}".'
         )
     try:
-        found = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+        stored = json.loads(config.read_text(encoding="utf-8")).get("model_type")
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{config} is damaged: {error}") from error
-    if found != kind:
-        raise ValueError(f"{path} holds a model of type {found!r}; expected {kind!r}.")
+    if stored != kind:
+        raise ValueError(f"{path} holds a model of type {stored!r}; expected {kind!r}.")
     if not (path / "preprocessor_config.json").is_file():
         raise ValueError(f"{path} holds no preprocessor_config.json, which says how pictures are prepared.")
     return path

@@ -118,11 +118,11 @@ def _data(
 
     prompts, picture_files = [], []
     for name, prompt in dict.fromkeys((line["set"], line["prompt"]) for line in lines):
-        found = [by_place.get((name, prompt, method, seed)) for method in methods for seed in seeds]
+        places = [by_place.get((name, prompt, method, seed)) for method in methods for seed in seeds]
         names = [
-            line["file"] if line and line["file"] and (folder / line["file"]).is_file() else None for line in found
+            line["file"] if line and line["file"] and (folder / line["file"]).is_file() else None for line in places
         ]
-        pictures = [picture(line, file) if line else None for line, file in zip(found, names, strict=True)]
+        pictures = [picture(line, file) if line else None for line, file in zip(places, names, strict=True)]
         prompts.append({"set": name, "text": prompt, "pictures": pictures})
         picture_files.append([folder / file if file else None for file in names])
     data = {

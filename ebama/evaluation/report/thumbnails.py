@@ -39,7 +39,7 @@ class Sheets:
     def encode(self) -> Iterator[bytes]:
         """The WebP file of each prompt's sheet in turn; empty if none of its pictures can be read."""
         for files in tqdm(self.files, desc="thumbnails", unit="prompt"):
-            images = (_opened(path) if path else None for path in files)
+            images = (_opened(path) for path in files)
             yield _sheet(images, len(files), self.side, self.quality, self.columns)
 
 
@@ -51,13 +51,13 @@ def plan(files: Sequence[Sequence[Path | None]], budget: int = BUDGET) -> Sheets
     places = max(map(len, files), default=0) or 1
     columns = math.ceil(math.sqrt(places))
     some = files[:: math.ceil(len(files) / max(SAMPLE // places, 1)) or 1]
-    shrunk = [[_opened(path, CHOICES[0][0]) if path else None for path in each] for each in some]
-    known = [max(image.size) for each in shrunk for image in each if image]
-    parts = sum(path is not None for each in files for path in each) / max(len(known), 1)
+    shrunk = [[_opened(path, CHOICES[0][0]) for path in paths] for paths in some]
+    sides = [max(image.size) for images in shrunk for image in images if image]
+    parts = sum(path is not None for paths in files for path in paths) / max(len(sides), 1)
     for side, quality in CHOICES:
-        if side > max(known, default=0) or side * columns > LARGEST:
+        if side > max(sides, default=0) or side * columns > LARGEST:
             continue
-        size = sum(len(_sheet(each, len(each), side, quality, columns)) for each in shrunk)
+        size = sum(len(_sheet(images, len(images), side, quality, columns)) for images in shrunk)
         if size * parts * MARGIN <= budget:
             return Sheets(files, side, quality, columns)
     return Sheets(files, *CHOICES[-1], columns)
@@ -65,26 +65,28 @@ def plan(files: Sequence[Sequence[Path | None]], budget: int = BUDGET) -> Sheets
 
 def _sheet(images: Iterable[Image.Image | None], count: int, side: int, quality: int, columns: int) -> bytes:
     sheet = Image.new("RGB", (columns * side, math.ceil(count / columns) * side), "white")
-    found = False
+    is_blank = True
     for place, image in enumerate(images):
         if image:
             small = ImageOps.pad(image, (side, side), Image.Resampling.LANCZOS, color="white")
             sheet.paste(small, (place % columns * side, place // columns * side))
-            found = True
-    if not found:
+            is_blank = False
+    if is_blank:
         return b""
     buffer = io.BytesIO()
     sheet.save(buffer, "WEBP", quality=quality, method=4)
     return buffer.getvalue()
 
 
-def _opened(path: Path, side: int | None = None) -> Image.Image | None:
+def _opened(path: Path | None, side: int | None = None) -> Image.Image | None:
     """A picture in RGB, no larger than `side` pixels; None if there is none or it cannot be read."""
+    if path is None:
+        return None
     try:
-        with Image.open(path) as image:
-            found = image.convert("RGB")
+        with Image.open(path) as file:
+            image = file.convert("RGB")
     except UNREADABLE:
         return None
     if side:
-        found.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return found
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
