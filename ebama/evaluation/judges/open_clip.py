@@ -27,31 +27,28 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 # OpenAI's statistics of pixels, which a configuration need not repeat.
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
-_NAMES = {
-    "visual.class_embedding": "vision_model.embeddings.class_embedding",
-    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
-    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
-    "visual.proj": "visual_projection.weight",
-    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-    "positional_embedding": "text_model.embeddings.position_embedding.weight",
-    "text_projection": "text_projection.weight",
-    "logit_scale": "logit_scale",
+_RENAMES = {
+    r"visual\.(class_embedding)": r"vision_model.embeddings.\1",
+    r"visual\.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    r"visual\.conv1\.": "vision_model.embeddings.patch_embedding.",
+    r"visual\.ln_pre\.": "vision_model.pre_layrnorm.",
+    r"visual\.ln_post\.": "vision_model.post_layernorm.",
+    r"visual\.proj": "visual_projection.weight",
+    r"token_embedding\.": "text_model.embeddings.token_embedding.",
+    r"positional_embedding": "text_model.embeddings.position_embedding.weight",
+    r"ln_final\.": "text_model.final_layer_norm.",
+    r"text_projection": "text_projection.weight",
+    r"visual\.transformer\.resblocks\.": "vision_model.encoder.layers.",
+    r"transformer\.resblocks\.": "text_model.encoder.layers.",
 }
-_LAYERS = {
-    "visual.ln_pre": "vision_model.pre_layrnorm",
-    "visual.ln_post": "vision_model.post_layernorm",
-    "ln_final": "text_model.final_layer_norm",
-}
-_PARTS = {
-    "ln_1": "layer_norm1",
-    "ln_2": "layer_norm2",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-    "attn.out_proj": "self_attn.out_proj",
+_RENAMES_IN_LAYERS = {
+    ".attn.": ".self_attn.",
+    ".ln_": ".layer_norm",
+    ".mlp.c_fc.": ".mlp.fc1.",
+    ".mlp.c_proj.": ".mlp.fc2.",
 }
 _TURNED = {"visual.proj", "text_projection"}  # [from, to] there, [to, from] here
 _IGNORED = {"attn_mask", "input_resolution", "context_length", "vocab_size"}
-_BLOCK = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+?)[._](weight|bias)")
 
 
 def read(folder: Path) -> tuple[CLIPModel, CLIPTokenizer, CLIPImageProcessorPil]:
@@ -131,20 +128,15 @@ def _processor(prepared: Mapping[str, Any], side: int) -> CLIPImageProcessorPil:
 def _renamed(entries: Mapping[str, Entry]) -> Iterator[tuple[str, Tensor]]:
     """The tensors under transformers' names; those of unknown names keep theirs."""
     for key, entry in entries.items():
-        layer, _, last = key.rpartition(".")
         if key in _IGNORED:
             continue
-        if key in _NAMES:
-            yield _NAMES[key], entry.read().T.contiguous() if key in _TURNED else entry.read()
-        elif layer in _LAYERS:
-            yield f"{_LAYERS[layer]}.{last}", entry.read()
-        elif block := _BLOCK.fullmatch(key):
-            visual, number, part, kind = block.groups()
-            target = f"{'vision' if visual else 'text'}_model.encoder.layers.{number}"
-            if part == "attn.in_proj":
-                for name, rows in zip("qkv", entry.read().chunk(3), strict=True):
-                    yield f"{target}.self_attn.{name}_proj.{kind}", rows
-            else:
-                yield f"{target}.{_PARTS.get(part, part)}.{kind}", entry.read()
+        name = next((re.sub(f"^{old}", new, key) for old, new in _RENAMES.items() if re.match(old, key)), key)
+        if ".encoder.layers." in name:
+            for old, new in _RENAMES_IN_LAYERS.items():
+                name = name.replace(old, new)
+        tensor = entry.read().T.contiguous() if key in _TURNED else entry.read()
+        if ".in_proj_" in name:
+            for part, rows in zip("qkv", tensor.chunk(3), strict=True):
+                yield name.replace("in_proj_", f"{part}_proj."), rows
         else:
-            yield key, entry.read()
+            yield name, tensor

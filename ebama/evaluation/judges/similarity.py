@@ -28,9 +28,10 @@ class ImageTextSimilarity:
 
     def __init__(self, clip: Clip, texts: PromptVectors | None = None, *, corrected: bool = False) -> None:
         self.name = clip.name
-        self.keys = ("full", "min", *(("full" + CORRECTED, "min" + CORRECTED) if corrected else ()))
+        self.keys: tuple[str, ...] = ("full", "min")
+        if corrected:
+            self.keys += ("full" + CORRECTED, "min" + CORRECTED)
         self._clip = clip
-        self._corrected = corrected
         self._texts = texts or PromptVectors(clip)
 
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[BenchmarkPrompt]) -> list[Scores]:
@@ -38,7 +39,7 @@ class ImageTextSimilarity:
         scores: list[Scores] = []
         for vector, prompt in zip(self._clip.images(images), prompts, strict=True):
             values = self._full_and_min(vector, prompt.text, templates.halves(prompt.text), corrected=False)
-            if self._corrected:
+            if len(self.keys) > len(values):
                 values += self._full_and_min(vector, prompt.text, templates.parts(prompt.text), corrected=True)
             scores.append(dict(zip(self.keys, values, strict=True)))
         return scores
@@ -48,7 +49,7 @@ class ImageTextSimilarity:
     ) -> list[float | None]:
         if parts is None:
             return [None, None]
-        full, *halves = [_dot(vector, self._texts(text, corrected=corrected)) for text in (prompt, *parts)]
+        full, *halves = [self._texts.similarity(vector, text, corrected=corrected) for text in (prompt, *parts)]
         known = [value for value in halves if value is not None]
         return [full, min(known) if len(known) == len(halves) else None]
 
@@ -66,7 +67,6 @@ class TextCaptionSimilarity:
         self.keys: tuple[str, ...] = ("t-c", "t-c" + CORRECTED, "caption") if corrected else ("t-c", "caption")
         self._clip = clip
         self._captioner = captioner
-        self._corrected = corrected
         self._texts = texts or PromptVectors(clip)
 
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[BenchmarkPrompt]) -> list[Scores]:
@@ -75,10 +75,11 @@ class TextCaptionSimilarity:
         for caption, prompt in zip(self._captioner.captions(images), prompts, strict=True):
             vectors = self._clip.texts([caption], cut=True)  # at most 30 tokens of BLIP's: never too long for CLIP
             assert vectors is not None
-            values: Scores = {"t-c": _dot(vectors[0], self._texts(prompt.text, corrected=False))}
-            if self._corrected:
-                values["t-c" + CORRECTED] = _dot(vectors[0], self._texts(prompt.text, corrected=True))
-            scores.append(values | {"caption": caption})
+            similarities = {
+                key: self._texts.similarity(vectors[0], prompt.text, corrected=key.endswith(CORRECTED))
+                for key in self.keys[:-1]
+            }
+            scores.append({**similarities, "caption": caption})
         return scores
 
 
@@ -98,6 +99,11 @@ class PromptVectors:
             if self._known[key] is None:
                 warnings.warn(f"{text[:60]!r} is too long for {self._clip.name} and gets no similarity.", stacklevel=2)
         return self._known[key]
+
+    def similarity(self, vector: Tensor, text: str, *, corrected: bool) -> float | None:
+        """Of a vector [D] and a text; None if the text is too long."""
+        other = self(text, corrected=corrected)
+        return None if other is None else float(torch.dot(vector, other))
 
 
 def check(clip: str | None, captioner: str | None) -> None:
@@ -123,7 +129,3 @@ def similarities(clip: str, captioner: str | None, prompts: Iterable[str], devic
     if captioner is not None:
         scorers.append(TextCaptionSimilarity(opened, Captioner.open(captioner, device), texts, corrected=corrected))
     return scorers
-
-
-def _dot(a: Tensor, b: Tensor | None) -> float | None:
-    return None if b is None else float(torch.dot(a, b))

@@ -75,7 +75,11 @@ class Clip(_Model):
         """Open a folder of transformers or open_clip, or "miniature". Raises ValueError, in one line, if it holds no
         CLIP model."""
         path = clip_folder(folder)
-        model, tokenizer, processor = _read_clip(path)
+        if _is_open_clip(path):
+            model, tokenizer, processor = open_clip.read(path)
+        else:
+            kinds = (CLIPModel, CLIPTokenizer, CLIPImageProcessorPil)
+            model, tokenizer, processor = (_read(path, kind.from_pretrained) for kind in kinds)
         name = "the miniature's image-text judge" if str(folder) == EMBEDDED else _name("CLIP", path, model)
         return cls(model.to(device), tokenizer, processor, name)
 
@@ -143,13 +147,6 @@ def _name(kind: str, folder: Path, model: nn.Module) -> str:
 def clip_folder(folder: str | Path) -> Path:
     """The folder of a CLIP model, or "miniature"; raises ValueError, in one line, if it plainly holds none."""
     return Path(folder) if _is_open_clip(Path(folder)) else _folder(folder, "clip", "clip")
-
-
-def _read_clip(path: Path) -> Any:
-    """Model, tokenizer and image processor of a folder in either layout."""
-    if _is_open_clip(path):
-        return open_clip.read(path)
-    return [_read(path, kind.from_pretrained) for kind in (CLIPModel, CLIPTokenizer, CLIPImageProcessorPil)]
 
 
 def _is_open_clip(folder: Path) -> bool:
