@@ -58,18 +58,20 @@ def _run(options: argparse.Namespace) -> None:
 
     options.device = own_device(options.device)
     check_device(options.device)
-    _check_judges(options)  # what is wrong with a folder shows before hours of pictures
+    if options.clip is not None or options.blip is not None:  # refused here, before hours of pictures
+        from ..evaluation.judges.similarity import check
+
+        check(options.clip, options.blip)
     if options.score_only is not None:
         _score(options, options.score_only)
         return
     with workers() as (rank, count):
-        if _make(options, rank, count) and rank == 0:
+        if _make(options, rank, count):
             _score(options, options.out)
 
 
 def _make(options: argparse.Namespace, rank: int, count: int) -> bool:
-    """Make what this process of `count` has of the shard; whether all of the run's pictures are there, if its rank is
-    0."""
+    """Make this process's part of the shard; True in the first process once no picture of the run is missing."""
     from .. import methods
     from ..evaluation import run as evaluation
     from ..evaluation.benchmarks import load
@@ -79,8 +81,8 @@ def _make(options: argparse.Namespace, rank: int, count: int) -> bool:
     chosen = {text: methods.parse(text) for text in options.methods}
     prompts = load(options.benchmark)
     if options.limit:
-        kept = {name: [p for p in prompts if p.set == name][: options.limit] for name in {p.set for p in prompts}}
-        prompts = [prompt for prompt in prompts if prompt in kept[prompt.set]]
+        first = {name: [p for p in prompts if p.set == name][: options.limit] for name in {p.set for p in prompts}}
+        prompts = [prompt for prompt in prompts if prompt in first[prompt.set]]
     pipeline = open_pipeline(options.weights, options.device, options.dtype)
     run = evaluation.Run(
         prompts=prompts,
@@ -101,17 +103,10 @@ def _make(options: argparse.Namespace, rank: int, count: int) -> bool:
     barrier()
     if rank != 0:
         return False
-    if complete := evaluation.finish(run, options.out):
-        return complete
-    print(f"{options.out} is not complete yet; other shards are still to be made.")
-    return False
-
-
-def _check_judges(options: argparse.Namespace) -> None:
-    if options.clip is not None or options.blip is not None:
-        from ..evaluation.judges.similarity import check
-
-        check(options.clip, options.blip)
+    is_complete = evaluation.finish(run, options.out)
+    if not is_complete:
+        print(f"{options.out} is not complete yet; other shards are still to be made.")
+    return is_complete
 
 
 def _score(options: argparse.Namespace, folder: Path) -> None:

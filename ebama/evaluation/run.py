@@ -41,22 +41,22 @@ Key = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class Batch:
-    """What one call of the pipeline makes: every seed of every prompt."""
+    """One call of the pipeline: every seed of every prompt."""
 
     method: str
     prompts: Sequence[BenchmarkPrompt]
     seeds: Sequence[int]
 
     def pictures(self) -> list[Key]:
-        """Method, prompt and seed of each."""
+        """The keys of its pictures."""
         return [(self.method, prompt.text, seed) for prompt in self.prompts for seed in self.seeds]
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is to be made; `methods` are resolved for the pipeline's model, under the names of their folders.
+    """The pictures to make; `methods` are resolved for the pipeline's model, under the names of their folders.
 
-    Raises ValueError for what no picture could be made with: later it would look like a refusal of each of them.
+    Raises ValueError for settings that no picture could be made with: later it would look like a refusal of each one.
     """
 
     prompts: Sequence[BenchmarkPrompt]
@@ -82,7 +82,7 @@ class Run:
         object.__setattr__(self, "parser", analyse(self.prompts[0].text, self.parser)[1])
 
     def settings(self, model: str, fingerprint: str) -> dict[str, Any]:
-        """Everything that the pictures depend on, for run.json."""
+        """The contents of run.json: everything that the pictures depend on."""
         listing = "\n".join(f"{prompt.set}\t{prompt.text}\t{prompt.groups}" for prompt in self.prompts)
         return {
             "benchmark": self.benchmark,
@@ -114,8 +114,8 @@ class Run:
         ]
 
     def share(self, shard: int, shards: int) -> list[Batch]:
-        """What one of `shards` processes does: for each set of prompts other methods than for the one before, since
-        some take three times as long as others."""
+        """The batches of one of `shards` processes. It gets other methods for each next set of prompts, since some
+        methods take three times as long as others."""
         count = len(self.methods)
         return [batch for i, batch in enumerate(self.batches()) if (i // count + i % count) % shards == shard]
 
@@ -153,19 +153,19 @@ def make(run: Run, pipeline: Pipeline, out: Path, shard: int = 0, shards: int = 
         jsonl.drop_half_line(path)
     done = {_key(row) for row in rows(out)}
     batches = [batch for batch in run.share(shard, shards) if not done.issuperset(batch.pictures())]
-    pictures = sum(len(batch.pictures()) for batch in batches)
-    with tqdm(total=pictures, desc=f"pictures {shard + 1}/{shards}", unit="picture", position=shard) as bar:
+    count = sum(len(batch.pictures()) for batch in batches)
+    with tqdm(total=count, desc=f"pictures {shard + 1}/{shards}", unit="picture", position=shard) as bar:
         for batch in batches:
             began = time.perf_counter()
-            made = _make_batch(run, pipeline, out, batch)
+            lines = _make_batch(run, pipeline, out, batch)
             seconds = time.perf_counter() - began
-            jsonl.append(log, made)
-            jsonl.append(timings, [{"method": batch.method, "pictures": len(made), "seconds": seconds}])
-            bar.update(len(made))
+            jsonl.append(log, lines)
+            jsonl.append(timings, [{"method": batch.method, "pictures": len(lines), "seconds": seconds}])
+            bar.update(len(lines))
 
 
 def finish(run: Run, out: Path) -> bool:
-    """Put the lines of all processes together in images.jsonl, if no picture is missing; whether that is so."""
+    """Put the lines of all processes together in images.jsonl; False, and nothing done, if a picture is missing."""
     by_key, keys = {_key(row): row for row in rows(out)}, run.pictures()
     if not by_key.keys() >= set(keys):
         return False
@@ -176,7 +176,7 @@ def finish(run: Run, out: Path) -> bool:
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
-    """What the folder's lists of pictures say, each picture once, but for a last line that an interruption cut.
+    """The lines of the folder's lists of pictures, each picture once, without a last line that an interruption cut.
 
     Raises ValueError for a file of such a name that is no such list.
     """
@@ -205,6 +205,7 @@ def folder_of(prompt: str) -> str:
 def _make_batch(run: Run, pipeline: Pipeline, out: Path, batch: Batch) -> list[dict[str, Any]]:
     """The pictures of a batch and their lines. Where a prompt is refused, or a latent blows up, each is tried alone."""
     name, prompts, seeds = batch.method, batch.prompts, batch.seeds
+    groups = [None if p.groups is None else [(noun, list(words)) for noun, words in p.groups] for p in prompts]
     try:
         result = pipeline(
             [prompt.text for prompt in prompts],
@@ -213,7 +214,7 @@ def _make_batch(run: Run, pipeline: Pipeline, out: Path, batch: Batch) -> list[d
             steps=run.steps,
             sampler=run.sampler,
             guidance=run.guidance,
-            groups=_groups(prompts),
+            groups=groups if any(prompt.groups is not None for prompt in prompts) else None,
             batch_size=len(prompts) * len(seeds),
             parser=run.parser,
             progress=False,
@@ -227,23 +228,15 @@ def _make_batch(run: Run, pipeline: Pipeline, out: Path, batch: Batch) -> list[d
         about = {"method": name, "set": prompts[0].set, "prompt": prompts[0].text}
         return [{**about, "seed": seed, "file": None, "error": str(error)} for seed in seeds]
     assert result.images is not None
-    made = []
-    samples = [(prompt, seed) for prompt in prompts for seed in seeds]
+    lines = []
+    samples = itertools.product(prompts, seeds)
     for (prompt, seed), image, recipe in zip(samples, result.images, result.recipes, strict=True):
         file = Path(folder_of(name), folder_of(prompt.text), f"{seed}.png")
         (out / file).parent.mkdir(parents=True, exist_ok=True)
         save_png(image, out / file, recipe.loaded_from(run.weights, run.dtype).to_metadata())
-        made.append(
-            {"method": name, "set": prompt.set, "prompt": prompt.text, "seed": seed, "file": file.as_posix()}
-            | {"metadata": recipe.to_metadata()}
-        )
-    return made
-
-
-def _groups(prompts: Sequence[BenchmarkPrompt]) -> list[Any] | None:
-    if all(prompt.groups is None for prompt in prompts):
-        return None
-    return [None if p.groups is None else [(noun, list(words)) for noun, words in p.groups] for p in prompts]
+        about = {"method": name, "set": prompt.set, "prompt": prompt.text, "seed": seed, "file": file.as_posix()}
+        lines.append({**about, "metadata": recipe.to_metadata()})
+    return lines
 
 
 def _key(row: dict[str, Any]) -> Key:

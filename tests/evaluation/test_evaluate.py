@@ -122,7 +122,7 @@ def test_a_folder_is_not_continued_with_other_settings(
         (["--parser", "no_such_model"], "parser='no_such_model': no such spaCy model is installed"),
     ],
 )
-def test_what_no_picture_can_be_made_with_is_refused_before_the_first(
+def test_bad_settings_are_refused_before_the_first_picture(
     prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     assert evaluate(prompts, tmp_path / "out", *options) == 2
@@ -160,6 +160,22 @@ def test_a_latent_that_blows_up_costs_no_other_picture(tmp_path: Path) -> None:
     }
 
 
+def test_groups_of_a_benchmark_reach_the_pipeline(tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    class Listening(Pipeline):
+        def __call__(self, prompt: Any, *, groups: Any = None, **options: Any) -> Result:
+            seen.append(groups)
+            raise ValueError("heard")
+
+    for groups in (None, (), (("cat", ()), ("car", ("red",)))):
+        listed = [BenchmarkPrompt("a", "a cat and a red car", groups)]
+        work = Run(listed, {"ebama": methods.get("ebama")}, [0], parser="rules")
+        (out := tmp_path / str(len(seen))).mkdir()
+        run.make(work, Listening(load()), out)
+    assert seen == [None, [[]], [[("cat", []), ("car", ["red"])]]]
+
+
 @pytest.mark.parametrize(
     ("device", "rank", "own"), [("cuda", "3", "cuda:3"), ("cuda", None, "cuda"), ("cpu", "1", "cpu")]
 )
@@ -189,7 +205,7 @@ def test_a_picture_in_two_lists_counts_once(tmp_path: Path) -> None:
     assert run.rows(tmp_path) == [second, first]
 
 
-def test_names_of_folders() -> None:
+def test_folder_names_are_safe_short_and_distinct() -> None:
     assert folder_of("a red car") == "a red car"
     odd = [folder_of(text) for text in ("a/b", "a:b", "..", "x" * 300, "x" * 301, "\u732b" * 100, "\u732b" * 101)]
     assert len(set(odd)) == 7
@@ -268,7 +284,7 @@ def test_a_folder_is_not_continued_by_another_parser(
     assert "parser was 'rules', now 'spacy'" in capsys.readouterr().err
 
 
-def test_a_device_that_is_not_there_is_one_line_for_scoring_too(
+def test_scoring_refuses_a_missing_device_in_one_line(
     scenes: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--clip", "miniature", "--device", "hpu"]

@@ -184,7 +184,7 @@ def test_thumbnails_shrink_until_all_fit(tmp_path: Path) -> None:
     assert sum(map(len, tight.encode())) < 100_000
 
 
-def test_sheets_of_odd_pictures(tmp_path: Path) -> None:
+def test_thumbnails_are_padded_and_skip_unreadable_pictures(tmp_path: Path) -> None:
     Image.new("RGB", (64, 32), (255, 0, 0)).save(tmp_path / "wide.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
     places: list[list[Path | None]] = [[tmp_path / "wide.png", tmp_path / "broken.png", None], [None, None, None]]
@@ -330,7 +330,7 @@ def test_the_command_makes_table_and_page_again(folder: Path, capsys: pytest.Cap
     assert printed == (folder / "table.md").read_text() + f"\n{folder / 'report.html'}\n"
 
 
-def test_differences_to_another_method(
+def test_report_shows_differences_to_the_method_it_is_told(
     folder: Path, lines: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["report", str(folder), "--against", "ebama"]) == 0
@@ -344,7 +344,7 @@ def test_differences_to_another_method(
     assert "There are no pictures of 'ane' to compare with; there are sd, ebama+" in capsys.readouterr().err
 
 
-def test_what_there_is_no_report_of(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_rejects_folder_without_scores(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def refused(where: Path) -> str:
         capsys.readouterr()
         assert main(["report", str(where)]) == 2
@@ -367,7 +367,7 @@ def test_what_there_is_no_report_of(folder: Path, tmp_path: Path, capsys: pytest
     assert not (empty / "report.html").exists()
 
 
-def test_pictures_without_scores_and_scores_without_pictures(folder: Path, lines: list[dict[str, Any]]) -> None:
+def test_report_needs_either_pictures_or_scores(folder: Path, lines: list[dict[str, Any]]) -> None:
     for method in METHODS:
         shutil.rmtree(folder / method)
     assert "| ebama |" in report.write(folder)

@@ -53,7 +53,7 @@ def pictures(count: int) -> list[Image.Image]:
 # --- the texts ---
 
 
-def test_the_templates_and_their_literal_edits() -> None:
+def test_templates_are_edited_as_published_and_correctly() -> None:
     assert len(templates.TEMPLATES) == len(set(templates.TEMPLATES)) == 80
     plain = [template.format("a cat") for template in templates.TEMPLATES]
     edited = templates.published("a cat")
@@ -69,7 +69,7 @@ def test_the_templates_and_their_literal_edits() -> None:
     assert templates.corrected("cats")[0] == "a bad photo of a cats."
 
 
-def test_only_where_they_must_do_the_variants_differ() -> None:
+def test_published_and_corrected_texts_agree_on_the_benchmark() -> None:
     assert not any(templates.differ(prompt.text) for prompt in benchmarks.load("ane"))
     dvmp = {prompt.text for prompt in benchmarks.load("dvmp") if templates.differ(prompt.text)}
     assert any("zebra and" in text or "panda and" in text for text in dvmp)
@@ -85,7 +85,7 @@ def test_only_where_they_must_do_the_variants_differ() -> None:
         ("a hand without a band", None, 1),
     ],
 )
-def test_halves(prompt: str, halves: tuple[str, str] | None, parts: int) -> None:
+def test_prompts_are_cut_at_and_or_with(prompt: str, halves: tuple[str, str] | None, parts: int) -> None:
     assert templates.halves(prompt) == halves
     assert len(templates.parts(prompt)) == parts
 
@@ -110,7 +110,7 @@ def plain_picture(image: Image.Image) -> torch.Tensor:
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_full_and_min_are_the_published_ones(folders: dict[str, Path]) -> None:
+def test_full_and_min_equal_a_plain_computation(folders: dict[str, Path]) -> None:
     clip = Clip.open(folders["clip"])
     model = CLIPModel.from_pretrained(folders["clip"]).eval()
     images = pictures(len(PROMPTS))
@@ -245,7 +245,7 @@ def test_the_command_adds_columns_and_names_the_judges(tmp_path: Path, capsys: p
         (["--clip", str(SHIPPED["captioner"])], "holds a model of type 'blip'; expected 'clip'"),
     ],
 )
-def test_a_wrong_folder_is_one_line(
+def test_a_folder_of_another_model_is_refused_in_one_line(
     options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["evaluate", "--out", str(tmp_path / "out"), *options]) == 2
@@ -255,7 +255,7 @@ def test_a_wrong_folder_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_folder_is_one_line(tmp_path: Path) -> None:
+def test_a_damaged_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "clip"
     shutil.copytree(SHIPPED["clip"], folder)
     (folder / "model.safetensors").write_bytes(b"nothing")
@@ -275,7 +275,7 @@ def test_a_damaged_folder_is_one_line(tmp_path: Path) -> None:
 # --- the embedded judges ---
 
 
-def test_they_know_every_word_of_the_world_and_nothing_is_unknown() -> None:
+def test_embedded_judges_know_every_word_of_the_world() -> None:
     clip, captioner = Clip.open("miniature"), Captioner.open("miniature")
     for word in world.WORDS:
         assert captioner._tokenizer.unk_token_id not in captioner._tokenizer(word)["input_ids"]
@@ -283,7 +283,7 @@ def test_they_know_every_word_of_the_world_and_nothing_is_unknown() -> None:
 
 
 @pytest.mark.slow
-def test_they_see_what_is_drawn() -> None:
+def test_embedded_judges_read_drawn_scenes() -> None:
     scenes = pytest.importorskip("ebama.training.drawing.scenes", reason="drawing needs the extra `train`")
     from ebama.training import readers
 
