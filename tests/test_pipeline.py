@@ -290,7 +290,7 @@ def test_whoever_listens_hears_of_every_call_and_can_stop_the_run() -> None:
         run(on_call=stop)
 
 
-def test_given_latents() -> None:
+def test_given_latents_replace_the_seeds_noise() -> None:
     drawn = torch.stack([torch.randn(4, 32, 32, generator=torch.Generator().manual_seed(s)) for s in (5, 6)])
     given, seeded = run(latents=drawn, method="sd"), run(seeds=[5, 6], method="sd")
     assert torch.equal(given.latents, seeded.latents)
@@ -347,7 +347,7 @@ def test_energies_and_sums_are_float32_under_autocast(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("shape", [(4, 32, 32), (1, 3, 32, 32), (3, 4, 32, 32), (0, 4, 32, 32)])
-def test_latents_that_do_not_fit(shape: tuple[int, ...]) -> None:
+def test_latents_of_a_wrong_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=rf"{re.escape(str(list(shape)))}; expected \[N, 4, h, w\].*multiple.* 2"):
         run([CROWN, CAT], latents=torch.zeros(shape))
 
@@ -367,7 +367,7 @@ def test_groups_by_words_by_position_and_by_parsing() -> None:
     assert relative(other.latents, parsed.latents) > 1e-5
 
 
-def test_groups_for_several_prompts() -> None:
+def test_several_prompts_take_a_list_of_groups_each() -> None:
     both = run([CROWN, CAT], groups=[[("crown", ["blue"])], [("cat", [])]])
     assert relative(both.latents[:1], run(groups=[("crown", ["blue"])]).latents) <= 1e-3
     assert relative(both.latents[1:], run(CAT).latents) <= 1e-3
@@ -446,7 +446,7 @@ def test_only_a_model_with_a_vocabulary_warns_of_unknown_words() -> None:
 # --- what comes out ---
 
 
-def test_pictures() -> None:
+def test_images_are_the_decoded_latents() -> None:
     result = run([CROWN, CAT], seeds=[0, 1], method="sd", output="pil")
     assert result.images is not None
     assert [(image.size, image.mode) for image in result.images] == [((64, 64), "RGB")] * 4
@@ -505,7 +505,7 @@ def test_separators_are_spaces_to_the_parser_and_to_the_model() -> None:
     assert torch.equal(strange, plain)
 
 
-def test_no_objects_no_guidance() -> None:
+def test_a_prompt_without_objects_is_sampled_without_guidance() -> None:
     unet = model().unet
     assert isinstance(unet, CountingUNet)
     plain = run(CAT, method="sd", sampler=DDIM(2)).latents

@@ -65,6 +65,12 @@ def group(text: str) -> tuple[str, list[str]]:
 
 
 _SHARED: dict[str, dict[str, Any]] = {
+    "method": {
+        "nargs": "+",
+        "default": ["sd", "ebama"],
+        "metavar": "METHOD",
+        "help": f"at the same seeds; {METHOD_HELP} (default: sd ebama)",
+    },
     "seeds": {"type": seeds, "default": "0", "help": "0:4 is 0 1 2 3; or 3; or 1,5,9 (default %(default)s)"},
     "group": {"type": group, "action": "append", "metavar": "OBJECT:MODIFIER,...", "help": "instead of parsing"},
     "negative": {"default": "", "help": "negative prompt"},

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import METHOD_HELP, add_shared, sampling
+from .arguments import add_shared, sampling
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline, Result
@@ -17,20 +17,13 @@ if TYPE_CHECKING:
     from .arguments import Commands
 
 COLUMNS = 6
-UNITS = {"probabilities": "probability", "scores": "score"}
 
 
 def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("attention", help="draw a prompt's attention maps and curves over the steps")
     parser.add_argument("prompt", help='what to draw, e.g. "a purple crown and a blue suitcase"')
-    parser.add_argument(
-        "--method",
-        nargs="+",
-        default=["sd", "ebama"],
-        metavar="METHOD",
-        help=f"at the same seed; {METHOD_HELP} (default: sd ebama)",
-    )
+    add_shared(parser, "method")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--words", nargs="+", default=[], metavar="WORD", help="default: the objects and modifiers")
     parser.add_argument("--calls", nargs="+", type=int, default=[], metavar="N", help="model calls to show, from 0")
@@ -51,7 +44,7 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    """Run every method once at the same seed; write a grid of maps for each, and their curves side by side.
+    """Run every method once at the same seed; draw a grid of maps for each, and their curves side by side.
 
     What can be checked without a run is checked before the first.
     """
@@ -65,95 +58,77 @@ def _run(options: argparse.Namespace) -> None:
     from .model import open_pipeline
 
     trace_options = TraceOptions(
-        kind=options.kind,
-        resolution=options.resolution,
-        sites=tuple(options.sites),
-        head=options.head,
-        latents=True,
+        kind=options.kind, resolution=options.resolution, sites=options.sites, head=options.head, latents=True
     )
     systems = {name: methods.parse(name) for name in options.method}
-    shown_calls = _calls(options.calls, len(get(options.sampler, options.steps).timesteps))
+    calls = _calls(options.calls, len(get(options.sampler, options.steps).timesteps))
     check_writable(options.out)
     pipeline = open_pipeline(options.weights, options.device, options.dtype)
-    groups = options.group
-    if groups is None:  # the same objects for all, so that methods that need none are measured by them too
+    arguments = {"seeds": [options.seed], "groups": options.group, "trace": trace_options, **sampling(options)}
+    if options.group is None:  # the same objects for all, so that methods that need none are measured by them too
         with suppress(PromptError):
-            groups = parse(options.prompt, pipeline.sd.tokenizer, options.parser).groups
-    results: dict[str, Result] = {}
+            arguments["groups"] = parse(options.prompt, pipeline.sd.tokenizer, options.parser).groups
+    runs: dict[str, tuple[Result, Trace]] = {}
     rows: dict[str, list[MapRow]] = {}
     for name, method in systems.items():
-        results[name] = pipeline(
-            options.prompt,
-            seeds=[options.seed],
-            method=method,
-            groups=groups,
-            trace=trace_options,
-            **sampling(options),
-        )
-        # What cannot be drawn stops here, after the first run.
-        rows[name] = map_rows(_trace(results[name]), options.words, options.pixels, options.of)
+        result = pipeline(options.prompt, method=method, **arguments)
+        assert result.trace is not None
+        runs[name] = result, result.trace
+        rows[name] = map_rows(result.trace, options.words, options.pixels, options.of)  # or an error, after one run
     folder = new_path(options.out / slug(options.prompt) / f"attention-seed{options.seed:04d}")
     folder.mkdir(parents=True)
-    for name, shared in share_scales(rows).items():
-        _draw_maps(options, pipeline, name, results[name], shared, shown_calls, folder)
+    _draw_maps(options, pipeline, runs, share_scales(rows), calls, folder)
     if options.kind == "cross":
-        _draw_curves(options, results, folder)
+        _draw_curves(options, runs, folder)
 
 
 def _draw_maps(
     options: argparse.Namespace,
     pipeline: Pipeline,
-    name: str,
-    result: Result,
-    rows: Sequence[MapRow],
+    runs: Mapping[str, tuple[Result, Trace]],
+    rows: Mapping[str, Sequence[MapRow]],
     calls: Sequence[int],
     folder: Path,
 ) -> None:
-    """The grid of one method's maps at some of the model calls, and the animation of all."""
+    """For each method the grid of its maps at some of the model calls, and the animation of all."""
     from dataclasses import replace
 
     from ..trace import figures
     from ..trace.export import write_animation, write_figure
     from ..trace.map_rows import describe
 
-    trace = _trace(result)
-    columns = [f"call {i}\nt = {t}" for i, t in enumerate(trace.timesteps)]
-    title = f"{options.prompt} · {name} · seed {options.seed}\n{describe(trace)}"
-    shown = [replace(row, maps=row.maps[calls]) for row in rows]
-    images = pipeline.decode(trace.latents[0][calls])
-    grid = figures.map_grid(title, images, [columns[i] for i in calls], shown, UNITS[options.of])
-    write_figure(grid, folder / f"maps-{name}.{options.format}", result.metadata[0])
-    if options.animate:
-        images = pipeline.decode(trace.latents[0])
-        frames = figures.map_frames(title, images, columns, rows, UNITS[options.of])
-        write_animation(frames, folder / f"maps-{name}.{options.animate}")
+    unit = {"probabilities": "probability", "scores": "score"}[options.of]
+    for name, (result, trace) in runs.items():
+        columns = [f"call {i}\nt = {t}" for i, t in enumerate(trace.timesteps)]
+        title = f"{options.prompt} · {name} · seed {options.seed}\n{describe(trace)}"
+        shown = [replace(row, maps=row.maps[calls]) for row in rows[name]]
+        images = pipeline.decode(trace.latents[0][calls])
+        grid = figures.map_grid(title, images, [columns[i] for i in calls], shown, unit)
+        write_figure(grid, folder / f"maps-{name}.{options.format}", result.metadata[0])
+        if options.animate:
+            images = pipeline.decode(trace.latents[0])
+            frames = figures.map_frames(title, images, columns, rows[name], unit)
+            write_animation(frames, folder / f"maps-{name}.{options.animate}")
 
 
-def _draw_curves(options: argparse.Namespace, results: Mapping[str, Result], folder: Path) -> None:
+def _draw_curves(options: argparse.Namespace, runs: Mapping[str, tuple[Result, Trace]], folder: Path) -> None:
     """The paper's Figure 1, if the prompt has objects, and its numbers."""
     from ..trace import curves, figures
     from ..trace.export import write_figure, write_numbers
     from ..trace.map_rows import describe
 
-    numbers: dict[str, list[curves.Curves]] = {}
-    systems = []
-    for name, result in results.items():
-        assert result.images is not None
-        quantities = (curves.intensity(_trace(result)), curves.similarity(_trace(result)))
-        numbers[name] = [quantity for quantity in quantities if quantity.labels]
-        systems.append((name, result.images[0], numbers[name]))
+    numbers = {
+        name: [lines for lines in (curves.intensity(trace), curves.similarity(trace)) if lines.labels]
+        for name, (_, trace) in runs.items()
+    }
     if not any(numbers.values()):
         return
-    first = next(iter(results.values()))
-    title = f"{options.prompt} · seed {options.seed}\n{describe(_trace(first))}"
-    metadata = {"pictures": [result.metadata[0] for result in results.values()]}
+    systems = [(name, (result.images or [])[0], numbers[name]) for name, (result, _) in runs.items()]
+    _, trace = next(iter(runs.values()))
+    title = f"{options.prompt} · seed {options.seed}\n{describe(trace)}"
+    metadata = {"pictures": [result.metadata[0] for result, _ in runs.values()]}
     write_figure(figures.curves_figure(title, systems), folder / f"curves.{options.format}", metadata)
     write_numbers(folder / "curves", numbers)
-
-
-def _trace(result: Result) -> Trace:
-    assert result.trace is not None
-    return result.trace
 
 
 def _calls(wanted: Sequence[int], total: int) -> list[int]:

@@ -46,9 +46,9 @@ def _run(options: argparse.Namespace) -> None:
     if options.from_png is None:
         _generate(options)
         return
-    given = [name for name, default in options.defaults.items() if getattr(options, name) != default]
-    if given:
-        names = ", ".join("--" + name.replace("_", "-") for name in given)
+    changed = [name for name, default in options.defaults.items() if getattr(options, name) != default]
+    if changed:
+        names = ", ".join("--" + name.replace("_", "-") for name in changed)
         raise ValueError(f"--from-png follows the file's recipe: leave {names} out, or give a prompt.")
     _generate_again(options)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from .arguments import METHOD_HELP, add_shared, sampling
+from .arguments import add_shared, sampling
 
 if TYPE_CHECKING:
     from .arguments import Commands
@@ -15,11 +15,8 @@ def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("sheet", help="one picture of prompts x methods x seeds")
     parser.add_argument("prompts", nargs="+", metavar="PROMPT")
-    parser.add_argument(
-        "--method", nargs="+", default=["sd", "ebama"], metavar="METHOD", help=f"{METHOD_HELP} (default: sd ebama)"
-    )
-    add_shared(parser, "seeds", "steps", "guidance", "sampler", "negative", "parser", "batch_size", seeds="0:2")
-    add_shared(parser, "format", "out", "weights", "device", "dtype")
+    add_shared(parser, "method", "seeds", "steps", "guidance", "sampler", "negative", "parser", seeds="0:2")
+    add_shared(parser, "batch_size", "format", "out", "weights", "device", "dtype")
     parser.set_defaults(run=_run)
 
 

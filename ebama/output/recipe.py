@@ -91,7 +91,7 @@ class Recipe:
     def _check(self) -> None:
         for name in ("prompt", "negative_prompt", "parser", "model", "fingerprint"):
             _expect(name, getattr(self, name), isinstance(getattr(self, name), str), "a string")
-        whole = isinstance(self.seed, int) and 0 <= self.seed < 2**63
+        whole = type(self.seed) is int and 0 <= self.seed < 2**63
         _expect("seed", self.seed, self.seed is None or whole, "a whole number from 0 to 2**63 - 1")
         named = isinstance(self.method, Mapping) and isinstance(self.method.get("name"), str)
         _expect("method", self.method, named and _is_plain(self.method), "a name and options that are plain values")

@@ -155,7 +155,7 @@ class Trace:
                 tuple(Site(**{**site, "resolution": tuple(site["resolution"])}) for site in facts["sites"]),
                 facts["head"],
             )
-        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no trace; expected a file that `Trace.save` wrote.") from error
 
     @staticmethod

@@ -36,7 +36,9 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_maps_and_curves(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_attention_writes_maps_curves_and_the_numbers_of_the_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert draw(tmp_path) == 0
     folder = tmp_path / FOLDER
     assert names(folder) == ["curves.csv", "curves.npz", "curves.png", "maps-ebama.png", "maps-sd.png"]
@@ -63,14 +65,14 @@ def test_maps_and_curves(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.slow
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
+def test_attention_never_overwrites_a_folder(tmp_path: Path) -> None:
     for _ in range(2):
         assert draw(tmp_path, "--method", "sd", "--calls", "-1") == 0
     assert names((tmp_path / FOLDER).parent) == ["attention-seed0003", "attention-seed0003-2"]
 
 
 @pytest.mark.slow
-def test_vectors_and_animations(tmp_path: Path) -> None:
+def test_attention_writes_svg_gif_and_webp(tmp_path: Path) -> None:
     assert draw(tmp_path, "--method", "sd", "--format", "svg", "--animate", "gif", "--words", "crown") == 0
     folder = tmp_path / FOLDER
     assert names(folder) == ["curves.csv", "curves.npz", "curves.svg", "maps-sd.gif", "maps-sd.svg"]
@@ -96,7 +98,7 @@ def grids(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_the_maps_that_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_draws_the_maps_of_the_trace_on_one_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = grids(monkeypatch)
     options = ("--words", "blue", "blue suitcase", "--of", "scores", "--resolution", "8", "--head", "1", "--calls", "1")
     assert draw(tmp_path, "--method", "sd", "ebama", *options) == 0
@@ -116,7 +118,7 @@ def test_the_maps_that_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert ours.high >= max(ours.maps.max(), theirs.maps.max())
 
 
-def test_self_attention_by_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_draws_self_attention_of_a_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = grids(monkeypatch)
     assert draw(tmp_path, "--method", "sd", "--kind", "self", "--resolution", "8", "--pixels", "2,5") == 0
     (row,) = seen[0]["rows"]
@@ -127,7 +129,7 @@ def test_self_attention_by_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert names(tmp_path / FOLDER) == ["maps-sd.png"]
 
 
-def test_a_prompt_without_a_noun_shows_all_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_shows_all_words_of_a_prompt_without_a_noun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = grids(monkeypatch)
     assert draw(tmp_path, "--method", "sd", prompt="quickly and slowly") == 0
     assert [row.label for row in seen[0]["rows"]] == ["quickly", "and", "slowly"]
@@ -154,7 +156,7 @@ def test_a_prompt_without_a_noun_shows_all_its_words(tmp_path: Path, monkeypatch
         (["--group", "zebra:red"], "zebra"),
     ],
 )
-def test_bad_input_is_one_line_and_nothing_written(
+def test_attention_refuses_bad_input_in_one_line_and_writes_nothing(
     arguments: list[str], says: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     try:
@@ -170,7 +172,9 @@ def test_bad_input_is_one_line_and_nothing_written(
 
 
 @pytest.mark.slow
-def test_a_sheet_of_prompts_methods_and_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sheet_shows_prompts_methods_and_seeds_with_their_recipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn: list[Any] = []
     real = figures.comparison
     monkeypatch.setattr(figures, "comparison", lambda *given: drawn.append(given) or real(*given))
@@ -192,7 +196,7 @@ def test_a_sheet_of_prompts_methods_and_seeds(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("prompts", "seeds", "shape"), [(3, 3, (1, 3)), (24, 2, (4, 6)), (7, 4, (3, 3)), (2, 20, (2, 1))]
 )
-def test_a_sheet_of_many_prompts_goes_on_below(prompts: int, seeds: int, shape: tuple[int, int]) -> None:
+def test_comparison_of_many_prompts_continues_below(prompts: int, seeds: int, shape: tuple[int, int]) -> None:
     picture = Image.new("RGB", (8, 8))
     texts = [f"prompt {number}" for number in range(prompts)]
     figure = figures.comparison([[[picture] * seeds]] * prompts, texts, ["sd"], range(seeds))
@@ -204,7 +208,7 @@ def test_a_sheet_of_many_prompts_goes_on_below(prompts: int, seeds: int, shape: 
     assert labelled == list(figure.subfigs)[:: shape[1]]
 
 
-def test_row_labels_of_a_comparison_stay_in_their_rows() -> None:
+def test_comparison_keeps_row_labels_in_their_rows() -> None:
     picture = Image.new("RGB", (8, 8))
     names = ["sd", "ebama+guided_steps=25+step_size=15.0", "divide-and-bind+guided_steps=25+step_size=15.0"]
     figure = figures.comparison([[[picture]] * 3], ["a cat"], names, [0])
@@ -213,12 +217,12 @@ def test_row_labels_of_a_comparison_stay_in_their_rows() -> None:
     assert all(upper.y0 > lower.y1 for upper, lower in pairwise(extents))
 
 
-def test_a_dollar_is_no_mathematics() -> None:
+def test_figures_show_dollar_signs_as_they_are() -> None:
     figure = figures.comparison([[[Image.new("RGB", (4, 4))]]], ["a cat with a $_$ face"], ["sd"], [0])
     assert figures.rendered(figure).size == tuple(figure.get_size_inches() * figures.DPI // 1)  # "$_$" is no formula
 
 
-def test_a_sheet_with_an_unknown_method(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_sheet_refuses_an_unknown_method_and_writes_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["sheet", "a cat", "--method", "nothing", "--out", str(tmp_path)]) == 2
     assert "'nothing'" in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []

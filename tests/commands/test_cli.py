@@ -102,7 +102,7 @@ def refused(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> str:
 )
 @pytest.mark.filterwarnings("ignore:CLIP sees")
 @pytest.mark.usefixtures("tiny")
-def test_bad_input_is_one_line_and_nothing_written(
+def test_generate_refuses_bad_input_in_one_line_and_writes_nothing(
     arguments: list[str], says: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ebama.cli._show_warning", lambda *_: None)
@@ -110,13 +110,13 @@ def test_bad_input_is_one_line_and_nothing_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_png_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_from_png_names_a_missing_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "no-such.png" in refused(capfd, ["generate", "--from-png", "no-such.png", "--out", str(tmp_path / "out")])
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [[], ["nothing"], ["inspect"], ["inspect", "no-such-file"]])
-def test_bad_commands(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_commands_are_refused_in_one_line(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     refused(capfd, arguments)
 
 
@@ -138,7 +138,9 @@ def test_a_text_file_is_no_checkpoint(
 
 @pytest.mark.parametrize("below", ["", "pictures", "pictures/of/today"])
 @pytest.mark.usefixtures("tiny")
-def test_an_output_folder_that_cannot_be(below: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_generate_refuses_an_output_folder_that_cannot_be_written(
+    below: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "file"
     file.touch()
     assert "--out" in refused(capfd, ["generate", PROMPT, "--out", str(file / below)])
@@ -147,7 +149,7 @@ def test_an_output_folder_that_cannot_be(below: str, tmp_path: Path, capfd: pyte
 
 
 @pytest.mark.usefixtures("tiny")
-def test_a_long_prompt_says_what_fell_off(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_generate_warns_of_words_beyond_the_text_encoder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     prompt = f"{PROMPT}, " + "very " * 190 + "finally"
     assert generate(tmp_path, prompt, "--group", "crown:purple", "--method", "sd") == 0
     warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: ")]
@@ -158,7 +160,9 @@ def test_a_long_prompt_says_what_fell_off(tmp_path: Path, capfd: pytest.CaptureF
 
 @pytest.mark.parametrize("stored", [None, [], {"pictures": ["a.png"]}])
 @pytest.mark.usefixtures("tiny")
-def test_a_foreign_png_cannot_be_made_again(stored: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_from_png_refuses_a_png_without_a_recipe(
+    stored: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     source = tmp_path / "foreign.png"
     save_png(Image.new("RGB", (4, 4)), source, stored)
     assert "recipe" in refused(capfd, ["generate", "--from-png", str(source), "--out", str(tmp_path / "out")])
@@ -168,7 +172,7 @@ def test_a_foreign_png_cannot_be_made_again(stored: Any, tmp_path: Path, capfd: 
 
 
 @pytest.mark.usefixtures("tiny")
-def test_options_make_another_method_of_the_same_name(tmp_path: Path) -> None:
+def test_generate_names_files_by_method_and_options(tmp_path: Path) -> None:
     options = ["--method", "ebama+center=False", "--option", "step_size=0.5", "--compare", "ebama"]
     assert generate(tmp_path, PROMPT, *options) == 0
     names = ["ebama+center=False+step_size=0.5-seed0000.png", "ebama-seed0000.png", "sheet.png"]
@@ -176,7 +180,9 @@ def test_options_make_another_method_of_the_same_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-def test_a_picture_for_each_method_and_seed_with_its_recipe(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_generate_writes_an_image_for_each_method_and_seed_with_its_recipe(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     options = ["--seeds", "0:2", "--compare", "sd", "--option", "step_size=0.5", "--option", "intensity_weight=1"]
     assert generate(tmp_path, PROMPT, *options, "--option", "center=false") == 0
     guided = "ebama+step_size=0.5+intensity_weight=1+center=false"
@@ -289,7 +295,7 @@ def test_from_png_needs_no_parser_that_is_gone_and_compares_what_can_be(
 
 
 @pytest.mark.usefixtures("tiny")
-def test_a_damaged_picture_in_the_way_costs_nothing(tmp_path: Path) -> None:
+def test_generate_leaves_a_damaged_image_alone_and_writes_beside_it(tmp_path: Path) -> None:
     once = ["--method", "sd", "--seeds", "0:3"]
     assert generate(tmp_path, PROMPT, *once) == 0
     first, second, third = sorted((tmp_path / FOLDER).glob("sd-*"))
@@ -303,7 +309,7 @@ def test_a_damaged_picture_in_the_way_costs_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-def test_weights_that_do_not_fit_are_one_line(
+def test_generate_says_in_one_line_that_weights_do_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -315,7 +321,7 @@ def test_weights_that_do_not_fit_are_one_line(
 
 
 @pytest.mark.usefixtures("tiny")
-def test_nothing_is_overwritten_by_another_recipe(tmp_path: Path) -> None:
+def test_generate_overwrites_no_image_of_another_recipe(tmp_path: Path) -> None:
     once = ["--method", "sd", "--seeds", "0,1"]
     for options in ([], [], ["--guidance", "3"], ["--guidance", "3"]):
         assert generate(tmp_path, PROMPT, *once, *options) == 0
@@ -325,7 +331,7 @@ def test_nothing_is_overwritten_by_another_recipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-def test_weights_and_their_path_are_in_the_recipe(model: StableDiffusion, tmp_path: Path) -> None:
+def test_generate_records_weights_and_their_path(model: StableDiffusion, tmp_path: Path) -> None:
     save(model, tmp_path / "model")
     assert generate(tmp_path / "a", PROMPT, "--method", "sd") == 0
     assert generate(tmp_path / "b", PROMPT, "--method", "sd", "--weights", str(tmp_path / "model")) == 0
@@ -334,7 +340,9 @@ def test_weights_and_their_path_are_in_the_recipe(model: StableDiffusion, tmp_pa
     assert np.array_equal(pixels(*(tmp_path / "a").rglob("*.png")), pixels(with_path))
 
 
-def test_inspect(model: StableDiffusion, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_inspect_counts_parameters_and_says_what_is_complete(
+    model: StableDiffusion, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     save(model, tmp_path / "model", dtype=torch.float16)
     assert main(["inspect", str(tmp_path / "model")]) == 0
     table = capfd.readouterr().out
@@ -359,7 +367,7 @@ def test_the_embedded_miniature_draws_and_names_words_it_does_not_know(
 
 
 @pytest.mark.slow
-def test_interrupted_after_the_first_picture(tmp_path: Path) -> None:
+def test_generate_keeps_finished_files_when_interrupted(tmp_path: Path) -> None:
     """On the embedded miniature, in a process of its own, as Ctrl-C does it."""
     options = ["--method", "sd", "--seeds", "0:50", "--batch-size", "1", "--steps", "10", "--out", str(tmp_path)]
     command = [sys.executable, "train_free.py", "generate", PROMPT, *options]

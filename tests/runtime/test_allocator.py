@@ -42,7 +42,7 @@ def test_large_blocks_are_handed_out_again() -> None:
 
 
 @pytest.mark.parametrize("error", [AttributeError, OSError, TypeError])
-def test_other_systems_do_without(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+def test_keep_freed_memory_is_false_without_glibc(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
     def refuse(name: None) -> None:
         raise error
 
@@ -50,7 +50,9 @@ def test_other_systems_do_without(monkeypatch: pytest.MonkeyPatch, error: type[E
     assert allocator.keep_freed_memory() is False
 
 
-def test_the_command_line_keeps_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_asks_for_reuse_of_freed_blocks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     called: list[bool] = []
     monkeypatch.setattr("ebama.cli.keep_freed_memory", lambda: called.append(True))
     assert main(["methods"]) == 0

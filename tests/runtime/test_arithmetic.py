@@ -76,7 +76,7 @@ def test_processors_that_have_the_arithmetic_use_it(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_a_run_enters_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipeline_uses_it_for_the_run_and_for_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[torch.dtype] = []
     monkeypatch.setattr(arithmetic, "has_arithmetic", lambda dtype: bool(asked.append(dtype)))
     sd = random_model(MINIATURE)

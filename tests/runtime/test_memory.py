@@ -31,12 +31,12 @@ def need(each: float, held: float = 1050) -> int:
 @pytest.mark.parametrize(
     ("text", "size"), [("6GB", 6 * 2**30), ("1.5 GiB", 1536 * 2**20), ("800m", 800 * 2**20), (123, 123), ("7 kb", 7168)]
 )
-def test_sizes(text: str | int, size: int) -> None:
+def test_parse_reads_sizes(text: str | int, size: int) -> None:
     assert memory.parse(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "6 apples", "0", 0, "nan"])
-def test_other_sizes_are_refused(text: str | int) -> None:
+def test_pipeline_refuses_a_memory_that_is_no_size(text: str | int) -> None:
     with pytest.raises(ValueError, match="expected a size such as '6GB'"):
         Pipeline(model(), memory=text)
 
@@ -72,7 +72,7 @@ def test_samples_are_cut_before_activations_are_dropped() -> None:
     assert cut(need(200), least=2) == Split(2, False, 6)
 
 
-def test_what_fits_nowhere_is_refused() -> None:
+def test_split_refuses_a_budget_that_nothing_fits() -> None:
     for budget in (900, need(40) - 2):
         with pytest.raises(ValueError, match=r"is too little: .* taken already and the smallest run needs"):
             cut(budget)
@@ -117,7 +117,7 @@ def test_checkpointing_by_hand_makes_the_same_picture() -> None:
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
     ],
 )
-def test_running_out_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_says_in_one_line_what_to_lower(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
 

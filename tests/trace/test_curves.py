@@ -40,7 +40,7 @@ def peak(map_: np.ndarray) -> float:
     )
 
 
-def test_intensity(trace: Trace) -> None:
+def test_intensity_is_the_peak_of_smoothed_probabilities(trace: Trace) -> None:
     found = curves.intensity(trace)
     assert (found.quantity, found.labels, found.timesteps) == ("intensity", ("crown", "axolotl"), (501, 1))
     assert found.values.shape == (2, 2)
@@ -51,7 +51,7 @@ def test_intensity(trace: Trace) -> None:
     assert curves.intensity(trace, sample=1).labels == ("cat",)
 
 
-def test_similarity(trace: Trace) -> None:
+def test_similarity_is_the_cosine_of_scores(trace: Trace) -> None:
     found = curves.similarity(trace)
     assert found.labels == ("purple crown", "shiny axolotl", "blue axolotl")
     for row, label in enumerate(found.labels):

@@ -93,7 +93,7 @@ def test_the_clean_latents_are_those_the_noise_estimates_predict() -> None:
     assert relative(latents[:, -1], result.latents) <= 0.1  # the last call's are nearly the result, at timestep 1
 
 
-def test_losses_and_gradient_norms(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trace_keeps_losses_and_gradient_norms(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
     unet = model().unet
     forward = unet.forward
@@ -142,7 +142,7 @@ def test_a_trace_of_plain_sampling_costs_no_call_and_no_gradient(options: Any, m
     assert not any(kept.requires_grad for kept in traced.trace.kept.values())
 
 
-def test_samples_of_all_batches_in_order() -> None:
+def test_trace_joins_batches_in_order() -> None:
     options = TraceOptions(latents=True)
     whole, split = (
         trace_of([CROWN, CAT], "ebama", options, seeds=[3, 4], batch_size=n, sampler=DDIM(2)) for n in (4, 3)
@@ -172,7 +172,7 @@ def test_a_coupling_method_keeps_the_order_too() -> None:
         ({"head": True}, "head is True"),
     ],
 )
-def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
+def test_trace_options_refuse_values_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TraceOptions(**options)
 
@@ -253,7 +253,9 @@ def test_an_unknown_word_lists_those_there_are(trace: Trace, word: str) -> None:
         ("cat", {"of": "energy"}, "of is 'energy'"),
     ],
 )
-def test_what_cannot_be_asked(trace: Trace, word: Any, options: dict[str, Any], message: str) -> None:
+def test_maps_refuses_unknown_quantities_and_positions(
+    trace: Trace, word: Any, options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         trace.map(word, **options)
 
@@ -276,7 +278,7 @@ def test_words_that_fell_off_the_end_have_no_map() -> None:
 # --- files ---
 
 
-def test_saved_and_loaded(tmp_path: Path) -> None:
+def test_trace_survives_save_and_load(tmp_path: Path) -> None:
     trace = trace_of([CROWN, CAT], "ebama", TraceOptions(latents=True, head=1), seeds=[3, 4])
     trace.save(tmp_path / "run.safetensors")
     trace.save(tmp_path / "run.safetensors")
@@ -303,7 +305,7 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_files_that_are_no_trace(tmp_path: Path) -> None:
+def test_load_refuses_files_that_are_no_trace(tmp_path: Path) -> None:
     path = tmp_path / "file.safetensors"
     with pytest.raises(FileNotFoundError):
         Trace.load(path)
