@@ -1,5 +1,7 @@
 """`config.json` of a diffusers folder's components: tables of keys, by which they are read and written.
 
+diffusers.json beside this file holds `fixed`, the only values of other keys that are built here (a key that is absent
+has this value in diffusers, too), and `written`, the files of Stable Diffusion v1, in which our keys are replaced.
 Settings that our configurations do not have are refused by name: a network that is almost the one described gives
 pictures that are almost right.
 """
@@ -56,64 +58,14 @@ _TEXT_FIELDS = {
 _DOWN_BLOCKS = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
 _UP_BLOCKS = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
 _VAE_BLOCKS = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
+_FIXED, _WRITTEN = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8")).values()
 
-# diffusers' values of keys that may be absent; all others of the tables above have to be there.
-_UNET_DEFAULTS: Json = {
-    "down_block_types": [_DOWN_BLOCKS[attends] for attends in (True, True, True, False)],
-    "layers_per_block": 2,
-    "norm_num_groups": 32,
-    "sample_size": SD_V1.sample_size,
-    "transformer_layers_per_block": 1,
-    "up_block_types": [_UP_BLOCKS[attends] for attends in (False, True, True, True)],
-}
-_VAE_DEFAULTS: Json = {
-    "layers_per_block": 1,
-    "mid_block_add_attention": True,
-    "norm_num_groups": 32,
-    "scaling_factor": 0.18215,
-}
-_TEXT_DEFAULTS: Json = {"hidden_act": "quick_gelu"}
+# Keys that may be absent and have Stable Diffusion v1's value then; all others of the tables have to be there.
+_OPTIONAL = ("down_block_types", "up_block_types", "layers_per_block", "transformer_layers_per_block", "sample_size")
+_OPTIONAL += ("norm_num_groups", "mid_block_add_attention", "scaling_factor", "hidden_act")
 _LISTS = ("attention_head_dim", "block_out_channels")
 # Values that may be null, and may be lists of one entry for each level or side, all equal.
 _PER_LEVEL = ("layers_per_block", "transformer_layers_per_block", "sample_size")
-
-# The only values that are built here; a key that is absent has this value in diffusers, too.
-_UNET_FIXED: Json = {
-    "act_fn": "silu",
-    "downsample_padding": 1,
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-    "mid_block_type": "UNetMidBlock2DCrossAttn",
-    "norm_eps": 1e-5,
-}
-_UNET_ABSENT: Json = {
-    **dict.fromkeys(("addition_embed_type", "addition_time_embed_dim", "class_embed_type", "cross_attention_norm")),
-    **dict.fromkeys(("encoder_hid_dim", "encoder_hid_dim_type", "num_class_embeds", "time_cond_proj_dim")),
-    **dict.fromkeys(("mid_block_only_cross_attention", "reverse_transformer_layers_per_block")),
-    **dict.fromkeys(("time_embedding_act_fn", "time_embedding_dim", "timestep_post_act")),
-    **dict.fromkeys(("center_input_sample", "dual_cross_attention", "only_cross_attention"), False),
-    **dict.fromkeys(("resnet_skip_time_act", "use_linear_projection"), False),
-    **dict.fromkeys(("attention_type", "resnet_time_scale_shift"), "default"),
-    **dict.fromkeys(("conv_in_kernel", "conv_out_kernel"), 3),
-    **dict.fromkeys(("mid_block_scale_factor", "resnet_out_scale_factor"), 1),
-    "time_embedding_type": "positional",
-}
-_VAE_FIXED: Json = {"act_fn": "silu"}
-_VAE_ABSENT: Json = {
-    **dict.fromkeys(("latents_mean", "latents_std", "shift_factor")),
-    **dict.fromkeys(("use_post_quant_conv", "use_quant_conv"), True),
-}
-_TEXT_FIXED: Json = {"layer_norm_eps": 1e-5}
-# What the network was trained with. The rest of a scheduler's file says how to sample: the caller's choice.
-_SCHEDULE_FIXED: Json = {
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "num_train_timesteps": 1000,
-    "prediction_type": "epsilon",
-    "trained_betas": None,
-}
-_SCHEDULE_ABSENT: Json = {"rescale_betas_zero_snr": False}
 
 
 def read_folder_config(folder: Path) -> StableDiffusionConfig:
@@ -125,8 +77,8 @@ def read_folder_config(folder: Path) -> StableDiffusionConfig:
     vae = _parsed(folder / "vae" / "config.json", _vae_config)
     text = _parsed(folder / "text_encoder" / "config.json", _text_config)
     schedule_file = folder / "scheduler" / "scheduler_config.json"
-    if schedule_file.is_file():
-        _parsed(schedule_file, partial(_check_fixed, fixed=_SCHEDULE_FIXED | _SCHEDULE_ABSENT))
+    if schedule_file.is_file():  # what else it says is how to sample, the caller's choice
+        _parsed(schedule_file, partial(_check_fixed, name="scheduler/scheduler_config.json"))
     # These two networks tell a preset, whatever its VAE; a folder of others is called by its own name.
     presets = (preset.name for preset in (SD_V1, MINIATURE) if (unet, text) == (preset.unet, preset.text))
     name = next(presets, folder.resolve().name)
@@ -168,15 +120,17 @@ def _sane(config: T) -> T:
     return config
 
 
-def _check_fixed(values: Json, fixed: Json) -> None:
-    for key, expected in fixed.items():
+def _check_fixed(values: Json, name: str) -> None:
+    for key, expected in _FIXED[name].items():
         if (value := values.get(key, expected)) != expected:
             raise ValueError(f"{key} is {value!r}; Stable Diffusion v1 has {expected!r}, and nothing else is built.")
 
 
-def _complete(values: Json, defaults: Json) -> Json:
-    """`values` with diffusers' defaults, and with one number where a list has the same for every level."""
-    complete = defaults | {key: value for key, value in values.items() if value is not None or key not in _PER_LEVEL}
+def _complete(values: Json, name: str, **defaults: object) -> Json:
+    """`values` with defaults where they are absent, and with one number where a list has the same for every level."""
+    optional = {key: value for key, value in _WRITTEN[name].items() if key in _OPTIONAL}
+    present = {key: value for key, value in values.items() if value is not None or key not in _PER_LEVEL}
+    complete: Json = optional | defaults | present
     for key in _PER_LEVEL:
         if isinstance(value := complete.get(key), list):
             if not value or any(entry != value[0] for entry in value):
@@ -206,8 +160,8 @@ def _unet_config(values: Json) -> tuple[UNetConfig, int]:
     channels, context = values["in_channels"], values["cross_attention_dim"]
     if values["block_out_channels"][0] == SD_V1.unet.widths[0] and (kind := unet_kind(channels, context)):
         raise ValueError(f"in_channels {channels} and cross_attention_dim {context} make this {kind}.")
-    _check_fixed(values, _UNET_FIXED | _UNET_ABSENT)
-    values = _complete(values, _UNET_DEFAULTS)
+    _check_fixed(values, "unet/config.json")
+    values = _complete(values, "unet/config.json")
     attention = _attends(values, "down_block_types", _DOWN_BLOCKS)
     if attention != _attends(values, "up_block_types", _UP_BLOCKS)[::-1]:
         raise ValueError(
@@ -221,7 +175,7 @@ def _unet_config(values: Json) -> tuple[UNetConfig, int]:
 
 
 def _vae_config(values: Json) -> VAEConfig:
-    _check_fixed(values, _VAE_FIXED | _VAE_ABSENT)
+    _check_fixed(values, "vae/config.json")
     if values["in_channels"] != values["out_channels"]:
         raise ValueError(f"in_channels {values['in_channels']} and out_channels {values['out_channels']} differ.")
     widths = values["block_out_channels"]
@@ -231,12 +185,13 @@ def _vae_config(values: Json) -> VAEConfig:
             raise ValueError(f"{key} names {others[0]!r}; expected {block}.")
         if len(blocks) != len(widths):
             raise ValueError(f"{key} and block_out_channels {widths} have different lengths.")
-    return _sane(VAEConfig(**_read(_complete(values, _VAE_DEFAULTS), _VAE_FIELDS)))
+    values = _complete(values, "vae/config.json", layers_per_block=1)  # not Stable Diffusion v1's
+    return _sane(VAEConfig(**_read(values, _VAE_FIELDS)))
 
 
 def _text_config(values: Json) -> TextConfig:
-    _check_fixed(values, _TEXT_FIXED)
-    values = _complete(values, _TEXT_DEFAULTS)
+    _check_fixed(values, "text_encoder/config.json")
+    values = _complete(values, "text_encoder/config.json")
     if values["hidden_act"] not in ("quick_gelu", "gelu"):
         raise ValueError(f"hidden_act is {values['hidden_act']!r}; expected 'quick_gelu' or 'gelu'.")
     return _sane(TextConfig(**_read(values, _TEXT_FIELDS)))
@@ -255,43 +210,9 @@ def folder_jsons(config: StableDiffusionConfig) -> dict[str, Json]:
         "sample_size": config.sample_size * config.vae.factor,
         **{key: [block] * len(config.vae.widths) for key, block in _VAE_BLOCKS.items()},
     }
-    return {
-        "model_index.json": _MODEL_INDEX,
-        "scheduler/scheduler_config.json": _in_order(_SCHEDULER | _SCHEDULE_FIXED),
-        "unet/config.json": {"_class_name": "UNet2DConditionModel"} | _UNET_FIXED | _in_order(unet),
-        "vae/config.json": {"_class_name": "AutoencoderKL"} | _VAE_FIXED | _in_order(vae),
-        "text_encoder/config.json": _in_order(_TEXT_ENCODER | _TEXT_FIXED | _written(config.text, _TEXT_FIELDS)),
+    ours = {
+        "unet/config.json": unet,
+        "vae/config.json": vae,
+        "text_encoder/config.json": _written(config.text, _TEXT_FIELDS),
     }
-
-
-def _in_order(values: Json) -> Json:
-    return dict(sorted(values.items()))
-
-
-_MODEL_INDEX: Json = {
-    "_class_name": "StableDiffusionPipeline",
-    "_diffusers_version": "0.42.1",
-    "feature_extractor": [None, None],
-    "image_encoder": [None, None],
-    "requires_safety_checker": False,
-    "safety_checker": [None, None],
-    "scheduler": ["diffusers", "PNDMScheduler"],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-}
-_SCHEDULER: Json = {
-    "_class_name": "PNDMScheduler",
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "timestep_spacing": "leading",
-}
-_TEXT_ENCODER: Json = {
-    "architectures": ["CLIPTextModel"],
-    "bos_token_id": 49406,
-    "eos_token_id": 49407,
-    "model_type": "clip_text_model",
-    "pad_token_id": 49407,
-}
+    return {name: values | ours.get(name, {}) for name, values in _WRITTEN.items()}
