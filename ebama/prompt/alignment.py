@@ -1,18 +1,23 @@
-"""Which CLIP pieces a stretch of a prompt became: by character offsets, never by comparing spellings."""
+"""Which tokens of CLIP stand for a stretch of a prompt: by character offsets, never by comparing spellings."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
-SEQUENCE = 77  # positions of CLIP's text encoder: start, 75 pieces, end
+SEQUENCE = 77  # positions of CLIP's text encoder: start, 75 tokens, end
 _SHOWN = 12
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_WORD = re.compile(r"\w+(?:['’-]\w+)*")
+
+Span = tuple[int, int]
+"""Characters (start, end) of a prompt."""
 
 
 class PromptError(ValueError):
@@ -21,34 +26,30 @@ class PromptError(ValueError):
 
 @dataclass(frozen=True)
 class Alignment:
-    """A prompt and the characters each of its pieces covers.
+    """A prompt and the characters that each of its tokens covers.
 
     `prompt` is in composed characters (NFC) and single spaces, as CLIP reads it; `spans` holds (start, end) for each
-    piece, piece k of the prompt being position k + 1 of the sequence; `capacity` is how many pieces the encoder sees.
+    token, token k of the prompt being position k + 1 of the sequence; `capacity` is how many tokens the encoder sees.
     """
 
     prompt: str
-    spans: tuple[tuple[int, int], ...]
+    spans: tuple[Span, ...]
     capacity: int
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """Positions of the pieces that the encoder sees: 1 to T."""
+        """Positions of the tokens that the encoder sees: 1 to T."""
         return tuple(range(1, min(len(self.spans), self.capacity) + 1))
 
-    def positions(self, start: int, end: int) -> tuple[int, ...]:
-        """Positions of the pieces that characters `start` to `end` became, those that fell off included."""
-        return tuple(k for k, (a, b) in enumerate(self.spans, 1) if a < end and start < b)
-
-    def kept(self, start: int, end: int) -> tuple[int, ...]:
-        """As `positions`; a `PromptError` if any of them fell off."""
-        positions = self.positions(start, end)
-        if positions[-1] > self.capacity:
+    def visible_positions(self, stretch: Span) -> tuple[int, ...]:
+        """Positions of the tokens for a stretch of the prompt; a `PromptError` if any is beyond the capacity."""
+        tokens = positions(self.spans, stretch)
+        if tokens[-1] > self.capacity:
             raise PromptError(
-                f"{self.prompt[start:end]!r} lies beyond the {self.capacity} pieces that CLIP sees of a prompt of "
-                f"{len(self.spans)}: shorten the prompt, or give groups= of words that come earlier"
+                f"{self.prompt[slice(*stretch)]!r} lies beyond the {self.capacity} tokens that CLIP sees of a prompt "
+                f"of {len(self.spans)}: shorten the prompt, or give groups= of words that come earlier"
             )
-        return positions
+        return tokens
 
     def lost(self) -> str:
         """The words, wholly or partly, that the encoder does not see, as one line; empty if there are none."""
@@ -58,6 +59,29 @@ class Alignment:
         words = self.prompt[self.prompt.rfind(" ", 0, first) + 1 :].split()
         more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
         return " ".join(words[:_SHOWN]) + more
+
+
+def positions(spans: Sequence[Span], stretch: Span) -> tuple[int, ...]:
+    """Positions of the tokens, given by the characters that each covers, that stand for a stretch of the prompt."""
+    start, end = stretch
+    return tuple(k for k, (a, b) in enumerate(spans, 1) if a < end and start < b)
+
+
+def word_spans(prompt: str) -> list[Span]:
+    """The words of a prompt, without punctuation; "t-shirt" and "cat's" are one word each."""
+    return [match.span() for match in _WORD.finditer(prompt)]
+
+
+def find_all(prompt: str, words: str) -> list[Span]:
+    """Where a word, or several as they stand in the prompt, occur as whole words; upper and lower case count alike."""
+    if not (words := normalised(words)):
+        return []
+    return [m.span() for m in re.finditer(rf"(?<!\w){re.escape(words)}(?!\w)", prompt, re.IGNORECASE)]
+
+
+def normalised(text: str) -> str:
+    """A text in composed characters (NFC) and single spaces."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def check_characters(text: str, name: str = "prompt") -> None:
@@ -73,7 +97,7 @@ def align(prompt: str, tokenizer: CLIPTokenizer) -> Alignment:
     if not isinstance(prompt, str):
         raise PromptError(f"a prompt is a string, got {type(prompt).__name__}: {prompt!r}")
     check_characters(prompt)
-    prompt = " ".join(unicodedata.normalize("NFC", prompt).split())
+    prompt = normalised(prompt)
     encoded = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     spans = tuple((int(start), int(end)) for start, end in encoded["offset_mapping"])
     if not spans:

@@ -1,14 +1,11 @@
-"""Which occurrences in a prompt are meant by an object and its modifiers that are given as words."""
+"""Which occurrences in a prompt an object and its modifiers, given as words, mean."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
 
-from .alignment import PromptError
+from .alignment import PromptError, Span, find_all, word_spans
 
-Span = tuple[int, int]
 Words = tuple[str, Sequence[str]]
 """An object and its modifiers, as words of the prompt: `("crown", ["purple"])`."""
 
@@ -30,21 +27,24 @@ def assign(prompt: str, groups: Sequence[Words]) -> list[tuple[Span, list[Span]]
             )
     objects: dict[int, Span] = {}
     modifiers: dict[tuple[int, int], Span] = {}
-    bare = [k for k, (_, words) in enumerate(groups) if not words]
-    for k in sorted(set(range(len(groups))) - set(bare), key=lambda k: -len(groups[k][1])):
+    with_modifiers = [k for k, (_, words) in enumerate(groups) if words]
+    for k in sorted(with_modifiers, key=lambda k: -len(groups[k][1])):
         objects[k] = _nearest_object(prompt, groups[k], list(objects.values()))
-    wanted = {(k, m): _find(prompt, word) for k, (_, words) in enumerate(groups) for m, word in enumerate(words)}
-    choices = [(_apart(prompt, objects[k], span), (k, m), span) for (k, m), spans in wanted.items() for span in spans]
-    for _, key, span in sorted(choices):
-        if key not in modifiers and _free(span, [*objects.values(), *modifiers.values()]):
+    occurrences = {(k, m): _find(prompt, word) for k in with_modifiers for m, word in enumerate(groups[k][1])}
+    choices = sorted(
+        (_distance(prompt, objects[k], span), (k, m), span) for (k, m), spans in occurrences.items() for span in spans
+    )
+    for _, key, span in choices:
+        if key not in modifiers and _is_free(span, [*objects.values(), *modifiers.values()]):
             modifiers[key] = span
-    for _, (k, m), span in sorted(choices):
-        own = [objects[k], *(other for (group, _), other in modifiers.items() if group == k)]
-        if (k, m) not in modifiers and _free(span, own):
+    for _, (k, m), span in choices:
+        group = [objects[k], *(other for (of, _), other in modifiers.items() if of == k)]
+        if (k, m) not in modifiers and _is_free(span, group):
             modifiers[k, m] = span
-    for k in bare:
-        objects[k] = _nearest_object(prompt, groups[k], [*objects.values(), *modifiers.values()])
-    for k, m in wanted:
+    for k in range(len(groups)):
+        if k not in objects:
+            objects[k] = _nearest_object(prompt, groups[k], [*objects.values(), *modifiers.values()])
+    for k, m in occurrences:
         if (k, m) not in modifiers:
             raise PromptError(f"{groups[k][1][m]!r} is asked for more often than it is in the prompt {prompt!r}")
     return [(objects[k], [modifiers[k, m] for m in range(len(words))]) for k, (_, words) in enumerate(groups)]
@@ -58,29 +58,27 @@ def _well_formed(group: object) -> bool:
 
 
 def _find(prompt: str, word: str) -> list[Span]:
-    text = " ".join(unicodedata.normalize("NFC", word).split())
-    found = [m.span() for m in re.finditer(rf"(?<!\w){re.escape(text)}(?!\w)", prompt, re.IGNORECASE)] if text else []
-    if not found:
-        there = ", ".join(dict.fromkeys(re.findall(r"\w+(?:-\w+)*", prompt)))
-        raise PromptError(f"{word!r} is not in the prompt {prompt!r}: its words are {there}")
-    return found
+    if not (spans := find_all(prompt, word)):
+        words = ", ".join(dict.fromkeys(prompt[start:end] for start, end in word_spans(prompt)))
+        raise PromptError(f"{word!r} is not in the prompt {prompt!r}: its words are {words}")
+    return spans
 
 
-def _free(span: Span, taken: Sequence[Span]) -> bool:
+def _is_free(span: Span, taken: Sequence[Span]) -> bool:
     return all(span[1] <= start or end <= span[0] for start, end in taken)
 
 
 def _nearest_object(prompt: str, group: Words, taken: Sequence[Span]) -> Span:
     noun, modifiers = group
-    free = [span for span in _find(prompt, noun) if _free(span, taken)]
+    free = [span for span in _find(prompt, noun) if _is_free(span, taken)]
     if not free:
         raise PromptError(f"{noun!r} is asked for more often than it is in the prompt {prompt!r}")
     return min(
-        free, key=lambda span: sum(min(_apart(prompt, span, m) for m in _find(prompt, word)) for word in modifiers)
+        free, key=lambda span: sum(min(_distance(prompt, span, m) for m in _find(prompt, word)) for word in modifiers)
     )
 
 
-def _apart(prompt: str, noun: Span, modifier: Span) -> int:
+def _distance(prompt: str, noun: Span, modifier: Span) -> int:
     before = modifier[0] < noun[0]
     between = prompt[modifier[1] : noun[0]] if before else prompt[noun[1] : modifier[0]]
     words = between.lower().split()

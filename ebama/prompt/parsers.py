@@ -1,4 +1,4 @@
-"""The English parsers there are: the spaCy models that are installed, and the built-in rules. Nothing is downloaded."""
+"""The English parsers: the installed spaCy models and the built-in rules. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from . import rules
 from .alignment import PromptError
-from .syntax import Word
+from .syntax import ParsedWord
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -36,14 +36,20 @@ def installed() -> tuple[str, ...]:
     return (*(name for name in MODELS if spacy and importlib.util.find_spec(name) is not None), RULES)
 
 
-def analyse(prompt: str, parser: str | Language | Doc = "auto") -> tuple[list[Word], str]:
+def analyse(prompt: str, parser: str | Language | Doc = "auto") -> tuple[list[ParsedWord], str]:
     """Parse a prompt: its words, and the name of the parser that read it.
 
     `parser`: "auto" (the best that is installed), "rules", the name of an installed spaCy model, a loaded spaCy
     `Language`, or the `Doc` that one made of this prompt. Anything else is a `PromptError`.
     """
     if parser == "auto":
-        return _automatic(prompt)
+        *models, _ = installed()
+        for name in models:
+            try:
+                return analyse(prompt, name)
+            except PromptError as error:
+                warnings.warn(f"{error}; using the next best parser", stacklevel=3)
+        parser = RULES
     if parser == RULES:
         return rules.analyse(prompt), RULES
     if isinstance(parser, str):
@@ -60,22 +66,13 @@ def analyse(prompt: str, parser: str | Language | Doc = "auto") -> tuple[list[Wo
     raise PromptError(f"parser={parser!r}: expected 'auto', 'rules', a spaCy model's name, a spaCy Language or a Doc")
 
 
-def _automatic(prompt: str) -> tuple[list[Word], str]:
-    for name in installed():
-        try:
-            return analyse(prompt, name)
-        except PromptError as error:
-            warnings.warn(f"{error}; using the next best parser", stacklevel=4)
-    raise AssertionError("the built-in rules always work")
-
-
 def check(name: str) -> None:
     """Raise PromptError unless there is a parser of that name, or it is "auto"; nothing is loaded."""
     try:
-        found = importlib.util.find_spec("spacy") is not None and importlib.util.find_spec(name) is not None
+        is_installed = importlib.util.find_spec("spacy") is not None and importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
-        found = False
-    if not found and name not in ("auto", RULES):
+        is_installed = False
+    if not is_installed and name not in ("auto", RULES):
         raise PromptError(f"parser={name!r}: no such spaCy model is installed; there are {', '.join(installed())}")
 
 
@@ -98,7 +95,7 @@ def _in_lower_case(prompt: str) -> str:
     return lower if len(lower) == len(prompt) and (prompt.istitle() or prompt.isupper()) else prompt
 
 
-def _words(doc: Doc) -> list[Word]:
+def _words(doc: Doc) -> list[ParsedWord]:
     """spaCy's tokens as words, hyphenated ones as one ("t-shirt"): the uppermost in the tree speaks for all."""
     if not (doc.has_annotation("DEP") and doc.has_annotation("POS")):
         raise PromptError("the spaCy pipeline has no part-of-speech tagger or no dependency parser: both are needed")
@@ -108,7 +105,7 @@ def _words(doc: Doc) -> list[Word]:
     for k, unit in enumerate(units):
         head = min(unit, key=lambda token: len(list(token.ancestors)))
         start, end = unit[0].idx, unit[-1].idx + len(unit[-1].text)
-        words.append(Word(doc.text[start:end], start, end, head.pos_, head.dep_, unit_of.get(head.head.i, k)))
+        words.append(ParsedWord(doc.text[start:end], start, end, head.pos_, head.dep_, unit_of.get(head.head.i, k)))
     return words
 
 

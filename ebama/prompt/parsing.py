@@ -1,34 +1,32 @@
 """From a prompt to groups: which positions of the text sequence are objects, and which modify which object.
 
-`parse` reads a prompt with a dependency parser; `groups_from_words` takes the reading from the user instead. Both
-answer in positions of CLIP's 77-token sequence, where the start token is 0 and the prompt's pieces are 1 to T.
+`parse` reads a prompt with a dependency parser; `groups_from_words` takes the groups from the user instead. Both
+answer in positions of CLIP's 77-token sequence, where the start token is 0 and the prompt's tokens are 1 to T.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .alignment import SEQUENCE, Alignment, PromptError, align
+from .alignment import SEQUENCE, Alignment, PromptError, Span, align, positions
 from .assignment import Words, assign
 from .parsers import analyse
-from .syntax import read
+from .syntax import find_structure
 
 if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.tokens import Doc
     from transformers import CLIPTokenizer
 
-__all__ = ["Group", "Parsed", "PromptError", "Words", "groups_from_words", "parse"]
-
 
 @dataclass(frozen=True)
 class Group:
-    """An object and its modifiers as positions of pieces in the 77-token sequence: `Group((3,), ((2,),))`.
+    """An object and its modifiers as positions of tokens in the 77-token sequence: `Group((3,), ((2,),))`.
 
-    A word of several pieces has several positions. Nothing may occur twice, and positions run from 1 to 75: position
+    A word of several tokens has several positions. Nothing may occur twice, and positions run from 1 to 75: position
     0 is the start token.
     """
 
@@ -55,9 +53,9 @@ class Group:
 class Parsed:
     """A prompt in positions of the text sequence.
 
-    `groups` come in sentence order; `tokens` are all positions of the prompt's pieces, 1 to T; `phrases` are its noun
+    `groups` come in sentence order; `tokens` are all positions of the prompt's tokens, 1 to T; `phrases` are its noun
     phrases of two words or more at every depth, as (first, last + 1, text), outer before inner (those that reach
-    beyond the 75 pieces are left out). `prompt` is the text with single spaces, `spans` the characters (start, end)
+    beyond the 75 tokens are left out). `prompt` is the text with single spaces, `spans` the characters (start, end)
     of it that each of `tokens` stands for.
     """
 
@@ -82,36 +80,34 @@ def parse(
 ) -> Parsed:
     """Read a prompt: its groups, its tokens and its noun phrases.
 
-    Objects are the nouns and proper nouns that modify no other noun (paper, section 3); `syntax.read` says what
-    counts as a modifier. `parser` is "auto" (the best that is installed), "rules" (built in), the name of an
+    Objects are the nouns and proper nouns that modify no other noun (paper, section 3); `syntax.find_structure`
+    says what counts as a modifier. `parser` is "auto" (the best that is installed), "rules" (built in), the name of an
     installed spaCy model, a spaCy `Language`, or the `Doc` of this prompt. Given `groups` (positions, words, or none
     at all), they stand in for the parsed ones.
 
     Raises `PromptError` for an empty prompt, a prompt without a noun, an unknown parser, and a group that lies wholly
-    or partly beyond the 75 pieces that CLIP sees. Other words beyond them get a warning.
+    or partly beyond the 75 tokens that CLIP sees. Other words beyond them get a warning.
     """
     alignment = align(prompt, tokenizer)
     if lost := alignment.lost():
         warnings.warn(
-            f"CLIP sees {alignment.capacity} of this prompt's {len(alignment.spans)} pieces; it does not see: {lost}",
+            f"CLIP sees {alignment.capacity} of this prompt's {len(alignment.spans)} tokens; it does not see: {lost}",
             stacklevel=2,
         )
     words, name = analyse(alignment.prompt, parser)
-    reading = read(words)
+    structure = find_structure(words)
     if groups is not None:
-        found = _given(groups, alignment)
-    elif reading.objects:
-        found = tuple(
-            _group(alignment, noun.span, [word.span for word in modifiers]) for noun, modifiers in reading.objects
-        )
+        chosen = _given(groups, alignment)
+    elif structure.objects:
+        chosen = _groups(structure.objects, alignment)
     else:
         raise PromptError(
             f"no noun found in {alignment.prompt!r} (parser: {name}): name the objects and their modifiers yourself, "
             'as in groups=[("crown", ["purple"])]'
         )
-    phrases = [(alignment.positions(start, end), alignment.prompt[start:end]) for start, end in reading.phrases]
+    phrases = [(positions(alignment.spans, span), alignment.prompt[slice(*span)]) for span in structure.phrases]
     return Parsed(
-        groups=found,
+        groups=chosen,
         tokens=alignment.tokens,
         phrases=tuple((at[0], at[-1] + 1, text) for at, text in phrases if at[-1] <= alignment.capacity),
         parser_name=name,
@@ -131,18 +127,21 @@ def groups_from_words(prompt: str, words: Sequence[Words], tokenizer: CLIPTokeni
     return list(_given(words, align(prompt, tokenizer)))
 
 
-def _group(alignment: Alignment, noun: tuple[int, int], modifiers: Sequence[tuple[int, int]]) -> Group:
-    return Group(alignment.kept(*noun), tuple(alignment.kept(*modifier) for modifier in modifiers))
+def _groups(objects: Iterable[tuple[Span, Sequence[Span]]], alignment: Alignment) -> tuple[Group, ...]:
+    visible = alignment.visible_positions
+    return tuple(
+        Group(visible(noun), tuple(visible(modifier) for modifier in modifiers)) for noun, modifiers in objects
+    )
 
 
 def _given(groups: Sequence[Group | Words], alignment: Alignment) -> tuple[Group, ...]:
     words = [group for group in groups if not isinstance(group, Group)]
-    assigned = (_group(alignment, *spans) for spans in assign(alignment.prompt, words))
-    found = tuple(group if isinstance(group, Group) else next(assigned) for group in groups)
-    for group in found:
+    assigned = iter(_groups(assign(alignment.prompt, words), alignment))
+    given = tuple(group if isinstance(group, Group) else next(assigned) for group in groups)
+    for group in given:
         last = max(position for word in (group.object, *group.modifiers) for position in word)
         if last > len(alignment.tokens):
             raise PromptError(
                 f"{group} lies beyond the prompt {alignment.prompt!r}, whose last position is {len(alignment.tokens)}"
             )
-    return found
+    return given

@@ -6,7 +6,7 @@ After tagging it reads left to right:
     after it      preposition + noun phrase | and + noun phrase | participle ... | [that | which | who] verb ...
     verb          adjectives (said of its subject) | noun phrase (its object)
 
-Its words carry spaCy's labels, so that `syntax.read` reads both alike. It is meant for prompts, not for prose.
+Its words carry spaCy's labels, so that `syntax` treats both alike. It is meant for prompts, not for prose.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from __future__ import annotations
 import re
 
 from . import lexicon
-from .syntax import Word
+from .syntax import ParsedWord
 from .tagging import tag
 
 _WORD = re.compile(r"['’]s\b|[^\W_]+(?:-[^\W_]+)*|\S")
 
 
-def analyse(prompt: str) -> list[Word]:
+def analyse(prompt: str) -> list[ParsedWord]:
     """The words of a prompt with parts of speech, labels and heads."""
     matches = list(_WORD.finditer(prompt))
-    parse = _Parse([match.group().lower() for match in matches])
+    parser = _RuleParser([match.group().lower() for match in matches])
     return [
-        Word(match.group(), match.start(), match.end(), parse.tags[i], parse.labels[i], parse.heads[i])
+        ParsedWord(match.group(), match.start(), match.end(), parser.tags[i], parser.labels[i], parser.heads[i])
         for i, match in enumerate(matches)
     ]
 
 
-class _Parse:
+class _RuleParser:
     """Tags, labels and heads of a prompt's words. A word that is its own head is a root."""
 
     def __init__(self, words: list[str]) -> None:

@@ -1,15 +1,17 @@
-"""From a dependency parse to objects, their modifiers, and noun phrases: one reading for every parser.
+"""From a dependency parse to objects, their modifiers and noun phrases, in one way for every parser.
 
 The paper (section 3) takes as objects the nouns and proper nouns that are not direct modifiers of other nouns, and
-groups the remaining modifiers by object. It names no dependency labels; the ones below are those of its published code.
-What that code does with them is read here without its accidents: every noun is looked at, relative clauses included,
-and the object is known by its place in the tree, never by its place in a list: in "the dog is red" it is the dog.
+groups the remaining modifiers by object. It names no dependency labels; the ones below are those of its published code,
+used here without that code's accidents: every noun is looked at, relative clauses included, and the place in the tree
+tells the object, never the place in a list. In "the dog is red" the object is the dog.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
+from .alignment import Span
 
 MODIFIER = ("amod", "nmod", "compound", "npadvmod", "advmod", "acomp")
 _COMPLEMENT = ("acomp", "oprd", "attr", "dobj")  # of a verb, when it is an adjective
@@ -17,7 +19,7 @@ _BESIDE = ("cc", "preconj", "conj", "punct")
 
 
 @dataclass(frozen=True)
-class Word:
+class ParsedWord:
     """A word of a parsed prompt.
 
     It spans the characters `start` to `end`; `pos` and `dep` are the part of speech and the dependency label as spaCy's
@@ -32,25 +34,25 @@ class Word:
     head: int
 
     @property
-    def span(self) -> tuple[int, int]:
+    def span(self) -> Span:
         """Characters (start, end) of the word in the prompt."""
         return self.start, self.end
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a prompt says, in characters (start, end) of it.
+class Structure:
+    """Objects, modifiers and noun phrases of a prompt, in characters (start, end) of it.
 
     `objects`: each object with its modifiers, both in sentence order. `phrases`: noun phrases of two words or more, by
     where they begin, outer before inner.
     """
 
-    objects: tuple[tuple[Word, tuple[Word, ...]], ...]
-    phrases: tuple[tuple[int, int], ...]
+    objects: tuple[tuple[Span, tuple[Span, ...]], ...]
+    phrases: tuple[Span, ...]
 
 
-def read(words: Sequence[Word]) -> Reading:
-    """Read objects, modifiers and noun phrases off a dependency parse.
+def find_structure(words: Sequence[ParsedWord]) -> Structure:
+    """Find objects, modifiers and noun phrases in a dependency parse.
 
     Modifiers of an object are the words below it by `MODIFIER` labels, at any depth, with those joined to them by "and"
     ("red and blue"), and the adjectives that a verb says of it ("is red", "painted blue"), in a sentence or a relative
@@ -68,9 +70,9 @@ def read(words: Sequence[Word]) -> Reading:
                 modifiers[subject] |= said - {subject}
     serving = set().union(*modifiers.values())
     nouns = [noun for noun in modifiers if noun not in serving]
-    return Reading(
+    return Structure(
         objects=tuple(
-            (words[noun], tuple(words[i] for i in sorted(modifiers[noun])))
+            (words[noun].span, tuple(words[i].span for i in sorted(modifiers[noun])))
             for noun in nouns
             if not tree.in_preposition(noun)
         ),
@@ -79,9 +81,9 @@ def read(words: Sequence[Word]) -> Reading:
 
 
 class _Tree:
-    """The words, and the indices of those that hang on each."""
+    """The words, and the indices of those that depend on each."""
 
-    def __init__(self, words: Sequence[Word]) -> None:
+    def __init__(self, words: Sequence[ParsedWord]) -> None:
         self._words = words
         self._children: list[list[int]] = [[] for _ in words]
         for i, word in enumerate(words):
@@ -91,15 +93,17 @@ class _Tree:
     def _below(self, i: int, *labels: str) -> list[int]:
         return [child for child in self._children[i] if self._words[child].dep in labels]
 
-    def _reach(self, start: Iterable[int], *labels: str) -> set[int]:
-        """`start` and all below it by `labels` (any label if none are given)."""
-        found: set[int] = set()
+    def _reach(self, start: Iterable[int], below: Callable[[int], Iterable[int]]) -> set[int]:
+        """`start` and all that is `below` them, at any depth."""
+        reached: set[int] = set()
         stack = list(start)
         while stack:
-            i = stack.pop()
-            found.add(i)
-            stack += self._below(i, *labels) if labels else self._children[i]
-        return found
+            reached.add(i := stack.pop())
+            stack += below(i)
+        return reached
+
+    def _all_below(self, start: Iterable[int]) -> set[int]:
+        return self._reach(start, self._children.__getitem__)
 
     def is_noun(self, i: int) -> bool:
         word = self._words[i]
@@ -109,39 +113,36 @@ class _Tree:
     def _describes(self, i: int) -> bool:
         """Whether a word whose label is a modifier's can be one."""
         word = self._words[i]
-        own_phrase = word.pos in ("NOUN", "PROPN") and self._below(i, "det")
-        return not own_phrase and not (word.dep == "advmod" and self._below(i, "prep"))
+        has_determiner = word.pos in ("NOUN", "PROPN") and self._below(i, "det")
+        return not has_determiner and not (word.dep == "advmod" and self._below(i, "prep"))
 
     def modifiers(self, noun: int) -> set[int]:
         return self._described_by(self._below(noun, *MODIFIER))
 
     def _described_by(self, heads: Iterable[int]) -> set[int]:
-        found: set[int] = set()
-        stack = [i for i in heads if self._describes(i)]
-        while stack:
-            i = stack.pop()
-            found.add(i)
-            stack += [child for child in self._below(i, "conj", *MODIFIER) if self._describes(child)]
-        return found
+        return self._reach(
+            filter(self._describes, heads), lambda i: filter(self._describes, self._below(i, "conj", *MODIFIER))
+        )
 
     def said(self, verb: int) -> set[int]:
         """The adjectives, with their own modifiers, that a verb says of its subject."""
         complements = self._below(verb, *_COMPLEMENT)
         adjectives = [i for i in complements if self._words[i].dep == "acomp" or self._words[i].pos == "ADJ"]
-        found = self._described_by(adjectives)
+        said = self._described_by(adjectives)
         if self._below(verb, "auxpass") and not self._below(verb, "prep", "agent", "oprd"):
-            found.add(verb)  # a participle in the adjective's place: "the bowl is checkered"
-        return found
+            said.add(verb)  # a participle in the adjective's place: "the bowl is checkered"
+        return said
 
     def subjects(self, verb: int) -> list[int]:
         """The nouns a verb speaks of: its subjects, or the noun its clause belongs to, or those of the verb before."""
         while True:
-            word, own = self._words[verb], self._below(verb, "nsubj", "nsubjpass")
-            if nouns := [i for i in self._reach(filter(self.is_noun, own), "conj") if self.is_noun(i)]:
+            word, subjects = self._words[verb], self._below(verb, "nsubj", "nsubjpass")
+            coordinated = self._reach(filter(self.is_noun, subjects), lambda i: self._below(i, "conj"))
+            if nouns := [i for i in coordinated if self.is_noun(i)]:
                 return nouns
             if word.dep in ("relcl", "acl"):
                 return [word.head] if self.is_noun(word.head) else []
-            if word.dep != "conj" or word.head == verb or own:
+            if word.dep != "conj" or word.head == verb or subjects:
                 return []
             verb = word.head
 
@@ -151,7 +152,7 @@ class _Tree:
         before, after = (self._words[i].text.lower() for i in (word.head, min(noun + 1, len(self._words) - 1)))
         return (before, word.text.lower(), after) in (("in", "front", "of"), ("on", "top", "of"))
 
-    def phrases(self, nouns: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    def phrases(self, nouns: Sequence[int]) -> tuple[Span, ...]:
         """Noun phrases at every depth, nested as in a constituency parse.
 
         For each noun: the phrase up to it ("a dog"), with what follows it ("a dog with a red hat"), and, for the first
@@ -159,8 +160,8 @@ class _Tree:
         """
         spans = set()
         for noun in nouns:
-            whole = self._reach([noun])
-            beside = self._reach(self._below(noun, *_BESIDE))
+            whole = self._all_below([noun])
+            beside = self._all_below(self._below(noun, *_BESIDE))
             ends = [noun, max(whole - beside)] + ([] if self._words[noun].dep == "conj" else [max(whole)])
             for last in ends:
                 while self._words[last].pos in ("PUNCT", "CCONJ"):

@@ -12,7 +12,7 @@ import pytest
 from ebama.evaluation.benchmarks import ane_objects, load_ane
 from ebama.evaluation.benchmarks.dvmp import sample
 from ebama.prompt import Group, Parsed, PromptError, groups_from_words, lexicon, parse, parsers, rules
-from ebama.prompt.syntax import Word, read
+from ebama.prompt.syntax import ParsedWord, find_structure
 from ebama.weights import clip_tokenizer
 
 TOKENIZER = clip_tokenizer()
@@ -53,7 +53,7 @@ def test_the_benchmark_is_whole() -> None:
 
 
 def columns(prompt: str) -> Positions:
-    """Groups of a prompt of the benchmark, counted out: there each word is one piece."""
+    """Groups of a prompt of the benchmark, counted out: there each word is one token."""
     words = prompt.split()
     middle = next(k for k, word in enumerate(words) if word in ("and", "with"))
     halves = ((1, middle), (middle + 2, len(words)))
@@ -89,7 +89,7 @@ def test_most_sampled_prompts_are_read_exactly(parser: str, least: float) -> Non
     assert right / len(prompts) >= least
 
 
-# Readings. Position 1 is the first piece; "spiky", "surfboard" have two.
+# Readings. Position 1 is the first token; "spiky", "surfboard" have two.
 
 VECTORS: list[tuple[str, Positions]] = [
     ("a cat and a dog", [((2,), []), ((5,), [])]),
@@ -167,13 +167,13 @@ def test_sentences_by_the_rules(prompt: str, wanted: Words) -> None:
     assert named(parse(prompt, TOKENIZER, "rules")) == wanted
 
 
-def hand_made(text: str) -> list[Word]:
+def hand_made(text: str) -> list[ParsedWord]:
     """Words from "word/POS/label>head" with heads counted from 0."""
     words, start = [], 0
     for item in text.split():
         word, pos, rest = item.split("/")
         label, head = rest.split(">")
-        words.append(Word(word, start, start + len(word), pos, label, int(head)))
+        words.append(ParsedWord(word, start, start + len(word), pos, label, int(head)))
         start += len(word) + 1
     return words
 
@@ -206,8 +206,10 @@ def hand_made(text: str) -> list[Word]:
     ],
 )
 def test_reading_of_a_tree(parse_by_hand: str, wanted: Words) -> None:
-    objects = read(hand_made(parse_by_hand)).objects
-    assert [(noun.text, [word.text for word in modifiers]) for noun, modifiers in objects] == wanted
+    words = hand_made(parse_by_hand)
+    text = {word.span: word.text for word in words}
+    objects = find_structure(words).objects
+    assert [(text[noun], [text[modifier] for modifier in modifiers]) for noun, modifiers in objects] == wanted
 
 
 def test_rules_always_make_a_tree() -> None:
@@ -220,21 +222,21 @@ def test_rules_always_make_a_tree() -> None:
             for _ in words:
                 i = words[i].head
             assert words[i].head == i
-        for noun, modifiers in read(words).objects:
+        for noun, modifiers in find_structure(words).objects:
             assert noun not in modifiers
 
 
 @pytest.mark.slow
 def test_very_long_prompts_are_read() -> None:
-    assert len(read(rules.analyse(", ".join(["a red dog"] * 1200))).objects) == 1200
-    ((_, modifiers),) = read(rules.analyse("red, " * 1200 + "red dog")).objects
+    assert len(find_structure(rules.analyse(", ".join(["a red dog"] * 1200))).objects) == 1200
+    ((_, modifiers),) = find_structure(rules.analyse("red, " * 1200 + "red dog")).objects
     assert len(modifiers) == 1201
 
 
 # Alignment
 
 
-def test_pieces_partition_the_prompt_by_words() -> None:
+def test_tokens_partition_the_prompt_by_words() -> None:
     rng = random.Random(2)
     letters = "abcdefgh éßñ İﬁ½①漢字한글 👍🏽 -'’.,\t  \u0301\u00a0"
     for _ in range(500):
@@ -370,7 +372,7 @@ def test_given_groups_stand_in_for_the_parsed() -> None:
 @pytest.mark.parametrize("parser", PARSERS)
 def test_words_that_fall_off_are_named_once(parser: str) -> None:
     inside = "a red dog and " + "very " * 70
-    with pytest.warns(UserWarning, match="75 of this prompt's 76 pieces; it does not see: much$") as caught:
+    with pytest.warns(UserWarning, match="75 of this prompt's 76 tokens; it does not see: much$") as caught:
         parsed = parse(inside + "very much", TOKENIZER, "rules")
     assert len(caught) == 1
     assert parsed.tokens == tuple(range(1, 76))
