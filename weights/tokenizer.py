@@ -19,14 +19,14 @@ _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 @lru_cache(maxsize=1)
 def clip_tokenizer() -> CLIPTokenizer:
-    """The tokenizer of Stable Diffusion v1: 49,408 pieces, 77 positions. Built once; do not change it in place."""
+    """The tokenizer of Stable Diffusion v1: 49,408 tokens, 77 positions. Built once; do not change it in place."""
     merges = clip_merges()
-    vocabulary = {piece: i for i, piece in enumerate(clip_pieces(merges))}
+    vocabulary = {token: i for i, token in enumerate(clip_tokens(merges))}
     # Declared as strings, but only pairs work.
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=POSITIONS)  # type: ignore[arg-type]
     # transformers ignores arguments it does not know and then builds a vocabulary of two.
     if len(tokenizer) != VOCABULARY:
-        raise RuntimeError(f"transformers built a CLIP tokenizer of {len(tokenizer)} pieces; expected {VOCABULARY}.")
+        raise RuntimeError(f"transformers built a CLIP tokenizer of {len(tokenizer)} tokens; expected {VOCABULARY}.")
     return tokenizer
 
 
@@ -45,7 +45,7 @@ def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokeniz
     last = max(tokenizer.get_vocab().values(), default=-1)
     if len(tokenizer) <= 2 * len(_byte_symbols()) or last >= vocabulary:
         raise CheckpointError(
-            f"{folder} holds {len(tokenizer)} pieces, the last with id {last}; a CLIP tokenizer has more than 512 and "
+            f"{folder} holds {len(tokenizer)} tokens, the last with id {last}; a CLIP tokenizer has more than 512 and "
             f"this text encoder's table has {vocabulary} rows."
         )
     # Folders without tokenizer_config.json have no limit, and long prompts would then not be cut.
@@ -54,7 +54,7 @@ def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokeniz
     return tokenizer
 
 
-def clip_pieces(merges: Sequence[tuple[str, str]]) -> list[str]:
+def clip_tokens(merges: Sequence[tuple[str, str]]) -> list[str]:
     """A vocabulary in CLIP's order: bytes, bytes that end a word, what the merges make, start and end."""
     symbols = _byte_symbols()
     return [*symbols, *(s + "</w>" for s in symbols), *("".join(pair) for pair in merges), _START, _END]

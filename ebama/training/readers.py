@@ -26,7 +26,7 @@ from transformers import BertTokenizer, BlipConfig, CLIPConfig, CLIPTokenizer
 from ebama.weights.files.tensors import write_tensors
 from ebama.weights.loading import MINIATURE_FOLDER
 from ebama.weights.miniature.world import COLOURS, NOUNS, Named, caption
-from ebama.weights.tokenizer import clip_merges, clip_pieces
+from ebama.weights.tokenizer import clip_merges, clip_tokens
 
 from ..evaluation.judges.templates import TEMPLATES
 from ..output.files import read_object, write_text
@@ -57,7 +57,7 @@ def clip_tokenizer() -> CLIPTokenizer:
         word for text in (*TEMPLATES, ENDING, *NOUNS, *COLOURS, "a and with") for word in re.findall("[a-z]+", text)
     }
     merges = _needed(clip_merges(), words)
-    pieces = clip_pieces(merges)
+    pieces = clip_tokens(merges)
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)  # type: ignore[arg-type]
 

@@ -62,7 +62,7 @@ def columns(prompt: str) -> Positions:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parser", PARSERS)
-def test_all_276_prompts_of_the_benchmark(parser: str) -> None:
+def test_all_276_prompts_of_the_benchmark_are_read_exactly(parser: str) -> None:
     for prompt in (prompt for part in load_ane().values() for prompt in part):
         parsed = parse(prompt, TOKENIZER, parser)
         assert positions(parsed.groups) == columns(prompt)
@@ -141,7 +141,7 @@ READ_BY_ALL: list[tuple[str, Words]] = [
 
 @pytest.mark.parametrize("parser", ["rules", *(m for m in MODELS if m.startswith("en_core_web_sm"))])
 @pytest.mark.parametrize(("prompt", "wanted"), READ_BY_ALL)
-def test_sentences(parser: str, prompt: str, wanted: Words) -> None:
+def test_every_parser_reads_these_sentences(parser: str, prompt: str, wanted: Words) -> None:
     assert named(parse(prompt, TOKENIZER, parser)) == wanted
 
 
@@ -163,7 +163,7 @@ def test_sentences(parser: str, prompt: str, wanted: Words) -> None:
         ("purple crown. blue suitcase", [("crown", ["purple"]), ("suitcase", ["blue"])]),
     ],
 )
-def test_sentences_by_the_rules(prompt: str, wanted: Words) -> None:
+def test_rules_read_these_sentences(prompt: str, wanted: Words) -> None:
     assert named(parse(prompt, TOKENIZER, "rules")) == wanted
 
 
@@ -205,7 +205,7 @@ def hand_made(text: str) -> list[ParsedWord]:
         ),
     ],
 )
-def test_reading_of_a_tree(parse_by_hand: str, wanted: Words) -> None:
+def test_structure_of_a_tree_made_by_hand(parse_by_hand: str, wanted: Words) -> None:
     words = hand_made(parse_by_hand)
     text = {word.span: word.text for word in words}
     objects = find_structure(words).objects
@@ -268,7 +268,7 @@ def spans(parsed: Parsed) -> list[str]:
 
 
 @pytest.mark.parametrize("parser", PARSERS)
-def test_phrases_at_every_depth(parser: str) -> None:
+def test_phrases_are_found_at_every_depth(parser: str) -> None:
     assert spans(parse("a cat and a dog with a red hat", TOKENIZER, parser)) == [
         "a cat and a dog with a red hat",
         "a cat",
@@ -292,7 +292,7 @@ def test_automatic_choice_takes_the_best_and_falls_back(monkeypatch: pytest.Monk
         assert parse("a red dog", TOKENIZER).parser_name == "rules"
 
 
-def test_order_of_preference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_parsers_are_in_order_of_preference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     assert parsers.installed() == (
         *("en_core_web_trf", "en_core_web_lg", "en_core_web_md", "en_core_web_sm"),
@@ -306,7 +306,7 @@ def test_unknown_parsers_are_refused(parser: object) -> None:
         parse("a red dog", TOKENIZER, parser)  # type: ignore[arg-type]
 
 
-def test_spacy_objects() -> None:
+def test_a_doc_is_read_and_checked() -> None:
     spacy = pytest.importorskip("spacy")
     doc = spacy.tokens.Doc(
         spacy.blank("en").vocab,
@@ -347,7 +347,7 @@ def test_rules_need_no_spacy() -> None:
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n", None, 7, ["a cat"], "a cat \ud83d and a dog"])
-def test_no_prompt(prompt: object) -> None:
+def test_what_is_no_prompt_is_refused(prompt: object) -> None:
     with pytest.raises(PromptError, match=r"prompt"):
         parse(prompt, TOKENIZER, "rules")  # type: ignore[arg-type]
 
@@ -426,7 +426,7 @@ def test_a_word_cut_in_two_has_fallen_off() -> None:
         ("a carrot and a car", [("car", [])], [((5,), [])]),
     ],
 )
-def test_groups_from_words(prompt: str, words: Words, wanted: Positions) -> None:
+def test_groups_from_words_takes_the_words_that_stand_together(prompt: str, words: Words, wanted: Positions) -> None:
     assert positions(groups_from_words(prompt, words, TOKENIZER)) == wanted
 
 
@@ -443,7 +443,7 @@ def test_groups_from_words(prompt: str, words: Words, wanted: Positions) -> None
         ([("", [])], "is not in the prompt"),
     ],
 )
-def test_words_that_cannot_be_found(words: Words, message: str) -> None:
+def test_words_that_cannot_be_found_are_named(words: Words, message: str) -> None:
     with pytest.raises(PromptError, match=message):
         groups_from_words("a purple crown and a blue t-shirt", words, TOKENIZER)
 
@@ -463,6 +463,6 @@ def test_words_that_cannot_be_found(words: Words, message: str) -> None:
         ((3,), ((3,),), "occurs twice"),
     ],
 )
-def test_groups_that_make_no_sense(noun: object, modifiers: object, message: str) -> None:
+def test_groups_that_make_no_sense_are_refused(noun: object, modifiers: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Group(noun, modifiers)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from ebama.weights.tokenizer import read_tokenizer
 START, END = 49406, 49407
 
 
-def test_ids_of_known_prompts() -> None:
+def test_tokenizer_gives_the_known_ids() -> None:
     tokenizer = clip_tokenizer()
     known = {
         "a purple crown and a blue suitcase": [320, 5496, 6902, 537, 320, 1746, 27792],
@@ -28,7 +28,7 @@ def test_ids_of_known_prompts() -> None:
         assert tokenizer(text)["input_ids"] == [START, *ids, END]
 
 
-def test_size_limit_and_markers() -> None:
+def test_tokenizer_has_clip_s_size_limit_and_markers() -> None:
     tokenizer = clip_tokenizer()
     assert len(tokenizer) == 49408
     assert tokenizer.model_max_length == 77
@@ -36,13 +36,13 @@ def test_size_limit_and_markers() -> None:
     assert clip_tokenizer() is tokenizer
 
 
-def test_padding_and_truncation() -> None:
+def test_tokenizer_pads_and_truncates_to_77() -> None:
     empty, long = clip_tokenizer()(["", "crown " * 200], padding="max_length", truncation=True)["input_ids"]
     assert empty == [START] + [END] * 76
     assert long == [START] + [6902] * 75 + [END]
 
 
-def test_every_byte_has_a_piece() -> None:
+def test_every_byte_has_a_token() -> None:
     tokenizer = clip_tokenizer()
     text = "żółw 🐢 と ₿"
     assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True).replace(" ", "") == text.replace(
@@ -56,7 +56,7 @@ def _merges() -> list[str]:
     return gzip.decompress(packed).decode().split("\n")[:-1]
 
 
-def test_shipped_merges_and_licence() -> None:
+def test_merges_ship_with_their_licence() -> None:
     merges = _merges()
     assert len(merges) == 48894
     assert (merges[0], merges[-1]) == ("i n", "jeky ll</w>")
@@ -71,18 +71,18 @@ def test_words_equal_an_independent_byte_pair_encoder() -> None:
     joined = {line.replace(" ", ""): 512 + rank for rank, line in enumerate(merges)}
     # ASCII letters are their own symbols and come at their byte's offset from "!" (33).
     for word in ("suitcase", "motorcycle", "antidisestablishmentarianism", "xqzvk", "tesla"):
-        pieces = [*word[:-1], word[-1] + "</w>"]
+        tokens = [*word[:-1], word[-1] + "</w>"]
         while True:
-            pairs = [(ranks[pair], i) for i, pair in enumerate(pairwise(pieces)) if pair in ranks]
+            pairs = [(ranks[pair], i) for i, pair in enumerate(pairwise(tokens)) if pair in ranks]
             if not pairs:
                 break
             _, i = min(pairs)
-            pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
+            tokens[i : i + 2] = [tokens[i] + tokens[i + 1]]
         expected = []
-        for piece in pieces:
-            bare = piece.removesuffix("</w>")
-            single = ord(bare) - 33 + (256 if piece != bare else 0) if len(bare) == 1 else None
-            expected.append(joined[piece] if single is None else single)
+        for token in tokens:
+            bare = token.removesuffix("</w>")
+            single = ord(bare) - 33 + (256 if token != bare else 0) if len(bare) == 1 else None
+            expected.append(joined[token] if single is None else single)
         assert clip_tokenizer()(word)["input_ids"] == [START, *expected, END]
 
 
@@ -92,7 +92,7 @@ def _old_format(folder: Path) -> None:
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(_merges()) + "\n")
 
 
-def test_folder_of_the_old_format(tmp_path: Path) -> None:
+def test_tokenizer_folder_of_the_old_format_is_read(tmp_path: Path) -> None:
     _old_format(tmp_path / "tokenizer")
     tokenizer = read_tokenizer(tmp_path / "tokenizer", 49408, 77)
     assert tokenizer.model_max_length == 77
@@ -100,7 +100,7 @@ def test_folder_of_the_old_format(tmp_path: Path) -> None:
         assert tokenizer(text, truncation=True)["input_ids"] == clip_tokenizer()(text, truncation=True)["input_ids"]
 
 
-def test_folder_of_the_new_format(tmp_path: Path) -> None:
+def test_tokenizer_folder_of_the_new_format_is_read(tmp_path: Path) -> None:
     clip_tokenizer().save_pretrained(tmp_path)
     assert (tmp_path / "tokenizer.json").is_file()
     tokenizer = read_tokenizer(tmp_path, 49408, 77)
@@ -115,7 +115,7 @@ def test_words_stand_at_the_left_whatever_the_folder_says(tmp_path: Path) -> Non
     assert tokenizer("a crown", padding="max_length")["input_ids"][0] == START
 
 
-def test_folders_that_hold_no_clip_tokenizer(tmp_path: Path) -> None:
+def test_folders_without_a_clip_tokenizer_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no tokenizer"):
         read_tokenizer(tmp_path, 49408, 77)
     (tmp_path / "tokenizer.json").write_text("{}")
@@ -125,7 +125,7 @@ def test_folders_that_hold_no_clip_tokenizer(tmp_path: Path) -> None:
     small.mkdir()
     (small / "vocab.json").write_text(json.dumps({"<|startoftext|>": 0, "<|endoftext|>": 1}))
     (small / "merges.txt").write_text("#version: 0.2\n")
-    with pytest.raises(CheckpointError, match="holds 2 pieces"):
+    with pytest.raises(CheckpointError, match="holds 2 tokens"):
         read_tokenizer(small, 49408, 77)
     _old_format(tmp_path / "gap")
     vocabulary = clip_tokenizer().get_vocab() | {"cat</w>": 60000}

@@ -151,14 +151,14 @@ def _check(
 
 
 @pytest.mark.parametrize("layout", [*SINGLE, *FOLDERS])
-def test_undamaged(originals: dict[str, Files], scratch: Path, layout: str) -> None:
+def test_undamaged_checkpoints_load(originals: dict[str, Files], scratch: Path, layout: str) -> None:
     assert _changed_values(random_model(SMALL), _load(_write(originals[layout], scratch))) == 0
 
 
 @pytest.mark.slow
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(layout=st.sampled_from([*SINGLE, "folder"]), which=st.integers(0, 19), damage=damages())
-def test_damage(
+def test_damage_is_refused_or_harmless(
     originals: dict[str, Files], scratch: Path, layout: str, which: int, damage: tuple[str, float, bytes]
 ) -> None:
     _check(originals, scratch, layout, which, damage)
@@ -167,7 +167,7 @@ def test_damage(
 @pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(layout=st.sampled_from([*SINGLE, *FOLDERS]), which=st.integers(0, 19), damage=damages())
-def test_much_damage(
+def test_much_damage_is_refused_or_harmless(
     originals: dict[str, Files], scratch: Path, layout: str, which: int, damage: tuple[str, float, bytes]
 ) -> None:
     _check(originals, scratch, layout, which, damage)
@@ -175,7 +175,9 @@ def test_much_damage(
 
 @pytest.mark.parametrize("layout", SINGLE)
 @pytest.mark.parametrize("length", [0, 1, 2, 9])
-def test_the_first_bytes_alone(originals: dict[str, Files], scratch: Path, layout: str, length: int) -> None:
+def test_the_first_bytes_alone_are_refused(
+    originals: dict[str, Files], scratch: Path, layout: str, length: int
+) -> None:
     (content,) = originals[layout].values()
     path = _write({"model": content[:length]}, scratch)
     for use in (inspect, _load):

@@ -44,7 +44,7 @@ def _sd_v1_shapes() -> dict[str, tuple[int, ...]]:
     return {name: tuple(weight.shape) for name, weight in compvis_state(Model).items()}  # type: ignore[arg-type]
 
 
-def test_full_size_file(tmp_path: Path) -> None:
+def test_inspect_counts_a_full_size_file_in_under_two_seconds(tmp_path: Path) -> None:
     path, shapes = tmp_path / "v1.safetensors", _sd_v1_shapes()
     prefix = "model.diffusion_model."
     shapes |= {ema_name(key.removeprefix(prefix)): s for key, s in shapes.items() if key.startswith(prefix)}
@@ -70,7 +70,7 @@ def test_full_size_file(tmp_path: Path) -> None:
     assert json.loads(json.dumps(found.as_dict()))["components"]["vae"]["parameters"] == 83_653_863
 
 
-def test_what_is_missing_from_a_full_size_file(tmp_path: Path) -> None:
+def test_inspect_lists_what_a_full_size_file_lacks(tmp_path: Path) -> None:
     path, shapes = tmp_path / "v1.safetensors", _sd_v1_shapes()
     gone = "model.diffusion_model.out.2.bias"
     del shapes[gone]
@@ -90,7 +90,7 @@ def test_what_is_missing_from_a_full_size_file(tmp_path: Path) -> None:
     assert "NOT complete" in str(found)
 
 
-def test_inpainting_file(tmp_path: Path) -> None:
+def test_inspect_recognises_an_inpainting_file(tmp_path: Path) -> None:
     path, shapes = tmp_path / "inpainting.safetensors", _sd_v1_shapes()
     shapes["model.diffusion_model.input_blocks.0.0.weight"] = (320, 9, 3, 3)
     _sparse_file(path, shapes)
@@ -102,7 +102,7 @@ def test_inpainting_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_pickles_are_not_read(tmp_path: Path, legacy: bool) -> None:
+def test_inspect_does_not_read_the_weights_of_pickles(tmp_path: Path, legacy: bool) -> None:
     path, state = tmp_path / "m.ckpt", compvis_state(random_model())
     save_with_globals({**lightning_extras(), "state_dict": state}, path, legacy=legacy)
     found = inspect(path)
@@ -114,7 +114,7 @@ def test_pickles_are_not_read(tmp_path: Path, legacy: bool) -> None:
     assert found.components["vae"].dtypes == ("float32",)
 
 
-def test_folder(tmp_path: Path) -> None:
+def test_inspect_reads_the_configuration_of_a_folder(tmp_path: Path) -> None:
     save(random_model(), tmp_path / "m", dtype=torch.bfloat16)
     found = inspect(tmp_path / "m")
     assert (found.layout, found.containers, found.config) == ("diffusers", ("safetensors",), "m")
@@ -126,7 +126,7 @@ def test_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"hello"])
-def test_no_checkpoint(tmp_path: Path, content: bytes) -> None:
+def test_inspect_refuses_what_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m.ckpt").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"m\.ckpt is "):
         inspect(tmp_path / "m.ckpt")
@@ -134,7 +134,7 @@ def test_no_checkpoint(tmp_path: Path, content: bytes) -> None:
         inspect(tmp_path / "n.ckpt")
 
 
-def test_other_weights(tmp_path: Path) -> None:
+def test_inspect_recognises_a_lora(tmp_path: Path) -> None:
     weights: dict[str, Tensor] = {"unet.lora_up.weight": torch.zeros(2, 3), "unet.lora_down.weight": torch.zeros(3)}
     save_file(weights, tmp_path / "lora.safetensors")
     found = inspect(tmp_path / "lora.safetensors")

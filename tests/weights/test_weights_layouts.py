@@ -193,13 +193,13 @@ def test_vae_rules_are_a_bijection_that_keeps_shapes(name: str) -> None:
 
 
 @pytest.mark.parametrize("config", [SD_V1.text, TextConfig(vocabulary=99, mlp_width=24, layers=3, heads=2)])
-def test_expected_shapes_of_the_text_encoder(config: TextConfig) -> None:
+def test_expected_shapes_are_those_of_the_text_encoder(config: TextConfig) -> None:
     with torch.device("meta"):
         network = _state(TextEncoder(config))
     assert list(dict(expected_shapes(replace(SD_V1, text=config))["text_encoder"]).items()) == list(network.items())
 
 
-def test_sd_v1_counts() -> None:
+def test_sd_v1_has_the_published_numbers_of_weights() -> None:
     counts = {
         name: (len(weights), sum(map(prod, weights.values()))) for name, weights in expected_shapes(SD_V1).items()
     }
@@ -210,7 +210,7 @@ def test_sd_v1_counts() -> None:
     }
 
 
-def test_known_names_of_sd_v1() -> None:
+def test_renaming_gives_known_names_of_sd_v1() -> None:
     unet, vae = unet_renaming(SD_V1.unet), vae_renaming(SD_V1.vae)
     for ours, theirs in {
         "down_blocks.2.attentions.1.transformer_blocks.0.attn2.to_q.weight": (
@@ -235,7 +235,7 @@ def test_names_outside_the_network_are_key_errors(name: str) -> None:
         unet_renaming(SD_V1.unet).to_ours(name)
 
 
-def test_old_vae_attention_names() -> None:
+def test_old_vae_attention_names_become_modern() -> None:
     stem = "decoder.mid_block.attentions.0"
     assert modern_vae_name(f"{stem}.query.weight") == f"{stem}.to_q.weight"
     assert modern_vae_name(f"{stem}.key.bias") == f"{stem}.to_k.bias"
@@ -246,7 +246,7 @@ def test_old_vae_attention_names() -> None:
             assert modern_vae_name(key) == key
 
 
-def test_text_names() -> None:
+def test_text_names_lose_their_prefix() -> None:
     assert (
         text_name("text_model.final_layer_norm.bias") == text_name("final_layer_norm.bias") == "final_layer_norm.bias"
     )

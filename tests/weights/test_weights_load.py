@@ -160,7 +160,7 @@ def test_loading_leaves_global_state_alone(folder: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("variant", ["", ".fp16"])
-def test_folder_of_pickles(model: StableDiffusion, copy: Path, variant: str) -> None:
+def test_folder_of_pickles_loads(model: StableDiffusion, copy: Path, variant: str) -> None:
     for name in COMPONENTS:
         (file,) = (copy / name).glob("*.safetensors")
         stem = "pytorch_model" if name == "text_encoder" else "diffusion_pytorch_model"
@@ -169,7 +169,7 @@ def test_folder_of_pickles(model: StableDiffusion, copy: Path, variant: str) -> 
     assert differing(model, load(copy)) == []
 
 
-def test_folder_of_half_precision_files(model: StableDiffusion, copy: Path) -> None:
+def test_folder_of_half_precision_files_loads(model: StableDiffusion, copy: Path) -> None:
     for name in COMPONENTS:
         (file,) = (copy / name).glob("*.safetensors")
         _rewrite(file, lambda weights: {key: weight.half() for key, weight in weights.items()})
@@ -191,7 +191,7 @@ def test_full_precision_is_preferred(model: StableDiffusion, copy: Path) -> None
 @pytest.mark.parametrize(
     "index", ["{stem}.safetensors.index.json", "{stem}.safetensors.index.fp16.json", "{stem}.bin.index.json"]
 )
-def test_folder_of_shards(model: StableDiffusion, copy: Path, index: str) -> None:
+def test_folder_of_shards_loads(model: StableDiffusion, copy: Path, index: str) -> None:
     file = copy / "unet" / "diffusion_pytorch_model.safetensors"
     weights = load_file(file)
     names, where = list(weights), {}
@@ -210,7 +210,7 @@ def test_folder_of_shards(model: StableDiffusion, copy: Path, index: str) -> Non
 
 
 @pytest.mark.parametrize(("names", "rank"), [("old", 2), ("old", 4), ("new", 4)])
-def test_folder_with_other_vae_attention(model: StableDiffusion, copy: Path, names: str, rank: int) -> None:
+def test_folder_with_other_vae_attention_loads(model: StableDiffusion, copy: Path, names: str, rank: int) -> None:
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
     def rename(weights: State) -> State:
@@ -236,7 +236,7 @@ def test_folder_with_other_vae_attention(model: StableDiffusion, copy: Path, nam
     ("infix", "ids"),
     [("text_model.", torch.int64), ("text_model.", torch.float16), ("text_model.", None), ("", torch.int64)],
 )
-def test_folder_with_other_names_of_the_text_encoder(
+def test_folder_with_other_names_of_the_text_encoder_loads(
     model: StableDiffusion, copy: Path, infix: str, ids: torch.dtype | None
 ) -> None:
     def rename(weights: State) -> State:
@@ -249,7 +249,7 @@ def test_folder_with_other_names_of_the_text_encoder(
     assert differing(model, load(copy)) == []
 
 
-def test_folder_with_links_and_a_tokenizer(model: StableDiffusion, copy: Path, tmp_path: Path) -> None:
+def test_folder_with_links_and_a_tokenizer_loads(model: StableDiffusion, copy: Path, tmp_path: Path) -> None:
     clip_tokenizer().save_pretrained(copy / "tokenizer")
     snapshot, blobs = tmp_path / "cache" / "snapshots" / "0123abc", tmp_path / "cache" / "blobs"
     blobs.mkdir(parents=True)
@@ -265,7 +265,7 @@ def test_folder_with_links_and_a_tokenizer(model: StableDiffusion, copy: Path, t
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_single_safetensors_file(model: StableDiffusion, tmp_path: Path, dtype: torch.dtype) -> None:
+def test_single_safetensors_file_loads(model: StableDiffusion, tmp_path: Path, dtype: torch.dtype) -> None:
     state = {key: w.to(dtype) if w.is_floating_point() else w for key, w in compvis_state(model).items()}
     loaded = _single(state, tmp_path / "model.safetensors")
     for name in COMPONENTS:
@@ -275,7 +275,7 @@ def test_single_safetensors_file(model: StableDiffusion, tmp_path: Path, dtype: 
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("content", ["bare", "state_dict", "lightning", "lightning with numpy 2", "real numpy"])
-def test_single_pickle(model: StableDiffusion, tmp_path: Path, legacy: bool, content: str) -> None:
+def test_single_pickle_loads(model: StableDiffusion, tmp_path: Path, legacy: bool, content: str) -> None:
     state = compvis_state(model)
     holds: dict[object, object] = dict(state)
     if content != "bare":
@@ -300,7 +300,7 @@ def test_content_counts_and_not_the_name(model: StableDiffusion, tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_variants_of_single_files(model: StableDiffusion, tmp_path: Path) -> None:
+def test_variants_of_single_files_load_alike(model: StableDiffusion, tmp_path: Path) -> None:
     state = compvis_state(model)
     without_infix = {key.replace("transformer.text_model.", "transformer."): weight for key, weight in state.items()}
     minimal = {key: w for key, w in state.items() if "." in key and not key.endswith("position_ids")}
@@ -313,7 +313,7 @@ def test_variants_of_single_files(model: StableDiffusion, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_moving_averages(model: StableDiffusion, tmp_path: Path) -> None:
+def test_ema_takes_the_moving_averages(model: StableDiffusion, tmp_path: Path) -> None:
     state, averaged = compvis_state(model), compvis_state(random_model(seed=1))
     path, pickled = tmp_path / "full.safetensors", tmp_path / "full.ckpt"
     for key, weight in averaged.items():
@@ -337,7 +337,7 @@ def test_moving_averages(model: StableDiffusion, tmp_path: Path) -> None:
         load(path, config=TINY, ema=True)
 
 
-def test_moving_averages_that_are_not_there(model: StableDiffusion, folder: Path, tmp_path: Path) -> None:
+def test_ema_is_refused_without_moving_averages(model: StableDiffusion, folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     # Pruned files may keep the two numbers of an average without its weights.
     save_file(
@@ -350,7 +350,7 @@ def test_moving_averages_that_are_not_there(model: StableDiffusion, folder: Path
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_dtype_of_the_result(model: StableDiffusion, folder: Path, dtype: torch.dtype) -> None:
+def test_load_converts_to_the_given_dtype(model: StableDiffusion, folder: Path, dtype: torch.dtype) -> None:
     loaded = load(folder, dtype=dtype)
     for name in COMPONENTS:
         for key, weight in getattr(loaded, name).state_dict().items():
@@ -398,7 +398,7 @@ def test_only_the_vae_attention_may_change_rank(model: StableDiffusion, tmp_path
         _single(state, tmp_path / "linear.safetensors")
 
 
-def test_a_weight_under_two_names(model: StableDiffusion, tmp_path: Path) -> None:
+def test_weight_under_two_names_is_refused(model: StableDiffusion, tmp_path: Path) -> None:
     state = compvis_state(model)
     norm = "final_layer_norm.bias"
     state[f"cond_stage_model.transformer.{norm}"] = torch.zeros(8)
@@ -407,7 +407,7 @@ def test_a_weight_under_two_names(model: StableDiffusion, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("value", "why"), [(float("nan"), "NaN or infinite"), (float("-inf"), "NaN or infinite")])
-def test_values_that_are_not_finite(model: StableDiffusion, tmp_path: Path, value: float, why: str) -> None:
+def test_values_that_are_not_finite_are_refused(model: StableDiffusion, tmp_path: Path, value: float, why: str) -> None:
     state = compvis_state(model)
     key = "first_stage_model.decoder.conv_in.weight"
     state[key] = state[key].clone().index_fill_(0, torch.tensor([1]), value)
@@ -475,7 +475,7 @@ def test_nothing_may_be_left_on_the_meta_device(folder: Path, monkeypatch: pytes
         load(folder)
 
 
-def test_values_beyond_the_range_of_the_dtype(model: StableDiffusion, tmp_path: Path) -> None:
+def test_values_beyond_the_range_of_the_dtype_are_refused(model: StableDiffusion, tmp_path: Path) -> None:
     state, path = compvis_state(model), tmp_path / "large.safetensors"
     state["first_stage_model.quant_conv.bias"] = torch.full((8,), 7e4)
     save_file(state, path)
@@ -507,7 +507,7 @@ def test_other_noise_schedules_are_refused(copy: Path) -> None:
     load(copy)
 
 
-def test_unknown_networks_in_config_json(copy: Path) -> None:
+def test_unknown_networks_in_config_json_are_refused(copy: Path) -> None:
     file = copy / "unet" / "config.json"
     original = json.loads(file.read_text())
     for change, words in {
@@ -549,7 +549,7 @@ def test_a_configuration_given_by_hand_wins(folder: Path) -> None:
         load(folder, config=wrong)
 
 
-def test_trimmed_token_table(model: StableDiffusion, copy: Path) -> None:
+def test_trimmed_token_table_loads_whole(model: StableDiffusion, copy: Path) -> None:
     ids = torch.tensor([49407, 320, 6902])
     table = torch.ones(49408, 8).mul_(0.25)
     table[ids] = torch.randn(3, 8)
@@ -584,7 +584,7 @@ def test_trimming_loses_nothing() -> None:
             trim(table, torch.tensor(ids))
 
 
-def test_encode_text(model: StableDiffusion) -> None:
+def test_encode_text_pads_and_cuts_to_77_positions(model: StableDiffusion) -> None:
     prompts = ["a purple crown", "", "crown " * 100]
     contexts = model.encode_text(prompts)
     assert contexts.shape == (3, 77, 8)
@@ -600,7 +600,7 @@ def test_encode_text(model: StableDiffusion) -> None:
 
 
 @pytest.mark.slow
-def test_folders_written_by_diffusers(tmp_path: Path) -> None:
+def test_folders_written_by_diffusers_load(tmp_path: Path) -> None:
     diffusers = pytest.importorskip("diffusers")
     from transformers import CLIPTextConfig, CLIPTextModel
 

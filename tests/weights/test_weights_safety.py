@@ -46,7 +46,7 @@ def _attacks(marker: Path) -> dict[str, tuple[Call, str]]:
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("attack", ["system", "eval", "subprocess", "torch", "stand-in"])
-def test_pickles_that_run_code(tmp_path: Path, attack: str, legacy: bool) -> None:
+def test_pickles_that_run_code_are_refused_without_running_it(tmp_path: Path, attack: str, legacy: bool) -> None:
     marker, path = tmp_path / "marker", tmp_path / "evil.ckpt"
     payload, name = _attacks(marker)[attack]
     save_with_globals({"state_dict": {"a": torch.zeros(2)}, **lightning_extras(), "x": payload}, path, legacy=legacy)
@@ -84,7 +84,7 @@ def test_torch_has_the_last_word_if_the_scan_misses_something(tmp_path: Path, mo
     assert not marker.exists()
 
 
-def test_bare_pickles_and_later_protocols(tmp_path: Path) -> None:
+def test_bare_pickles_of_any_protocol_are_refused(tmp_path: Path) -> None:
     marker, path = tmp_path / "marker", tmp_path / "evil.pkl"
     for protocol in (2, 3, 4, 5):
         path.write_bytes(pickle.dumps(_attacks(marker)["system"][0], protocol=protocol))
@@ -96,7 +96,7 @@ def test_bare_pickles_and_later_protocols(tmp_path: Path) -> None:
         load(path, config=TINY)
 
 
-def test_evil_component_of_a_folder(tmp_path: Path) -> None:
+def test_folder_with_an_evil_component_is_refused(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     model = random_model()
     for name in ("unet", "vae", "text_encoder"):
@@ -131,7 +131,7 @@ def test_globals_are_listed_without_being_imported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x02}q\x00(X", b"garbage"])
-def test_archives_with_a_damaged_pickle(tmp_path: Path, content: bytes) -> None:
+def test_archives_with_a_damaged_pickle_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "m.ckpt"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", content)
@@ -141,7 +141,7 @@ def test_archives_with_a_damaged_pickle(tmp_path: Path, content: bytes) -> None:
             use(path)  # type: ignore[operator]
 
 
-def test_encrypted_archives(tmp_path: Path) -> None:
+def test_encrypted_archives_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.ckpt"
     torch.save({"a": torch.zeros(2)}, path)
     content = bytearray(path.read_bytes())
@@ -156,7 +156,7 @@ def test_encrypted_archives(tmp_path: Path) -> None:
             use(path)  # type: ignore[operator]
 
 
-def test_deep_json(tmp_path: Path) -> None:
+def test_deeply_nested_json_is_refused(tmp_path: Path) -> None:
     save_folder(random_model(), tmp_path / "m")
     (tmp_path / "m" / "unet" / "config.json").write_text("[" * 100_000)
     with pytest.raises(CheckpointError, match=r"config\.json is not readable JSON"):
@@ -246,7 +246,7 @@ _SAFETENSORS, _ZIP, _LEGACY = save(_WEIGHTS), _saved(_WEIGHTS), _saved(_WEIGHTS,
         (_LEGACY + b"more", "is damaged: 4 bytes are left"),
     ],
 )
-def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes, words: str) -> None:
+def test_files_that_are_no_checkpoints_are_named_for_what_they_are(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "strange.ckpt"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=words) as caught:
@@ -256,7 +256,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes, words: st
     assert "weights_only" not in str(caught.value)
 
 
-def test_torchscript_archives(tmp_path: Path) -> None:
+def test_torchscript_archives_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "script.pt"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -273,7 +273,7 @@ def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
             use(tmp_path / "pipe.ckpt")
 
 
-def test_paths_that_hold_nothing(tmp_path: Path) -> None:
+def test_paths_that_hold_no_checkpoint_get_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"There is no file or folder .*nowhere\.ckpt\.$"):
         load(tmp_path / "nowhere.ckpt")
     with pytest.raises(CheckpointError, match=r"hf download CompVis/stable-diffusion-v1-4 --local-dir"):

@@ -41,7 +41,7 @@ def test_compvis_to_ours_to_diffusers_to_ours(model: StableDiffusion, tmp_path: 
     assert inspect(tmp_path / "b").complete
 
 
-def test_compvis_names_and_shapes(model: StableDiffusion, tmp_path: Path) -> None:
+def test_compvis_files_have_the_trainer_s_names_and_shapes(model: StableDiffusion, tmp_path: Path) -> None:
     save(model, tmp_path / "m.safetensors", layout="compvis")
     expected = {
         key: tuple(weight.shape)
@@ -61,7 +61,7 @@ def test_permissions_are_those_of_any_new_file(model: StableDiffusion, tmp_path:
     assert len({folder.stat().st_mode for folder in (tmp_path / "m").rglob("*") if folder.is_dir()}) == 1
 
 
-def test_dtype(model: StableDiffusion, tmp_path: Path) -> None:
+def test_save_converts_to_the_given_dtype(model: StableDiffusion, tmp_path: Path) -> None:
     save(model, tmp_path / "half", dtype=torch.float16)
     found = inspect(tmp_path / "half")
     assert {dtype for part in found.components.values() for dtype in part.dtypes} == {"float16"}
@@ -70,13 +70,13 @@ def test_dtype(model: StableDiffusion, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"mid_attention": False}, {"scale": 0.7}, {"image_channels": 1}])
-def test_configuration_survives(tmp_path: Path, changes: dict[str, float]) -> None:
+def test_configuration_survives_save_and_load(tmp_path: Path, changes: dict[str, float]) -> None:
     config = replace(TINY, vae=VAEConfig(**{**vars(TINY.vae), **changes}))
     save(random_model(config), tmp_path / "m")
     assert load(tmp_path / "m").config.vae == config.vae
 
 
-def test_trimmed_folder(tmp_path: Path) -> None:
+def test_trimmed_folder_holds_only_the_rows_asked_for(tmp_path: Path) -> None:
     model = random_model()
     ids = torch.tensor([320, 6902, 49407])
     table = model.text_encoder.state_dict()[TABLE]
@@ -147,7 +147,7 @@ def test_a_folder_that_is_replaced_is_the_old_one_or_the_new_one(
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
-def test_links_of_a_folder_that_is_replaced(model: StableDiffusion, tmp_path: Path) -> None:
+def test_links_survive_when_their_folder_is_replaced(model: StableDiffusion, tmp_path: Path) -> None:
     save(model, tmp_path / "m")
     weights = tmp_path / "m" / "vae" / "diffusion_pytorch_model.safetensors"
     weights.rename(tmp_path / "blob")
@@ -193,7 +193,7 @@ def test_saving_over_the_folder_a_model_came_from(model: StableDiffusion, tmp_pa
     assert (tmp_path / "m" / "README.md").read_text() == "mine"
 
 
-def test_wrong_targets(model: StableDiffusion, tmp_path: Path) -> None:
+def test_save_refuses_wrong_targets(model: StableDiffusion, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file; a diffusers checkpoint is a folder"):
         save(model, tmp_path / "file")

@@ -13,7 +13,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -121,23 +121,21 @@ def pickle_globals(path: Path) -> set[str]:
 
     Raises CheckpointError for a damaged archive, and for a pickle in one that is damaged.
     """
-    if not is_zip(path):
-        return set(_legacy_globals(path))
-    pickled = read_pickle(path)
-    try:
-        return set(_globals_of(pickled))
-    except Exception as error:  # pickletools raises almost anything
-        raise CheckpointError(f"{path} is damaged in its pickle ({_short(error)}); download it again.") from error
-
-
-def _legacy_globals(path: Path) -> Iterator[str]:
-    """A legacy file is five pickles (magic number, version, system, object, storage keys), then raw data."""
-    with path.open("rb") as file:
+    names: set[str] = set()
+    if is_zip(path):
+        pickled = read_pickle(path)
+        try:
+            names.update(_globals_of(pickled))
+        except Exception as error:  # pickletools raises almost anything
+            raise CheckpointError(f"{path} is damaged in its pickle ({_short(error)}); download it again.") from error
+        return names
+    # A legacy file is five pickles (magic number, version, system, object, storage keys), then raw data. Damage, or
+    # another kind of pickle, ends the search: torch.load will say so, safely.
+    with path.open("rb") as file, suppress(Exception):
         for _ in range(5):
-            try:
-                yield from _globals_of(file)
-            except Exception:  # damaged or another kind of pickle: torch.load will say so, safely
-                return
+            for name in _globals_of(file):
+                names.add(name)
+    return names
 
 
 def _globals_of(pickled: bytes | BinaryIO) -> Iterator[str]:

@@ -93,7 +93,10 @@ def _safetensors_entries(path: Path) -> dict[str, Entry]:
 
 
 def container(path: Path) -> str:
-    """How a file stores tensors: "safetensors", "zip" or "legacy" (both torch.save). CheckpointError if it does not."""
+    """The way in which a file stores tensors: "safetensors", "zip" or "legacy" (both by torch.save).
+
+    Raises CheckpointError, which says what the file is, if it stores none.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path} is a device or a pipe; expected a file of weights.")
     try:

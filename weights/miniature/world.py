@@ -12,18 +12,8 @@ Named: TypeAlias = "tuple[str, str | None]"
 
 ANIMALS = ("cat", "dog", "bird", "bear", "lion", "horse", "elephant", "monkey", "frog", "turtle", "rabbit", "mouse")
 OBJECTS = (
-    "backpack",
-    "glasses",
-    "crown",
-    "suitcase",
-    "chair",
-    "balloon",
-    "bow",
-    "car",
-    "bowl",
-    "bench",
-    "clock",
-    "apple",
+    *("backpack", "glasses", "crown", "suitcase", "chair", "balloon"),
+    *("bow", "car", "bowl", "bench", "clock", "apple"),
 )
 NOUNS = ANIMALS + OBJECTS
 WORN = ("bow", "crown", "glasses")
