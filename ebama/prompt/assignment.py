@@ -38,8 +38,8 @@ def assign(prompt: str, groups: Sequence[Words]) -> list[tuple[Span, list[Span]]
         if key not in modifiers and _is_free(span, [*objects.values(), *modifiers.values()]):
             modifiers[key] = span
     for _, (k, m), span in choices:
-        group = [objects[k], *(other for (of, _), other in modifiers.items() if of == k)]
-        if (k, m) not in modifiers and _is_free(span, group):
+        taken = [objects[k], *(other for (group_index, _), other in modifiers.items() if group_index == k)]
+        if (k, m) not in modifiers and _is_free(span, taken):
             modifiers[k, m] = span
     for k in range(len(groups)):
         if k not in objects:

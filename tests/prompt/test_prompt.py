@@ -12,6 +12,7 @@ import pytest
 from ebama.evaluation.benchmarks import ane_objects, load_ane
 from ebama.evaluation.benchmarks.dvmp import sample
 from ebama.prompt import Group, Parsed, PromptError, groups_from_words, lexicon, parse, parsers, rules
+from ebama.prompt.alignment import find_all, word_spans
 from ebama.prompt.syntax import ParsedWord, find_structure
 from ebama.weights import clip_tokenizer
 
@@ -256,6 +257,26 @@ def test_white_space_and_composed_letters_count_as_clip_counts_them() -> None:
     messy = parse("  a\tred  cafe\u0301\nand a\u00a0dog ", TOKENIZER, "rules")
     assert messy == plain
     assert plain.tokens == tuple(range(1, len(TOKENIZER("a red café and a dog")["input_ids"]) - 1))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words", "spans"),
+    [
+        ("a cat, a Cat and a cat-flap", "cat", [(2, 5), (9, 12), (19, 22)]),
+        ("a carrot and a car", "car", [(15, 18)]),
+        ("a blue suitcase", " blue\tsuitcase ", [(2, 15)]),
+        ("a café", "cafe\u0301", [(2, 6)]),
+        ("a (red) dog", "(red)", [(2, 7)]),
+        ("a dog", " ", []),
+    ],
+)
+def test_find_all_finds_whole_words_in_any_case(prompt: str, words: str, spans: list[tuple[int, int]]) -> None:
+    assert find_all(prompt, words) == spans
+
+
+def test_words_are_listed_whole() -> None:
+    prompt = "a cat's t-shirt, 3 O’Neils!"
+    assert [prompt[start:end] for start, end in word_spans(prompt)] == ["a", "cat's", "t-shirt", "3", "O’Neils"]
 
 
 # Phrases

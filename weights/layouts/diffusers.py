@@ -61,8 +61,10 @@ _VAE_BLOCKS = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDe
 _FIXED, _WRITTEN = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8")).values()
 
 # Keys that may be absent and have Stable Diffusion v1's value then; all others of the tables have to be there.
-_OPTIONAL = ("down_block_types", "up_block_types", "layers_per_block", "transformer_layers_per_block", "sample_size")
-_OPTIONAL += ("norm_num_groups", "mid_block_add_attention", "scaling_factor", "hidden_act")
+_OPTIONAL = (
+    *("down_block_types", "up_block_types", "layers_per_block", "transformer_layers_per_block", "sample_size"),
+    *("norm_num_groups", "mid_block_add_attention", "scaling_factor", "hidden_act"),
+)
 _LISTS = ("attention_head_dim", "block_out_channels")
 # Values that may be null, and may be lists of one entry for each level or side, all equal.
 _PER_LEVEL = ("layers_per_block", "transformer_layers_per_block", "sample_size")
@@ -178,7 +180,7 @@ def _vae_config(values: Json) -> VAEConfig:
     _check_fixed(values, "vae/config.json")
     if values["in_channels"] != values["out_channels"]:
         raise ValueError(f"in_channels {values['in_channels']} and out_channels {values['out_channels']} differ.")
-    widths = values["block_out_channels"]
+    widths = list(values["block_out_channels"])
     for key, block in _VAE_BLOCKS.items():
         blocks = values.get(key, [block] * len(widths))
         if others := [name for name in blocks if name != block]:
