@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from weights_samples import COMPONENTS, TINY, compvis_state, differing, random_model
 
-from ebama.models import SD_V1, VAEConfig
+from ebama.models import MINIATURE, SD_V1, StableDiffusionConfig, VAEConfig
 from ebama.weights import CheckpointError, StableDiffusion, inspect, load, save
 from ebama.weights.files.tensors import write_tensors
 from ebama.weights.layouts import token_table as trimmed
-from ebama.weights.layouts.diffusers import folder_jsons
+from ebama.weights.layouts.diffusers import folder_jsons, read_folder_config
 from ebama.weights.layouts.token_table import TABLE
 
 
@@ -216,6 +216,17 @@ def test_sd_v1_json_is_that_of_the_published_model() -> None:
     assert unet["sample_size"] == 64
     assert folder_jsons(SD_V1)["vae/config.json"]["sample_size"] == 512
     assert json.loads(json.dumps(folder_jsons(SD_V1))) == folder_jsons(SD_V1)
+
+
+@pytest.mark.parametrize("config", [SD_V1, MINIATURE, TINY], ids=lambda config: config.name)
+def test_json_reads_back_as_the_configuration_it_was_written_from(
+    tmp_path: Path, config: StableDiffusionConfig
+) -> None:
+    folder = tmp_path / config.name
+    for name, values in folder_jsons(config).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(values))
+    assert read_folder_config(folder) == config
 
 
 @pytest.mark.slow

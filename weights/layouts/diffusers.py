@@ -23,7 +23,6 @@ from .detect import unet_kind
 Json = dict[str, Any]
 T = TypeVar("T")
 
-
 # Fields of our configurations by the keys of `config.json` that set them, and are written from them.
 _UNET_FIELDS = {
     "attention_head_dim": "heads",  # has always meant the number of heads in these networks
@@ -58,7 +57,7 @@ _TEXT_FIELDS = {
 _DOWN_BLOCKS = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
 _UP_BLOCKS = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
 _VAE_BLOCKS = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
-_FIXED, _WRITTEN = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8")).values()
+_FILES = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 
 # Keys that may be absent and have Stable Diffusion v1's value then; all others of the tables have to be there.
 _OPTIONAL = (
@@ -123,14 +122,14 @@ def _sane(config: T) -> T:
 
 
 def _check_fixed(values: Json, name: str) -> None:
-    for key, expected in _FIXED[name].items():
+    for key, expected in _FILES["fixed"][name].items():
         if (value := values.get(key, expected)) != expected:
             raise ValueError(f"{key} is {value!r}; Stable Diffusion v1 has {expected!r}, and nothing else is built.")
 
 
 def _complete(values: Json, name: str, **defaults: object) -> Json:
     """`values` with defaults where they are absent, and with one number where a list has the same for every level."""
-    optional = {key: value for key, value in _WRITTEN[name].items() if key in _OPTIONAL}
+    optional = {key: value for key, value in _FILES["written"][name].items() if key in _OPTIONAL}
     present = {key: value for key, value in values.items() if value is not None or key not in _PER_LEVEL}
     complete: Json = optional | defaults | present
     for key in _PER_LEVEL:
@@ -217,4 +216,4 @@ def folder_jsons(config: StableDiffusionConfig) -> dict[str, Json]:
         "vae/config.json": vae,
         "text_encoder/config.json": _written(config.text, _TEXT_FIELDS),
     }
-    return {name: values | ours.get(name, {}) for name, values in _WRITTEN.items()}
+    return {name: values | ours.get(name, {}) for name, values in _FILES["written"].items()}
