@@ -31,7 +31,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "models/text.py": ({"torch", "transformers"}, {"models/"}),
     "models/": ({"torch", "einops"}, {"models/text.py"}),
     "samplers/": ({"torch"}, set()),
-    "ebama/kernels/": (set(), set()),
+    "ebama/kernels/": ({"torch"}, set()),
     "ebama/smoothing.py": ({"torch"}, {"ebama/kernels/"}),
     "ebama/energy.py": ({"torch", "einops"}, {"ebama/smoothing.py"}),
     "weights/": ({"torch", "safetensors", "transformers"}, {"models/"}),

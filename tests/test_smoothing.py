@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import pytest
 import torch
@@ -14,23 +15,22 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
-from ebama import smoothing
-from ebama.kernels import native
-from ebama.smoothing import gaussian_peak
+from ebama import kernels, smoothing
+from ebama.smoothing import gaussian_peak, gaussian_smooth
 
 KERNELS = (1, 3, 5, 7)
 
 
-@pytest.fixture(params=["smoothing.c", "torch"])
+@pytest.fixture(params=["peak.c", "torch"])
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Once with the compiled kernel, once as if there were no compiler."""
     if request.param == "torch":
-        monkeypatch.setattr(smoothing, "_library", lambda dtype: None)
-    elif smoothing._library(torch.float32) is None:
-        pytest.skip("smoothing.c needs a C compiler, and EBAMA_NATIVE not to be 0")
-    smoothing._kept_smoothing.cache_clear()
+        monkeypatch.setattr(smoothing, "_kernel", lambda dtype, device: None)
+    elif smoothing._kernel(torch.float32, torch.device("cpu")) is None:
+        pytest.skip("peak.c needs a C compiler, and EBAMA_NATIVE not to be 0")
+    smoothing._matrices.cache_clear()
     yield
-    smoothing._kept_smoothing.cache_clear()
+    smoothing._matrices.cache_clear()
 
 
 either_way_too = pytest.mark.usefixtures("either_way")
@@ -286,6 +286,96 @@ def test_deterministic_algorithms_are_enough() -> None:
         torch.use_deterministic_algorithms(False)
 
 
+def test_operator_hands_out_the_place_of_the_peak_and_its_rows() -> None:
+    maps = torch.zeros(4, 5, 7, dtype=torch.float64)
+    maps[0, 2, 3] = maps[1, 4, 6] = 1
+    maps[2, 0, 0], maps[3, 1, 1] = math.nan, math.inf
+    pixels, vertical, horizontal = torch.ops.ebama.peak(maps.requires_grad_(), 3, 0.5**0.5)
+    assert pixels.tolist() == [2 * 7 + 3, 4 * 7 + 6, 35, 35]  # h * w for a map that is not finite
+    assert not vertical.requires_grad
+    assert not horizontal.requires_grad
+    side, middle, _ = gaussian(3, 0.5**0.5)
+    expected = torch.tensor([[0, side, middle, side, 0], [0, 0, 0, 2 * side, middle]], dtype=torch.float64)
+    torch.testing.assert_close(vertical[:2], expected)
+    expected = torch.tensor([[side, middle, side, 0, 0], [0, 0, 0, 2 * side, middle]], dtype=torch.float64)
+    torch.testing.assert_close(horizontal[:2, 2:], expected)
+    assert vertical[2:].isnan().all()
+
+
+@either_way_too
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_operator_passes_the_checks_of_torch(requires_grad: bool) -> None:
+    maps = maps_of(3, 8, 9).requires_grad_(requires_grad)
+    torch.library.opcheck(torch.ops.ebama.peak.default, (maps, 3, 0.7))
+
+
+def test_meta_tensors() -> None:
+    assert gaussian_peak(torch.empty(2, 3, 8, 9, device="meta")).shape == (2, 3)
+
+
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+@pytest.mark.parametrize("transform", [torch.func.vmap, lambda peak: torch.func.vmap(torch.func.grad(peak))])
+def test_transforms_are_recorded(mode: str, transform: Callable[..., Callable[..., Tensor]]) -> None:
+    peaks = transform(lambda plane: gaussian_peak(plane))
+    others = maps_of(3, 8, 9, seed=1)
+    torch.testing.assert_close(make_fx(peaks, tracing_mode=mode)(maps_of(3, 8, 9))(others), peaks(others))
+
+
+def test_maps_are_batched_along_any_dimension() -> None:
+    maps = maps_of(2, 3, 8, 9)
+    expected = gaussian_peak(maps)
+    torch.testing.assert_close(torch.func.vmap(torch.func.vmap(gaussian_peak))(maps), expected)
+    torch.testing.assert_close(torch.func.vmap(gaussian_peak, in_dims=3)(maps.permute(0, 2, 3, 1)), expected.T)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strict", [False, True])
+def test_exported_with_any_sizes(strict: bool) -> None:
+    class Peak(torch.nn.Module):
+        def forward(self, maps: Tensor) -> Tensor:
+            return gaussian_peak(maps, 3, 0.7)
+
+    sizes = {name: torch.export.Dim(name, min=2) for name in ("n", "h", "w")}
+    shapes = {"maps": dict(enumerate(sizes.values()))}
+    exported = torch.export.export(Peak(), (maps_of(3, 8, 9),), dynamic_shapes=shapes, strict=strict)
+    maps = maps_of(5, 12, 7)
+    torch.testing.assert_close(exported.module()(maps), gaussian_peak(maps, 3, 0.7))
+
+
+def test_numbers_of_numpy() -> None:
+    numpy = pytest.importorskip("numpy")
+    maps = maps_of(2, 8, 9)
+    assert torch.equal(gaussian_peak(maps, numpy.int64(5), numpy.float32(0.75)), gaussian_peak(maps, 5, 0.75))
+    assert torch.equal(gaussian_smooth(maps, numpy.int64(5), numpy.float32(0.75)), gaussian_smooth(maps, 5, 0.75))
+
+
+def test_kernel_that_finds_other_pixels_is_dropped_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(maps: Tensor, *_: object) -> Tensor:
+        return torch.zeros(len(maps), dtype=torch.int64)
+
+    def broken(*_: object) -> Tensor:
+        raise RuntimeError("CUDA reports error 1.")
+
+    maps = maps_of(2, 8, 9)
+    expected = gaussian_peak(maps)
+    for kernel in (wrong, broken):
+        monkeypatch.setattr(kernels, "peak_kernel", lambda dtype, device, kernel=kernel: kernel)
+        monkeypatch.setattr(smoothing, "_kernel", cache(smoothing._kernel.__wrapped__))
+        with pytest.warns(UserWarning, match="kernel for torch.float64 on cpu fails its check") as warned:
+            values = [gaussian_peak(maps) for _ in range(2)]
+        assert all(torch.equal(value, expected) for value in values)
+        assert len(warned) == 1
+
+
+def test_threads_find_the_same_peaks() -> None:
+    maps = [maps_of(3, 8 + i % 5, 9, seed=i) for i in range(40)]
+    expected = [gaussian_peak(one, 3, 0.9) for one in maps]
+    smoothing._matrices.cache_clear()
+    with ThreadPoolExecutor(4) as pool:
+        for one, other in zip(pool.map(lambda one: gaussian_peak(one, 3, 0.9), maps), expected, strict=True):
+            assert torch.equal(one, other)
+
+
 def compile_matches(backend: str) -> None:
     """Without a graph break, for several sizes, counts and sigmas, each with its gradient."""
     torch.compiler.reset()
@@ -320,6 +410,12 @@ def test_compiled() -> None:
         (torch.zeros(2, 16, 16), (3, 0.0), ValueError, r"sigma is 0\.0; expected a positive number"),
         (torch.zeros(2, 16, 16), (3, math.nan), ValueError, "sigma is nan"),
         (torch.zeros(2, 16, 16), (3, math.inf), ValueError, "sigma is inf"),
+        (torch.zeros(2, 16, 16), (3, torch.tensor(0.7)), ValueError, r"sigma is tensor\(0\.7000\)"),
+        (torch.zeros(2, 16, 16), (3, True), ValueError, "sigma is True"),
+        (torch.zeros(2, 16, 16), (3, "0.7"), ValueError, r"sigma is '0\.7'"),
+        (torch.zeros(2, 16, 16), (torch.tensor(3),), ValueError, r"kernel_size is tensor\(3\)"),
+        (torch.zeros(2, 16, 16), (True,), ValueError, "kernel_size is True"),
+        (torch.zeros(2, 16, 16), ("3",), ValueError, "kernel_size is '3'"),
         (torch.zeros(16), (), ValueError, r"maps have shape \[16\]; expected \[..., h, w\]"),
         (torch.zeros(2, 1, 16), (), ValueError, "maps are 1 x 16; a kernel of size 3 .* at least 2 x 2"),
         (torch.zeros(16, 3), (7,), ValueError, "maps are 16 x 3; a kernel of size 7 .* at least 4 x 4"),
@@ -329,6 +425,8 @@ def test_compiled() -> None:
 def test_errors(maps: Tensor, arguments: tuple[float, ...], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         gaussian_peak(maps, *arguments)  # type: ignore[arg-type]
+    with pytest.raises(error, match=message):
+        gaussian_smooth(maps, *arguments)  # type: ignore[arg-type]
 
 
 @either_way_too
@@ -347,39 +445,3 @@ def test_extreme_sigmas() -> None:
     assert float(gaussian_peak(plane, 3, 1e-200)) == float(plane.max())
     box = F.avg_pool2d(F.pad(plane[None, None], (1, 1, 1, 1), mode="reflect"), 3, stride=1).max()
     torch.testing.assert_close(gaussian_peak(plane, 3, 1e9), box)
-
-
-def test_benchmark_prints_two_rows_for_each_count(capsys: pytest.CaptureFixture[str]) -> None:
-    threads = torch.get_num_threads()
-    try:
-        smoothing.benchmark(counts=(2, 64), rounds=2, calls=1)
-    finally:
-        torch.set_num_threads(threads)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["maps", "2", "2", "64", "64"]
-
-
-@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
-def test_native_code_is_compiled_once_and_left_out_where_it_cannot_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("CC", raising=False)
-    monkeypatch.delenv("EBAMA_NATIVE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert native.load("smoothing.c", real="no_such_type") is None
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert native.load("smoothing.c", real="float") is not None
-    assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".so"]
-    monkeypatch.setenv("CC", "false")  # would fail now
-    assert native.load("smoothing.c", real="float") is not None
-    assert native.load("smoothing.c", real="double") is None
-    monkeypatch.setenv("CC", "no-such-compiler")
-    assert native.load("smoothing.c", real="float") is None
-    monkeypatch.delenv("CC")
-    monkeypatch.setenv("EBAMA_NATIVE", "0")
-    assert native.load("smoothing.c", real="float") is None
-    monkeypatch.delenv("EBAMA_NATIVE")
-    blocked = tmp_path / "file"
-    blocked.touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    assert native.load("smoothing.c", real="float") is None

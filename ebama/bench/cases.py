@@ -21,6 +21,7 @@ from .. import methods
 from ..pipeline import Pipeline
 from ..runtime.arithmetic import usable_arithmetic
 from ..smoothing import gaussian_peak
+from . import smoothing  # noqa: F401 (it tells the meter how many operations a peak takes)
 from .meter import Meter
 
 PROMPT = "a purple crown and a blue suitcase"

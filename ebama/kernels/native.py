@@ -1,7 +1,6 @@
-"""Small C files, compiled where there is a compiler, once, and kept in the user's cache folder.
+"""C files for the CPU, compiled once where there is a compiler and kept in the user's cache folder.
 
-They only make things faster: whoever loads one has a way to do without. EBAMA_NATIVE=0 in the environment keeps all of
-them from being compiled and used.
+EBAMA_NATIVE=0 in the environment turns them off.
 """
 
 from __future__ import annotations
@@ -13,7 +12,11 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 FLAGS = ("-O3", "-shared", "-fPIC")
 
@@ -39,3 +42,23 @@ def load(name: str, **macros: str) -> ctypes.CDLL | None:
         return ctypes.CDLL(str(library))
     except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: there is no home folder
         return None
+
+
+def peak_kernel(real: str) -> Callable[[Tensor, Tensor, Tensor, int], Tensor] | None:
+    """peak.c for maps of "float" or "double"."""
+    library = load("peak.c", real=real)
+    if library is None:
+        return None
+    number, pointer = ctypes.c_int64, ctypes.c_void_p
+    find_peaks = library.peak
+    find_peaks.argtypes = (pointer, number, number, number, pointer, pointer, number, pointer)
+
+    def peak(maps: Tensor, vertical: Tensor, horizontal: Tensor, reach: int) -> Tensor:
+        maps = maps.contiguous()
+        pixels = maps.new_empty(len(maps), dtype=torch.int64)
+        weights = vertical.data_ptr(), horizontal.data_ptr()
+        if find_peaks(maps.data_ptr(), *maps.shape, *weights, reach, pixels.data_ptr()):
+            raise MemoryError(f"no memory to smooth maps of {maps.shape[1]} x {maps.shape[2]} pixels.")
+        return pixels
+
+    return peak
