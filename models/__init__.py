@@ -1,19 +1,21 @@
-"""Stable Diffusion v1 networks whose attention can be recorded and rewritten; needs torch and einops only.
-
-(`TextEncoder` needs transformers too, and imports it when it is first asked for.)
-"""
+"""Stable Diffusion v1 networks whose attention can be recorded and rewritten; needs torch and einops only."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from .attention import Attention, AttentionCall, AttentionRecord, AttentionRecords, Control, Site
+from .attention import (
+    Attention,
+    AttentionCall,
+    AttentionRecord,
+    AttentionRecords,
+    Control,
+    Request,
+    Site,
+    attention_scores,
+)
 from .config import MINIATURE, SD_V1, StableDiffusionConfig, TextConfig, UNetConfig, VAEConfig
+from .text import TextEncoder
 from .unet import UNet
 from .vae import VAE, Posterior
-
-if TYPE_CHECKING:
-    from .text import TextEncoder
 
 __all__ = [
     "MINIATURE",
@@ -25,6 +27,7 @@ __all__ = [
     "AttentionRecords",
     "Control",
     "Posterior",
+    "Request",
     "Site",
     "StableDiffusionConfig",
     "TextConfig",
@@ -32,12 +35,5 @@ __all__ = [
     "UNet",
     "UNetConfig",
     "VAEConfig",
+    "attention_scores",
 ]
-
-
-def __getattr__(name: str) -> object:
-    if name == "TextEncoder":
-        from .text import TextEncoder
-
-        return TextEncoder
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,12 +1,12 @@
 """Attention that hands out its scores before softmax: the operation, the layer, sites, records and control.
 
-A *site* is one attention layer of a network at one latent size. Whoever calls the network says which sites to record
-and gets their scores back as *records*; nothing is kept on a module and no hook is needed.
+A *site* is one attention layer of a network at one input size. The caller of the network says which sites to record
+and gets their scores back as *records*; nothing is stored on a module and no hook is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple, SupportsIndex, overload
@@ -24,7 +24,8 @@ class Site:
     """One attention layer: where it sits in the network and what its maps look like.
 
     `name` is the layer's module path in the network, `resolution` the (height, width) of its queries in pixels of the
-    feature map, `kind` says whether its keys are text tokens ("cross") or the pixels themselves ("self").
+    feature map ((1, n) for a text of n tokens), `kind` says whether its keys are another sequence ("cross": text
+    tokens) or the queries' own ("self").
     """
 
     name: str
@@ -41,8 +42,8 @@ class Site:
 class AttentionRecord:
     """Scores of one site in one call: QK^T / sqrt(d), [batch, head, query, key], before softmax.
 
-    Queries are the pixels of `site.resolution` in row-major order. If a control rewrote the scores, these are the
-    rewritten ones: what the layer really used.
+    Queries are the pixels of `site.resolution` in row-major order. These are the scores that the layer used: a mask
+    has set those of hidden keys to -inf, a control may have rewritten them.
     """
 
     site: Site
@@ -86,7 +87,7 @@ class AttentionRecords(Sequence[AttentionRecord]):
     def mean_scores(self) -> Tensor:
         """Uniform mean of the scores over sites x heads, [batch, h, w, key].
 
-        Raises ValueError if the sites differ in resolution or in the number of keys.
+        Raises ValueError if the sites differ in kind, in resolution or in the number of keys.
         """
         return self._mean([record.scores for record in self._records])
 
@@ -95,9 +96,9 @@ class AttentionRecords(Sequence[AttentionRecord]):
         return self._mean([record.probabilities for record in self._records])
 
     def _mean(self, maps: Sequence[Tensor]) -> Tensor:
-        if len({(record.site.resolution, record.scores.shape[-1]) for record in self._records}) != 1:
+        if len({(record.site.kind, record.site.resolution, record.scores.shape[-1]) for record in self._records}) != 1:
             raise ValueError(
-                "Maps can be averaged only over sites of one resolution and one number of keys; recorded: "
+                "Maps can be averaged only over sites of one kind, one resolution and one number of keys; recorded: "
                 f"{', '.join(str(record.site) for record in self._records)}. Record fewer sites or average by hand."
             )
         height, width = self._records[0].site.resolution
@@ -108,8 +109,8 @@ class AttentionRecords(Sequence[AttentionRecord]):
 class AttentionCall(NamedTuple):
     """What one attention layer is about to compute; given to a control.
 
-    `query` and `key` are [batch, head, query | key, dim]; `context` is what came to the layer, [batch, key, D], not
-    what a control's `contexts` replaced it by.
+    `query` and `key` are [batch, head, query | key, dim]; `context` [batch, key, D] is the layer's input, before
+    `Control.contexts` replaces it.
     """
 
     site: Site
@@ -148,7 +149,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Request:
-    """What one call of a network is asked for: which sites to record, where to stop, what rewrites attention."""
+    """What the caller of a network asks of its attention: sites to record, the site to stop at, a control."""
 
     record: frozenset[str] = frozenset()
     stop_after: str | None = None
@@ -166,57 +167,88 @@ class AttentionResult(NamedTuple):
 class Attention(nn.Module):
     """Multi-head attention, softmax(QK^T / sqrt(d)) V, whose scores can be recorded and rewritten.
 
-    Cross-attention if `context_width` is given, self-attention if not. Parameter names are diffusers'.
+    Parameter names are diffusers'.
+
+    Args:
+        width: of the queries' input and of the output.
+        context_width: of the keys' and values' input, in cross-attention; None for self-attention.
+        inner_width: of all heads together; None for `width`.
+        bias: whether the query, key and value projections have biases, for all three or each.
+        out_bias: whether the output projection has one.
+        causal: whether a query sees only the keys up to its own position.
     """
 
-    def __init__(self, width: int, heads: int, context_width: int | None = None, *, bias: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        context_width: int | None = None,
+        *,
+        inner_width: int | None = None,
+        bias: bool | tuple[bool, bool, bool] = False,
+        out_bias: bool = True,
+        causal: bool = False,
+    ) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"Attention width {width} is not divisible by heads = {heads}.")
+        inner_width = inner_width or width
+        if inner_width % heads:
+            raise ValueError(f"Attention width {inner_width} is not divisible by heads = {heads}.")
         self.heads = heads
         self.kind: Kind = "self" if context_width is None else "cross"
-        self.to_q = nn.Linear(width, width, bias=bias)
-        self.to_k = nn.Linear(context_width or width, width, bias=bias)
-        self.to_v = nn.Linear(context_width or width, width, bias=bias)
-        self.to_out = nn.Sequential(nn.Linear(width, width))
+        self.causal = causal
+        query_bias, key_bias, value_bias = (bias,) * 3 if isinstance(bias, bool) else bias
+        self.to_q = nn.Linear(width, inner_width, bias=query_bias)
+        self.to_k = nn.Linear(context_width or width, inner_width, bias=key_bias)
+        self.to_v = nn.Linear(context_width or width, inner_width, bias=value_bias)
+        self.to_out = nn.Sequential(nn.Linear(inner_width, width, bias=out_bias))
 
     def forward(
         self,
         x: Tensor,
         context: Tensor | None = None,
         *,
+        mask: Tensor | None = None,
         site: Site | None = None,
         request: Request = Request(),
     ) -> AttentionResult:
         """Attend from x [batch, query, width] to context [batch, key, D] (to x itself if None).
 
-        A layer used alone needs neither `site` nor `request`. With a site named by `request.record` the result holds
-        its record; where `request.stop_after` names it, nothing beyond the scores is computed.
+        `mask` broadcasts to [batch, head, query, key]: booleans say which keys a query sees (at least one), numbers
+        are added to the scores. A layer used alone needs neither `site` nor `request`. With a site named by
+        `request.record` the result holds its record; where `request.stop_after` names it, nothing beyond the scores is
+        computed.
         """
         context = x if context is None else context
         if site is None:
             site = Site("attention", self.kind, (1, x.shape[1]), self.heads)
         control, recorded = request.control, site.name in request.record
         for_keys, for_values = (context, context) if control is None else control.contexts(site, context)
-        query, key = self._split(self.to_q(x)), self._split(self.to_k(for_keys))
+        query, key = self._split(self.to_q(x)), self.keys(for_keys)
         call = AttentionCall(site, self, query, key, context)
 
         edited = control if control is not None and control.edits_maps(site) else None
         if not recorded and edited is None:
-            value = self._split(self.to_v(for_values))
-            out = self.to_out(self._merge(F.scaled_dot_product_attention(query, key, value)))
-            return AttentionResult(out, None, context if control is None else control.next_context(call))
-
-        scores = attention_scores(query, key)
-        if edited is not None:
-            scores = edited.scores(call, scores)
-        record = AttentionRecord(site, scores) if recorded else None
-        if request.stop_after == site.name:
-            return AttentionResult(None, record, context)
-        probabilities = _softmax(scores).to(query.dtype)
-        if edited is not None:
-            probabilities = edited.probabilities(call, probabilities)
-        out = self.to_out(self._merge(probabilities @ self._split(self.to_v(for_values))))
+            fast_causal = self.causal and mask is None  # a mask that is written out would lose the fastest kernels
+            heads = F.scaled_dot_product_attention(
+                query,
+                key,
+                self._split(self.to_v(for_values)),
+                attn_mask=mask if fast_causal else self._visible(mask, query, key),
+                is_causal=fast_causal,
+            )
+            record = None
+        else:
+            scores = _masked(attention_scores(query, key), self._visible(mask, query, key))
+            if edited is not None:
+                scores = edited.scores(call, scores)
+            record = AttentionRecord(site, scores) if recorded else None
+            if request.stop_after == site.name:
+                return AttentionResult(None, record, context)
+            probabilities = _softmax(scores).to(query.dtype)
+            if edited is not None:
+                probabilities = edited.probabilities(call, probabilities)
+            heads = probabilities @ self._split(self.to_v(for_values))
+        out = self.to_out(rearrange(heads, "b h n d -> b n (h d)"))
         return AttentionResult(out, record, context if control is None else control.next_context(call))
 
     def keys(self, context: Tensor) -> Tensor:
@@ -226,14 +258,37 @@ class Attention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return rearrange(x, "b n (h d) -> b h n d", h=self.heads)
 
-    def _merge(self, x: Tensor) -> Tensor:
-        return rearrange(x, "b h n d -> b n (h d)")
+    def _visible(self, mask: Tensor | None, query: Tensor, key: Tensor) -> Tensor | None:
+        """`mask` together with the causal one, where the layer is causal."""
+        if not self.causal:
+            return mask
+        past = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
+        return past if mask is None else mask & past if mask.dtype == torch.bool else _masked(mask, past)
 
 
 def attention_scores(query: Tensor, key: Tensor) -> Tensor:
     """QK^T / sqrt(d) of query [batch, head, query, d] and key [batch, head, key, d]: [batch, head, query, key]."""
     scale: float = query.shape[-1] ** -0.5
     return (query * scale) @ key.transpose(-1, -2)
+
+
+def select_sites(available: Sequence[Site], wanted: Iterable[Site | str], input_size: str) -> frozenset[str]:
+    """Names of the `wanted` sites; ValueError, which lists those there are, if one is unknown or none is wanted."""
+    names = frozenset(site.name if isinstance(site, Site) else site for site in wanted)
+    unknown = names - {site.name for site in available}
+    if unknown or not names:
+        problem = (
+            f"There is no attention site {sorted(unknown)}" if unknown else "The selection holds no attention site"
+        )
+        listing = "\n  ".join(str(site) for site in available)
+        raise ValueError(f"{problem} for {input_size}; choose among\n  {listing}")
+    return names
+
+
+def _masked(scores: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return scores
+    return scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
 
 
 def _softmax(scores: Tensor) -> Tensor:

@@ -105,7 +105,12 @@ class VAEConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Shape of a CLIP text encoder; `eps` of its layer norms is 1e-5 throughout."""
+    """Shape of a CLIP text encoder; `eps` of its layer norms is 1e-5 throughout.
+
+    `activation` is "quick_gelu" or "gelu" (the exact one). `output_layer` counts back from the last layer (-1): its
+    output is what the encoder returns, after the final layer norm if `final_norm`. The defaults are Stable Diffusion
+    v1's.
+    """
 
     vocabulary: int = 49408
     width: int = 768
@@ -114,6 +119,8 @@ class TextConfig:
     heads: int = 12
     positions: int = 77
     activation: str = "quick_gelu"
+    output_layer: int = -1
+    final_norm: bool = True
 
     def __post_init__(self) -> None:
         _positive(
@@ -126,6 +133,13 @@ class TextConfig:
             positions=self.positions,
         )
         _divisible("TextConfig", "width", (self.width,), "heads", self.heads)
+        if self.activation not in ("quick_gelu", "gelu"):
+            raise ValueError(f"TextConfig.activation is {self.activation!r}; expected 'quick_gelu' or 'gelu'.")
+        if self.output_layer not in range(-self.layers, 0):
+            raise ValueError(
+                f"TextConfig.output_layer is {self.output_layer!r}; expected -1 for the last layer down to "
+                f"{-self.layers} for the first."
+            )
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint as checkpointed
 
-from .attention import AttentionRecord, AttentionRecords, Control, Kind, Request, Site
+from .attention import AttentionRecord, AttentionRecords, Control, Kind, Request, Site, select_sites
 from .blocks import Downsample, Level, ResBlock, Upsample
 from .config import UNetConfig
 from .transformer import SpatialTransformer
@@ -124,22 +124,6 @@ class UNet(nn.Module):
         """Attention layers in execution order for latents [..., h, w]."""
         return [site for _, pairs in self._sites(latent_shape) for pair in pairs for site in pair]
 
-    @overload
-    def forward(
-        self, z: Tensor, t: int | Tensor, context: Tensor, *, control: Control | None = None, checkpoint: bool = False
-    ) -> Tensor: ...
-    @overload
-    def forward(
-        self,
-        z: Tensor,
-        t: int | Tensor,
-        context: Tensor,
-        *,
-        record: Iterable[Site | str],
-        control: Control | None = None,
-        checkpoint: bool = False,
-    ) -> tuple[Tensor, AttentionRecords]: ...
-
     def forward(
         self,
         z: Tensor,
@@ -161,7 +145,7 @@ class UNet(nn.Module):
             ValueError: shapes that do not fit, a selection that is empty or names no site (the message lists them).
         """
         self._check(z, context)
-        names: frozenset[str] = frozenset() if record is None else self._select(z.shape, record)
+        names = frozenset() if record is None else select_sites(self.sites(z.shape), record, _size(z))
         h, records = self._run(z, t, context, Request(names, control=control), checkpoint)
         assert h is not None
         epsilon = self.conv_out(F.silu(self.conv_norm_out(h)))
@@ -185,15 +169,12 @@ class UNet(nn.Module):
         exactly `sites` if given. The records equal those of a full forward. Arguments and errors as for `forward`.
         """
         self._check(z, context)
+        available = self.sites(z.shape)
         if sites is None:
             size = (resolution, resolution) if isinstance(resolution, int) else resolution
-            sites = [
-                site
-                for site in self.sites(z.shape)
-                if (size is None or site.resolution == size) and (kind is None or site.kind == kind)
-            ]
-        names = self._select(z.shape, sites)
-        last = [site.name for site in self.sites(z.shape) if site.name in names][-1]
+            sites = [s for s in available if size in (None, s.resolution) and kind in (None, s.kind)]
+        names = select_sites(available, sites, _size(z))
+        last = [site.name for site in available if site.name in names][-1]
         return self._run(z, t, context, Request(names, stop_after=last, control=control), checkpoint)[1]
 
     def _run(
@@ -239,18 +220,6 @@ class UNet(nn.Module):
             elif isinstance(module, SpatialTransformer):
                 yield name, module.sites(name, (height, width))
 
-    def _select(self, latent_shape: Sequence[int], wanted: Iterable[Site | str]) -> frozenset[str]:
-        names = frozenset(site.name if isinstance(site, Site) else site for site in wanted)
-        available = self.sites(latent_shape)
-        unknown = names - {site.name for site in available}
-        if unknown or not names:
-            problem = (
-                f"There is no attention site {sorted(unknown)}" if unknown else "The selection holds no attention site"
-            )
-            listing = "\n  ".join(str(site) for site in available)
-            raise ValueError(f"{problem} for latents of {list(latent_shape[-2:])}; choose among\n  {listing}")
-        return names
-
     def _check(self, z: Tensor, context: Tensor) -> None:
         config = self.config
         if z.ndim != 4 or z.shape[1] != config.in_channels or z.shape[2] % config.factor or z.shape[3] % config.factor:
@@ -263,6 +232,10 @@ class UNet(nn.Module):
                 f"UNet got a context of shape {list(context.shape)}; expected [{z.shape[0]}, tokens, "
                 f"{config.context_width}]: one text encoding for each latent."
             )
+
+
+def _size(z: Tensor) -> str:
+    return f"latents of {list(z.shape[-2:])}"
 
 
 def _for_any_timestep(compiled: Callable[..., Any]) -> Callable[..., Any]:

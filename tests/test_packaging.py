@@ -28,8 +28,7 @@ FOLDERS = {
 # The rooms, ground floor first: what each may import of other packages, and of the rooms above it in this table ("*":
 # any of them).
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
-    "models/text.py": ({"torch", "transformers"}, {"models/"}),
-    "models/": ({"torch", "einops"}, {"models/text.py"}),
+    "models/": ({"torch", "einops"}, set()),
     "samplers/": ({"torch"}, set()),
     "ebama/kernels/": ({"torch"}, set()),
     "ebama/smoothing.py": ({"torch"}, {"ebama/kernels/"}),

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers import CLIPTokenizer
 
-from ebama.models import MINIATURE, VAE, StableDiffusionConfig, TextEncoder, UNet
+from ebama.models import MINIATURE, StableDiffusionConfig
 
 from .checkpoint import Checkpoint, Component, open_checkpoint
 from .errors import CheckpointError
 from .files.mapped import is_finite, populate
 from .layouts.folder import COMPONENTS
 from .miniature.world import VOCABULARY as MINIATURE_VOCABULARY
-from .networks import shapes
+from .networks import build_on_meta, shapes
 from .stable_diffusion import StableDiffusion
 from .tokenizer import POSITIONS, VOCABULARY, clip_tokenizer, read_tokenizer
 from .verify import differences, summary
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 MINIATURE_FOLDER = Path(__file__).parent / "miniature"
 
@@ -56,12 +59,6 @@ def load(
     unet, vae, text_encoder = (networks[name] for name in COMPONENTS)
     vocabulary = MINIATURE_VOCABULARY if checkpoint.config.name == MINIATURE.name else None
     return StableDiffusion(unet, vae, text_encoder, tokenizer, checkpoint.config, vocabulary)  # type: ignore[arg-type]
-
-
-def build_on_meta(config: StableDiffusionConfig) -> dict[str, nn.Module]:
-    """The networks on the meta device, built in no time and without drawing random numbers."""
-    with torch.device("meta"):
-        return {"unet": UNet(config.unet), "vae": VAE(config.vae), "text_encoder": TextEncoder(config.text)}
 
 
 def _tokenizer(checkpoint: Checkpoint) -> CLIPTokenizer:

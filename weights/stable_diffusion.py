@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ebama.models import VAE, StableDiffusionConfig, UNet
+from ebama.models import VAE, StableDiffusionConfig, TextEncoder, UNet
 
 from .fingerprint import fingerprint
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
-
-    from ebama.models import TextEncoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,5 +53,5 @@ class StableDiffusion:
             max_length=self.config.text.positions,
             return_tensors="pt",
         )["input_ids"]
-        encoded: Tensor = self.text_encoder(ids.to(self.text_encoder.device))
+        encoded: Tensor = self.text_encoder(ids.to(self.text_encoder.final_layer_norm.weight.device))
         return encoded

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-
-from transformers import CLIPTokenizer
+from typing import TYPE_CHECKING
 
 from .errors import CheckpointError
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 VOCABULARY = 49408
 POSITIONS = 77
@@ -20,6 +22,8 @@ _START, _END = "<|startoftext|>", "<|endoftext|>"
 @lru_cache(maxsize=1)
 def clip_tokenizer() -> CLIPTokenizer:
     """The tokenizer of Stable Diffusion v1: 49,408 tokens, 77 positions. Built once; do not change it in place."""
+    from transformers import CLIPTokenizer  # slow to import, and not needed to open or save weights
+
     merges = clip_merges()
     vocabulary = {token: i for i, token in enumerate(clip_tokens(merges))}
     # Declared as strings, but only pairs work.
@@ -36,6 +40,8 @@ def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokeniz
     `vocabulary` and `positions` are the text encoder's; ids beyond the first or texts beyond the second would
     fail later. Raises CheckpointError.
     """
+    from transformers import CLIPTokenizer
+
     if not ((folder / "tokenizer.json").is_file() or all((folder / n).is_file() for n in ("vocab.json", "merges.txt"))):
         raise CheckpointError(f"{folder} holds no tokenizer: expected tokenizer.json, or vocab.json and merges.txt.")
     try:

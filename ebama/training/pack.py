@@ -40,7 +40,7 @@ def assemble(state: Path) -> tuple[StableDiffusion, dict[str, float]]:
     figures = {"vae": stored["seconds"]}
     for name, stage in stages.items():
         figures |= {name: stage["seconds"], f"{name}_steps": stage["step"]}
-    return StableDiffusion(unet.eval(), vae.eval(), text_encoder, clip_tokenizer(), MINIATURE), figures
+    return StableDiffusion(unet.eval(), vae.eval(), text_encoder.eval(), clip_tokenizer(), MINIATURE), figures
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -200,6 +200,12 @@ def _text_config(values: Json) -> TextConfig:
 
 def folder_jsons(config: StableDiffusionConfig) -> dict[str, Json]:
     """The JSON files of a diffusers folder by relative path, so that diffusers builds `config`'s networks."""
+    text = config.text
+    if (text.output_layer, text.final_norm) != (-1, True):
+        raise ValueError(
+            f"output_layer {text.output_layer} and final_norm {text.final_norm} have no place in a config.json of "
+            "transformers; save with -1 and True, and give the others to load(..., config=...)."
+        )
     unet = {
         **_written(config.unet, _UNET_FIELDS),
         "sample_size": config.sample_size,
