@@ -125,12 +125,13 @@ class TextEncoder(nn.Module):
                 f"TextEncoder got ids of shape {list(ids.shape)}; expected [B, n] with n from 1 to "
                 f"{self.config.positions}: cut longer texts, or choose a larger TextConfig.positions."
             )
-        length = ids.shape[1]
-        sites = self.sites(length)
-        names = frozenset() if record is None else select_sites(sites, record, f"a text of {length} tokens")
+        sites = self.sites(ids.shape[1])
+        names = frozenset() if record is None else select_sites(sites, record, f"a text of {ids.shape[1]} tokens")
         request, records = Request(names, control=control), []
-        x = self.embeddings["token_embedding"](ids) + self.embeddings["position_embedding"].weight[:length]
-        for block, site in zip(self.encoder["layers"], sites, strict=False):  # layers after the last site are not run
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        x = self.embeddings["token_embedding"](ids) + self.embeddings["position_embedding"](positions)
+        # Layers beyond the output layer have no site and do not run.
+        for site, block in zip(sites, self.encoder["layers"].children(), strict=False):
             x, layer_record, _ = block(x, site, request)
             if layer_record is not None:
                 records.append(layer_record)

@@ -22,7 +22,7 @@ from torch import Tensor
 from ebama.models import SD_V1
 from ebama.weights import load
 from ebama.weights.layouts.compvis import ema_name
-from ebama.weights.loading import build_on_meta
+from ebama.weights.networks import build_on_meta
 from ebama.weights.saving import compvis_weights, save
 from ebama.weights.stable_diffusion import StableDiffusion
 from ebama.weights.tokenizer import clip_tokenizer

@@ -109,7 +109,7 @@ class Denoiser(nn.Module):
         self.let_words_see_each_other(False)
 
     def _self_attention(self) -> list[nn.Module]:
-        return [layer.get_submodule("self_attn") for layer in self.text_encoder.encoder["layers"]]
+        return [layer.get_submodule("self_attn") for layer in self.text_encoder.encoder["layers"].children()]
 
     def let_words_see_each_other(self, learn: bool) -> None:
         """Whether the text encoder's self-attention learns."""

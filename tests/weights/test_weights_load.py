@@ -470,7 +470,7 @@ def test_nothing_may_be_left_on_the_meta_device(folder: Path, monkeypatch: pytes
         def to(self, *args: Any) -> Forgetful:
             return self
 
-    monkeypatch.setattr("ebama.weights.loading.UNet", Forgetful)
+    monkeypatch.setattr("ebama.weights.networks.UNet", Forgetful)
     with pytest.raises(RuntimeError, match="Forgetful was left without values for table"):
         load(folder)
 
