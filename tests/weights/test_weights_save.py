@@ -76,6 +76,20 @@ def test_configuration_survives_save_and_load(tmp_path: Path, changes: dict[str,
     assert load(tmp_path / "m").config.vae == config.vae
 
 
+@pytest.mark.parametrize("changes", [{"output_layer": -2}, {"final_norm": False}])
+def test_output_layers_that_a_folder_cannot_name_are_refused(
+    model: StableDiffusion, tmp_path: Path, changes: dict[str, int]
+) -> None:
+    """The weights are the same, so another `config` gives such an encoder from any checkpoint."""
+    config = replace(TINY, text=replace(TINY.text, **changes))
+    with pytest.raises(ValueError, match=r"no place in a config\.json"):
+        save(replace(model, config=config), tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+    save(model, tmp_path / "m")
+    plain, other = load(tmp_path / "m"), load(tmp_path / "m", config=config)
+    assert not torch.allclose(plain.encode_text(["a cat"]), other.encode_text(["a cat"]), atol=1e-3)
+
+
 def test_trimmed_folder_holds_only_the_rows_asked_for(tmp_path: Path) -> None:
     model = random_model()
     ids = torch.tensor([320, 6902, 49407])
