@@ -93,14 +93,15 @@ class Report:
 
     def markdown(self) -> str:
         """The table under a line that says what it holds for."""
-        m = self.machine
-        threads = max((measured.threads for measured in self.measured), default=0)
-        rounds = max((len(measured.rounds) for measured in self.measured), default=0)
-        load = f"; load average at the start {m['load'][0]}" if m.get("load") else ""
+        here = self.machine
+        threads = max((m.threads for m in self.measured), default=0)
+        rounds = max((len(m.rounds) for m in self.measured), default=0)
+        load = f"; load average at the start {here['load'][0]}" if here.get("load") else ""
+        diffusers = f", diffusers {here['diffusers']}" if "diffusers" in here else ""
         return (
-            f"`{self.command}`: medians of {rounds} rounds on {m['cpu']} ({m['vectors']}), {m['cores']} cores, "
-            f"{threads} thread{'s' * (threads != 1)}{load}; Python {m['python']}, torch {m['torch']}"
-            f"{', diffusers ' + m['diffusers'] if 'diffusers' in m else ''}.\n\n{self.table()}"
+            f"`{self.command}`: medians of {rounds} rounds on {here['cpu']} ({here['vectors']}), "
+            f"{here['cores']} cores, {threads} thread{'s' * (threads != 1)}{load}; "
+            f"Python {here['python']}, torch {here['torch']}{diffusers}.\n\n{self.table()}"
         )
 
     def table(self) -> str:
@@ -135,14 +136,12 @@ class Report:
 
         if len(self.batches()) < 2:
             raise ValueError("There is nothing to draw; measure several batches, as --only batch:1,batch:8,batch:32.")
-        counts, seconds, cpu = (list(column) for column in zip(*self.batches(), strict=True))
+        counts, seconds, cpu = torch.tensor(self.batches(), dtype=torch.float64).T
         figure = Figure(figsize=(8, 3.2), layout="constrained")
-        for axes, ylabel, divisors in zip(
-            figure.subplots(1, 2), ("seconds", "seconds for each"), ([1] * len(counts), counts), strict=True
-        ):
+        left, right = figure.subplots(1, 2)
+        for axes, ylabel, divisor in ((left, "seconds", torch.ones_like(counts)), (right, "seconds for each", counts)):
             for values, name, (colour, dash) in ((seconds, "wall", LINES[0]), (cpu, "CPU", LINES[1])):
-                shown = [value / divisor for value, divisor in zip(values, divisors, strict=True)]
-                axes.plot(counts, shown, color=colour, linestyle=dash, marker="o", label=f"{name} seconds")
+                axes.plot(counts, values / divisor, color=colour, linestyle=dash, marker="o", label=f"{name} seconds")
             axes.set(xlabel="pictures in one call", ylabel=ylabel, xlim=(0, None), ylim=(0, None))
             axes.legend()
             axes.grid(alpha=0.3)

@@ -24,6 +24,7 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    import ipaddress
     import warnings
 
     try:
@@ -36,7 +37,8 @@ def _run(options: argparse.Namespace) -> None:
     from .model import open_pipeline
 
     with _listening(options.host, options.port) as listener:
-        if not _is_loopback(listener):
+        address, port = listener.getsockname()[:2]
+        if not ipaddress.ip_address(address).is_loopback:
             warnings.warn(
                 f"--host {options.host}: everyone who reaches this computer can use the page; there is no password.",
                 stacklevel=1,
@@ -46,7 +48,8 @@ def _run(options: argparse.Namespace) -> None:
         settings = {"weights": options.weights, "dtype": dtype, "batch": options.batch_size, "parser": options.parser}
         app = create_app(Service(pipeline, **settings), names=frozenset({options.host}))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
-        print(f"{_address(options.host, listener)}  (Ctrl-C stops it)", flush=True)
+        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)
+        print(f"http://{f'[{shown}]' if ':' in shown else shown}:{port}  (Ctrl-C stops it)", flush=True)
         with suppress(KeyboardInterrupt):  # uvicorn may take the signal for itself and just return
             server.run(sockets=[listener])
         print("stopped")
@@ -63,17 +66,6 @@ def _listening(host: str, port: int) -> socket.socket:
         raise ValueError(
             f"Nothing can listen at {host}, port {port} ({error.strerror or error}); choose with --host and --port."
         ) from error
-
-
-def _is_loopback(listener: socket.socket) -> bool:
-    import ipaddress
-
-    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
-
-
-def _address(host: str, listener: socket.socket) -> str:
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://{f'[{shown}]' if ':' in shown else shown}:{listener.getsockname()[1]}"
 
 
 def _port(text: str) -> int:

@@ -50,7 +50,7 @@ def one(case: str = "forward", side: str = "ours", seconds: float = 2.0, **optio
     return Measured(case, side, rounds, **({"gflop": 80.0, "peak": 1000.0, "threads": 1} | options))
 
 
-def test_cases_have_parts() -> None:
+def test_cases_expand_into_their_parts() -> None:
     assert expanded(["batch:32", "forward", "import"], ["sd"]) == [
         "batch:32",
         "forward",
@@ -113,13 +113,13 @@ def test_pictures_cost_their_calls_and_as_much_in_a_batch() -> None:
     assert gflop("smoothing") > 0
 
 
-def test_figures_that_follow_from_the_rounds() -> None:
+def test_medians_rate_and_share_follow_from_the_rounds() -> None:
     measured = one()
     assert (measured.seconds, measured.cpu, measured.rate, measured.share) == (4.0, 2.0, 20.0, pytest.approx(0.2))
     assert one(gflop=None).share is None
 
 
-def test_a_report_is_saved_read_and_written_as_markdown(tmp_path: Path) -> None:
+def test_a_report_is_saved_read_back_and_written_as_markdown(tmp_path: Path) -> None:
     pair = (one(), one(side="diffusers", seconds=4.0, peak=4000.0, gflop=None), one("import:help", peak=None))
     report = Report("miniature", "train_free.py bench", machine(), pair)
     path = tmp_path / "deep" / "bench.json"
@@ -150,7 +150,7 @@ def test_batches_are_drawn_from_a_report(tmp_path: Path, capsys: pytest.CaptureF
     assert "nothing to draw" in capsys.readouterr().err
 
 
-def test_bad_input_is_one_line(
+def test_bad_input_is_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "other.json").write_text("{}")
@@ -174,7 +174,7 @@ def test_bad_input_is_one_line(
         assert err.count("\n") == 1
 
 
-def test_what_diffusers_does() -> None:
+def test_diffusers_has_all_cases_but_these() -> None:
     assert [c for c in expanded(list(CASES), methods.names()) if not diffusers_baseline.has(c)] == [
         *(f"images:{name}" for name in methods.names() if name != "ane"),
         "batch:1",
@@ -185,7 +185,7 @@ def test_what_diffusers_does() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_in_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_measures_in_processes_and_prints_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bench.json"
     options = ["--only", "guided,import:package", "--repeat", "2", "--threads", "1"]
     assert main(["bench", *options, "--json", str(path)]) == 0
@@ -223,7 +223,7 @@ def _kill_itself(pipe: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["guided", "unguided"])
-def test_both_sides_in_turn(case: str, tmp_path: Path) -> None:
+def test_ours_and_diffusers_are_measured_in_turn(case: str, tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
     from ebama.weights import load, save
 
