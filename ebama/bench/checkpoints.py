@@ -41,8 +41,7 @@ def _load(pipe: Connection, path: Path, dtype: str, ema: bool) -> None:
     start = time.perf_counter()
     model = load(path, dtype=getattr(torch, dtype), ema=ema)
     pipe.send(time.perf_counter() - start)
-    pipe.recv()  # the model stays until the memory has been looked at
-    del model
+    del model  # held until the answer is sent
 
 
 def _generate(pipe: Connection, path: Path, dtype: str) -> None:

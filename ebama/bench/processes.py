@@ -23,7 +23,7 @@ class _LastWords(str):
 class Child:
     """Runs `work(pipe, *arguments)`, a function that can be pickled, in a new interpreter whose output is dropped.
 
-    Leaving the `with` block kills it. `name` is what errors call it.
+    `name` is what errors call it. Leaving the `with` block lets it end; an error, or 10 seconds, kill it.
     """
 
     def __init__(self, name: str, work: Callable[..., object], *arguments: Any) -> None:
@@ -37,7 +37,9 @@ class Child:
     def __enter__(self) -> Child:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            self._process.join(timeout=10)
         self._process.kill()
         self._process.join()
         self._pipe.close()
