@@ -519,6 +519,7 @@ def test_unknown_networks_in_config_json_are_refused(copy: Path) -> None:
         '{"block_out_channels": [16, 30]}': "30 is not divisible",
         '{"cross_attention_dim": 9}': "contexts of width 9",
         '{"layers_per_block": [1, 2]}': "layers_per_block",
+        '{"sample_size": [16, 8]}': "unet/config.json: sample_size is [16, 8]; only equal entries",
         '{"layers_per_block": "two"}': "two",
         '{"block_out_channels": 7}': "int",
         '{"block_out_channels": []}': "index",
@@ -541,6 +542,12 @@ def test_unknown_networks_in_config_json_are_refused(copy: Path) -> None:
     file.unlink()
     with pytest.raises(CheckpointError, match=r"unet.config\.json is missing"):
         load(copy)
+
+
+def test_keys_that_change_no_network_are_ignored(model: StableDiffusion, copy: Path) -> None:
+    file = copy / "vae" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "sample_size": [32, 16], "force_upcast": True}))
+    assert differing(model, load(copy)) == []
 
 
 def test_a_configuration_given_by_hand_wins(folder: Path) -> None:

@@ -128,20 +128,23 @@ def _check_fixed(values: Json, name: str) -> None:
 
 
 def _complete(values: Json, name: str, **defaults: object) -> Json:
-    """`values` with defaults where they are absent, and with one number where a list has the same for every level."""
+    """`values` with defaults where they are absent."""
     optional = {key: value for key, value in _FILES["written"][name].items() if key in _OPTIONAL}
-    present = {key: value for key, value in values.items() if value is not None or key not in _PER_LEVEL}
-    complete: Json = optional | defaults | present
-    for key in _PER_LEVEL:
-        if isinstance(value := complete.get(key), list):
-            if not value or any(entry != value[0] for entry in value):
-                raise ValueError(f"{key} is {value!r}; only equal entries are supported.")
-            complete[key] = value[0]
-    return complete
+    return optional | defaults | {k: value for k, value in values.items() if value is not None or k not in _PER_LEVEL}
+
+
+def _value(values: Json, key: str) -> Any:
+    """The value of a key as our configurations have it: one number where a list has the same for every level."""
+    value = values[key]
+    if key in _PER_LEVEL and isinstance(value, list):
+        if not value or any(entry != value[0] for entry in value):
+            raise ValueError(f"{key} is {value!r}; only equal entries are supported.")
+        return value[0]
+    return tuple(value) if key in _LISTS else value
 
 
 def _read(values: Json, fields: Mapping[str, str]) -> dict[str, Any]:
-    return {field: tuple(values[key]) if key in _LISTS else values[key] for key, field in fields.items()}
+    return {field: _value(values, key) for key, field in fields.items()}
 
 
 def _written(config: object, fields: Mapping[str, str]) -> Json:
@@ -172,7 +175,7 @@ def _unet_config(values: Json) -> tuple[UNetConfig, int]:
     if not isinstance(heads, list):
         heads = [heads] * len(values["block_out_channels"])
     fields = _read(values | {"attention_head_dim": heads}, _UNET_FIELDS)
-    return _sane(UNetConfig(attention=attention, **fields)), values["sample_size"]
+    return _sane(UNetConfig(attention=attention, **fields)), _value(values, "sample_size")
 
 
 def _vae_config(values: Json) -> VAEConfig:
