@@ -54,7 +54,8 @@ def gaussian_peak(maps: Tensor, kernel_size: int = 3, sigma: float = 0.5**0.5) -
         return gaussian_peak(maps.float(), kernel_size, sigma).to(maps.dtype)
     planes = maps.reshape(math.prod(maps.shape[:-2]), *maps.shape[-2:])
     _, vertical, horizontal = torch.ops.ebama.peak(planes.detach(), kernel_size, sigma)
-    return (planes * (vertical.unsqueeze(2) * horizontal.unsqueeze(1))).sum((1, 2)).view(maps.shape[:-2])
+    peaks: Tensor = (planes * (vertical.unsqueeze(2) * horizontal.unsqueeze(1))).sum((1, 2))
+    return peaks.view(maps.shape[:-2])
 
 
 def gaussian_smooth(maps: Tensor, kernel_size: int = 3, sigma: float = 0.5**0.5) -> Tensor:
@@ -92,13 +93,13 @@ def _peak(maps: Tensor, kernel_size: int, sigma: float) -> tuple[Tensor, Tensor,
 LIBRARY.impl("peak", _peak, "CompositeExplicitAutograd")
 
 
-@torch.library.register_fake("ebama::peak", lib=LIBRARY)
+@torch.library.register_fake("ebama::peak", lib=LIBRARY)  # type: ignore[untyped-decorator]
 def _fake_peak(maps: Tensor, kernel_size: int, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
     n, h, w = maps.shape
     return maps.new_empty(n, dtype=torch.int64), maps.new_empty(n, h), maps.new_empty(n, w)
 
 
-@torch.library.register_vmap("ebama::peak", lib=LIBRARY)
+@torch.library.register_vmap("ebama::peak", lib=LIBRARY)  # type: ignore[untyped-decorator]
 def _batched_peak(
     info: Any, in_dims: tuple[int | None, ...], maps: Tensor, kernel_size: int, sigma: float
 ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:

@@ -26,7 +26,7 @@ Peak = Callable[[Tensor], Tensor]
 Passes = Callable[[Peak, Sequence[Tensor]], None]
 
 
-@register_flop_formula(torch.ops.ebama.peak)  # type: ignore[untyped-decorator]
+@register_flop_formula(torch.ops.ebama.peak)
 def peak_flops(maps: Sequence[int], kernel_size: int, *_: object, **__: object) -> int:
     """Two products of each pixel with the kernel, one along each axis."""
     n, h, w = maps

@@ -12,9 +12,9 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ LIBRARIES = ("libnvrtc.so.*", "libnvrtc-*.so.*", "nvrtc64_*.dll")
 FOLDERS = ("lib", "*/lib", "*/bin")
 
 
-class PeakKernel(NamedTuple):
+@dataclass(frozen=True)
+class PeakKernel:
     """peak.cu on one device: the driver's library, context and function, and what tells the stream to use."""
 
     driver: ctypes.CDLL

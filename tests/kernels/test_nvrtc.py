@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -93,7 +94,7 @@ def test_errors_of_the_driver_are_raised(emulated: tuple[nvrtc.PeakKernel, torch
     kernel, dtype = emulated
     with pytest.raises(RuntimeError, match=r"CUDA reports error 101\."):
         nvrtc.load(kernel.driver, 7, b"code", kernel.stream)
-    strange = kernel._replace(function=ctypes.c_void_p(1))
+    strange = dataclasses.replace(kernel, function=ctypes.c_void_p(1))
     square = torch.eye(4, dtype=dtype)
     with pytest.raises(RuntimeError, match=r"CUDA reports error 1\."):
         strange(square[None], square, square, 0)
