@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 from .ddim import DDIM
 from .pndm import PNDM
+from .sampler import Sampler
 from .schedule import NoiseSchedule
 
 __all__ = ["DDIM", "PNDM", "NoiseSchedule", "Sampler", "get", "names"]
-
-Sampler: TypeAlias = DDIM | PNDM
 
 
 def names() -> tuple[str, ...]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .schedule import STABLE_DIFFUSION_V1, BeforeStep, Denoise, NoiseSchedule, Progress, call, working
+from .sampler import Generators, Sampler, Step
+from .schedule import STABLE_DIFFUSION_V1, NoiseSchedule
 
 # Adams-Bashforth weights of the noise estimates, newest first, by how many there are.
 WEIGHTS = {
@@ -20,7 +20,7 @@ WEIGHTS = {
 
 
 @dataclass(frozen=True)
-class PNDM:
+class PNDM(Sampler):
     """`steps` steps and one model call more: the first step is made twice, the second time with a better estimate
     (a single step is made once)."""
 
@@ -36,40 +36,25 @@ class PNDM:
         visited = self.schedule.timesteps(self.steps)
         return visited[:2] + visited[1:]
 
-    def sample(
-        self,
-        denoise: Denoise,
-        z: Tensor,
-        *,
-        before_step: BeforeStep | None = None,
-        progress: Progress | None = None,
-        generators: Sequence[torch.Generator] | None = None,
-    ) -> Tensor:
-        """Denoise z [B, ...], drawn from N(0, 1), down to a clean latent of the same shape and dtype.
-
-        Both callbacks see z in its own dtype; each step is computed in float32 (float64 for float64) and rounded back.
-
-        Call 1 looks ahead: it evaluates the model at the end of the first step, and the step is then made again from
+    def stepper(self, z: Tensor, generators: Generators) -> Step:
+        """Call 1 looks ahead: it evaluates the model at the end of the first step, and the step is then made again from
         the latent of call 0 with the mean of the two estimates. What `before_step` does at i = 1 therefore reaches the
         result through that estimate only; as a latent it is discarded.
-
-        `generators` makes samplers interchangeable: PNDM adds no noise and draws nothing from them.
         """
-        stride = self.schedule.stride(self.steps)
-        calls = self.timesteps
+        stride, (first, *_) = self.schedule.stride(self.steps), self.timesteps
         start = z
         estimates: list[Tensor] = []  # newest first
-        for i, t in enumerate(progress(calls) if progress else calls):
-            if before_step is not None:
-                z = before_step(z, t, i)
-            epsilon = call(denoise, z, t)
+
+        def step(z: Tensor, epsilon: Tensor, t: int, i: int) -> Tensor:
+            nonlocal start, estimates
             if i == 1:
-                z, t = start, calls[0]
+                z, t = start, first
                 direction = (estimates[0] + epsilon) / 2
             else:
                 start = z
                 estimates = [epsilon, *estimates[:3]]
                 weights = WEIGHTS[len(estimates)]
                 direction = torch.stack([w * e for w, e in zip(weights, estimates, strict=True)]).sum(0)
-            z = self.schedule.step(working(z, z.dtype), direction, t, t - stride).to(z.dtype)
-        return z
+            return self.schedule.step(z, direction, t, t - stride)
+
+        return step

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
-
-Denoise: TypeAlias = Callable[[Tensor, int], Tensor]
-"""(z [B, ...], t) -> the noise estimate epsilon, of z's shape."""
-
-BeforeStep: TypeAlias = Callable[[Tensor, int, int], Tensor]
-"""(z, t, i) -> z: changes the latent just before model call i, which happens at timestep t."""
-
-Progress: TypeAlias = Callable[[Sequence[int]], Iterable[int]]
-"""Wraps the sequence of timesteps, as `tqdm.tqdm` does."""
 
 
 def _is_int(value: object) -> bool:
@@ -95,19 +84,3 @@ class NoiseSchedule:
 
 
 STABLE_DIFFUSION_V1 = NoiseSchedule()
-
-
-def call(denoise: Denoise, z: Tensor, t: int) -> Tensor:
-    """The noise estimate in the precision a step is computed in: float64 for float64 latents, else float32."""
-    epsilon = denoise(z, t)
-    if epsilon.shape != z.shape:
-        raise ValueError(
-            f"denoise returned {list(epsilon.shape)} at timestep {t}; "
-            f"expected one noise estimate per latent, {list(z.shape)}."
-        )
-    return working(epsilon, z.dtype)
-
-
-def working(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """`x` in the precision in which latents of `dtype` are computed with."""
-    return x.to(torch.float64 if dtype == torch.float64 else torch.float32)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ebama.samplers import DDIM
-from ebama.samplers.schedule import BeforeStep, Denoise
+from ebama.samplers.sampler import BeforeStep, Denoise
 from ebama.weights import StableDiffusion, load
 
 from .. import methods
