@@ -205,7 +205,9 @@ def folder_of(prompt: str) -> str:
 def _make_batch(run: Run, pipeline: Pipeline, out: Path, batch: Batch) -> list[dict[str, Any]]:
     """The pictures of a batch and their lines. Where a prompt is refused, or a latent blows up, each is tried alone."""
     name, prompts, seeds = batch.method, batch.prompts, batch.seeds
-    groups = [None if p.groups is None else [(noun, list(words)) for noun, words in p.groups] for p in prompts]
+    groups: list[Any] = [
+        None if p.groups is None else [(noun, list(words)) for noun, words in p.groups] for p in prompts
+    ]
     try:
         result = pipeline(
             [prompt.text for prompt in prompts],
@@ -234,8 +236,8 @@ def _make_batch(run: Run, pipeline: Pipeline, out: Path, batch: Batch) -> list[d
         file = Path(folder_of(name), folder_of(prompt.text), f"{seed}.png")
         (out / file).parent.mkdir(parents=True, exist_ok=True)
         save_png(image, out / file, recipe.loaded_from(run.weights, run.dtype).to_metadata())
-        about = {"method": name, "set": prompt.set, "prompt": prompt.text, "seed": seed, "file": file.as_posix()}
-        lines.append({**about, "metadata": recipe.to_metadata()})
+        facts = {"method": name, "set": prompt.set, "prompt": prompt.text, "seed": seed, "file": file.as_posix()}
+        lines.append({**facts, "metadata": recipe.to_metadata()})
     return lines
 
 

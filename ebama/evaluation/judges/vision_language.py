@@ -75,6 +75,7 @@ class Clip(_Model):
         """Open a folder of transformers or open_clip, or "miniature". Raises ValueError, in one line, if it holds no
         CLIP model."""
         path = clip_folder(folder)
+        model: Any
         if _is_open_clip(path):
             model, tokenizer, processor = open_clip.read(path)
         else:

@@ -75,8 +75,9 @@ class _Chart:
         self.figure = Figure(figsize=(width / 72, height / 72))
         self.panels = {}
         for column, name in enumerate(sets):
-            place = (left + column * (PANEL + GAP), BOTTOM, PANEL, len(names) * LINE)
-            panel = self.figure.add_axes([part / (width, height)[i % 2] for i, part in enumerate(place)], frameon=False)
+            x = left + column * (PANEL + GAP)
+            place = (x / width, BOTTOM / height, PANEL / width, len(names) * LINE / height)
+            panel = self.figure.add_axes(place, frameon=False)
             panel.set(xlim=limits if limits[0] < limits[1] else (0, 1), ylim=(len(names) - 0.5, -0.5))
             panel.set_title(_plain(name), loc="left", pad=9, fontsize=13, parse_math=False, gid="heading|")
             panel.xaxis.set_major_locator(MaxNLocator(4))
