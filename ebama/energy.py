@@ -3,43 +3,24 @@
 Notation: A_s is the map of token s *before* softmax (a column of QK^T / sqrt(d), flattened over pixels), Ã_s the map
 after softmax, S the set of objects, M(s) the modifiers of object s, N the number of content tokens. The maps define an
 energy-based model p(l | s) proportional to exp f(A_l, A_s), f the cosine similarity; ascending its likelihood, with the
-expectation over unrelated tokens taken uniformly, gives the binding loss. Nothing here knows where the maps come from.
+expectation over unrelated tokens taken uniformly, gives the binding loss.
 
-Where the paper is silent: the map of a word of several pieces is the mean of its pieces' maps, and the unrelated tokens
-are the single pieces outside the group (so N counts pieces).
+Where the paper is silent: the map of a word of several tokens is the mean of its tokens' maps, and the unrelated tokens
+are the single tokens outside the group (so N counts tokens).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Protocol
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from .maps import GroupLike, Groups, Tokens, Word, WordPairs, WordPositions, at_least_float32, outside, per_sample
 from .smoothing import gaussian_peak
-
-
-class GroupLike(Protocol):
-    """An object and its modifiers, each as positions along the key axis (a word of several pieces has several)."""
-
-    @property
-    def object(self) -> tuple[int, ...]:
-        """Positions of the object's pieces."""
-
-    @property
-    def modifiers(self) -> tuple[tuple[int, ...], ...]:
-        """Positions of each modifier's pieces."""
-
-
-Groups = Sequence[GroupLike] | Sequence[Sequence[GroupLike]]
-"""Groups of one prompt, used for every sample, or a list of them for each sample."""
-
-Tokens = Sequence[int] | Sequence[Sequence[int]]
-"""Content positions (no start, end or padding) of one prompt, used for every sample, or a list for each sample."""
 
 
 def binding_loss(scores: Tensor, groups: Groups, tokens: Tokens, *, center: bool = False) -> Tensor:
@@ -60,8 +41,7 @@ def binding_loss(scores: Tensor, groups: Groups, tokens: Tokens, *, center: bool
     Raises:
         ValueError: maps that are not 4-D, lists that do not match the batch, positions outside the key axis.
     """
-    columns = rearrange(_checked(scores, "scores"), "b h w k -> b k (h w)")
-    return stacked(partial(_binding, center=center), columns, groups, tokens)
+    return EbamaEnergy.of(groups, tokens, len(scores)).binding(scores, center=center)
 
 
 def intensity_loss(probabilities: Tensor, groups: Groups, *, log: bool = False) -> Tensor:
@@ -79,11 +59,7 @@ def intensity_loss(probabilities: Tensor, groups: Groups, *, log: bool = False) 
     Raises:
         ValueError: as for `binding_loss`.
     """
-    maps = rearrange(_checked(probabilities, "probabilities"), "b h w k -> b k h w")
-    samples = [
-        [word_map(m, group.object) for group in g] for m, g in zip(maps, per_sample(groups, len(maps)), strict=True)
-    ]
-    return summed_peaks(samples, maps, log=log)
+    return EbamaEnergy.of(groups, (), len(probabilities)).intensity(probabilities, log=log)
 
 
 def ebama_loss(
@@ -97,88 +73,78 @@ def ebama_loss(
     log_intensity: bool = False,
 ) -> Tensor:
     """L = sum over objects of L_b(s) + lambda L_n(s), [B]; `intensity_weight` is lambda, the rest as in its parts."""
-    loss = binding_loss(scores, groups, tokens, center=center)
-    if not intensity_weight:
-        return loss
-    return loss + intensity_weight * intensity_loss(probabilities, groups, log=log_intensity)
+    energy = EbamaEnergy.of(groups, tokens, len(scores))
+    return energy.loss(
+        scores, probabilities, intensity_weight=intensity_weight, center=center, log_intensity=log_intensity
+    )
 
 
-def word_map(columns: Tensor, positions: Sequence[int]) -> Tensor:
-    """Map of a word: the mean over its pieces of columns [key, ...], [...]."""
-    check_positions(positions, len(columns))
-    return columns[list(positions)].mean(dim=0)
+@dataclass(frozen=True, eq=False)
+class EbamaEnergy:
+    """The energy of fixed prompts: what its terms need of groups and tokens, built once for all steps of a run.
 
+    Attributes:
+        pairs: W of Eqn 4, a weight for each pair of words.
+        objects: whose peaks count.
+        content: all content tokens of a sample as one word, whose mean map `center` subtracts.
+    """
 
-def check_positions(positions: Sequence[int], keys: int) -> None:
-    """Raise ValueError unless all positions lie on a key axis of that length."""
-    if not all(0 <= position < keys for position in positions):
-        raise ValueError(f"Positions {tuple(positions)} do not all lie on the key axis of length {keys}.")
+    pairs: WordPairs
+    objects: WordPositions
+    content: WordPositions
 
-
-def peaks(samples: Sequence[Sequence[Tensor]]) -> Sequence[Tensor]:
-    """For each sample the peaks of its smoothed maps [h, w]; all maps of all samples go through one kernel launch."""
-    maps = [map_ for sample in samples for map_ in sample]
-    found: Sequence[Tensor] = gaussian_peak(torch.stack(maps)).split([len(sample) for sample in samples])
-    return found
-
-
-def summed_peaks(samples: Sequence[Sequence[Tensor]], like: Tensor, *, log: bool = False) -> Tensor:
-    """Minus the sum of the smoothed maps' peaks, or of their logarithms, [B]; zeros where there is no map at all."""
-    if not any(samples):
-        return like.new_zeros(len(samples))
-    found = peaks(samples)
-    if log:
-        found = [part.clamp_min(torch.finfo(part.dtype).tiny).log() for part in found]
-    return -torch.stack([part.sum() for part in found])
-
-
-def per_sample(values: Sequence, count: int) -> Sequence:  # type: ignore[type-arg]
-    """One list per sample: a list of lists as it is, a single list repeated `count` times. Tensors become lists."""
-    values = [value.tolist() if isinstance(value, Tensor) else value for value in values]
-    nested = [isinstance(value, Sequence) and not hasattr(value, "object") for value in values]  # groups may be tuples
-    if any(nested) and (not all(nested) or len(values) != count):
-        raise ValueError(
-            f"Got lists for {sum(nested)} samples; expected one for each of {count}, or a single list for all."
+    @classmethod
+    def of(cls, groups: Groups, tokens: Tokens, count: int) -> EbamaEnergy:
+        """The energy of `count` samples."""
+        groups_of, tokens_of = per_sample(groups, count), per_sample(tokens, count)
+        return cls(
+            WordPairs.of([binding_weights(*sample) for sample in zip(groups_of, tokens_of, strict=True)]),
+            WordPositions.of([[group.object for group in sample] for sample in groups_of]),
+            WordPositions.of([[sample] for sample in tokens_of]),
         )
-    return values if any(nested) else [values] * count
+
+    def __getitem__(self, samples: list[int]) -> EbamaEnergy:
+        return EbamaEnergy(self.pairs[samples], self.objects[samples], self.content[samples])
+
+    def binding(self, scores: Tensor, *, center: bool = False) -> Tensor:
+        """See `binding_loss`."""
+        scores = _checked(scores, "scores")
+        words = self.pairs.words.means(scores).flatten(2)
+        if center:
+            words = words - self.content.means(scores).flatten(2)
+            words = words - words.mean(dim=-1, keepdim=True)
+        words = F.normalize(words, dim=-1, eps=1e-8)
+        with torch.autocast(scores.device.type, enabled=False):
+            return self.pairs.total(words @ words.mT)
+
+    def intensity(self, probabilities: Tensor, *, log: bool = False) -> Tensor:
+        """See `intensity_loss`."""
+        peaks = gaussian_peak(self.objects.means(_checked(probabilities, "probabilities")))
+        if log:
+            peaks = peaks.clamp_min(torch.finfo(peaks.dtype).tiny).log()
+        return -(peaks * self.objects.exist(peaks)).sum(dim=1)
+
+    def loss(
+        self, scores: Tensor, probabilities: Tensor, *, intensity_weight: float, center: bool, log_intensity: bool
+    ) -> Tensor:
+        """See `ebama_loss`."""
+        loss = self.binding(scores, center=center)
+        return loss + intensity_weight * self.intensity(probabilities, log=log_intensity) if intensity_weight else loss
 
 
-def stacked(
-    loss: Callable[[Tensor, Sequence[GroupLike], Sequence[int]], Tensor],
-    columns: Tensor,
-    groups: Groups,
-    tokens: Tokens,
-) -> Tensor:
-    """loss(columns, groups, tokens) of each sample, [B], from columns [B, key, pixels]."""
-    count = len(columns)
-    samples = zip(columns, per_sample(groups, count), per_sample(tokens, count), strict=True)
-    losses = [loss(*sample) for sample in samples]
-    return torch.stack(losses) if losses else columns.new_zeros(0)
-
-
-def inside_and_outside(group: GroupLike, tokens: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The positions of all pieces of a group's modifiers, and the content positions outside the group."""
-    pieces = [piece for modifier in group.modifiers for piece in modifier]
-    return pieces, [token for token in tokens if token not in pieces and token not in group.object]
-
-
-def _binding(columns: Tensor, groups: Sequence[GroupLike], tokens: Sequence[int], *, center: bool) -> Tensor:
-    """`binding_loss` of one sample with maps [key, pixels]."""
-    if center and tokens:
-        columns = columns - word_map(columns, tokens)
-        columns = columns - columns.mean(dim=-1, keepdim=True)
-    loss = columns.new_zeros(())
+def binding_weights(groups: Sequence[GroupLike], tokens: Sequence[int]) -> dict[tuple[Word, Word], float]:
+    """The weight of f(A_s, A_l) in the sum of L_b over the objects of one sample, for each pair (s, l)."""
+    weights: dict[tuple[Word, Word], float] = defaultdict(float)
     for group in groups:
-        anchor = word_map(columns, group.object)
-        unrelated = [word_map(columns, (token,)) for token in inside_and_outside(group, tokens)[1]]
-        related = [word_map(columns, modifier) for modifier in group.modifiers]
-        for sign, maps in ((-1, related), (1, unrelated)):
-            if maps:
-                loss = loss + sign * F.cosine_similarity(anchor, torch.stack(maps), dim=-1).mean()
-    return loss
+        unrelated = outside(group, tokens)
+        for modifier in group.modifiers:
+            weights[group.object, modifier] -= 1 / len(group.modifiers)
+        for token in unrelated:
+            weights[group.object, (token,)] += 1 / len(unrelated)
+    return weights
 
 
 def _checked(maps: Tensor, name: str) -> Tensor:
     if maps.ndim != 4:
         raise ValueError(f"{name} have shape {list(maps.shape)}; expected [batch, h, w, key], as records' means have.")
-    return maps.float() if maps.itemsize < 4 else maps
+    return at_least_float32(maps)

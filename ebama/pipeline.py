@@ -19,8 +19,9 @@ from ebama.samplers import get as get_sampler
 from ebama.weights import StableDiffusion, Vocabulary
 
 from . import __version__, methods
+from .guidance import Method, Task
 from .guidance.gradient import BASE_RESOLUTION
-from .guidance.method import Method, Task
+from .methods import Choice
 from .output.recipe import Recipe
 from .prompt import Group, Parsed, Words, parse
 from .prompt.alignment import check_characters
@@ -86,7 +87,7 @@ class Pipeline:
         prompt: str | Sequence[str],
         *,
         seeds: Sequence[int] = (0,),
-        method: str | Method = "ebama",
+        method: str | Choice | Method = "ebama",
         steps: int = 50,
         guidance: float = 7.5,
         sampler: str | Sampler = "pndm",
@@ -105,7 +106,8 @@ class Pipeline:
         Args:
             prompt: one prompt or several.
             seeds: of the initial noise, drawn on the CPU for each seed: device and batch do not change it.
-            method: a name (its hyper-parameters are then chosen for this model) or what `ebama.methods.get` returned.
+            method: a name or what `ebama.methods.get` returned, whose other options are chosen for this model; or a
+                method itself, which is used as it is.
             steps: of the sampler; PNDM calls the model once more.
             guidance: classifier-free guidance scale w in e_u + w (e_c - e_u); 1 runs the prompt alone.
             sampler: "pndm", "ddim" or an object of `ebama.samplers` (its own steps then count).
@@ -128,7 +130,8 @@ class Pipeline:
             MemoryError: memory ran out; says what to lower.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        completed = (methods.get(method) if isinstance(method, str) else method).resolved(self.sd.config)
+        choice = methods.get(method) if isinstance(method, str) else method
+        completed = choice.complete(self.sd.config) if isinstance(choice, Choice) else choice
         solver = get_sampler(sampler, steps) if isinstance(sampler, str) else sampler
         check(prompts, seeds, guidance, output, batch_size)
         fit = memory.Split(batch_size, self.checkpoint, batch_size)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ebama.methods import Method
+from ebama.methods import Choice, Method
 from ebama.models import VAE, StableDiffusionConfig, TextConfig, TextEncoder, UNet, UNetConfig, VAEConfig
 from ebama.models.attention import AttentionResult
 from ebama.pipeline import Pipeline, Result
@@ -78,13 +78,13 @@ def model() -> StableDiffusion:
     return random_model(TINY, sharpness=1.5)
 
 
-def run(prompt: str | Sequence[str], method: str | Method, *, sample_size: int = 16, **options: Any) -> Result:
+def run(prompt: str | Sequence[str], method: str | Choice | Method, *, sample_size: int = 16, **options: Any) -> Result:
     defaults: dict[str, Any] = {"steps": 2, "output": "latent", "progress": False, "parser": "rules"}
     sd = replace(model(), config=replace(TINY, sample_size=sample_size))
     return Pipeline(sd)(prompt, method=method, **(defaults | options))
 
 
-def rows_of(prompt: str | Sequence[str], method: str | Method, **options: Any) -> list[int]:
+def rows_of(prompt: str | Sequence[str], method: str | Choice | Method, **options: Any) -> list[int]:
     """The rows of every call of the U-Net that a run makes; all are predictions."""
     unet = model().unet
     assert isinstance(unet, CountingUNet)
@@ -94,7 +94,7 @@ def rows_of(prompt: str | Sequence[str], method: str | Method, **options: Any) -
     return [rows for _, rows in unet.calls]
 
 
-def passes(prompts: Sequence[str], method: Method, **options: Any) -> dict[str, int]:
+def passes(prompts: Sequence[str], method: Choice | Method, **options: Any) -> dict[str, int]:
     """Samples of all predictions, attention passes and backwards of a run."""
     unet = model().unet
     assert isinstance(unet, CountingUNet)
@@ -129,7 +129,7 @@ def relative(found: Tensor, expected: Tensor) -> float:
     return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 
-def assert_batch_is_one_by_one(prompts: Sequence[str], method: Method, tolerance: float = 1e-4) -> None:
+def assert_batch_is_one_by_one(prompts: Sequence[str], method: Choice | Method, tolerance: float = 1e-4) -> None:
     """Two seeds of several prompts at once against each on its own."""
     together = run(prompts, method, seeds=[3, 4])
     single = [run(prompt, method, seeds=[seed]) for prompt in prompts for seed in (3, 4)]

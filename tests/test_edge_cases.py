@@ -9,17 +9,17 @@ import torch
 from reference import relative, run
 
 from ebama import methods
-from ebama.methods import Method
+from ebama.methods import Choice
 from ebama.prompt import PromptError, parse
 from ebama.weights import clip_tokenizer
 
 SINGLE = [name for name in methods.names() if name != "p2p"]
-MOVERS = [name for name in SINGLE if methods.get(name).needs.groups]
+MOVERS = [name for name in SINGLE if methods.get(name).method.needs.groups]
 REST = [name for name in SINGLE if name not in MOVERS]
 LONG = "a red car and " + "very " * 80 + "old dog"
 
 
-def quick(name: str) -> Method:
+def quick(name: str) -> Choice:
     options = {
         "ane": {"thresholds": ((0, 0.5),), "max_refinements": 2},
         "conform": {"refined_calls": (0,), "max_refinements": 2},

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ebama.energy import binding_loss, ebama_loss, intensity_loss
+from ebama.energy import EbamaEnergy, binding_loss, ebama_loss, intensity_loss
 from ebama.methods.ebama_official import official_loss
 
 HEIGHT, WIDTH = 4, 5
@@ -311,6 +311,39 @@ def test_groups_may_be_named_tuples_and_tokens_tensors(loss: Loss) -> None:
     assert torch.equal(loss(scores, [pairs, pairs], tokens), expected)
     assert torch.equal(loss(scores, groups, torch.tensor(tokens)), expected)
     assert torch.equal(loss(scores, groups, [torch.tensor(tokens)] * 2), expected)
+
+
+@losses
+def test_words_that_recur_in_groups_count_each_time(loss: Loss) -> None:
+    scores, tokens = maps(keys=77), [1, 2, 3, 4, 5, 6]
+    once, twice = (loss(scores, [RED_CAR, *again], tokens) for again in ([], [RED_CAR]))
+    torch.testing.assert_close(twice, 2 * once, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_keys_that_are_no_content_are_not_looked_at(center: bool) -> None:
+    scores = maps()
+    masked = scores.clone()
+    masked[..., [0, 8]] = -math.inf  # as an attention mask leaves them
+    groups, tokens = [[PIECES], [RED_CAR, Words((6,))]], [1, 2, 3, 4, 5, 6, 7]
+    found, expected = (binding_loss(s, groups, tokens, center=center) for s in (masked, scores))
+    assert torch.equal(found, expected)
+
+
+def test_binding_under_autocast_is_computed_in_float32() -> None:
+    scores = maps().float()
+    expected = binding_loss(scores, [RED_CAR], [1, 2, 3, 4])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(binding_loss(scores, [RED_CAR], [1, 2, 3, 4]), expected)
+
+
+def test_the_energy_of_a_run_is_built_once_for_all_its_samples() -> None:
+    groups, tokens = [[RED_CAR], [PIECES], [MANY]], [[1, 2, 3], [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5]]
+    scores, probabilities = maps(3), maps(3).softmax(-1)
+    expected = ebama_loss(scores, probabilities, groups, tokens, center=True)
+    some = EbamaEnergy.of(groups, tokens, 3)[[2, 0]]
+    found = some.loss(scores[[2, 0]], probabilities[[2, 0]], intensity_weight=0.5, center=True, log_intensity=False)
+    torch.testing.assert_close(found, expected[[2, 0]], rtol=1e-12, atol=1e-12)
 
 
 @losses

@@ -32,18 +32,19 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "samplers/": ({"torch"}, set()),
     "ebama/kernels/": ({"torch"}, set()),
     "ebama/smoothing.py": ({"torch"}, {"ebama/kernels/"}),
-    "ebama/energy.py": ({"torch", "einops"}, {"ebama/smoothing.py"}),
+    "ebama/maps.py": ({"torch"}, set()),
+    "ebama/energy.py": ({"torch"}, {"ebama/smoothing.py", "ebama/maps.py"}),
     "weights/": ({"torch", "safetensors", "transformers"}, {"models/"}),
     "ebama/prompt/": ({"spacy", "transformers"}, set()),
     "ebama/output/": ({"PIL"}, {"samplers/", "ebama/prompt/"}),
     "ebama/guidance/": ({"torch", "transformers"}, {"models/", "ebama/prompt/"}),
     "ebama/methods/": (
         {"torch", "einops"},
-        {"models/", "ebama/energy.py", "ebama/smoothing.py", "ebama/prompt/", "ebama/guidance/"},
+        {"models/", "ebama/energy.py", "ebama/maps.py", "ebama/smoothing.py", "ebama/prompt/", "ebama/guidance/"},
     ),
     "ebama/trace/": (
         {"torch", "einops", "numpy", "matplotlib", "PIL", "safetensors"},
-        {"models/", "weights/", "ebama/energy.py", "ebama/smoothing.py", "ebama/prompt/", "ebama/output/"}
+        {"models/", "weights/", "ebama/maps.py", "ebama/smoothing.py", "ebama/prompt/", "ebama/output/"}
         | {"ebama/guidance/"},
     ),
     "ebama/runtime/": ({"torch"}, {"weights/"}),
@@ -128,7 +129,7 @@ def test_no_folder_is_too_full_to_find_anything_in(folder: Path) -> None:
     assert len([path for path in SOURCES if path.parent == folder]) <= most
 
 
-@pytest.mark.parametrize("path", ["ebama/smoothing.py", "ebama/energy.py"])
+@pytest.mark.parametrize("path", ["ebama/smoothing.py", "ebama/maps.py", "ebama/energy.py"])
 def test_the_energy_reads_no_file(path: str) -> None:
     assert not {"pathlib", "io", "os", "json"} & set(imports(Path(path)))
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ebama import methods
-from ebama.energy import ebama_loss
+from ebama.energy import EbamaEnergy
 from ebama.models import StableDiffusionConfig, TextConfig, UNetConfig, VAEConfig
 from ebama.pipeline import Pipeline, Result
 from ebama.prompt import Group
@@ -333,13 +333,13 @@ def test_a_callers_inference_mode_does_not_switch_guidance_off(method: str) -> N
 
 
 def test_energies_and_sums_are_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+    seen, computed = [], EbamaEnergy.loss
 
-    def energy(*maps: Tensor, **options: Any) -> Tensor:
+    def loss(self: EbamaEnergy, *maps: Tensor, **options: Any) -> Tensor:
         seen.append(torch.is_autocast_enabled("cpu"))
-        return ebama_loss(*maps, **options)
+        return computed(self, *maps, **options)
 
-    monkeypatch.setattr("ebama.methods.ebama.ebama_loss", energy)
+    monkeypatch.setattr(EbamaEnergy, "loss", loss)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         run(method="ebama")
         assert combine(torch.randn(2, 4, 2, 2), torch.ones(1, 2)).dtype == torch.float32

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from ebama import Pipeline
-from ebama.guidance.method import Controls
-from ebama.methods import Conditioning, Method, Needs, Task
+from ebama.guidance import Conditioning, Controls, Method, Needs, Task
 from ebama.models import AttentionCall, Control
 from ebama.trace.contact_sheet import contact_sheet
 from ebama.weights import load

@@ -7,8 +7,7 @@ from typing import ClassVar
 import torch
 
 from ebama import Pipeline
-from ebama.guidance import Energy
-from ebama.methods import GradientMethod, Needs, Task
+from ebama.guidance import Energy, GradientMethod, Needs, Task
 from ebama.models import AttentionRecords
 from ebama.trace.contact_sheet import contact_sheet
 from ebama.weights import load

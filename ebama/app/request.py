@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ebama.samplers import get as get_sampler
 
 from .. import methods
-from ..methods import Method
+from ..methods import Choice
 from ..output import seeds
 from ..prompt.alignment import check_characters
 
@@ -51,8 +51,8 @@ class GenerateRequest:
             check_characters(text, name)
         if not 1 <= len(self.methods) <= MAX_METHODS:
             raise ValueError(f"{len(self.methods)} methods are chosen; expected 1 to {MAX_METHODS}.")
-        for name, method in self.parsed_methods.items():
-            if method.edits_prompts:
+        for name, choice in self.parsed_methods.items():
+            if choice.method.edits_prompts:
                 raise ValueError(f"{name} edits one prompt's picture by another's; this page takes a single prompt.")
         if not 1 <= self.steps <= MAX_STEPS:
             raise ValueError(f"steps is {self.steps}; expected 1 to {MAX_STEPS}.")
@@ -61,7 +61,7 @@ class GenerateRequest:
         _ = self.seed_numbers, self.calls  # both check what they read
 
     @property
-    def parsed_methods(self) -> dict[str, Method]:
+    def parsed_methods(self) -> dict[str, Choice]:
         """The methods by the texts that name them, each once."""
         return {text: methods.parse(text) for text in self.methods}
 

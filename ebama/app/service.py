@@ -78,7 +78,7 @@ class Service:
     def prepare(self, request: GenerateRequest) -> PreparedRequest:
         """Parse the prompt; ValueError if a method cannot work with it or would take too long."""
         config = self.pipeline.sd.config
-        chosen = {name: method.resolved(config) for name, method in request.parsed_methods.items()}
+        chosen = {name: choice.complete(config) for name, choice in request.parsed_methods.items()}
         try:
             parsed = parse(request.prompt, self._tokenizer, self.parser)
         except PromptError:

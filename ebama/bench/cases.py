@@ -105,7 +105,7 @@ def _forward(setting: Setting, meter: Meter) -> None:
         meter.measure(lambda: sd.unet(z, 981, context))
 
 
-def _call(method: methods.Method, setting: Setting, meter: Meter) -> None:
+def _call(method: methods.Choice, setting: Setting, meter: Meter) -> None:
     """One model call: both rows of guidance, and for ebama one step before it with its attention pass and backward."""
     pipeline = Pipeline(_opened(setting))
     pipeline(PROMPT, method=method, sampler=OneCall(steps=50, measure=meter.measure), parser="rules", progress=False)
@@ -120,10 +120,10 @@ def _decode(setting: Setting, meter: Meter) -> None:
 
 def _images(setting: Setting, meter: Meter) -> None:
     """A whole picture of a method, on the miniature."""
-    method = methods.get(setting.part)
-    prompt = PAIR if method.edits_prompts else PROMPT
+    choice = methods.get(setting.part)
+    prompt = PAIR if choice.method.edits_prompts else PROMPT
     pipeline = Pipeline(_opened(setting))
-    meter.measure(lambda: pipeline(prompt, method=method, steps=setting.steps, parser="rules", progress=False))
+    meter.measure(lambda: pipeline(prompt, method=choice, steps=setting.steps, parser="rules", progress=False))
 
 
 def _batch(setting: Setting, meter: Meter) -> None:

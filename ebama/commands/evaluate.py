@@ -86,7 +86,7 @@ def _make(options: argparse.Namespace, rank: int, count: int) -> bool:
     pipeline = open_pipeline(options.weights, options.device, options.dtype)
     run = evaluation.Run(
         prompts=prompts,
-        methods={name: method.resolved(pipeline.sd.config) for name, method in chosen.items()},
+        methods={name: method.complete(pipeline.sd.config) for name, method in chosen.items()},
         seeds=options.seeds,
         benchmark=options.benchmark,
         steps=options.steps,

@@ -124,11 +124,11 @@ def _generate_again(options: argparse.Namespace) -> None:
     weights, dtype = options.weights or stored.weights, options.dtype or stored.dtype or "float32"
     check_writable(options.out)
     hyperparameters = dict(stored.method)
-    method = methods.get(hyperparameters.pop("name"), **hyperparameters)
+    choice = methods.get(hyperparameters.pop("name"), **hyperparameters)
     arguments = stored.arguments()
-    if not method.needs.phrases and stored.parser not in parsers.installed():
+    if not choice.method.needs.phrases and stored.parser not in parsers.installed():
         arguments["parser"] = parsers.RULES  # the recipe says all that is read out of a prompt, but for the phrases
-    result = open_pipeline(weights, options.device, dtype)(method=method, **arguments)
+    result = open_pipeline(weights, options.device, dtype)(method=choice, **arguments)
     assert result.images is not None
     recipe = result.recipes[0].loaded_from(weights, dtype)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -20,15 +20,19 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from ebama.models import SD_V1
     from ebama.samplers import get
     from ebama.weights import clip_tokenizer
 
-    from ..methods import overview
+    from .. import methods
     from ..prompt import parse
 
-    calls = len(get(options.sampler, options.steps).timesteps)
-    rows = overview(parse(options.prompt, clip_tokenizer()), calls)
-    table = [list(rows[0]), *(list(row.values()) for row in rows)]
+    prompt, calls = parse(options.prompt, clip_tokenizer()), len(get(options.sampler, options.steps).timesteps)
+    table = [["method", "changes", "reads", "forwards", "stopped early", "backwards", "reference"]]
+    for method in (methods.get(name).complete(SD_V1) for name in methods.names()):
+        cost = method.cost(prompt, calls)
+        passes = [str(cost.predictions), str(cost.attention or "-"), str(cost.backwards or "-")]
+        table.append([method.name, method.changes, method.needs.sites, *passes, method.reference])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -54,7 +54,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Run:
-    """The pictures to make; `methods` are resolved for the pipeline's model, under the names of their folders.
+    """The pictures to make; `methods` are complete for the pipeline's model, under the names of their folders.
 
     Raises ValueError for settings that no picture could be made with: later it would look like a refusal of each one.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .gradient import Energy, GradientMethod, Refinement, gradient_guide
+from .gradient import Energy, GradientMethod, Maps, Refinement, gradient_guide
 from .method import Conditioning, Controls, Cost, GuidanceResult, Guide, Method, Needs, Task, classifier_free
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "GradientMethod",
     "GuidanceResult",
     "Guide",
+    "Maps",
     "Method",
     "Needs",
     "Refinement",

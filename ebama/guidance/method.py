@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ebama.models import MINIATURE, Control, StableDiffusionConfig, UNet
+from ebama.models import Control, StableDiffusionConfig, UNet
 
-from ..prompt import Parsed
+from ..prompt import Group, Parsed
+from .options import apply_rules
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -32,8 +33,6 @@ Guide = Callable[[Tensor, int, int], GuidanceResult]
 
 Controls = Callable[[int], "Control | None"]
 """i -> what rewrites attention in model call i, or None if nothing does."""
-
-MethodType = TypeVar("MethodType", bound="Method")
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,16 @@ class Task:
     prompts_per_group: int = 1
     checkpoint: bool = False
 
+    @property
+    def groups(self) -> list[tuple[Group, ...]]:
+        """Objects and modifiers of each sample."""
+        return [prompt.groups for prompt in self.prompts]
+
+    @property
+    def tokens(self) -> list[tuple[int, ...]]:
+        """Content positions of each sample."""
+        return [prompt.tokens for prompt in self.prompts]
+
 
 @dataclass(frozen=True)
 class Conditioning:
@@ -128,9 +137,9 @@ def classifier_free(
 class Method(ABC):
     """Base of all methods: plain Stable Diffusion, until a subclass overrides one of the three places.
 
-    A hyper-parameter left at None takes the value in `defaults` for the model at hand ("sd-v1", "miniature");
-    `resolved` fills them in. `changes` and `reference` say what the method does and who published it, in a line each.
-    A method that `edits_prompts` makes one prompt's image from another's, so all prompts of a seed run together.
+    The defaults of options are Stable Diffusion v1's; `ebama.methods.presets` holds those of other models. `changes`
+    and `reference` say what the method does and who published it, in a line each. A method that `edits_prompts` makes
+    one prompt's image from another's, so all prompts of a seed run together.
     """
 
     name: ClassVar[str]
@@ -138,13 +147,9 @@ class Method(ABC):
     reference: ClassVar[str]
     needs: ClassVar[Needs] = Needs()
     edits_prompts: ClassVar[bool] = False
-    defaults: ClassVar[dict[str, dict[str, Any]]] = {}
 
-    def resolved(self: MethodType, config: StableDiffusionConfig) -> MethodType:
-        """The same method with every open hyper-parameter decided for a model of this shape."""
-        kind = "miniature" if config.unet == MINIATURE.unet else "sd-v1"
-        open_fields = {f.name for f in fields(self) if getattr(self, f.name) is None}
-        return replace(self, **{k: v for k, v in self.defaults.get(kind, {}).items() if k in open_fields})
+    def __post_init__(self) -> None:
+        apply_rules(self)
 
     def conditioning(self, task: Task) -> Conditioning:
         """Classifier-free guidance, e_u + w (e_c - e_u); without guidance (w = 1) only the prompt is run."""
@@ -163,7 +168,7 @@ class Method(ABC):
         return None
 
     def cost(self, prompt: Parsed, calls: int) -> Cost:
-        """What a picture of a prompt costs at most with classifier-free guidance, for a resolved method."""
+        """What an image of a prompt costs at most with classifier-free guidance."""
         return Cost(predictions=2 * calls)
 
     def describe(self) -> dict[str, Any]:

@@ -1,49 +1,102 @@
-"""Checks that several methods make of their options, and forms in which a frozen dataclass can hold them."""
+"""Rules for a method's options: `step: float = option(20.0, number())` checks what is given and holds it frozen."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import field, fields
 from typing import Any, TypeVar
 
-Key = TypeVar("Key")
-Value = TypeVar("Value")
+T = TypeVar("T")
+
+Rule = Callable[[str, Any], Any]
+"""(name of an option, value given) -> the value to hold. Raises ValueError for a value that no run could use."""
 
 
-def frozen_pairs(
-    name: str, given: Mapping[Key, Value] | Iterable[tuple[Key, Value]], example: str
-) -> tuple[tuple[Key, Value], ...]:
-    """A mapping as pairs: hashable, and JSON's lists of them are accepted again. ValueError for anything else."""
+def option(default: T, rule: Rule) -> T:
+    """A field of a frozen dataclass with a rule for its values."""
+    value: T = field(default=default, metadata={"rule": rule})
+    return value
+
+
+def apply_rules(method: Any) -> None:
+    """Check all options of a frozen dataclass that have a rule; lists, as from JSON, become tuples."""
+    for f in fields(method):
+        if "rule" in f.metadata:
+            object.__setattr__(method, f.name, f.metadata["rule"](f.name, getattr(method, f.name)))
+
+
+def check(name: str, value: Any, good: bool, expected: str) -> Any:
+    """The value itself; ValueError unless it is good."""
+    if not good:
+        raise ValueError(f"{name} is {value!r}; expected {expected}.")
+    return value
+
+
+def is_number(value: Any, least: float = -math.inf) -> bool:
+    """Whether it is a finite number of at least `least`; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value and abs(value) < math.inf
+
+
+def number(good: Callable[[float], bool] = lambda x: x >= 0, expected: str = "a finite number of at least 0") -> Rule:
+    """A finite number, by default of at least 0."""
+    return lambda name, value: check(name, value, is_number(value) and good(value), expected)
+
+
+def whole(least: int = 0) -> Rule:
+    """A whole number."""
+    expected = f"a whole number of at least {least}"
+    return lambda name, value: check(name, value, type(value) is int and value >= least, expected)
+
+
+def guided_calls(name: str, value: Any) -> Any:
+    """How many model calls are guided, from the first one on."""
+    good = value is None or (type(value) is int and value >= 0)
+    return check(name, value, good, "a whole number of at least 0, or None for every call")
+
+
+def switch(name: str, value: Any) -> Any:
+    """True or false."""
+    return check(name, value, isinstance(value, bool), "true or false")
+
+
+def one_of(*values: str) -> Rule:
+    """One of some words."""
+    expected = ", ".join(map(repr, values[:-1])) + f" or {values[-1]!r}"
+    return lambda name, value: check(name, value, value in values, expected)
+
+
+def whole_numbers(expected: str, count: int | None = None) -> Rule:
+    """A tuple of whole numbers of at least 0, of a given length if it says one."""
+
+    def rule(name: str, value: Any) -> tuple[int, ...]:
+        numbers = tuple(value) if isinstance(value, Iterable) else (None,)
+        good = all(type(n) is int and n >= 0 for n in numbers) and count in (None, len(numbers))
+        check(name, value, good, expected)
+        return numbers
+
+    return rule
+
+
+def pairs(example: str, rule: Rule = lambda name, value: value) -> Rule:
+    """A mapping as pairs, which are hashable and JSON's lists of them again; `rule` checks each (key, value)."""
+
+    def whole_rule(name: str, value: Any) -> tuple[tuple[Any, Any], ...]:
+        try:
+            mapping: dict[Any, Any] = dict(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"{name} is {value!r}; expected a mapping, as {example}.") from None
+        return tuple(rule(name, pair) for pair in mapping.items())
+
+    return whole_rule
+
+
+def thresholds(name: str, value: Any) -> tuple[tuple[int, float], ...]:
+    """(model call, threshold) pairs, each call once."""
     try:
-        pairs: dict[Any, Any] = dict(given)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} is {given!r}; expected a mapping, as {example}.") from None
-    return tuple(pairs.items())
-
-
-def check_amounts(**values: float | None) -> None:
-    """Raise ValueError for values that no run could use; None means undecided."""
-    for name, value in values.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (number and 0 <= value < math.inf):
-            raise ValueError(f"{name} is {value!r}; expected a finite number of at least 0.")
-
-
-def check_thresholds(thresholds: Sequence[Sequence[float]]) -> tuple[tuple[int, float], ...]:
-    """(call, threshold) pairs as tuples; raises ValueError for anything else and for a call named twice."""
-    try:
-        pairs = tuple((int(i), float(value)) for i, value in thresholds)
-        good = all(0 <= i == given[0] for (i, _), given in zip(pairs, thresholds, strict=True))
+        held = tuple((int(i), float(threshold)) for i, threshold in value)
+        good = all(0 <= i == given[0] for (i, _), given in zip(held, value, strict=True))
     except (TypeError, ValueError, OverflowError):
-        pairs, good = (), False
-    if not good or len(dict(pairs)) < len(pairs):
-        raise ValueError(f"thresholds are {thresholds!r}; expected pairs (model call, threshold), each call once.")
-    return pairs
-
-
-def whole_numbers(name: str, given: Iterable[int], example: str) -> tuple[int, ...]:
-    """Whole numbers of at least 0 as a tuple; ValueError for anything else."""
-    numbers = tuple(given) if isinstance(given, Iterable) else (None,)
-    if not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError(f"{name} are {given!r}; expected whole numbers of at least 0, as {example}.")
-    return numbers
+        held, good = (), False
+    check(name, value, good and len(dict(held)) == len(held), "pairs (model call, threshold), each call once")
+    return held

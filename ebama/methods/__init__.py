@@ -11,15 +11,15 @@ from .divide_and_bind import DivideAndBind
 from .ebama import Ebama
 from .ebama_official import EbamaOfficial
 from .ebca import EnergyBasedCrossAttention
-from .overview import overview
 from .p2p import PromptToPrompt
-from .registry import get, names, parse
+from .registry import Choice, get, names, parse
 from .sd import StableDiffusionBaseline
 from .strd import StructuredDiffusion
 from .syngen import SynGen
 
 __all__ = [
     "AttendAndExcite",
+    "Choice",
     "ComposableDiffusion",
     "Conditioning",
     "Conform",
@@ -40,6 +40,5 @@ __all__ = [
     "Task",
     "get",
     "names",
-    "overview",
     "parse",
 ]

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from ..energy import Groups, peaks, per_sample
-from ..guidance.gradient import Energy, GradientMethod, Refinement
-from ..guidance.method import Needs, Task
-from ..guidance.options import check_thresholds
-from .token_softmax import object_maps
+from ..guidance import Energy, GradientMethod, Needs, Refinement, Task
+from ..guidance.options import option, thresholds, whole
+from ..maps import Groups, WordPositions, first_tokens, per_sample, token_softmax
+from ..smoothing import gaussian_peak
 
 
 @dataclass(frozen=True)
 class AttendAndExcite(GradientMethod):
     """Excites the most neglected object until every object is attended somewhere.
 
+    The defaults are those of the authors' code.
+
     Attributes:
-        step_size: alpha at the first call; it falls as alpha sqrt(r), r from 1 to 0.5 over all calls. 20 in the code.
-        guided_steps: model calls that are guided; 25 in the code.
+        step_size: alpha at the first call; it falls as alpha sqrt(r), r from 1 to 0.5 over all calls.
+        guided_steps: model calls that are guided.
         thresholds: (call, threshold) pairs: at these calls a sample is refined while its loss exceeds 1 - threshold.
-            ((0, 0.05), (10, 0.5), (20, 0.8)) in the code; () switches refinement off.
-        max_refinements: rounds of refinement at most, at each of them; 20 in the code.
+            () switches refinement off.
+        max_refinements: rounds of refinement at most, at each of them.
     """
 
     name: ClassVar[str] = "ane"
@@ -32,24 +32,16 @@ class AttendAndExcite(GradientMethod):
     reference: ClassVar[str] = "Chefer et al. 2023 (Attend-and-Excite)"
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
     decay_step_size: ClassVar[bool] = True
-    defaults: ClassVar[dict[str, dict[str, Any]]] = {"sd-v1": {"step_size": 20.0}, "miniature": {"step_size": 3.0}}
 
-    step_size: float | None = None
+    step_size: float = 20.0
     guided_steps: int | None = 25
-    thresholds: tuple[tuple[int, float], ...] = ((0, 0.05), (10, 0.5), (20, 0.8))
-    max_refinements: int = 20
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "thresholds", check_thresholds(self.thresholds))
-        if type(self.max_refinements) is not int or self.max_refinements < 0:
-            raise ValueError(f"max_refinements is {self.max_refinements!r}; expected a whole number of at least 0.")
+    thresholds: tuple[tuple[int, float], ...] = option(((0, 0.05), (10, 0.5), (20, 0.8)), thresholds)
+    max_refinements: int = option(20, whole())
 
     def energy(self, task: Task) -> Energy:
-        """`ane_loss`."""
-        return lambda records, samples, i: ane_loss(
-            records.mean_probabilities(), [task.prompts[sample].groups for sample in samples]
-        )
+        """`ane_loss`; only samples with an object come here."""
+        objects = first_tokens(task.groups)
+        return lambda records, samples, i: _least_excited(records.mean_probabilities(), objects[samples])
 
     def refinements(self) -> dict[int, Refinement]:
         """At the thresholds' calls."""
@@ -59,11 +51,15 @@ class AttendAndExcite(GradientMethod):
 def ane_loss(probabilities: Tensor, groups: Groups) -> Tensor:
     """max over objects s of max(0, 1 - v_s), [B], from mean probabilities [B, h, w, 77].
 
-    v_s is the peak of the smoothed second softmax at the object's first piece. Raises ValueError for a sample without
+    v_s is the peak of the smoothed second softmax at the object's first token. Raises ValueError for a sample without
     objects, for lists that do not match the batch and for positions outside the key axis.
     """
     samples = per_sample(groups, len(probabilities))
     if not all(samples):
         raise ValueError("A sample has no object to excite; expected at least one group for each.")
-    found = peaks(object_maps(probabilities, samples))
-    return torch.stack([(1 - values).clamp(min=0).max() for values in found])
+    return _least_excited(probabilities, first_tokens(samples))
+
+
+def _least_excited(probabilities: Tensor, objects: WordPositions) -> Tensor:
+    peaks = gaussian_peak(objects.means(token_softmax(probabilities)))
+    return (1 - peaks).clamp(min=0).masked_fill(objects.exist(peaks) == 0, -1).amax(dim=1)

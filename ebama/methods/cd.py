@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from ..guidance.method import Conditioning, Cost, Method, Needs, Task, classifier_free
+from ..guidance import Conditioning, Cost, Method, Needs, Task, classifier_free
+from ..guidance.options import is_number, option
 from ..prompt import Parsed
 
 _JOINT = re.compile(r"\b(?:and|with)\b|[\s.,;]", re.IGNORECASE)
+
+
+def _part_weights(name: str, value: Any) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    good = isinstance(value, tuple | list) and value and all(is_number(weight) for weight in value)
+    if not good:
+        raise ValueError(f"{name} are {value!r}; expected a finite number for each part, as [7.5, -3.0].")
+    return tuple(value)
 
 
 @dataclass(frozen=True)
@@ -34,17 +43,7 @@ class ComposableDiffusion(Method):
     reference: ClassVar[str] = "Liu et al. 2022 (Composable Diffusion)"
     needs: ClassVar[Needs] = Needs(phrases=True)
 
-    weights: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.weights is None:
-            return
-        numbers = isinstance(self.weights, tuple | list) and all(
-            isinstance(weight, int | float) and math.isfinite(weight) for weight in self.weights
-        )
-        if not numbers or not self.weights:
-            raise ValueError(f"weights are {self.weights!r}; expected a finite number for each part, as [7.5, -3.0].")
-        object.__setattr__(self, "weights", tuple(self.weights))  # so that a list read from JSON will do
+    weights: tuple[float, ...] | None = option(None, _part_weights)
 
     def conditioning(self, task: Task) -> Conditioning:
         """Rows: one negative for each sample, then its parts."""

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
 from ebama.models import AttentionRecords
 
-from ..energy import GroupLike, check_positions
-from ..guidance.gradient import Energy, GradientMethod, Refinement
-from ..guidance.method import Needs, Task
-from ..guidance.options import whole_numbers
+from ..guidance import Energy, GradientMethod, Needs, Refinement, Task
+from ..guidance.options import number, option, whole, whole_numbers
+from ..maps import WordPositions
 from ..smoothing import gaussian_smooth
 
 
@@ -42,38 +39,36 @@ class Conform(GradientMethod):
     reference: ClassVar[str] = "Meral et al. 2024 (CONFORM)"
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
     decay_step_size: ClassVar[bool] = True
-    defaults: ClassVar[dict[str, dict[str, Any]]] = {"sd-v1": {"step_size": 20.0}, "miniature": {"step_size": 8.0}}
 
-    step_size: float | None = None
+    step_size: float = 20.0
     guided_steps: int | None = 30
-    temperature: float = 0.5
-    refined_calls: tuple[int, ...] = (0, 10, 20)
-    max_refinements: int = 20
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "refined_calls", whole_numbers("refined_calls", self.refined_calls, "(0, 10, 20)"))
-        whole_numbers("max_refinements", (self.max_refinements,), "20")
-        if not (isinstance(self.temperature, int | float) and 0 < self.temperature < math.inf):
-            raise ValueError(f"temperature is {self.temperature!r}; expected a positive number.")
+    temperature: float = option(0.5, number(lambda x: x > 0, "a positive number"))
+    refined_calls: tuple[int, ...] = option((0, 10, 20), whole_numbers("whole numbers of at least 0, as (0, 10, 20)"))
+    max_refinements: int = option(20, whole())
 
     def energy(self, task: Task) -> Energy:
-        """`contrastive_loss` of each sample; it remembers the maps of the call before."""
-        kept: dict[int, tuple[int, Tensor]] = {}  # sample -> (call, its maps when last seen in that call)
+        """`contrastive_loss` of every token of the groups; it remembers the maps of the call before."""
+        words = [[(group.object, *group.modifiers) for group in groups] for groups in task.groups]
+        grouped = [[[token for word in group for token in word] for group in sample] for sample in words]
+        tokens = WordPositions.of([[(token,) for group in sample for token in group] for sample in grouped])
+        labels = torch.full(tokens.positions.shape[:2], PADDING)
+        for row, sample in zip(labels, grouped, strict=True):
+            numbers = [number for number, group in enumerate(sample) for _ in group]
+            row[: len(numbers)] = torch.tensor(numbers)
+        latest: dict[int, tuple[int, Tensor]] = {}  # sample -> (call, its maps when last seen in that call)
         before: dict[int, Tensor] = {}
 
         def energy(records: AttentionRecords, samples: list[int], i: int) -> Tensor:
-            losses = []
-            for sample, maps in zip(samples, records.mean_probabilities(), strict=True):
-                groups = task.prompts[sample].groups
-                rows, labels = _embeddings(maps, groups)
-                if sample in kept and kept[sample][0] < i:
-                    before[sample] = kept[sample][1]
-                kept[sample] = (i, rows.detach())
-                if sample in before:
-                    rows, labels = torch.cat([rows, before[sample]]), labels.repeat(2)
-                losses.append(contrastive_loss(rows, labels, self.temperature))
-            return torch.stack(losses)
+            maps = gaussian_smooth(tokens[samples].means(records.mean_probabilities())).flatten(2)
+            for sample, seen in zip(samples, maps.detach(), strict=True):
+                if sample in latest and latest[sample][0] < i:
+                    before[sample] = latest[sample][1]
+                latest[sample] = (i, seen)
+            earlier = torch.stack([before.get(sample, latest[sample][1]) for sample in samples])
+            remembered = torch.tensor([sample in before for sample in samples])
+            label = labels[samples]
+            label = torch.cat([label, label.masked_fill(~remembered[:, None], PADDING)], dim=1).to(maps.device)
+            return contrastive_loss(torch.cat([maps, earlier], dim=1), label, self.temperature)
 
         return energy
 
@@ -82,27 +77,22 @@ class Conform(GradientMethod):
         return {i: Refinement(-math.inf, self.max_refinements) for i in self.refined_calls}
 
 
+PADDING = -1
+"""The label of an embedding that does not count."""
+
+
 def contrastive_loss(embeddings: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """NT-Xent of embeddings [n, D] with class labels [n], scalar; NaN where no two have the same label.
+    """NT-Xent of embeddings [..., n, D] with class labels [..., n]; NaN where no two have the same label.
 
     With s the cosine similarities over the temperature, the mean over ordered pairs (a, p) of one class of
     -log(exp s_ap / (exp s_ap + sum of exp s_an over all n of other classes)).
     """
     unit = F.normalize(embeddings, dim=-1)
-    similarities = unit @ unit.T / temperature
-    same = labels[:, None] == labels
-    others = similarities.masked_fill(same, -math.inf).logsumexp(dim=1)
-    pairs = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    if not pairs.any():
-        return similarities.new_full((), math.nan).detach()
-    return (torch.logaddexp(similarities, others[:, None]) - similarities)[pairs].mean()
-
-
-def _embeddings(maps: Tensor, groups: Sequence[GroupLike]) -> tuple[Tensor, Tensor]:
-    """Smoothed columns [n, pixels] of every piece of the groups, from maps [h, w, key], and their groups' numbers."""
-    words = [(group.object, *group.modifiers) for group in groups]
-    pieces = [[piece for word in group for piece in word] for group in words]
-    check_positions([piece for group in pieces for piece in group], maps.shape[-1])
-    columns = torch.stack([maps[..., piece] for group in pieces for piece in group])
-    labels = [label for label, group in enumerate(pieces) for _ in group]
-    return rearrange(gaussian_smooth(columns), "n h w -> n (h w)"), torch.tensor(labels, device=maps.device)
+    similarities = unit @ unit.mT / temperature
+    counts = (labels != PADDING)[..., None, :] & (labels != PADDING)[..., None]
+    same = labels[..., None, :] == labels[..., None]
+    others = similarities.masked_fill(same | ~counts, -math.inf).logsumexp(dim=-1)
+    pairs = same & counts & ~torch.eye(labels.shape[-1], dtype=torch.bool, device=labels.device)
+    terms = (torch.logaddexp(similarities, others[..., None]) - similarities).masked_fill(~pairs, 0)
+    number = pairs.sum(dim=(-2, -1))
+    return (terms.sum(dim=(-2, -1)) / number.clamp(min=1)).masked_fill(number == 0, math.nan)

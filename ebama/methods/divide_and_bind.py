@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebama.models import AttentionRecords
+from ebama.models import AttentionRecord, AttentionRecords, Site
 
-from ..energy import GroupLike
-from ..guidance.gradient import Energy, GradientMethod, Refinement
-from ..guidance.method import Needs, Task
-from ..guidance.options import check_thresholds, whole_numbers
+from ..guidance import Energy, GradientMethod, Needs, Refinement, Task
+from ..guidance.options import one_of, option, thresholds, whole_numbers
+from ..maps import WordPositions, first_tokens, token_softmax
 from ..smoothing import gaussian_smooth
-from .token_softmax import object_maps, token_softmax
 
 
 @dataclass(frozen=True)
@@ -41,50 +39,44 @@ class DivideAndBind(GradientMethod):
     reference: ClassVar[str] = "Li et al. 2023 (Divide & Bind)"
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16 (tv-bind: and finer)", gradient=True)
     decay_step_size: ClassVar[bool] = True
-    defaults: ClassVar[dict[str, dict[str, Any]]] = {"sd-v1": {"step_size": 20.0}, "miniature": {"step_size": 12.0}}
 
-    step_size: float | None = None
+    step_size: float = 20.0
     guided_steps: int | None = 25
-    mode: Literal["tv", "tv-bind"] = "tv"
-    thresholds: tuple[tuple[int, float], ...] = ((0, 0.05), (10, 0.2), (20, 0.3))
-    max_refinements: tuple[int, int] = (100, 50)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "thresholds", check_thresholds(self.thresholds))
-        rounds = whole_numbers("max_refinements", self.max_refinements, "(100, 50)")
-        object.__setattr__(self, "max_refinements", rounds)
-        if self.mode not in ("tv", "tv-bind"):
-            raise ValueError(f"mode is {self.mode!r}; expected 'tv' or 'tv-bind'.")
-        if len(rounds) != 2:
-            raise ValueError(
-                f"max_refinements are {rounds!r}; expected two whole numbers, at call 0 and at later ones."
-            )
+    mode: Literal["tv", "tv-bind"] = option("tv", one_of("tv", "tv-bind"))
+    thresholds: tuple[tuple[int, float], ...] = option(((0, 0.05), (10, 0.2), (20, 0.3)), thresholds)
+    max_refinements: tuple[int, int] = option(
+        (100, 50), whole_numbers("two whole numbers of at least 0, at call 0 and at later ones, as (100, 50)", count=2)
+    )
 
     def energy(self, task: Task) -> Energy:
         """Minus the least value of an object."""
+        all_objects = first_tokens(task.groups)
+        all_modifiers = WordPositions.of(  # of each object, the first token of every modifier
+            [[[modifier[0] - 1 for modifier in group.modifiers] for group in groups] for groups in task.groups]
+        )
 
         def energy(records: AttentionRecords, samples: list[int], i: int) -> Tensor:
-            groups = [task.prompts[sample].groups for sample in samples]
+            objects, modifiers = all_objects[samples], all_modifiers[samples]
             coarse = min(record.site.resolution for record in records)
             base = AttentionRecords([record for record in records if record.site.resolution == coarse])
             finer = [record for record in records if record.site.resolution > coarse]
-            maps = [gaussian_smooth(torch.stack(m)) for m in object_maps(base.mean_probabilities(), groups)]
-            values = [total_variation(m) for m in maps]
+            maps = gaussian_smooth(objects.means(token_softmax(base.mean_probabilities())))
+            values = total_variation(maps)
             if self.mode == "tv-bind":
-                colours = _resized(AttentionRecords(finer), coarse) if finer else base.mean_probabilities()
-                sharpened = rearrange(token_softmax(colours), "b h w k -> b k h w")
-                penalties = [_divergences(*sample) for sample in zip(maps, values, groups, sharpened, strict=True)]
+                sharpened = token_softmax(_resized(finer, coarse) if finer else base.mean_probabilities())
                 coefficient = 1 if i < 10 else 5 if i < 20 else 10
-                values = [v - coefficient * penalty for v, penalty in zip(values, penalties, strict=True)]
-            return -torch.stack([v.min() for v in values])
+                values = values - coefficient * _divergences(maps, values, modifiers, sharpened)
+            return -values.masked_fill(objects.exist(values) == 0, torch.inf).amin(dim=1)
 
         return energy
 
-    @property
-    def finer(self) -> bool:
-        """For the modifiers' maps."""
-        return self.mode == "tv-bind"
+    def sites(self, task: Task, latent_shape: Sequence[int]) -> list[Site]:
+        """Mode "tv-bind" also reads the finer cross-attention sites, for the modifiers' maps."""
+        base = super().sites(task, latent_shape)
+        if self.mode == "tv" or not base:
+            return base
+        cross = [site for site in task.unet.sites(latent_shape) if site.kind == "cross"]
+        return [site for site in cross if site.resolution >= base[0].resolution]
 
     def refinements(self) -> dict[int, Refinement]:
         """At the thresholds' calls."""
@@ -92,36 +84,32 @@ class DivideAndBind(GradientMethod):
 
 
 def total_variation(maps: Tensor) -> Tensor:
-    """Of maps [n, h, w], [n]: mean absolute difference of horizontal neighbours, plus that of the last row and each of
-    the rows 1 to h - 1. The second part is what the published code computes in place of vertical neighbours."""
+    """Of maps [..., h, w], [...]: mean absolute difference of horizontal neighbours, plus that of the last row and each
+    of the rows 1 to h - 1. The second part is what the published code computes in place of vertical neighbours."""
     horizontal = (maps[..., 1:] - maps[..., :-1]).abs().mean(dim=(-2, -1))
     return horizontal + (maps[..., -1:, :] - maps[..., 1:, :]).abs().mean(dim=(-2, -1))
 
 
-def _divergences(maps: Tensor, variations: Tensor, groups: Sequence[GroupLike], sharpened: Tensor) -> Tensor:
-    """For each object with map [h, w] the mean over its modifiers of a truncated Jensen-Shannon divergence, [n].
+def _divergences(maps: Tensor, variations: Tensor, modifiers: WordPositions, sharpened: Tensor) -> Tensor:
+    """For each object with map [B, object, h, w] the mean over its modifiers of a truncated Jensen-Shannon divergence,
+    [B, object]; 0 without modifiers.
 
-    A modifier's map is that of its first piece, from `sharpened` [75, h, w], smoothed and scaled to the object's peak.
-    Both maps go through a softmax over the pixels; of each pixel only what lies above a share of the object's peak
-    counts: 0.3 of it, 0.2 once the object has a total variation of 0.1.
+    A modifier's map, from `sharpened` [B, h, w, 75], is smoothed and scaled to the object's peak. Both maps go through
+    a softmax over the pixels; of each pixel only what lies above a share of the object's peak counts: 0.3 of it, 0.2
+    once the object has a total variation of 0.1.
     """
-    found = []
-    for x, variation, group in zip(maps, variations, groups, strict=True):
-        if not group.modifiers:
-            found.append(x.new_zeros(()))
-            continue
-        y = gaussian_smooth(sharpened[[modifier[0] - 1 for modifier in group.modifiers]]).flatten(1)
-        y = y * x.max() / y.amax(dim=1, keepdim=True)
-        p, q = x.flatten().softmax(dim=0), y.softmax(dim=1)
-        threshold = (0.3 if variation < 0.1 else 0.2) * p.max()
-        p, q = (F.relu(values - threshold) + 1e-5 for values in (p, q))
-        middle = (p + q) / 2
-        divergence = (p * (p / middle).log() + q * (q / middle).log()).sum(dim=1) / 2
-        found.append(divergence.mean())
-    return torch.stack(found)
+    x, y = maps.flatten(2)[:, :, None], gaussian_smooth(modifiers.columns(sharpened)).flatten(3)
+    y = y * x.amax(dim=-1, keepdim=True) / y.amax(dim=-1, keepdim=True)
+    p, q = x.softmax(dim=-1), y.softmax(dim=-1)
+    share = torch.where(variations < 0.1, 0.3, 0.2).to(maps)[..., None, None]
+    threshold = share * p.amax(dim=-1, keepdim=True)
+    p, q = (F.relu(values - threshold) + 1e-5 for values in (p, q))
+    middle = (p + q) / 2
+    divergences = (p * (p / middle).log() + q * (q / middle).log()).sum(dim=-1) / 2
+    return (divergences * modifiers.shares.to(maps)).sum(dim=-1)
 
 
-def _resized(records: AttentionRecords, size: tuple[int, int]) -> Tensor:
+def _resized(records: Sequence[AttentionRecord], size: tuple[int, int]) -> Tensor:
     """Mean probabilities [B, h, w, key] of sites of several resolutions, each resized to `size` (nearest)."""
     maps = [
         F.interpolate(

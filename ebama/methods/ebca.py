@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from einops import rearrange
@@ -14,9 +13,19 @@ from torch import Tensor
 from ebama.models import Control, Site
 from ebama.models.attention import AttentionCall, attention_scores
 
-from ..guidance.method import Conditioning, Controls, Method, Needs, Task
-from ..guidance.options import check_amounts, frozen_pairs
+from ..guidance import Conditioning, Controls, Method, Needs, Task
+from ..guidance.options import is_number, number, option, pairs
 from ..prompt.alignment import SEQUENCE
+
+
+def _weight_of_a_position(name: str, pair: tuple[int, float]) -> tuple[int, float]:
+    position, weight = pair
+    if type(position) is not int or not 0 <= position < SEQUENCE or not is_number(weight):
+        raise ValueError(
+            f"{name} has {weight!r} for position {position!r}; expected finite numbers for positions from 0 to "
+            f"{SEQUENCE - 1}, as {{5: 2.0}}."
+        )
+    return pair
 
 
 @dataclass(frozen=True)
@@ -41,34 +50,16 @@ class EnergyBasedCrossAttention(Method):
     changes: ClassVar[str] = "moves the text context from site to site"
     reference: ClassVar[str] = "Park et al. 2023 (Energy-Based Cross Attention)"
     needs: ClassVar[Needs] = Needs(sites="every cross")
-    defaults: ClassVar[dict[str, dict[str, Any]]] = {
-        "sd-v1": {"gamma_attention": 0.01, "gamma_norm": 0.02},
-        "miniature": {"gamma_attention": 0.002, "gamma_norm": 0.004},
-    }
 
-    gamma_attention: float | None = None
-    gamma_norm: float | None = None
-    tau: float = 1.0
-    upweight: Mapping[int, float] | tuple[tuple[int, float], ...] = ()
-
-    def __post_init__(self) -> None:
-        check_amounts(gamma_attention=self.gamma_attention, gamma_norm=self.gamma_norm)
-        if not (isinstance(self.tau, int | float) and 0 <= self.tau <= 1):
-            raise ValueError(f"tau is {self.tau!r}; expected a share of the steps from 0 to 1.")
-        pairs = frozen_pairs("upweight", self.upweight, "{5: 2.0} or, as text, [[5, 2.0]]")
-        for position, weight in pairs:
-            at_one = type(position) is int and 0 <= position < SEQUENCE
-            if not at_one or not (isinstance(weight, int | float) and math.isfinite(weight)):
-                raise ValueError(
-                    f"upweight has {weight!r} for position {position!r}; expected finite numbers for positions from 0 "
-                    f"to {SEQUENCE - 1}, as {{5: 2.0}}."
-                )
-        object.__setattr__(self, "upweight", pairs)
+    gamma_attention: float = option(0.01, number())
+    gamma_norm: float = option(0.02, number())
+    tau: float = option(1.0, number(lambda x: 0 <= x <= 1, "a share of the steps from 0 to 1"))
+    upweight: Mapping[int, float] | tuple[tuple[int, float], ...] = option(
+        (), pairs("{5: 2.0} or, as text, [[5, 2.0]]", _weight_of_a_position)
+    )
 
     def control(self, task: Task, conditioning: Conditioning) -> Controls | None:
         """The same control in every call until tau; none if nothing would move."""
-        assert self.gamma_attention is not None
-        assert self.gamma_norm is not None
         if self.gamma_attention == self.gamma_norm == 0:
             return None
         weights = torch.ones(conditioning.contexts.shape[:2], device=conditioning.contexts.device)

@@ -13,15 +13,32 @@ from torch import Tensor
 from ebama.models import Control, Site
 from ebama.models.attention import AttentionCall
 
+from ..guidance import Conditioning, Controls, Method, Needs, Task
 from ..guidance.gradient import BASE_RESOLUTION
-from ..guidance.method import Conditioning, Controls, Method, Needs, Task
-from ..guidance.options import frozen_pairs
+from ..guidance.options import is_number, one_of, option, pairs
 from ..prompt import Parsed
 from ..prompt.alignment import SEQUENCE
 from .correspondence import refining, replacing, word_positions
 
 Window = float | tuple[float, float]
 """Shares of the run: (from, to), or x for (0, x)."""
+
+
+def _window(name: str, window: Any) -> Window:
+    low, high = window if isinstance(window, tuple | list) and len(window) == 2 else (0, window)
+    if not all(isinstance(x, int | float) for x in (low, high)) or not 0 <= low <= high <= 1:
+        raise ValueError(f"{name} has the window {window!r}; expected a share from 0 to 1, or (from, to).")
+    return window if isinstance(window, int | float) else (low, high)
+
+
+def _word_window(_: str, pair: tuple[str, Any]) -> tuple[str, Window]:
+    return pair[0], _window(repr(pair[0]), pair[1])
+
+
+def _word_factor(name: str, pair: tuple[str, Any]) -> tuple[str, float]:
+    if not is_number(pair[1]):
+        raise ValueError(f"{name} has {pair[1]!r} for {pair[0]!r}; expected a finite number (1 changes nothing).")
+    return pair
 
 
 @dataclass(frozen=True)
@@ -53,24 +70,11 @@ class PromptToPrompt(Method):
     needs: ClassVar[Needs] = Needs(sites="every cross, self up to 16x16")
     edits_prompts: ClassVar[bool] = True
 
-    edit: Literal["auto", "replace", "refine"] = "auto"
-    cross_steps: Window = 0.8
-    self_steps: Window = 0.4
-    word_steps: Mapping[str, Window] | tuple[tuple[str, Window], ...] = ()
-    reweight: Mapping[str, float] | tuple[tuple[str, float], ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.edit not in ("auto", "replace", "refine"):
-            raise ValueError(f"edit is {self.edit!r}; expected 'auto', 'replace' or 'refine'.")
-        windows = frozen_pairs("word_steps", self.word_steps, "{'cat': 0.5}")
-        factors = frozen_pairs("reweight", self.reweight, "{'cat': 2.0}")
-        for word, factor in factors:
-            if not (isinstance(factor, int | float) and math.isfinite(factor)):
-                raise ValueError(f"reweight has {factor!r} for {word!r}; expected a finite number (1 changes nothing).")
-        object.__setattr__(self, "cross_steps", _window("cross_steps", self.cross_steps))
-        object.__setattr__(self, "self_steps", _window("self_steps", self.self_steps))
-        object.__setattr__(self, "word_steps", tuple((word, _window(repr(word), x)) for word, x in windows))
-        object.__setattr__(self, "reweight", factors)
+    edit: Literal["auto", "replace", "refine"] = option("auto", one_of("auto", "replace", "refine"))
+    cross_steps: float | tuple[float, float] = option(0.8, _window)
+    self_steps: float | tuple[float, float] = option(0.4, _window)
+    word_steps: Mapping[str, Window] | tuple[tuple[str, Window], ...] = option((), pairs("{'cat': 0.5}", _word_window))
+    reweight: Mapping[str, float] | tuple[tuple[str, float], ...] = option((), pairs("{'cat': 2.0}", _word_factor))
 
     def control(self, task: Task, conditioning: Conditioning) -> Controls:
         """In each call what is in its windows."""
@@ -165,10 +169,3 @@ def _of_words(prompt: Parsed, values: Iterable[tuple[str, float]], rest: float) 
 def _inside(i: int, count: int, window: Window) -> bool:
     low, high = window if isinstance(window, tuple) else (0, window)
     return int(low * count) <= i < int(high * count)
-
-
-def _window(name: str, window: Any) -> Window:
-    low, high = window if isinstance(window, tuple | list) and len(window) == 2 else (0, window)
-    if not all(isinstance(x, int | float) for x in (low, high)) or not 0 <= low <= high <= 1:
-        raise ValueError(f"{name} has the window {window!r}; expected a share from 0 to 1, or (from, to).")
-    return window if isinstance(window, int | float) else (low, high)

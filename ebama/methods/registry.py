@@ -1,11 +1,13 @@
-"""The list of all methods; a new one adds a line here."""
+"""The list of all methods, to which a new one adds a line, and how a user names one with its options."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
+
+from ebama.models import StableDiffusionConfig
 
 from ..guidance.method import Method
 from .ane import AttendAndExcite
@@ -16,6 +18,7 @@ from .ebama import Ebama
 from .ebama_official import EbamaOfficial
 from .ebca import EnergyBasedCrossAttention
 from .p2p import PromptToPrompt
+from .presets import preset
 from .sd import StableDiffusionBaseline
 from .strd import StructuredDiffusion
 from .syngen import SynGen
@@ -44,20 +47,39 @@ def names() -> tuple[str, ...]:
     return tuple(_METHODS)
 
 
-def get(name: str, /, **options: Any) -> Method:
-    """The method called `name` with some of its hyper-parameters set; those left out are decided by the model at hand.
+@dataclass(frozen=True)
+class Choice:
+    """A method and those of its options that were named; the model at hand decides the others.
+
+    Attributes:
+        method: the class, which says what it changes and needs.
+        options: (name, value) pairs in the order of its fields.
+    """
+
+    method: type[Method]
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def complete(self, config: StableDiffusionConfig) -> Method:
+        """The method for a model of this shape: what was named, then the model's presets, then the defaults."""
+        return self.method(**(preset(self.method.name, config) | dict(self.options)))
+
+
+def get(name: str, /, **options: Any) -> Choice:
+    """The method called `name` with some of its options set.
 
     Raises ValueError for an unknown name, an unknown option or a value out of range.
     """
     if name not in _METHODS:
         raise ValueError(f"There is no method {name!r}; choose one of {', '.join(names())}.")
-    known = [field.name for field in fields(_METHODS[name])]
+    method = _METHODS[name]
+    known = [field.name for field in fields(method)]
     if unknown := sorted(set(options) - set(known)):
         raise ValueError(f"Method {name!r} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}.")
-    return _METHODS[name](**options)
+    checked = method(**options)
+    return Choice(method, tuple((option, getattr(checked, option)) for option in known if option in options))
 
 
-def parse(text: str) -> Method:
+def parse(text: str) -> Choice:
     """The method that a text such as "ebama" or "ebama+intensity_weight=0+center=true" names, with its options.
 
     Values are JSON where they can be (True is true), else strings. Such a text also serves as the name of a folder.

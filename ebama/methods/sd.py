@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..guidance.method import Method
+from ..guidance import Method
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from torch import Tensor
 from ebama.models import AttentionRecord, Control, Site
 from ebama.models.attention import AttentionCall, attention_scores
 
-from ..guidance.method import Conditioning, Controls, Method, Needs, Task
+from ..guidance import Conditioning, Controls, Method, Needs, Task
+from ..guidance.options import one_of, option
 from ..prompt import Parsed
 
 
@@ -38,11 +39,7 @@ class StructuredDiffusion(Method):
     reference: ClassVar[str] = "Feng et al. 2023 (Structured Diffusion Guidance)"
     needs: ClassVar[Needs] = Needs(phrases=True, sites="every cross")
 
-    mode: Literal["values", "keys"] = "values"
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("values", "keys"):
-            raise ValueError(f"mode is {self.mode!r}; expected 'values' or 'keys'.")
+    mode: Literal["values", "keys"] = option("values", one_of("values", "keys"))
 
     def control(self, task: Task, conditioning: Conditioning) -> Controls | None:
         """The same control in every call; none if no prompt has a phrase."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
-from ebama.models import AttentionRecords
-
-from ..energy import GroupLike, Groups, Tokens, check_positions, inside_and_outside, stacked
-from ..guidance.gradient import Energy, GradientMethod
-from ..guidance.method import Needs, Task
+from ..guidance import Energy, GradientMethod, Needs, Task
+from ..maps import GroupLike, Groups, Tokens, Word, WordPairs, at_least_float32, outside, per_sample
 from ..prompt import Parsed
 
 
@@ -22,34 +19,26 @@ from ..prompt import Parsed
 class SynGen(GradientMethod):
     """Draws the maps of a modifier and its noun together and both away from all other words.
 
-    A prompt without modifiers is plain Stable Diffusion, and costs what that costs.
+    A prompt without modifiers is plain Stable Diffusion, and costs what that costs. The defaults are
+    those of the authors' code.
 
     Attributes:
-        step_size: alpha in z - alpha dL/dz; 20 in the code.
-        guided_steps: model calls that are guided; 25 in the code.
+        step_size: alpha in z - alpha dL/dz.
+        guided_steps: model calls that are guided.
     """
 
     name: ClassVar[str] = "syngen"
     changes: ClassVar[str] = "moves the latent: binds modifiers to nouns by probabilities"
     reference: ClassVar[str] = "Rassin et al. 2023 (SynGen)"
     needs: ClassVar[Needs] = Needs(groups=True, sites="cross 16x16", gradient=True)
-    defaults: ClassVar[dict[str, dict[str, Any]]] = {"sd-v1": {"step_size": 20.0}, "miniature": {"step_size": 3.0}}
 
-    step_size: float | None = None
+    step_size: float = 20.0
     guided_steps: int | None = 25
 
     def energy(self, task: Task) -> Energy:
         """`syngen_loss`."""
-
-        def energy(records: AttentionRecords, samples: list[int], i: int) -> Tensor:
-            prompts = [task.prompts[sample] for sample in samples]
-            return syngen_loss(
-                records.mean_probabilities(),
-                [prompt.groups for prompt in prompts],
-                [prompt.tokens for prompt in prompts],
-            )
-
-        return energy
+        pairs = WordPairs.of([_weights(*sample) for sample in zip(task.groups, task.tokens, strict=True)])
+        return lambda records, samples, i: _loss(records.mean_probabilities(), pairs[samples])
 
     def applies_to(self, prompt: Parsed) -> bool:
         """Whether it has a modifier."""
@@ -60,39 +49,40 @@ def syngen_loss(probabilities: Tensor, groups: Groups, tokens: Tokens) -> Tensor
     """Loss of each sample, [B], from mean probabilities [B, h, w, key].
 
     With D(a, b) the symmetric Kullback-Leibler divergence of two columns, each normalised over the pixels, P(x) the
-    pieces of a word and O the content positions outside the group of noun n, the sum over its modifiers m of
+    tokens of a word and O the content positions outside the group of noun n, the sum over its modifiers m of
     max over P(m) x P(n) of D - 1/2 mean over o in O of (max over b in P(n) of D(b, o) + max over a in P(m) of D(a, o));
     the mean over an empty O is 0. Probabilities are clamped to [eps, 1 - eps] inside the logarithm only; unlike the
     published code an exact 0 gives a large divergence, not an infinite one.
 
     Raises ValueError for lists that do not match the batch and for positions outside the key axis.
     """
-    maps = probabilities.float() if probabilities.itemsize < 4 else probabilities
-    return stacked(_binding, rearrange(maps, "b h w k -> b k (h w)"), groups, tokens)
+    samples = zip(*(per_sample(values, len(probabilities)) for values in (groups, tokens)), strict=True)
+    return _loss(probabilities, WordPairs.of([_weights(*sample) for sample in samples]))
 
 
-def _binding(columns: Tensor, groups: Sequence[GroupLike], tokens: Sequence[int]) -> Tensor:
-    """`syngen_loss` of one sample with columns [key, pixels]."""
-    loss = columns.new_zeros(())
+def _loss(probabilities: Tensor, pairs: WordPairs) -> Tensor:
+    columns = pairs.words.columns(at_least_float32(probabilities)).flatten(3).flatten(1, 2)
+    return pairs.total(pairs.farthest(symmetric_divergences(columns)))
+
+
+def _weights(groups: Sequence[GroupLike], tokens: Sequence[int]) -> dict[tuple[Word, Word], float]:
+    """The weight of the divergence of each pair of words in the loss of one sample."""
+    weights: dict[tuple[Word, Word], float] = defaultdict(float)
     for group in groups:
-        pieces, outside = inside_and_outside(group, tokens)
-        check_positions((*group.object, *pieces, *outside), len(columns))
-        own = symmetric_divergences(columns[pieces], columns[list(group.object)])
-        others = symmetric_divergences(columns[[*pieces, *group.object]], columns[outside])
-        noun, row = others[len(pieces) :].amax(dim=0), 0
+        unrelated = outside(group, tokens)
         for modifier in group.modifiers:
-            rows = slice(row, row + len(modifier))
-            row += len(modifier)
-            loss = loss + own[rows].max()
-            if outside:
-                loss = loss - (noun + others[rows].amax(dim=0)).mean() / 2
-    return loss
+            weights[modifier, group.object] += 1
+            for word in (group.object, modifier):
+                for token in unrelated:
+                    weights[word, (token,)] -= 1 / (2 * len(unrelated))
+    return weights
 
 
-def symmetric_divergences(a: Tensor, b: Tensor) -> Tensor:
-    """1/2 (KL(p || q) + KL(q || p)) of all rows of a [n, pixels] and b [m, pixels], normalised over pixels: [n, m]."""
-    eps = torch.finfo(a.dtype).eps
-    p, q = (rows / rows.sum(dim=-1, keepdim=True) for rows in (a, b))
-    log_p, log_q = (rows.clamp(eps, 1 - eps).log() for rows in (p, q))
-    own_p, own_q = (p * log_p).sum(dim=-1), (q * log_q).sum(dim=-1)
-    return (own_p[:, None] + own_q - p @ log_q.T - log_p @ q.T) / 2
+def symmetric_divergences(columns: Tensor) -> Tensor:
+    """1/2 (KL(p || q) + KL(q || p)) of all pairs of columns [B, n, pixels], normalised over pixels: [B, n, n]."""
+    eps = torch.finfo(columns.dtype).eps
+    p = columns / columns.sum(dim=-1, keepdim=True)
+    log_p = p.clamp(eps, 1 - eps).log()
+    negative_entropy = (p * log_p).sum(dim=-1, keepdim=True)
+    crossed = p @ log_p.mT
+    return (negative_entropy + negative_entropy.mT - crossed - crossed.mT) / 2

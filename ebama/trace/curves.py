@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..energy import GroupLike
+from ..maps import GroupLike
 from ..smoothing import gaussian_peak
 from .trace import Trace
 

@@ -34,6 +34,7 @@ from ebama.evaluation.report import tables as report
 from ebama.evaluation.report.statistics import difference, estimate
 from ebama.evaluation.run import Run, folder_of
 from ebama.evaluation.scoring import score
+from ebama.models import MINIATURE
 from ebama.output.png import read_metadata
 from ebama.pipeline import Pipeline, Result
 from ebama.prompt import parsers
@@ -42,6 +43,7 @@ from ebama.weights import load
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--methods", "sd", "syngen", "--seeds", "0:2", "--steps", "2", "--sampler", "ddim", "--batch-size", "4"]
+SD, ANE, P2P = (methods.get(name).complete(MINIATURE) for name in ("sd", "ane", "p2p"))
 
 
 @pytest.fixture
@@ -97,7 +99,7 @@ def test_pictures_and_scores_of_a_whole_run(prompts: Path, tmp_path: Path) -> No
 def test_a_folder_is_not_continued_with_other_settings(
     prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    method = {"sd": methods.get("sd")}
+    method = {"sd": SD}
     out = tmp_path / "out"
     listed = [BenchmarkPrompt("a", "a cat")]
     run.start(Run(listed, method, [0]), out, "miniature", "0a")
@@ -109,7 +111,7 @@ def test_a_folder_is_not_continued_with_other_settings(
     with pytest.raises(ValueError, match="prompts_sha256 was"):
         run.start(Run([BenchmarkPrompt("a", "a dog")], method, [0]), out, "miniature", "0a")
     with pytest.raises(ValueError, match="p2p edits"):
-        Run(listed, {"p2p": methods.get("p2p")}, [0])
+        Run(listed, {"p2p": P2P}, [0])
     assert main(["evaluate", "--methods", "sd", "ane+stepsize=3"]) == 2
     assert "Method 'ane' has no option stepsize" in capsys.readouterr().err
 
@@ -133,7 +135,7 @@ def test_bad_settings_are_refused_before_the_first_picture(
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
 def test_no_batch_is_larger_than_asked_for(size: int) -> None:
     listed = [BenchmarkPrompt("some", f"prompt {i}") for i in range(5)]
-    job = Run(listed, {"sd": methods.get("sd"), "ane": methods.get("ane")}, [0, 1, 2], batch_size=size)
+    job = Run(listed, {"sd": SD, "ane": ANE}, [0, 1, 2], batch_size=size)
     batches = job.batches()
     assert max(len(batch.pictures()) for batch in batches) == {1: 1, 2: 2, 3: 3, 4: 3, 7: 6}[size]
     assert sorted(key for batch in batches for key in batch.pictures()) == sorted(job.pictures())
@@ -149,7 +151,7 @@ def test_a_latent_that_blows_up_costs_no_other_picture(tmp_path: Path) -> None:
             return super().__call__(prompt, seeds=seeds, **options)
 
     listed = [BenchmarkPrompt("a", text) for text in ("a cat", "a dog")]
-    work = Run(listed, {"sd": methods.get("sd")}, [0, 1], steps=1, sampler="ddim", batch_size=4, parser="rules")
+    work = Run(listed, {"sd": SD}, [0, 1], steps=1, sampler="ddim", batch_size=4, parser="rules")
     run.make(work, Fragile(load()), tmp_path)
     failed = {(row["prompt"], row["seed"]): row.get("error") for row in run.rows(tmp_path)}
     assert failed == {
@@ -244,7 +246,7 @@ def test_killed_three_times_it_makes_the_same_files(prompts: Path, tmp_path: Pat
 @pytest.mark.parametrize("shards", [1, 2, 3, 8, 16])
 def test_processes_share_the_batches_and_every_method(shards: int) -> None:
     """Each batch is some process's, and with as many sets of prompts as there are methods no process has it easier."""
-    systems = {name: methods.get("sd") for name in "abcdefgh"}
+    systems = dict.fromkeys("abcdefgh", SD)
     job = Run([BenchmarkPrompt("some", f"prompt {i}") for i in range(16)], systems, range(8), batch_size=8)
     shares = [job.share(shard, shards) for shard in range(shards)]
     everything = sorted(job.pictures())
@@ -313,7 +315,7 @@ def test_two_processes_make_what_one_makes(prompts: Path, tmp_path: Path) -> Non
 def test_a_picture_does_not_depend_on_what_was_done_before(tmp_path: Path) -> None:
     """A batch that is left over is made whole, as the first time."""
     listed = [BenchmarkPrompt("a", text) for text in ("a cat", "a dog", "a frog")]
-    work = Run(listed, {"sd": methods.get("sd")}, [0, 1], steps=2, sampler="ddim", batch_size=4, parser="rules")
+    work = Run(listed, {"sd": SD}, [0, 1], steps=2, sampler="ddim", batch_size=4, parser="rules")
     pipeline = Pipeline(load())
     for out in (tmp_path / "one", tmp_path / "two"):
         run.start(work, out, "miniature", "0a")

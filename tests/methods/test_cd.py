@@ -24,7 +24,7 @@ from reference import (
 from torch import Tensor
 
 from ebama.evaluation import benchmarks
-from ebama.guidance.method import Cost
+from ebama.guidance import Cost
 from ebama.methods.cd import ComposableDiffusion, parts
 
 CROWN, CAT, BARS = "a purple crown and a blue suitcase", "a cat", "a red car | a blue dog | a cat"

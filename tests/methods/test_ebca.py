@@ -25,7 +25,8 @@ from reference import (
 )
 from torch import Tensor
 
-from ebama.guidance.method import Conditioning, Cost
+from ebama import methods
+from ebama.guidance import Conditioning, Cost
 from ebama.methods.ebca import EnergyBasedCrossAttention
 from ebama.models import SD_V1
 
@@ -150,9 +151,9 @@ def test_options() -> None:
     assert method.upweight == ((5, 2.0),)
     assert method == EnergyBasedCrossAttention(upweight=[[5, 2.0]])  # type: ignore[list-item]
     assert len({method, EnergyBasedCrossAttention(upweight=((5, 2.0),))}) == 1
-    resolved = method.resolved(SD_V1)
+    resolved = methods.get("ebca").complete(SD_V1)
     assert (resolved.gamma_attention, resolved.gamma_norm, resolved.tau) == (0.01, 0.02, 1.0)
-    assert EnergyBasedCrossAttention(gamma_norm=0.5).resolved(TINY).gamma_norm == 0.5
+    assert methods.get("ebca", gamma_norm=0.5).complete(TINY) == EnergyBasedCrossAttention(gamma_norm=0.5)
 
 
 @pytest.mark.parametrize(

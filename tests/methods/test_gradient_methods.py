@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ebama import methods
 from ebama.energy import ebama_loss
-from ebama.methods import Method
+from ebama.methods import Choice
 from ebama.methods.ane import ane_loss
 from ebama.methods.conform import contrastive_loss
 from ebama.methods.divide_and_bind import total_variation
@@ -42,7 +42,7 @@ SPIKY_WORDS: Words = [([6], [[2, 3], [4, 5]]), ([12, 13], [[9], [11]])]
 CASES = [(CROWN, CROWN_WORDS), (CATS, CATS_WORDS), (SPIKY, SPIKY_WORDS)]
 
 
-def quick(name: str, **options: Any) -> Method:
+def quick(name: str, **options: Any) -> Choice:
     return methods.get(name, **({"step_size": 2.0} | QUICK.get(name, {}) | options))
 
 
@@ -295,7 +295,7 @@ def falling(size: float, guided: int, calls: int) -> list[float]:
     return [size * math.sqrt(1 - 0.5 * i / (calls - 1)) for i in range(guided)]
 
 
-RUNS: dict[str, tuple[Method, Callable[[], Energy], list[float], dict[int, tuple[float, int]]]] = {
+RUNS: dict[str, tuple[Choice, Callable[[], Energy], list[float], dict[int, tuple[float, int]]]] = {
     "ane": (
         quick("ane", guided_steps=4, thresholds=((0, 0.05), (2, 0.5))),
         lambda: excite,
@@ -358,7 +358,8 @@ def test_initial_steps_of_ebama_come_before_the_first_call(count: int) -> None:
     assert relative(found.latents, run(CROWN, "sd", latents=z, **options).latents) <= 1e-5
     assert found.losses[0, 0] == pytest.approx(loss.item(), rel=1e-5)
     assert found.losses[0, 1].isnan()
-    assert method.cost(prompt, calls=2).backwards == passes([CROWN], method, **options)["backwards"] == count
+    cost = method.complete(SD_V1).cost(prompt, calls=2)
+    assert cost.backwards == passes([CROWN], method, **options)["backwards"] == count
 
 
 # --- batches, cost ---
@@ -374,7 +375,7 @@ def test_a_batch_is_its_samples_one_by_one(name: str) -> None:
 @pytest.mark.parametrize("name", MOVERS)
 @pytest.mark.parametrize("prompt", [CROWN, CATS])
 def test_a_run_costs_what_is_declared(name: str, prompt: str) -> None:
-    method = quick(name, guided_steps=4).resolved(SD_V1)
+    method = quick(name, guided_steps=4).complete(SD_V1)
     found = passes([prompt], method, seeds=[0, 1], steps=5)
     declared = method.cost(parse(prompt, clip_tokenizer(), "rules"), calls=6)
     assert found["predictions"] == 2 * declared.predictions
@@ -397,7 +398,7 @@ def test_refinement_costs_at_most_its_rounds_and_nothing_where_the_target_is_met
 
 @pytest.mark.slow
 def test_refinement_ends_once_the_target_is_met() -> None:
-    def refined(threshold: float, rounds: int) -> Method:
+    def refined(threshold: float, rounds: int) -> Choice:
         return quick("ane", guided_steps=1, thresholds=((0, threshold),), max_refinements=rounds)
 
     seen = [float(run(CATS, refined(1.0, rounds), steps=1).losses[0, 0]) for rounds in range(8)]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from reference import passes, relative, run
+from reference import TINY, passes, relative, run
 
 from ebama import methods
 from ebama.cli import main
+from ebama.methods.ebama import Ebama
+from ebama.methods.presets import MINIATURE_OPTIONS
 from ebama.models import MINIATURE, SD_V1
+from ebama.pipeline import Pipeline
 from ebama.prompt import parse
-from ebama.weights import clip_tokenizer
+from ebama.weights import clip_tokenizer, load
 
 CROWN = "a purple crown and a blue suitcase"
 GUIDE = Path(__file__).parents[2] / "docs" / "adding-a-method.md"
@@ -37,7 +41,7 @@ PUBLISHED = {
 def test_names() -> None:
     assert methods.names() == tuple(PUBLISHED)
     for name in methods.names():
-        method = methods.get(name)
+        method = methods.get(name).method
         assert method.name == name
         assert method.changes
         assert method.reference
@@ -46,7 +50,7 @@ def test_names() -> None:
 def test_no_method_costs_more_than_its_authors_code() -> None:
     prompt = parse(CROWN, clip_tokenizer(), "rules")
     for name, (forwards, backwards) in PUBLISHED.items():
-        cost = methods.get(name).resolved(SD_V1).cost(prompt, 51)
+        cost = methods.get(name).complete(SD_V1).cost(prompt, 51)
         assert cost.predictions + cost.attention <= forwards
         assert cost.backwards <= backwards
 
@@ -54,23 +58,52 @@ def test_no_method_costs_more_than_its_authors_code() -> None:
 def test_ebama_guides_every_call_of_sd_v1_and_25_of_the_miniature() -> None:
     prompt = parse("a cat and a red bow", clip_tokenizer())
     further = 3  # the miniature's initial steps, but for the ordinary one
-    for config, given, steps in (
-        (SD_V1, None, 51),
-        (SD_V1, 8, 8),
-        (MINIATURE, None, 25 + further),
-        (MINIATURE, 51, 51 + further),
-    ):
-        method = methods.get("ebama", guided_steps=given).resolved(config)
-        assert method.cost(prompt, 51).backwards == steps
+    cases: list[tuple[Any, dict[str, Any], int]] = [
+        (SD_V1, {}, 51),
+        (SD_V1, {"guided_steps": 8}, 8),
+        (SD_V1, {"guided_steps": None}, 51),
+        (MINIATURE, {}, 25 + further),
+        (MINIATURE, {"guided_steps": 51}, 51 + further),
+        (MINIATURE, {"guided_steps": None}, 51 + further),
+    ]
+    for config, options, steps in cases:
+        assert methods.get("ebama", **options).complete(config).cost(prompt, 51).backwards == steps
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_choice_takes_what_was_said_then_presets_then_defaults(name: str) -> None:
+    method = methods.get(name).method
+    assert methods.get(name).complete(SD_V1) == methods.get(name).complete(TINY) == method()
+    assert methods.get(name).complete(MINIATURE) == method(**MINIATURE_OPTIONS.get(name, {}))
+    for option in MINIATURE_OPTIONS.get(name, {}):
+        default = getattr(method(), option)
+        said = methods.get(name, **{option: default}).complete(MINIATURE)
+        assert said == method(**(MINIATURE_OPTIONS[name] | {option: default}))
+
+
+def test_presets_are_of_methods_that_there_are() -> None:
+    assert set(MINIATURE_OPTIONS) <= set(PUBLISHED)
 
 
 @pytest.mark.parametrize("config", [SD_V1, MINIATURE], ids=["sd-v1", "miniature"])
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_no_option_that_a_run_needs_is_left_open(name: str, config: Any) -> None:
-    method = methods.get(name).resolved(config)
-    decided = set(method.defaults["sd-v1"]) if method.defaults else set()
-    assert all(getattr(method, option) is not None for option in decided)
-    assert set(method.defaults) in (set(), {"sd-v1", "miniature"})
+def test_a_method_comes_back_from_its_description_in_json(name: str, config: Any) -> None:
+    method = methods.get(name).complete(config)
+    options = json.loads(json.dumps(method.describe()))
+    assert methods.get(options.pop("name"), **options).complete(MINIATURE) == method
+
+
+def test_a_choice_can_be_compared_and_hashed() -> None:
+    choices = {methods.get("ebama", center=True, step_size=3.0), methods.get("ebama", step_size=3.0, center=True)}
+    assert len(choices) == 1
+    assert methods.get("ebama", step_size=20.0) != methods.get("ebama")
+
+
+def test_the_pipeline_takes_a_method_as_it_is() -> None:
+    pipeline = Pipeline(load())
+    options: dict[str, Any] = {"steps": 1, "output": "latent", "progress": False, "parser": "rules"}
+    for given, step_size in ((Ebama(), 20.0), ("ebama", 10.0), (methods.get("ebama", center=False), 10.0)):
+        assert pipeline(CROWN, method=given, **options).metadata[0]["method"]["step_size"] == step_size
 
 
 def test_unknown_names_and_options_are_refused() -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from reference import TINY, maps_of, model, noise, out_of, plain_unet, pndm, reading, relative, rows_of, run
+from reference import maps_of, model, noise, out_of, plain_unet, pndm, reading, relative, rows_of, run
 from torch import Tensor
 
-from ebama.guidance.method import Cost
+from ebama.guidance import Cost
 from ebama.methods.correspondence import align_tokens
 from ebama.methods.p2p import PromptToPrompt
 
@@ -296,7 +296,7 @@ def test_more_than_77_pieces(edit: str) -> None:
 
 def test_options_come_back_from_json() -> None:
     method = PromptToPrompt("refine", (0, 0.5), 1, {"cat": 0.3, "dog": (0.1, 0.2)}, {"cat": 2})
-    options = json.loads(json.dumps(method.resolved(TINY).describe()))
+    options = json.loads(json.dumps(method.describe()))
     assert options.pop("name") == "p2p"
     assert PromptToPrompt(**options) == method
     assert len({method, PromptToPrompt(**options)}) == 1

@@ -25,7 +25,7 @@ from reference import (
 )
 from torch import Tensor
 
-from ebama.guidance.method import Cost
+from ebama.guidance import Cost
 from ebama.methods.strd import StructuredDiffusion
 
 CAT = "a cat"

@@ -1,0 +1,172 @@
+"""What several energies share: where words lie on the key axis of attention maps, and the maps of words.
+
+A word has one token or several. Maps are [B, h, w, key], one value for each pixel and token, as the means of
+`AttentionRecords` are; nothing here knows where they come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+Word = tuple[int, ...]
+"""Positions of a word's tokens along the key axis."""
+
+
+class GroupLike(Protocol):
+    """An object and its modifiers."""
+
+    @property
+    def object(self) -> Word:
+        """Positions of the object's tokens."""
+
+    @property
+    def modifiers(self) -> tuple[Word, ...]:
+        """Positions of each modifier's tokens."""
+
+
+Groups = Sequence[GroupLike] | Sequence[Sequence[GroupLike]]
+"""Groups of one prompt, used for every sample, or a list of them for each sample."""
+
+Tokens = Sequence[int] | Sequence[Sequence[int]]
+"""Content positions (no start, end or padding) of one prompt, used for every sample, or a list for each sample."""
+
+
+def per_sample(values: Sequence[Any], count: int) -> Sequence[Any]:
+    """One list per sample: a list of lists as it is, a single list repeated `count` times. Tensors become lists."""
+    values = [value.tolist() if isinstance(value, Tensor) else value for value in values]
+    nested = [isinstance(value, Sequence) and not hasattr(value, "object") for value in values]  # groups may be tuples
+    if any(nested) and (not all(nested) or len(values) != count):
+        raise ValueError(
+            f"Got lists for {sum(nested)} samples; expected one for each of {count}, or a single list for all."
+        )
+    return values if any(nested) else [values] * count
+
+
+def outside(group: GroupLike, tokens: Sequence[int]) -> list[int]:
+    """The content positions that belong to no word of the group."""
+    inside = {*group.object, *(token for modifier in group.modifiers for token in modifier)}
+    return [token for token in tokens if token not in inside]
+
+
+def at_least_float32(maps: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32, everything else as it is."""
+    return maps.float() if maps.itemsize < 4 else maps
+
+
+def token_softmax(probabilities: Tensor) -> Tensor:
+    """Attend-and-Excite's second softmax: over positions 1..75 of 100 times mean probabilities [B, h, w, 77].
+
+    Drops the start token and the last position; end and padding positions in between stay in. Returns [B, h, w, 75]:
+    prompt position p is key p - 1.
+    """
+    return (100 * probabilities[..., 1:-1]).softmax(dim=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class WordPositions:
+    """The words of every sample, padded to one shape [B, word, token] so that all maps are taken at once.
+
+    Attributes:
+        positions: a word with fewer tokens repeats its first one, which leaves a maximum over tokens as it is; a sample
+            with fewer words repeats its first word.
+        shares: 1/n for each of the n tokens of a word, 0 where padded; float64.
+    """
+
+    positions: Tensor
+    shares: Tensor
+
+    @classmethod
+    def of(cls, samples: Sequence[Sequence[Sequence[int]]]) -> WordPositions:
+        """From a list of words for each sample, each a list of positions."""
+        words = max(map(len, samples), default=0)
+        tokens = max((len(word) for sample in samples for word in sample), default=1) or 1
+        positions, shares = [], []
+        for sample in samples:
+            padded = [*sample, *[sample[0] if sample else ()] * (words - len(sample))]
+            positions.append([[*word, *[*word, 0][:1] * (tokens - len(word))] for word in padded])
+            shares.append(
+                [
+                    [(w < len(sample) and t < len(word)) / (len(word) or 1) for t in range(tokens)]
+                    for w, word in enumerate(padded)
+                ]
+            )
+        shape = (len(samples), words, tokens)
+        with torch.inference_mode(False):  # built once, and used where gradients are wanted
+            return cls(
+                torch.tensor(positions, dtype=torch.long).view(shape),
+                torch.tensor(shares, dtype=torch.float64).view(shape),
+            )
+
+    def __getitem__(self, samples: list[int]) -> WordPositions:
+        return WordPositions(self.positions[samples], self.shares[samples])
+
+    def exist(self, like: Tensor) -> Tensor:
+        """1 for words, 0 for padding: [B, word]."""
+        return self.shares.sum(dim=-1).gt(0).to(like)
+
+    def columns(self, maps: Tensor) -> Tensor:
+        """The map of every token, [B, word, token, h, w], from maps [B, h, w, key].
+
+        Raises ValueError for positions outside the key axis.
+        """
+        keys, (samples, words, tokens) = maps.shape[-1], self.positions.shape
+        beyond = (self.positions < 0) | (self.positions >= keys)
+        if beyond.any():
+            wrong = tuple(self.positions[beyond].unique().tolist())
+            raise ValueError(f"Positions {wrong} do not all lie on the key axis of length {keys}.")
+        index = self.positions.to(maps.device).view(samples, 1, 1, words * tokens).expand(-1, *maps.shape[1:3], -1)
+        columns: Tensor = maps.gather(-1, index).movedim(-1, 1).unflatten(1, (words, tokens))
+        return columns
+
+    def means(self, maps: Tensor) -> Tensor:
+        """The map of every word, the mean over its tokens, [B, word, h, w]; zeros where padded. Raises as `columns`."""
+        return (self.columns(maps) * self.shares.to(maps)[..., None, None]).sum(dim=2)
+
+
+def first_tokens(groups: Sequence[Sequence[GroupLike]]) -> WordPositions:
+    """The first token of each object, on the key axis of `token_softmax`."""
+    return WordPositions.of([[(group.object[0] - 1,) for group in sample] for sample in groups])
+
+
+@dataclass(frozen=True, eq=False)
+class WordPairs:
+    """Weights of pairs of words: a binding loss is the sum over pairs of the weight times a measure of their maps.
+
+    Attributes:
+        words: those that occur in a pair.
+        weights: [B, word, word], 0 for pairs that do not count.
+    """
+
+    words: WordPositions
+    weights: Tensor
+
+    @classmethod
+    def of(cls, samples: Sequence[Mapping[tuple[Word, Word], float]]) -> WordPairs:
+        """From the pairs of each sample."""
+        units = [list(dict.fromkeys(word for pair in pairs for word in pair)) for pairs in samples]
+        words = WordPositions.of(units)
+        with torch.inference_mode(False):
+            weights = torch.zeros(*words.positions.shape[:2], words.positions.shape[1], dtype=torch.float64)
+            for sample, (pairs, unit) in enumerate(zip(samples, units, strict=True)):
+                for (first, second), weight in pairs.items():
+                    weights[sample, unit.index(first), unit.index(second)] = weight
+        return cls(words, weights)
+
+    def __getitem__(self, samples: list[int]) -> WordPairs:
+        return WordPairs(self.words[samples], self.weights[samples])
+
+    def total(self, measure: Tensor) -> Tensor:
+        """The weighted sum of a measure of pairs of words [B, word, word]: [B]."""
+        return (self.weights.to(measure) * measure).sum(dim=(1, 2))
+
+    def farthest(self, distances: Tensor) -> Tensor:
+        """Of distances between all tokens of the words [B, word * token, word * token] those of the words: the greatest
+        between any two of their tokens, [B, word, word]."""
+        word_and_token = self.words.positions.shape[1:]
+        between: Tensor = distances.unflatten(2, word_and_token).unflatten(1, word_and_token)
+        return between.amax(dim=(2, 4))

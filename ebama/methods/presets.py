@@ -1,0 +1,30 @@
+"""Options whose right value depends on the model; the classes' defaults are Stable Diffusion v1's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ebama.models import MINIATURE, StableDiffusionConfig
+
+MINIATURE_OPTIONS: dict[str, dict[str, Any]] = {
+    "ane": {"step_size": 3.0},
+    "syngen": {"step_size": 3.0},
+    "ebama": {
+        "step_size": 10.0,
+        "intensity_weight": 0.1,
+        "guided_steps": 25,  # later steps stain the background
+        "initial_steps": 4,
+        "center": True,
+        "log_intensity": True,
+    },
+    "ebama-official": {"step_size": 10.0},
+    "conform": {"step_size": 8.0},
+    "divide-and-bind": {"step_size": 12.0},
+    "ebca": {"gamma_attention": 0.002, "gamma_norm": 0.004},
+}
+"""Chosen on prompts outside the benchmark; docs/methods.md says how and has the figures."""
+
+
+def preset(name: str, config: StableDiffusionConfig) -> dict[str, Any]:
+    """The options of a method that differ from its defaults for a model of this shape."""
+    return MINIATURE_OPTIONS.get(name, {}) if config.unet == MINIATURE.unet else {}
