@@ -172,7 +172,7 @@ def test_groups_of_a_benchmark_reach_the_pipeline(tmp_path: Path) -> None:
 
     for groups in (None, (), (("cat", ()), ("car", ("red",)))):
         listed = [BenchmarkPrompt("a", "a cat and a red car", groups)]
-        work = Run(listed, {"ebama": methods.get("ebama")}, [0], parser="rules")
+        work = Run(listed, {"ebama": methods.get("ebama").complete(MINIATURE)}, [0], parser="rules")
         (out := tmp_path / str(len(seen))).mkdir()
         run.make(work, Listening(load()), out)
     assert seen == [None, [[]], [[("cat", []), ("car", ["red"])]]]
