@@ -97,7 +97,7 @@ def refused(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         ([PROMPT, "--weights", "no/such/file.ckpt"], "no/such/file.ckpt"),
         ([PROMPT, "--from-png", "some.png"], "prompt or --from-png"),
         (["--from-png", "no-such.png", "--steps", "20"], "leave --steps, --parser out"),
-        (["red " * 80 + "crown"], "lies beyond the 75 pieces"),
+        (["red " * 80 + "crown"], "lies beyond the 75 tokens"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:CLIP sees")
