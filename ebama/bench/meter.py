@@ -1,4 +1,4 @@
-"""Seconds, floating-point operations and memory of a piece of work, in rounds that somebody else starts."""
+"""Seconds, floating-point operations and memory of some work, in rounds that somebody else starts."""
 
 from __future__ import annotations
 

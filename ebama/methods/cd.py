@@ -28,7 +28,7 @@ class ComposableDiffusion(Method):
 
     Parts are what stands between bars, "a cat | a dog", or else the prompt's noun phrases, see `parts` (the authors'
     code knows bars only); a prompt of one part is plain Stable Diffusion. Each part is encoded on its own, so each may
-    fill CLIP's 75 pieces. The sum is the same under every sampler; the authors' default is DDIM, 50 steps, eta 0, so
+    fill CLIP's 75 tokens. The sum is the same under every sampler; the authors' default is DDIM, 50 steps, eta 0, so
     for their pictures choose `sampler="ddim"`. It is also the same at a guidance scale of 1: parts then weigh 1, and
     the negative prompt is run unless no prompt of the batch has several parts or weights are given. A trace shows the
     first part's attention.

@@ -12,13 +12,13 @@ from ..prompt.alignment import SEQUENCE, PromptError
 
 
 def word_positions(prompt: Parsed) -> list[tuple[str, list[int]]]:
-    """The prompt's words (what spaces separate, in lower case), each with the positions of its pieces, which are none
+    """The prompt's words (what spaces separate, in lower case), each with the positions of its tokens, which are none
     where it fell off the end."""
     found, start = [], 0
     for word in prompt.prompt.split(" "):
         end = start + len(word)
-        pieces = [k for k, (a, b) in zip(prompt.tokens, prompt.spans, strict=True) if a < end and start < b]
-        found.append((word.lower(), pieces))
+        tokens = [k for k, (a, b) in zip(prompt.tokens, prompt.spans, strict=True) if a < end and start < b]
+        found.append((word.lower(), tokens))
         start = end + 1
     return found
 
@@ -26,7 +26,7 @@ def word_positions(prompt: Parsed) -> list[tuple[str, list[int]]]:
 def replacing(source: Parsed, target: Parsed) -> Tensor:
     """[77, 77], row n of the source to column m of the target: word k stands for word k.
 
-    Piece by piece where both words have as many; else each of the target's n pieces has the sum of the source's over n.
+    Token by token where both words have as many; else each of the target's n tokens has the sum of the source's over n.
     Raises `PromptError` if the prompts have different numbers of words.
     """
     words = word_positions(source), word_positions(target)
@@ -47,7 +47,7 @@ def replacing(source: Parsed, target: Parsed) -> Tensor:
 
 def refining(source: Parsed, target: Parsed, ids: Sequence[int], target_ids: Sequence[int]) -> Tensor:
     """[77, 77], row n of the source to column m of the target: equal tokens of a global alignment of their ids; the
-    columns of the target's other pieces are 0. (Ids are those of the positions 1 to T.)"""
+    columns of the target's other tokens are 0. (Ids are those of the positions 1 to T.)"""
     matrix = _outside_the_words(source, target)
     for position, partner in enumerate(align_tokens(ids, target_ids), start=1):
         if partner is not None:

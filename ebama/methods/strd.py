@@ -23,7 +23,7 @@ class StructuredDiffusion(Method):
 
     A phrase that is the whole prompt is c_0 itself, and a prompt without phrases is plain Stable Diffusion. The
     negative prompt's rows are left alone; so is everything outside cross-attention. Phrases that reach beyond the 75
-    pieces that CLIP sees take no part (reading the prompt warns of them). The authors run PLMS ("pndm") with 50 steps;
+    tokens that CLIP sees take no part (reading the prompt warns of them). The authors run PLMS ("pndm") with 50 steps;
     they take the dots out of the prompt, which here are encoded with it, and phrases from its first sentence only.
 
     Attributes:

@@ -31,7 +31,7 @@ def intensity(trace: Trace, groups: Sequence[GroupLike] | None = None, *, sample
     """max over pixels of (K * Ã_s) for each object s: the peak of its smoothed probabilities, in [0, 1].
 
     It is -L_n(s) of `energy.intensity_loss`. `groups` are those of the prompt as the run read it, if not given; a
-    method that needs none, such as `sd`, has none. A word of several pieces has the mean of their maps.
+    method that needs none, such as `sd`, has none. A word of several tokens has the mean of their maps.
     """
     groups = trace.prompts[sample].groups if groups is None else groups
     maps = [trace.maps(group.object, sample=sample) for group in groups]

@@ -90,7 +90,7 @@ class Trace:
         of: Quantity = "probabilities",
         occurrence: int = 0,
     ) -> Tensor:
-        """The maps of a word at every call, [calls, h, w] float32: the mean over its pieces.
+        """The maps of a word at every call, [calls, h, w] float32: the mean over its tokens.
 
         Args:
             word: a word or words of the prompt, as `ebama.prompt.words.find` finds them; or a position, or several.

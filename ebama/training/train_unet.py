@@ -174,7 +174,7 @@ def grounding_loss(maps: Sequence[Tensor], scenes: Sequence[Scene], kept: Sequen
 
 
 def word_positions(named: Sequence[Named]) -> list[list[int]]:
-    """Positions of each object's noun and colour in the caption's 77 tokens (every word is one piece).
+    """Positions of each object's noun and colour in the caption's 77 tokens (every word is one token).
 
     >>> word_positions([("cat", None), ("bench", "orange")])  # a cat and a orange bench
     [[2], [5, 6]]
