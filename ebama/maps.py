@@ -1,4 +1,4 @@
-"""What several energies share: where words lie on the key axis of attention maps, and the maps of words.
+"""Shared by several energies: where words lie on the key axis of attention maps, and the maps of words.
 
 A word has one token or several. Maps are [B, h, w, key], one value for each pixel and token, as the means of
 `AttentionRecords` are; nothing here knows where they come from.

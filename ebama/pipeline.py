@@ -38,7 +38,7 @@ _DECODED_PIXELS = 512 * 512
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a run made; samples are prompt-major (all seeds of the first prompt, then of the second...).
+    """The outcome of a run; samples are prompt-major (all seeds of the first prompt, then of the second...).
 
     Attributes:
         images: PIL images; None for `output="latent"`.
@@ -79,7 +79,7 @@ class Pipeline:
 
     @cached_property
     def footprint(self) -> memory.Footprint:
-        """What a pass of this model holds, measured when it is first asked for."""
+        """The memory that a pass of this model holds, measured when it is first needed."""
         return memory.footprint(self.sd, BASE_RESOLUTION)
 
     def __call__(

@@ -107,7 +107,7 @@ class AttentionRecords(Sequence[AttentionRecord]):
 
 
 class AttentionCall(NamedTuple):
-    """What one attention layer is about to compute; given to a control.
+    """The inputs of one attention layer before it computes; given to a control.
 
     `query` and `key` are [batch, head, query | key, dim]; `context` [batch, key, D] is the layer's input, before
     `Control.contexts` replaces it.
@@ -149,7 +149,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Request:
-    """What the caller of a network asks of its attention: sites to record, the site to stop at, a control."""
+    """A caller's wishes for the attention of a network: sites to record, the site to stop at, a control."""
 
     record: frozenset[str] = frozenset()
     stop_after: str | None = None

@@ -74,7 +74,7 @@ class TransformerBlock(nn.Module):
 
 
 class PixelLinear(nn.Conv2d):
-    """A 1x1 convolution, of whose shape its weights are, for pixels in a row: one matrix product, nothing reordered."""
+    """A linear layer over flattened pixels that keeps 1x1-convolution weights."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width, width, 1)

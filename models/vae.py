@@ -44,7 +44,7 @@ class PixelAttention(Attention):
 
 
 class _Coder(nn.Module):
-    """What encoder and decoder share: the middle and the way out."""
+    """Shared by encoder and decoder: the middle and the way out."""
 
     def __init__(self, config: VAEConfig, width_out: int, channels_out: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a visitor may ask for, and how much of it."""
+"""The requests that the page may send, and their limits."""
 
 from __future__ import annotations
 

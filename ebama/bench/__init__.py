@@ -1,3 +1,3 @@
-"""What the library's parts cost on this machine, alone or beside diffusers: `train_free.py bench`."""
+"""The cost of the library's parts on this machine, alone or beside diffusers: `train_free.py bench`."""
 
 from __future__ import annotations

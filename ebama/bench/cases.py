@@ -34,12 +34,12 @@ IMPORTS = {
     "pipeline": "from ebama import Pipeline",
 }
 PARTS = {"batch": ("1", "4"), "import": tuple(IMPORTS)}
-"""What a case is measured for in turn; those of `images` are the methods."""
+"""The parts of a case, measured in turn; those of `images` are the methods."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What one process measures: a case (`name` or `name:part`), whose, on which model and how.
+    """The task of one process: a case (`name` or `name:part`), whose, on which model and how.
 
     Attributes:
         side: "ours" or "diffusers".
@@ -63,7 +63,7 @@ class Setting:
 
     @property
     def part(self) -> str:
-        """What follows the colon, or nothing."""
+        """The text after the colon, or nothing."""
         return self.case.partition(":")[2]
 
 

@@ -86,7 +86,7 @@ def random_model() -> StableDiffusion:
 
 
 def _lightning(weights: dict[str, Tensor], *, ema: bool = False) -> dict[str, Any]:
-    """What a trainer writes; with `ema`, a second U-Net."""
+    """The dictionary that a trainer writes; with `ema`, a second U-Net."""
     prefix = "model.diffusion_model."
     averages = {
         ema_name(key.removeprefix(prefix)): weight.clone()

@@ -17,7 +17,7 @@ _MIB = 2**20
 
 
 class _LastWords(str):
-    """What the process says instead of an answer when its work raises an error."""
+    """The answer of a process whose work raised an error."""
 
 
 class Child:

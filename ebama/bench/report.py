@@ -18,7 +18,7 @@ from .meter import Round
 
 @dataclass(frozen=True)
 class Measured:
-    """What one side of one case took.
+    """The measurements of one side of one case.
 
     Attributes:
         rounds: in the order in which they ran.
@@ -78,7 +78,7 @@ class Report:
 
     @classmethod
     def load(cls, path: Path) -> Report:
-        """What `save` wrote. Raises ValueError if that is not what the file holds."""
+        """Read a file that `save` wrote. Raises ValueError if that is not what the file holds."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             measured = []
@@ -151,7 +151,7 @@ class Report:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures hold for."""
+    """The machine that the figures hold for."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

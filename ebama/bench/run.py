@@ -1,4 +1,4 @@
-"""What the command `bench` does: cases one by one, every figure kept as soon as there is one."""
+"""The run of the command `bench`: cases one by one, every figure kept as soon as there is one."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def add_shared(parser: argparse.ArgumentParser, *names: str, **defaults: Any) ->
 
 
 def sampling(options: argparse.Namespace) -> dict[str, Any]:
-    """What the shared options say to `Pipeline.__call__`."""
+    """The shared options as arguments of `Pipeline.__call__`."""
     return {
         "steps": options.steps,
         "guidance": options.guidance,

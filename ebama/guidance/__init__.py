@@ -1,4 +1,4 @@
-"""What a method is, and how an energy over attention maps becomes steps of the latent."""
+"""The parts of a method, and how an energy over attention maps becomes steps of the latent."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class GradientMethod(Method):
 
     @abstractmethod
     def energy(self, task: Task) -> Energy:
-        """What the steps make smaller; it reads the maps of `sites`."""
+        """The energy that the steps lower; it reads the maps of `sites`."""
 
     def sites(self, task: Task, latent_shape: Sequence[int]) -> list[Site]:
         """The attention sites that the energy reads: cross-attention at `guidance_resolution`."""

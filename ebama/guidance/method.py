@@ -1,4 +1,4 @@
-"""What a method is: a frozen dataclass of hyper-parameters that may act in three places of the sampling loop."""
+"""The base of all methods: a frozen dataclass of hyper-parameters that may act in three places of the sampling loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class GuidanceResult(NamedTuple):
-    """What a guide did before one model call: the new latents [B, 4, h, w], and of each sample the loss and the norm
+    """The outcome of a guide before one model call: the new latents [B, 4, h, w], and of each sample the loss and the norm
     of its gradient at the last step, [B], NaN where it was left alone; None if the call is not guided."""
 
     latents: Tensor
@@ -37,7 +37,7 @@ Controls = Callable[[int], "Control | None"]
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method asks of the rest: `groups` (the prompt's objects), `phrases` (its noun phrases), the attention
+    """A method's requirements: `groups` (the prompt's objects), `phrases` (its noun phrases), the attention
     sites that it reads or rewrites, in words, and whether it takes a gradient through them."""
 
     groups: bool = False
@@ -48,7 +48,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one picture costs at most, in passes of a single sample through the U-Net.
+    """The cost of one image at most, in passes of a single sample through the U-Net.
 
     `predictions` are whole forwards, `attention` forwards that stop at the last site that is read, `backwards` the
     backward passes from there.
@@ -160,15 +160,15 @@ class Method(ABC):
         return classifier_free(task.negative_text, task.text, range(count), [task.guidance] * count)
 
     def control(self, task: Task, conditioning: Conditioning) -> Controls | None:
-        """What rewrites attention in the noise predictions; its batch are the conditioning's rows."""
+        """The control that rewrites attention in the noise predictions; its batch are the conditioning's rows."""
         return None
 
     def guide(self, task: Task) -> Guide | None:
-        """What moves the latent before each model call."""
+        """The guide that moves the latent before each model call."""
         return None
 
     def cost(self, prompt: Parsed, calls: int) -> Cost:
-        """What an image of a prompt costs at most with classifier-free guidance."""
+        """The cost of an image of a prompt at most with classifier-free guidance."""
         return Cost(predictions=2 * calls)
 
     def describe(self) -> dict[str, Any]:

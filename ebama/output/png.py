@@ -33,7 +33,7 @@ def save_png(image: Image.Image, path: Path, metadata: dict[str, Any] | None = N
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What `save_png` stored; ValueError if the file is no PNG of ours."""
+    """Read the metadata that `save_png` stored; ValueError if the file is no PNG of ours."""
     try:
         with Image.open(path) as image:
             text = getattr(image, "text", {}).get(KEY)

@@ -18,7 +18,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What makes one image.
+    """Everything that makes one image.
 
     Attributes:
         seed: of the initial noise; None if it was given as a latent.
@@ -51,7 +51,7 @@ class Recipe:
         return replace(self, weights=str(weights) if weights else None, dtype=dtype)
 
     def arguments(self) -> dict[str, Any]:
-        """What `Pipeline.__call__` takes of a recipe, all but the method."""
+        """The recipe as arguments of `Pipeline.__call__`, all but the method."""
         same = ("prompt", "sampler", "guidance", "negative_prompt", "groups", "parser")
         return {"seeds": [self.seed], **{name: getattr(self, name) for name in same}}
 
@@ -71,7 +71,7 @@ class Recipe:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> Recipe:
-        """What `to_metadata` made, also by a version that said less. Names that are not a recipe's are ignored.
+        """Read values that `to_metadata` made, also those of older versions, which said less. Names that are not a recipe's are ignored.
 
         Raises ValueError, in one line, for a value that is missing, of another type, or out of range.
         """

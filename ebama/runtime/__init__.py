@@ -1,1 +1,1 @@
-"""What a run needs of the machine: a memory budget, half precision, the allocator."""
+"""The machine under a run: a memory budget, half precision, the allocator."""

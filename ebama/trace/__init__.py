@@ -1,4 +1,4 @@
-"""What attention did during a run: recording, curves and figures."""
+"""Attention during a run: recording, curves and figures."""
 
 from __future__ import annotations
 

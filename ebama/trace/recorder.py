@@ -18,7 +18,7 @@ from .trace import Trace
 
 @dataclass(frozen=True)
 class TraceOptions:
-    """What a trace keeps of every model call. The defaults keep the mean maps that guidance sees, 77 KiB each call of a
+    """The parts of every model call that a trace keeps. The defaults keep the mean maps that guidance sees, 77 KiB each call of a
     sample of Stable Diffusion v1.
 
     Attributes:

@@ -142,7 +142,7 @@ class Trace:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
-        """What `save` wrote; ValueError if the file is something else."""
+        """Read a file that `save` wrote; ValueError if the file is something else."""
         Path(path).open("rb").close()  # a file that is not there is an OSError, and says so
         try:
             with safe_open(path, framework="pt") as file:

@@ -1,1 +1,1 @@
-"""What scores pictures: the judges of the miniature's world, CLIP and BLIP."""
+"""The judges of images: those of the miniature's world, CLIP and BLIP."""

@@ -1,4 +1,4 @@
-"""What scores pictures: a protocol, and the embedded judge of the miniature's world."""
+"""Scores of images: a protocol, and the embedded judge of the miniature's world."""
 
 from __future__ import annotations
 

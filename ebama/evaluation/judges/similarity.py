@@ -15,7 +15,7 @@ from .scorer import Scorer, Scores
 from .vision_language import Captioner, Clip, captioner_folder, clip_folder
 
 CORRECTED = " corrected"
-"""What the names of the corrected variants end in."""
+"""The ending of the corrected variants' names."""
 
 
 class ImageTextSimilarity:

@@ -31,9 +31,9 @@ from ebama.weights.loading import MINIATURE_FOLDER
 from . import open_clip
 
 EMBEDDED = "miniature"
-"""What stands for the folders of the miniature's own models."""
+"""The name of the miniature's own models, in place of a folder."""
 PREFIX = "a picture of "
-"""What BLIP's captions begin with, and is taken off them."""
+"""The beginning of all BLIP captions, which is taken off."""
 DECODING: dict[str, Any] = {
     "num_beams": 3,
     "max_length": 30,
@@ -181,7 +181,7 @@ def _folder(folder: str | Path, kind: str, embedded: str) -> Path:
 
 
 def _read(path: Path, opener: Callable[..., Any]) -> Any:
-    """What transformers reads from a folder; any failure, and weights that are missing, as one line."""
+    """Read a part of a folder with transformers; any failure, and weights that are missing, as one line."""
     weights = getattr(opener, "__self__", None) in (CLIPModel, BlipForConditionalGeneration)
     more: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True} if weights else {}
     try:

@@ -12,7 +12,7 @@ from .paper import published
 from .statistics import Estimate, difference, estimate
 
 BASELINE = "sd"
-"""What methods are compared with unless something else is named."""
+"""The baseline of comparisons unless another method is named."""
 
 Values = dict[tuple[str, object], float]
 """(prompt, seed) -> score."""

@@ -22,7 +22,7 @@ from .comparison import Row, by_method, by_score, numbers, numeric_scores, share
 from .statistics import FEWEST
 
 FAILURES = {"presence": "object missing", "binding": "colour wrong"}
-"""What it means that a picture's score is 0, where the score's name alone would not say it."""
+"""The meaning of a score of 0, where the score's name alone does not say it."""
 NO_PICTURE = "no picture"
 NO_SCORES = "No judge had anything to say of these pictures."
 BADGES = "✕◐△◇▽○"
@@ -76,7 +76,7 @@ def failure(line: Mapping[str, Any], shares: Iterable[str]) -> str | None:
 
 
 def _section(name: str, rows: Sequence[Row], judges: Mapping[str, str]) -> dict[str, Any]:
-    """What the page shows of a score."""
+    """The values of a score that the page shows."""
     return {
         "name": name,
         "share": rows[0].share,
@@ -93,7 +93,7 @@ def _section(name: str, rows: Sequence[Row], judges: Mapping[str, str]) -> dict[
 def _data(
     folder: Path, lines: Sequence[Mapping[str, Any]], baseline: str
 ) -> tuple[dict[str, Any], list[list[Path | None]]]:
-    """What the script reads, and for each prompt the files of its pictures, method by method and seed by seed.
+    """The data of the script, and for each prompt the files of its pictures, method by method and seed by seed.
 
     A picture is null where there is none; it has a "failure" (an index) or an "error" only where there is one.
     """

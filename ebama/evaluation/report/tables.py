@@ -48,7 +48,7 @@ def write(folder: Path, baseline: str = BASELINE) -> str:
 
 
 def settings(folder: Path) -> dict[str, Any]:
-    """What run.json says; empty if there is none, as in folders of other programs."""
+    """The settings in run.json; empty if there is none, as in folders of other programs."""
     return read_object(folder / "run.json")
 
 
