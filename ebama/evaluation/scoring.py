@@ -71,7 +71,7 @@ def prompts(folder: Path, benchmark: Sequence[BenchmarkPrompt] = ()) -> list[str
 
 
 def _pictures(folder: Path, benchmark: Sequence[BenchmarkPrompt]) -> list[dict[str, Any]]:
-    """The rows of the folder's lists, or without them a row for each METHOD/PROMPT/SEED.png, in the order of numbers."""
+    """The rows of the folder's lists, or without them a row for each METHOD/PROMPT/SEED.png, in order of numbers."""
     if listed := rows(folder):
         return listed
     paths = sorted(folder.glob("*/*/*.png"), key=lambda path: (path.parts[:-1], len(path.stem), path.stem))
@@ -92,7 +92,7 @@ def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _resume(unfinished: Path, judges: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The lines that an interrupted run by these judges scored; else the file is begun, with the judges in its first line."""
+    """The lines that an interrupted run by these judges scored; else a new file with the judges in its first line."""
     if unfinished.is_file():
         jsonl.drop_half_line(unfinished)
         first, *lines = jsonl.read(unfinished) or [{}]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 class GuidanceResult(NamedTuple):
-    """The outcome of a guide before one model call: the new latents [B, 4, h, w], and of each sample the loss and the norm
-    of its gradient at the last step, [B], NaN where it was left alone; None if the call is not guided."""
+    """The outcome of a guide before one model call: the new latents [B, 4, h, w], and of each sample the loss and its
+    gradient's norm at the last step, [B], NaN where it was left alone; None if the call is not guided."""
 
     latents: Tensor
     losses: Tensor | None = None

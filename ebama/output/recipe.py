@@ -71,7 +71,9 @@ class Recipe:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> Recipe:
-        """Read values that `to_metadata` made, also those of older versions, which said less. Names that are not a recipe's are ignored.
+        """Read values that `to_metadata` made, also those of older versions, which said less.
+
+        Names that are not a recipe's are ignored.
 
         Raises ValueError, in one line, for a value that is missing, of another type, or out of range.
         """
