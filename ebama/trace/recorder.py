@@ -18,8 +18,9 @@ from .trace import Trace
 
 @dataclass(frozen=True)
 class TraceOptions:
-    """The parts of every model call that a trace keeps. The defaults keep the mean maps that guidance sees, 77 KiB each call of a
-    sample of Stable Diffusion v1.
+    """The parts of every model call that a trace keeps.
+
+    The defaults keep the mean maps that guidance sees, 77 KiB each call of a sample of Stable Diffusion v1.
 
     Attributes:
         scores: keep the maps before softmax.
