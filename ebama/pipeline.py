@@ -27,8 +27,8 @@ from .prompt import Group, Parsed, Words, parse
 from .prompt.alignment import check_characters
 from .prompt.parsers import check as check_parser
 from .runtime import memory
-from .runtime.context import running
 from .runtime.memory import parse as parse_memory
+from .runtime.running import running
 from .sampling import InitialNoise, initial_noise, sample_in_batches
 from .trace import Trace, TraceOptions
 

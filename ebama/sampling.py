@@ -1,4 +1,7 @@
-"""The sampling loop: guide, predict, combine, step. It knows no method by name."""
+"""A run of a method: around each model call of a sampler's loop it guides, predicts and combines.
+
+It knows no method by name; the loop over timesteps is `Sampler.sample`.
+"""
 
 from __future__ import annotations
 

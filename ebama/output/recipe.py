@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ebama.samplers import DDIM, PNDM, NoiseSchedule, Sampler, names
+from ebama.samplers import NoiseSchedule, Sampler, get, names
 
 from ..prompt import Group
 from .png import read_metadata
@@ -144,9 +144,7 @@ def _read_sampler(stored: object) -> Sampler:
     _expect("sampler.schedule.train_steps", train_steps, train_steps <= 10**5, "at most 100000")
     steps, eta = values.get("steps"), values.get("eta", 0.0)
     _expect("sampler.eta", eta, _is_number(eta), "a number from 0 to 1")
-    if name == "pndm":
-        return PNDM(steps, NoiseSchedule(**schedule))
-    return DDIM(steps, eta, NoiseSchedule(**schedule))
+    return get(str(name), steps, schedule=NoiseSchedule(**schedule), **({"eta": eta} if eta else {}))
 
 
 def _expect(name: str, value: Any, fits: bool, expected: str) -> Any:

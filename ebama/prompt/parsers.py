@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from . import rules
 from .alignment import PromptError
-from .syntax import ParsedWord
+from .objects import ParsedWord
 
 if TYPE_CHECKING:
     from spacy.language import Language

@@ -6,7 +6,7 @@ After tagging it reads left to right:
     after it      preposition + noun phrase | and + noun phrase | participle ... | [that | which | who] verb ...
     verb          adjectives (said of its subject) | noun phrase (its object)
 
-Its words carry spaCy's labels, so that `syntax` treats both alike. It is meant for prompts, not for prose.
+Its words carry spaCy's labels, so that `objects` treats both alike. It is meant for prompts, not for prose.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 
 from . import lexicon
-from .syntax import ParsedWord
+from .objects import ParsedWord
 from .tagging import tag
 
 _WORD = re.compile(r"['’]s\b|[^\W_]+(?:-[^\W_]+)*|\S")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .alignment import find_all, positions, word_spans
-from .parsing import Parsed
+from .groups import Parsed
 
 
 class Word(NamedTuple):

@@ -18,7 +18,7 @@ from ebama.weights.files.tensors import write_tensors
 
 from ..output.files import written_whole
 from ..output.recipe import read_group
-from ..prompt.parsing import Parsed
+from ..prompt import Parsed
 from ..prompt.words import Word, find, words
 
 Quantity = Literal["scores", "probabilities"]

@@ -162,3 +162,8 @@ def test_the_file_of_a_bad_recipe_is_named(tmp_path: Path) -> None:
             read_recipe(path)
     save_png(Image.new("RGB", (4, 4)), path, STORED)
     assert read_recipe(path) == Recipe.from_metadata(STORED)
+
+
+def test_recipe_of_a_sampler_refuses_what_the_sampler_does_not_have() -> None:
+    with pytest.raises(ValueError, match="Sampler 'pndm' has no eta"):
+        Recipe.from_metadata(with_value("sampler", {"name": "pndm", "steps": 50, "eta": 0.5}))

@@ -13,7 +13,7 @@ from ebama.evaluation.benchmarks import ane_objects, load_ane
 from ebama.evaluation.benchmarks.dvmp import sample
 from ebama.prompt import Group, Parsed, PromptError, groups_from_words, lexicon, parse, parsers, rules
 from ebama.prompt.alignment import find_all, word_spans
-from ebama.prompt.syntax import ParsedWord, find_structure
+from ebama.prompt.objects import ParsedWord, find_structure
 from ebama.weights import clip_tokenizer
 
 TOKENIZER = clip_tokenizer()

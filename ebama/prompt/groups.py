@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .alignment import SEQUENCE, Alignment, PromptError, Span, align, positions
-from .assignment import Words, assign
+from .given_words import Words, assign
+from .objects import find_structure
 from .parsers import analyse
-from .syntax import find_structure
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -80,7 +80,7 @@ def parse(
 ) -> Parsed:
     """Read a prompt: its groups, its tokens and its noun phrases.
 
-    Objects are the nouns and proper nouns that modify no other noun (paper, section 3); `syntax.find_structure`
+    Objects are the nouns and proper nouns that modify no other noun (paper, section 3); `objects.find_structure`
     says what counts as a modifier. `parser` is "auto" (the best that is installed), "rules" (built in), the name of an
     installed spaCy model, a spaCy `Language`, or the `Doc` of this prompt. Given `groups` (positions, words, or none
     at all), they stand in for the parsed ones.
@@ -120,7 +120,7 @@ def groups_from_words(prompt: str, words: Sequence[Words], tokenizer: CLIPTokeni
     """Groups from words: `[("crown", ["purple"]), ("suitcase", ["blue"])]`, each an object and its modifiers.
 
     Upper and lower case count alike; several words ("company logo") may stand where one does. Of words that recur,
-    the ones that stand together are taken (see `assignment.assign`). Groups keep the order given. Raises
+    the ones that stand together are taken (see `given_words.assign`). Groups keep the order given. Raises
     `PromptError` for a word that is not in the prompt, or is asked for more often than it is there, or fell off the
     end.
     """
