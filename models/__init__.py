@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .adapt import adapt, layer
 from .attention import (
     Attention,
     AttentionCall,
@@ -13,6 +14,7 @@ from .attention import (
     attention_scores,
 )
 from .config import MINIATURE, SD_V1, StableDiffusionConfig, TextConfig, UNetConfig, VAEConfig
+from .network import Network
 from .text import TextEncoder
 from .unet import UNet
 from .vae import VAE, Posterior
@@ -26,6 +28,7 @@ __all__ = [
     "AttentionRecord",
     "AttentionRecords",
     "Control",
+    "Network",
     "Posterior",
     "Request",
     "Site",
@@ -35,5 +38,7 @@ __all__ = [
     "UNet",
     "UNetConfig",
     "VAEConfig",
+    "adapt",
     "attention_scores",
+    "layer",
 ]

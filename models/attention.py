@@ -202,6 +202,17 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context_width or width, inner_width, bias=value_bias)
         self.to_out = nn.Sequential(nn.Linear(inner_width, width, bias=out_bias))
 
+    @classmethod
+    def of(
+        cls, to_q: nn.Module, to_k: nn.Module, to_v: nn.Module, to_out: nn.Module, *, heads: int, kind: Kind
+    ) -> Attention:
+        """A layer of given projections, [..., width] -> [..., inner width] and back: those of another module, say."""
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer.heads, layer.kind, layer.causal = heads, kind, False
+        layer.to_q, layer.to_k, layer.to_v, layer.to_out = to_q, to_k, to_v, to_out
+        return layer
+
     def forward(
         self,
         x: Tensor,

@@ -1,0 +1,58 @@
+"""What guides, traces and samplers ask of a network: noise, attention on request, and a list of its sites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from .attention import AttentionRecords, Control, Kind, Site
+
+
+@runtime_checkable
+class Network(Protocol):
+    """A noise predictor whose attention can be read and rewritten.
+
+    `UNet` is one; `adapt` makes one of a foreign module; a class of your own needs these three methods and no base.
+    """
+
+    def sites(self, latent_shape: Sequence[int], /) -> list[Site]:
+        """Attention layers in execution order for latents [..., h, w]."""
+        ...
+
+    def attention(
+        self,
+        z: Tensor,
+        t: int | Tensor,
+        context: Tensor,
+        resolution: int | tuple[int, int] | None = 16,
+        kind: Kind | None = "cross",
+        *,
+        sites: Iterable[Site | str] | None = None,
+        control: Control | None = None,
+        checkpoint: bool = False,
+    ) -> AttentionRecords:
+        """Records of the selected sites; runs only as far as the last of them. See `UNet.attention`."""
+        ...
+
+    def __call__(
+        self,
+        z: Tensor,
+        t: int | Tensor,
+        context: Tensor,
+        *,
+        record: Iterable[Site | str] | None = None,
+        control: Control | None = None,
+        checkpoint: bool = False,
+    ) -> Any:
+        """The noise in z [B, C, h, w] at timestep t under context [B, key, D]; with `record`, (noise, records)."""
+        ...
+
+
+def of_shape(available: Sequence[Site], resolution: int | tuple[int, int] | None, kind: Kind | None) -> list[Site]:
+    """The sites of a resolution (side in pixels, or (h, w); None: any) and a kind (None: both)."""
+    size = (resolution, resolution) if isinstance(resolution, int) else resolution
+    return [
+        site for site in available if (size is None or site.resolution == size) and (kind is None or site.kind == kind)
+    ]

@@ -1,0 +1,273 @@
+"""Foreign modules as networks: what they compute stays the same, and their attention is what plain formulas give."""
+
+from __future__ import annotations
+
+import copy
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from foreign import CrossAttention, DitCross, DitLike, FusedLike, FusedSelf, LdmLike, SeparateCross
+from torch import Tensor, nn
+
+from ebama.models import AttentionCall, Control, Network, Site, UNet, adapt, layer
+from ebama.models.adapt import AdaptedNetwork
+
+LDM = {CrossAttention: layer(q="to_q", k="to_k", v="to_v", out="to_out", heads="heads")}
+FUSED = {
+    FusedSelf: layer(qkv="in_proj", out="out_proj", heads="n_heads"),
+    SeparateCross: layer(q="q_proj", k="k_proj", v="v_proj", out="out_proj", heads="n_heads"),
+}
+DIT = {FUSED_KEY: FUSED[FUSED_KEY] for FUSED_KEY in (FusedSelf,)} | {
+    DitCross: layer(q="q_linear", kv="kv_linear", out="proj", heads="num_heads")
+}
+STYLES: dict[str, tuple[Callable[[], nn.Module], Any]] = {
+    "ldm": (LdmLike, LDM),
+    "fused": (FusedLike, FUSED),
+    "dit": (DitLike, DIT),
+    "dit-masked": (lambda: DitLike(padding=3), DIT),
+}
+
+
+def foreign(style: str) -> tuple[nn.Module, AdaptedNetwork]:
+    """The module as its authors have it, and the same weights adapted."""
+    make, layers = STYLES[style]
+    torch.manual_seed(0)
+    plain = make().eval()
+    net = copy.deepcopy(plain)
+    return plain, adapt(net, layers, lambda net, z, t, context: net(z, t, context), context_shape=(7, 10))
+
+
+def inputs(batch: int = 2, size: tuple[int, int] = (8, 12)) -> tuple[Tensor, int, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, 4, *size, generator=generator), 500, torch.randn(batch, 7, 10, generator=generator)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_output_is_the_modules_own(style: str) -> None:
+    plain, network = foreign(style)
+    z, t, context = inputs()
+    expected = plain(z, torch.full((2,), t), context)
+    assert torch.equal(network(z, t, context), expected)
+    noise, records = network(z, t, context, record=network.sites(z.shape))
+    torch.testing.assert_close(noise, expected, rtol=1e-5, atol=1e-5)
+    assert [record.site for record in records] == network.sites(z.shape)
+    torch.testing.assert_close(network(z, t, context, control=Control()), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_names_and_weights_of_the_module_stay(style: str) -> None:
+    plain, network = foreign(style)
+    assert network.net.state_dict().keys() == plain.state_dict().keys()
+    assert type(network.net) is type(plain)
+    assert all(isinstance(b, type(a)) for a, b in zip(plain.modules(), network.net.modules(), strict=True))
+
+
+def test_sites_of_each_style() -> None:
+    _, network = foreign("ldm")
+    assert network.sites((4, 8, 12)) == [
+        Site("outer.attn1", "self", (8, 12), 2),
+        Site("outer.attn2", "cross", (8, 12), 3),
+        Site("inner.attn1", "self", (4, 6), 2),
+        Site("inner.attn2", "cross", (4, 6), 3),
+        Site("up.attn1", "self", (8, 12), 2),
+        Site("up.attn2", "cross", (8, 12), 3),
+    ]
+    _, network = foreign("dit")
+    assert {site.resolution for site in network.sites((8, 12))} == {(4, 6)}
+    assert [site.kind for site in network.sites((8, 12))] == ["self", "cross"] * 3
+
+
+def test_scores_and_gradient_of_a_layer_follow_from_its_weights() -> None:
+    plain, network = foreign("ldm")
+    z, t, context = inputs()
+    z.requires_grad_(True)
+    record = network.attention(z, t, context, sites=["inner.attn2"])[0]
+
+    seen: dict[str, Tensor] = {}
+    attn: Any = plain.get_submodule("inner.attn2")
+    attn.register_forward_pre_hook(lambda module, args: seen.update(x=args[0]))
+    plain(z, torch.full((2,), t), context)
+    q = attn.to_q(seen["x"]).unflatten(-1, (3, -1)).transpose(1, 2)
+    k = attn.to_k(context).unflatten(-1, (3, -1)).transpose(1, 2)
+    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    torch.testing.assert_close(record.scores, scores, rtol=1e-5, atol=1e-6)
+    ours, theirs = (
+        torch.autograd.grad(maps.square().sum(), z, retain_graph=True)[0] for maps in (record.scores, scores)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_attention_equals_the_records_of_a_forward_and_stops(style: str) -> None:
+    _, network = foreign(style)
+    z, t, context = inputs()
+    sites = [site for site in network.sites(z.shape) if site.kind == "cross"][:1]
+    _, whole = network(z, t, context, record=sites)
+    ran: list[str] = []
+    for name, module in network.net.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.register_forward_hook(lambda module, args, out, name=name: ran.append(name))
+    early = network.attention(z, t, context, sites=sites)
+    torch.testing.assert_close(early[0].scores, whole[0].scores)
+    count = len(ran)
+    network(z, t, context)
+    assert count < len(ran) - count, "an attention pass runs less than a forward"
+
+
+def test_selection_that_names_no_site_lists_those_there_are() -> None:
+    _, network = foreign("ldm")
+    z, t, context = inputs()
+    with pytest.raises(ValueError, match=r"no attention site \['nothing'\].*\n.*outer.attn1"):
+        network.attention(z, t, context, sites=["nothing"])
+    with pytest.raises(ValueError, match="holds no attention site"):
+        network.attention(z, t, context, resolution=5)
+
+
+class Nudge(Control):
+    """Moves the context from site to site, as ebca does."""
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def edits_maps(self, site: Site) -> bool:
+        return False
+
+    def next_context(self, call: AttentionCall) -> Tensor:
+        if call.site.kind == "self":
+            return call.context
+        self.seen.append(call.context)
+        return call.context + 1
+
+
+@pytest.mark.parametrize("style", ["ldm", "fused", "dit"])
+def test_context_that_a_control_moves_travels_from_site_to_site(style: str) -> None:
+    _, network = foreign(style)
+    z, t, context = inputs()
+    control = Nudge()
+    moved = network(z, t, context, control=control)
+    for i, seen in enumerate(control.seen):
+        torch.testing.assert_close(seen, context + i)
+    assert len(control.seen) >= 2
+    assert not torch.allclose(moved, network(z, t, context), atol=1e-4)
+
+
+def test_rewritten_scores_are_what_the_layer_uses() -> None:
+    class Only(Control):
+        def scores(self, call: AttentionCall, scores: Tensor) -> Tensor:
+            return scores if call.site.kind == "self" else scores.masked_fill(torch.arange(7) > 0, -math.inf)
+
+    plain, network = foreign("ldm")
+    z, t, context = inputs()
+    first = context[:, :1].expand(-1, 7, -1)  # all keys equal the first: the same as seeing only it
+    torch.testing.assert_close(
+        network(z, t, context, control=Only()), plain(z, torch.full((2,), t), first), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_checkpointing_gives_the_same_gradient() -> None:
+    _, network = foreign("ldm")
+    z, t, context = inputs()
+    z.requires_grad_(True)
+
+    def gradient(checkpoint: bool) -> Tensor:
+        records = network.attention(z, t, context, resolution=(8, 12), checkpoint=checkpoint)
+        return torch.autograd.grad(records.mean_scores().square().sum(), z)[0]
+
+    torch.testing.assert_close(gradient(True), gradient(False))
+
+
+def test_two_threads_use_one_network_without_seeing_each_other() -> None:
+    _, network = foreign("ldm")
+    z, t, context = inputs()
+    network.sites(z.shape)
+    expected = {name: network.attention(z, t, context, sites=[name])[0].scores for name in ("outer.attn2", "up.attn2")}
+    wrong: list[str] = []
+
+    def work(name: str) -> None:
+        for _ in range(20):
+            records = network.attention(z, t, context, sites=[name])
+            if len(records) != 1 or not torch.equal(records[0].scores, expected[name]):
+                wrong.append(name)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in expected for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_dropout_in_the_output_is_the_modules_own_in_training() -> None:
+    plain, network = foreign("ldm")
+    z, t, context = inputs()
+    network.sites(z.shape)
+    network.train()
+    plain.train()
+    torch.manual_seed(3)
+    expected = plain(z, torch.full((2,), t), context)
+    torch.manual_seed(3)
+    noise, _ = network(z, t, context, record=["outer.attn2"])
+    torch.testing.assert_close(noise, expected, rtol=1e-5, atol=1e-5)
+    assert network.training
+
+
+def test_a_copy_of_the_module_computes_with_its_own_weights() -> None:
+    _, network = foreign("ldm")
+    z, t, context = inputs()
+    clone = copy.deepcopy(network.net)
+    with torch.no_grad():
+        for weight in clone.parameters():
+            weight.zero_()
+    assert network(z, t, context).abs().max() > 0
+    assert clone(z, torch.full((2,), t), context).abs().max() == 0
+
+
+def test_a_layer_that_computes_more_is_refused_by_name() -> None:
+    class Residual(CrossAttention):
+        def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+            return x + super().forward(x, context, mask)
+
+    net = LdmLike().eval()
+    net.inner.attn2 = Residual(8, 10, 3, 4, 0.0)
+    network = adapt(net, LDM, lambda net, z, t, c: net(z, t, c), context_shape=(7, 10))
+    with pytest.raises(ValueError, match=r"inner\.attn2 cannot be adapted.*residual"):
+        network.sites((8, 8))
+
+
+def test_what_cannot_be_described_is_refused() -> None:
+    call: Any = lambda net, z, t, c: net(z, t, c)  # noqa: E731
+    with pytest.raises(ValueError, match="expected q, k, v, or q, kv, or qkv"):
+        layer(q="to_q", out="to_out", heads="heads")
+    with pytest.raises(ValueError, match=r"attn1 \(CrossAttention\) has no 'query'"):
+        adapt(
+            LdmLike(),
+            {CrossAttention: layer(q="query", k="to_k", v="to_v", out="to_out", heads=2)},
+            call,
+            context_shape=(7, 10),
+        )
+    with pytest.raises(ValueError, match="heads = 5"):
+        adapt(
+            LdmLike(),
+            {CrossAttention: layer(q="to_q", k="to_k", v="to_v", out="to_out", heads=5)},
+            call,
+            context_shape=(7, 10),
+        )
+    with pytest.raises(ValueError, match=r"LdmLike holds no layer FusedSelf.*CrossAttention"):
+        adapt(LdmLike(), {FusedSelf: layer(qkv="in_proj", out="out_proj", heads=2)}, call, context_shape=(7, 10))
+    torch.manual_seed(0)
+    net = LdmLike()
+    net.up = net.outer
+    network = adapt(net, LDM, call, context_shape=(7, 10))
+    with pytest.raises(ValueError, match="runs more than once"):
+        network.sites((8, 8))
+
+
+def test_unet_and_adapted_modules_are_networks() -> None:
+    assert isinstance(foreign("fused")[1], Network)
+    assert isinstance(UNet, type)
+    assert issubclass(UNet, nn.Module)
+    assert all(hasattr(UNet, name) for name in ("sites", "attention", "__call__"))
