@@ -329,23 +329,20 @@ def _attention(name: str, module: nn.Module, description: Layer, kind: Kind) -> 
                 )
         return value
 
-    def linear(path: str) -> nn.Module:
-        projection = part(path)
+    def linear(path: str | None) -> Any:
+        projection = part(str(path))
         if not isinstance(getattr(projection, "weight", None), Tensor) or projection.weight.ndim != 2:
             raise ValueError(f"{path!r} of the layer {name} is no linear layer, but {type(projection).__name__}.")
-        return projection  # type: ignore[no-any-return]
+        return projection
 
     if description.qkv is not None:
-        fused = linear(description.qkv)
-        q, k, v = (_Rows(fused, i, 3) for i in range(3))  # type: ignore[arg-type]
+        q, k, v = (_Rows(linear(description.qkv), i, 3) for i in range(3))
     elif description.kv is not None:
-        assert description.q is not None
-        fused = linear(description.kv)
-        q, k, v = linear(description.q), _Rows(fused, 0, 2), _Rows(fused, 1, 2)  # type: ignore[arg-type, assignment]
+        q, k, v = linear(description.q), *(_Rows(linear(description.kv), i, 2) for i in range(2))
     else:
-        q, k, v = (linear(str(path)) for path in (description.q, description.k, description.v))  # type: ignore[assignment]
+        q, k, v = (linear(path) for path in (description.q, description.k, description.v))
     heads = description.heads if isinstance(description.heads, int) else part(description.heads)
-    inner_width = q.weight.shape[0]  # type: ignore[union-attr]
+    inner_width = q.weight.shape[0]
     if type(heads) is not int or heads < 1 or inner_width % heads:
         raise ValueError(
             f"The layer {name} has heads = {heads!r}; expected a divisor of its inner width {inner_width}."
@@ -420,5 +417,5 @@ def _resolution(name: str, queries: int, height: int, width: int) -> tuple[int, 
         return found.pop()
     fit = f"fit several feature maps ({sorted(found)})" if found else "fit no feature map"
     raise ValueError(
-        f"The {queries} queries of the layer {name} {fit} of a latent of {height}x{width}: its maps have no known shape."
+        f"The {queries} queries of the layer {name} {fit} of a latent of {height}x{width}, so its maps have no shape."
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, SupportsIndex, overload
+from typing import Any, Literal, NamedTuple, SupportsIndex, overload
 
 import torch
 from einops import rearrange
@@ -203,10 +203,8 @@ class Attention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(inner_width, width, bias=out_bias))
 
     @classmethod
-    def of(
-        cls, to_q: nn.Module, to_k: nn.Module, to_v: nn.Module, to_out: nn.Module, *, heads: int, kind: Kind
-    ) -> Attention:
-        """A layer of given projections, [..., width] -> [..., inner width] and back: those of another module, say."""
+    def of(cls, to_q: Any, to_k: Any, to_v: Any, to_out: Any, *, heads: int, kind: Kind) -> Attention:
+        """A layer of given projections, modules [..., width] -> [..., inner width] and back: those of another layer."""
         layer = cls.__new__(cls)
         nn.Module.__init__(layer)
         layer.heads, layer.kind, layer.causal = heads, kind, False

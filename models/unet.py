@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint as checkpointed
 from .attention import AttentionRecord, AttentionRecords, Control, Kind, Request, Site, select_sites
 from .blocks import Downsample, Level, ResBlock, Upsample
 from .config import UNetConfig
+from .network import of_shape
 from .transformer import SpatialTransformer
 
 EPS = 1e-5
@@ -170,10 +171,8 @@ class UNet(nn.Module):
         """
         self._check(z, context)
         available = self.sites(z.shape)
-        if sites is None:
-            size = (resolution, resolution) if isinstance(resolution, int) else resolution
-            sites = [s for s in available if size in (None, s.resolution) and kind in (None, s.kind)]
-        names = select_sites(available, sites, _size(z))
+        wanted = of_shape(available, resolution, kind) if sites is None else sites
+        names = select_sites(available, wanted, _size(z))
         last = [site.name for site in available if site.name in names][-1]
         return self._run(z, t, context, Request(names, stop_after=last, control=control), checkpoint)[1]
 
