@@ -271,3 +271,33 @@ def test_unet_and_adapted_modules_are_networks() -> None:
     assert isinstance(UNet, type)
     assert issubclass(UNet, nn.Module)
     assert all(hasattr(UNet, name) for name in ("sites", "attention", "__call__"))
+
+
+@pytest.mark.slow
+def test_diffusers_own_unet_becomes_a_network() -> None:
+    diffusers = pytest.importorskip("diffusers", reason="needs the extra `parity`")
+    attention = pytest.importorskip("diffusers.models.attention_processor").Attention
+    torch.manual_seed(0)
+    net = diffusers.UNet2DConditionModel(
+        block_out_channels=(16, 32),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=10,
+        attention_head_dim=4,
+        layers_per_block=1,
+        norm_num_groups=8,
+    ).eval()
+    z, t, context = inputs(size=(8, 8))
+    expected = net(z, t, encoder_hidden_states=context).sample
+    network = adapt(
+        net,
+        {attention: layer(q="to_q", k="to_k", v="to_v", out="to_out.0", heads="heads")},
+        lambda net, z, t, context: net(z, t, encoder_hidden_states=context).sample,
+        context_shape=(7, 10),
+    )
+    sites = network.sites(z.shape)
+    assert [site.kind for site in sites] == ["self", "cross"] * 4
+    assert torch.equal(network(z, t, context), expected)
+    noise, records = network(z, t, context, record=sites)
+    torch.testing.assert_close(noise, expected, rtol=1e-5, atol=1e-5)
+    assert len(records) == 8
