@@ -121,18 +121,17 @@ class _Open:
         name = running.names.get(id(self)) if running else None
         if running is None or name is None:
             return own()
+        request = running.request
+        if running.probe is None and name not in request.record and request.control is None:
+            return checkpointed(own, use_reentrant=False) if running.checkpoint else own()
         description: Layer = self._description  # type: ignore[attr-defined]
         x, context, mask = _inputs(name, description, super().forward, args, kwargs)  # type: ignore[misc]
         attention = _attention(name, self, description, "self" if context is None else "cross")  # type: ignore[arg-type]
         if running.probe is not None:
             return _probe(running.probe, name, attention, own, x, context, mask)
-        site, request = running.sites[name], running.request
-        wanted = site.name in request.record or request.control is not None
-        if not wanted:
-            return checkpointed(own, use_reentrant=False) if running.checkpoint else own()
         if context is not None and running.moved is not None:
             context = running.moved
-        run = partial(attention, site=site, request=request, mask=mask)
+        run = partial(attention, site=running.sites[name], request=request, mask=mask)
         result: AttentionResult = (
             checkpointed(run, x, context, use_reentrant=False) if running.checkpoint else run(x, context)
         )
@@ -148,14 +147,20 @@ class _Open:
 class AdaptedNetwork(nn.Module):
     """A foreign module as a `Network`; made by `adapt`."""
 
-    def __init__(
-        self, net: nn.Module, layers: Mapping[str, nn.Module], call: Call, context_shape: tuple[int, int], channels: int
-    ) -> None:
+    def __init__(self, net: nn.Module, call: Call, context_shape: tuple[int, int], channels: int) -> None:
         super().__init__()
         self.net = net
         self._call, self._context_shape, self._channels = call, context_shape, channels
-        self._names = {id(module): name for name, module in layers.items()}
+        self._named: tuple[int, dict[int, str]] = (0, {})
         self._sites: dict[tuple[int, int], list[Site]] = {}
+
+    @property
+    def _names(self) -> dict[int, str]:
+        """Name of each open layer by its identity, found again in a copy of this network."""
+        if self._named[0] != id(self.net):
+            opened = ((name, module) for name, module in self.net.named_modules() if isinstance(module, _Open))
+            self._named = id(self.net), {id(module): name for name, module in opened}
+        return self._named[1]
 
     def sites(self, latent_shape: Sequence[int]) -> list[Site]:
         """Attention layers in execution order for latents [..., h, w]; runs the module once for a size not seen yet.
@@ -288,7 +293,7 @@ def adapt(
             kind = type(module)
             module.__class__ = type(kind.__name__, (_Open, kind), {"__module__": kind.__module__})
         module._description = description  # type: ignore[assignment]
-    return AdaptedNetwork(net, chosen, call, context_shape, channels)
+    return AdaptedNetwork(net, call, context_shape, channels)
 
 
 def _is_kind(module: nn.Module, kind: type[nn.Module] | str) -> bool:

@@ -226,6 +226,17 @@ def test_a_copy_of_the_module_computes_with_its_own_weights() -> None:
     assert clone(z, torch.full((2,), t), context).abs().max() == 0
 
 
+def test_a_copy_of_the_network_hands_out_its_own_records() -> None:
+    _, network = foreign("ldm")
+    z, t, context = inputs()
+    expected = network.attention(z, t, context, sites=["up.attn2"])[0].scores
+    clone = copy.deepcopy(network)
+    with torch.no_grad():
+        network.net.get_submodule("up.attn2.to_q").weight.zero_()  # type: ignore[operator, union-attr]
+    assert torch.equal(clone.attention(z, t, context, sites=["up.attn2"])[0].scores, expected)
+    assert network.attention(z, t, context, sites=["up.attn2"])[0].scores.abs().max() == 0
+
+
 def test_a_layer_that_computes_more_is_refused_by_name() -> None:
     class Residual(CrossAttention):
         def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
