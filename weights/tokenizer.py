@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from .errors import CheckpointError
@@ -22,16 +24,28 @@ _START, _END = "<|startoftext|>", "<|endoftext|>"
 @lru_cache(maxsize=1)
 def clip_tokenizer() -> CLIPTokenizer:
     """The tokenizer of Stable Diffusion v1: 49,408 tokens, 77 positions. Built once; do not change it in place."""
-    from transformers import CLIPTokenizer  # slow to import, and not needed to open or save weights
+    import transformers  # slow to import, and not needed to open or save weights
 
     merges = clip_merges()
     vocabulary = {token: i for i, token in enumerate(clip_tokens(merges))}
-    # Declared as strings, but only pairs work.
-    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=POSITIONS)  # type: ignore[arg-type]
+    if transformers.__version__.startswith("4."):
+        tokenizer = _from_files(vocabulary, merges)
+    else:
+        # Declared as strings, but only pairs work.
+        tokenizer = transformers.CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=POSITIONS)  # type: ignore[arg-type]
     # transformers ignores arguments it does not know and then builds a vocabulary of two.
     if len(tokenizer) != VOCABULARY:
         raise RuntimeError(f"transformers built a CLIP tokenizer of {len(tokenizer)} tokens; expected {VOCABULARY}.")
     return tokenizer
+
+
+def clip_tokenizer_class() -> type[CLIPTokenizer]:
+    """The class that knows where tokens stand in a text: in transformers 4 that is not CLIPTokenizer."""
+    import transformers
+
+    if transformers.__version__.startswith("4."):
+        return transformers.CLIPTokenizerFast  # type: ignore[no-any-return, attr-defined, unused-ignore]
+    return transformers.CLIPTokenizer
 
 
 def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokenizer:
@@ -40,12 +54,10 @@ def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokeniz
     `vocabulary` and `positions` are the text encoder's; ids beyond the first or texts beyond the second would
     fail later. Raises CheckpointError.
     """
-    from transformers import CLIPTokenizer
-
     if not ((folder / "tokenizer.json").is_file() or all((folder / n).is_file() for n in ("vocab.json", "merges.txt"))):
         raise CheckpointError(f"{folder} holds no tokenizer: expected tokenizer.json, or vocab.json and merges.txt.")
     try:
-        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer: CLIPTokenizer = clip_tokenizer_class().from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # the tokenizers library raises plain Exception
         raise CheckpointError(f"{folder} could not be read as a CLIP tokenizer: {error}") from error
     last = max(tokenizer.get_vocab().values(), default=-1)
@@ -74,6 +86,16 @@ def clip_merges() -> list[tuple[str, str]]:
         first, second = line.split(" ")
         merges.append((first, second))
     return merges
+
+
+def _from_files(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> CLIPTokenizer:
+    """A tokenizer by transformers 4, which takes files only."""
+    with TemporaryDirectory() as folder:
+        Path(folder, "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+        lines = ["#version: 0.2", *map(" ".join, merges)]
+        Path(folder, "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        tokenizer: CLIPTokenizer = clip_tokenizer_class().from_pretrained(folder, model_max_length=POSITIONS)
+    return tokenizer
 
 
 def _byte_symbols() -> list[str]:

@@ -10,10 +10,12 @@ from typing import Any
 
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from ebama.weights.files.tensors import Entry, open_tensors
 from ebama.weights.tokenizer import VOCABULARY, clip_tokenizer
+
+from .transformers_names import CLIPImageProcessorPil
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")

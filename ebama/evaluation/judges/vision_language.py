@@ -15,20 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import (
-    BertTokenizer,
-    BlipForConditionalGeneration,
-    BlipImageProcessorPil,
-    CLIPImageProcessorPil,
-    CLIPModel,
-    CLIPTokenizer,
-)
+from transformers import BlipForConditionalGeneration, CLIPModel
 from transformers.utils import logging
 
 from ebama.weights.fingerprint import fingerprint
 from ebama.weights.loading import MINIATURE_FOLDER
+from ebama.weights.tokenizer import clip_tokenizer_class
 
 from . import open_clip
+from .transformers_names import DTYPE, BertTokenizer, BlipImageProcessorPil, CLIPImageProcessorPil
 
 EMBEDDED = "miniature"
 """The name of the miniature's own models, in place of a folder."""
@@ -79,7 +74,7 @@ class Clip(_Model):
         if _is_open_clip(path):
             model, tokenizer, processor = open_clip.read(path)
         else:
-            kinds = (CLIPModel, CLIPTokenizer, CLIPImageProcessorPil)
+            kinds = (CLIPModel, clip_tokenizer_class(), CLIPImageProcessorPil)
             model, tokenizer, processor = (_read(path, kind.from_pretrained) for kind in kinds)
         name = "the miniature's image-text judge" if str(folder) == EMBEDDED else _name("CLIP", path, model)
         return cls(model.to(device), tokenizer, processor, name)
@@ -87,8 +82,8 @@ class Clip(_Model):
     @torch.no_grad()
     def images(self, images: Sequence[Image.Image]) -> Tensor:
         """Unit vectors [n, D] of pictures, prepared as the folder's preprocessor_config.json says."""
-        features = self._model.get_image_features(pixel_values=self._pixels(images)).pooler_output
-        return F.normalize(features.float(), dim=-1)
+        features = self._model.get_image_features(pixel_values=self._pixels(images))
+        return _unit_vectors(features)
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str], *, cut: bool = False) -> Tensor | None:
@@ -101,8 +96,8 @@ class Clip(_Model):
         encoded = self._tokenizer(
             list(texts), padding=True, truncation=True, max_length=self._positions, return_tensors="pt"
         ).to(self._model.device)
-        features = self._model.get_text_features(**encoded).pooler_output
-        return F.normalize(features.float(), dim=-1)
+        features = self._model.get_text_features(**encoded)
+        return _unit_vectors(features)
 
     def fit(self, texts: Sequence[str]) -> bool:
         """Whether the model has a position for each token of each text."""
@@ -112,6 +107,11 @@ class Clip(_Model):
         """The unit vector [D] of several texts: normalised mean of their unit vectors; None as in `texts`."""
         vectors = self.texts(texts, cut=cut)
         return None if vectors is None else F.normalize(vectors.mean(dim=0), dim=-1)
+
+
+def _unit_vectors(features: Any) -> Tensor:
+    """CLIP's vectors, each of length 1. transformers 4 gives the tensor itself."""
+    return F.normalize((features if isinstance(features, Tensor) else features.pooler_output).float(), dim=-1)
 
 
 class Captioner(_Model):
@@ -183,7 +183,7 @@ def _folder(folder: str | Path, kind: str, embedded: str) -> Path:
 def _read(path: Path, opener: Callable[..., Any]) -> Any:
     """Read a part of a folder with transformers; any failure, and weights that are missing, as one line."""
     weights = getattr(opener, "__self__", None) in (CLIPModel, BlipForConditionalGeneration)
-    more: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True} if weights else {}
+    more: dict[str, Any] = {DTYPE: torch.float32, "output_loading_info": True} if weights else {}
     try:
         with _quiet():
             read = opener(str(path), local_files_only=True, **more)
