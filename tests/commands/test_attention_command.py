@@ -202,10 +202,12 @@ def test_comparison_of_many_prompts_continues_below(prompts: int, seeds: int, sh
     figure = figures.comparison([[[picture] * seeds]] * prompts, texts, ["sd"], range(seeds))
     places = {(round(f.bbox.x0), round(f.bbox.y0)) for f in figure.subfigs}
     assert (len({y for _, y in places}), len({x for x, _ in places})) == shape
-    shown = [str(f.get_suptitle()) for f in figure.subfigs]
+    # Row by row: matplotlib below 3.10 lists them column by column.
+    blocks = sorted(figure.subfigs, key=lambda f: (-round(f.bbox.y0), round(f.bbox.x0)))
+    shown = [str(f.get_suptitle()) for f in blocks]
     assert shown == texts + [""] * (shape[0] * shape[1] - prompts)
-    labelled = [f for f in figure.subfigs if any(axis.get_ylabel() == "sd" for axis in f.axes)]
-    assert labelled == list(figure.subfigs)[:: shape[1]]
+    labelled = [f for f in blocks if any(axis.get_ylabel() == "sd" for axis in f.axes)]
+    assert labelled == blocks[:: shape[1]]
 
 
 def test_comparison_keeps_row_labels_in_their_rows() -> None:

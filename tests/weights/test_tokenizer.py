@@ -88,8 +88,8 @@ def test_words_equal_an_independent_byte_pair_encoder() -> None:
 
 def _old_format(folder: Path) -> None:
     folder.mkdir()
-    (folder / "vocab.json").write_text(json.dumps(clip_tokenizer().get_vocab()))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(_merges()) + "\n")
+    (folder / "vocab.json").write_text(json.dumps(clip_tokenizer().get_vocab()), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(_merges()) + "\n", encoding="utf-8")
 
 
 def test_tokenizer_folder_of_the_old_format_is_read(tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ def load_pickle(path: Path, *, meta: bool = False) -> Mapping[object, object]:
             stack.enter_context(_LOCK)
             stack.enter_context(warnings.catch_warnings())
             stack.enter_context(torch.serialization.safe_globals(stand_ins))  # type: ignore[arg-type]
-            if meta and not zipped:
+            # Older versions may refuse this and read the weights too. TorchVersion compares numbers, not characters.
+            if meta and not zipped and torch.__version__ >= "2.10":
                 stack.enter_context(torch.serialization.skip_data())
             warnings.simplefilter("ignore")
             loaded = torch.load(
