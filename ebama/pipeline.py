@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numbers
 import platform
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from .guidance.gradient import BASE_RESOLUTION
 from .methods import Choice
 from .output.recipe import Recipe
 from .prompt import Group, Parsed, Words, parse
-from .prompt.alignment import check_characters
+from .prompt.alignment import align, check_characters
 from .prompt.parsers import check as check_parser
 from .runtime import memory
 from .runtime.memory import parse as parse_memory
@@ -86,14 +87,14 @@ class Pipeline:
         self,
         prompt: str | Sequence[str],
         *,
-        seeds: Sequence[int] = (0,),
+        seeds: Iterable[int] = (0,),
         method: str | Choice | Method = "ebama",
         steps: int = 50,
         guidance: float = 7.5,
         sampler: str | Sampler = "pndm",
         latents: Tensor | None = None,
         groups: Sequence[Group | Words] | Sequence[Sequence[Group | Words]] | None = None,
-        negative_prompt: str = "",
+        negative_prompt: str | None = "",
         output: Literal["pil", "latent"] = "pil",
         trace: bool | TraceOptions = False,
         progress: bool = True,
@@ -116,7 +117,7 @@ class Pipeline:
                 else from their number.
             groups: objects and their modifiers, as `Group`s or as words, e.g. [("crown", ["purple"])], instead of the
                 parser's; for several prompts, one list for each.
-            negative_prompt: what the other branch of guidance sees.
+            negative_prompt: what the other branch of guidance sees; None is "".
             output: "latent" leaves the VAE out.
             trace: keep the mean maps of every call, see `Trace`; `TraceOptions` says which, and what else.
             progress: show a progress bar.
@@ -130,6 +131,8 @@ class Pipeline:
             MemoryError: memory ran out; says what to lower.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        seeds, guidance = _plain_seeds(seeds), _plain_number("guidance", guidance)
+        negative_prompt = "" if negative_prompt is None else negative_prompt
         choice = methods.get(method) if isinstance(method, str) else method
         completed = choice.complete(self.sd.config) if isinstance(choice, Choice) else choice
         solver = get_sampler(sampler, steps) if isinstance(sampler, str) else sampler
@@ -138,7 +141,7 @@ class Pipeline:
         weight = next(self.sd.unet.parameters())
         with running(weight, lambda: memory.advice(fit.batch_size, fit.checkpoint, self.budget)):
             starts = initial_noise(self.sd.config, len(prompts), seeds, latents)
-            check_characters(negative_prompt, "negative_prompt")
+            _check_negative_prompt(negative_prompt, self.sd.tokenizer)
             parsed = self._parse(prompts, groups, completed, parser)
             index = [sample * len(prompts) // len(starts) for sample in range(len(starts))]  # of each sample's prompt
             task = Task(
@@ -244,21 +247,47 @@ class Pipeline:
         return [parse(p, self.sd.tokenizer, parser, groups=g) for p, g in zip(prompts, groups, strict=True)]
 
 
-def check(prompts: Sequence[str], seeds: Sequence[int], guidance: float, output: str, batch_size: int) -> None:
+def check(prompts: Sequence[str], seeds: Iterable[int], guidance: float, output: str, batch_size: int) -> None:
     """Raise ValueError for a value that no run can be made with, naming it."""
     if not prompts:
         raise ValueError("There is no prompt; give at least one.")
     if odd := [prompt for prompt in prompts if not isinstance(prompt, str)]:
         raise ValueError(f"A prompt is {odd[0]!r}; expected a string.")
-    listed = isinstance(seeds, Sequence)
-    if not listed or not seeds or not all(isinstance(seed, int) and 0 <= seed < 2**63 for seed in seeds):
-        raise ValueError(f"seeds are {seeds!r}; expected a list of at least one whole number from 0 to 2**63 - 1.")
-    if not (isinstance(guidance, int | float) and abs(guidance) < float("inf")):
-        raise ValueError(f"guidance is {guidance!r}; expected a finite number (7.5 is usual, 1 switches it off).")
+    _plain_seeds(seeds)
+    _plain_number("guidance", guidance)
     if output not in ("pil", "latent"):
         raise ValueError(f"output is {output!r}; expected 'pil' or 'latent'.")
-    if not isinstance(batch_size, int) or batch_size < 1:
+    if not _is_whole(batch_size) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; expected a whole number of at least 1.")
+
+
+def _is_whole(value: object) -> bool:
+    """Whether it is a whole number, of Python or of another library; true and false are none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _plain_seeds(seeds: Iterable[int]) -> list[int]:
+    """Seeds as Python's numbers, which JSON can hold."""
+    values = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes) else []
+    if not values or not all(_is_whole(seed) and 0 <= seed < 2**63 for seed in values):
+        raise ValueError(f"seeds are {seeds!r}; expected a list of at least one whole number from 0 to 2**63 - 1.")
+    return [int(seed) for seed in values]
+
+
+def _plain_number(name: str, value: float) -> float:
+    """A number as Python's; whole ones stay whole."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not abs(value) < float("inf"):
+        raise ValueError(f"{name} is {value!r}; expected a finite number (7.5 is usual, 1 switches it off).")
+    return int(value) if _is_whole(value) else float(value)
+
+
+def _check_negative_prompt(text: str, tokenizer: Any) -> None:
+    """Raise ValueError for a negative prompt that is no text; warn of words that the text encoder does not see."""
+    if not isinstance(text, str):
+        raise ValueError(f"negative_prompt is {text!r}; expected a string.")
+    check_characters(text, "negative_prompt")
+    if text.strip() and (lost := align(text, tokenizer).lost()):
+        warnings.warn(f"CLIP sees only the beginning of the negative prompt; it does not see: {lost}", stacklevel=4)
 
 
 def _warn_unknown_words(prompts: Sequence[str], vocabulary: Vocabulary) -> None:

@@ -63,6 +63,13 @@ def initial_noise(
     if latents is None:
         shape = (config.unet.in_channels, config.sample_size, config.sample_size)
         return [InitialNoise.from_seed(shape, seed) for _ in range(prompts) for seed in seeds]
+    if not isinstance(latents, Tensor):
+        try:
+            latents = torch.as_tensor(latents)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"latents are {type(latents).__name__}; expected a tensor [N, C, h, w] ({error})."
+            ) from error
     if latents.ndim != 4 or latents.shape[1] != config.unet.in_channels or len(latents) % prompts or not len(latents):
         raise ValueError(
             f"latents have shape {list(latents.shape)}; expected [N, {config.unet.in_channels}, h, w] with N a "
@@ -132,7 +139,7 @@ def sample(
     conditioning, guide = method.conditioning(task), method.guide(task)
     controls = method.control(task, conditioning)
     z = torch.stack([start.noise for start in starts]).to(task.text.device)
-    losses, norms = (torch.full((len(starts), task.calls), float("nan")) for _ in range(2))
+    losses, norms = (torch.full((len(starts), task.calls), float("nan"), dtype=torch.float32) for _ in range(2))
     recorder = TraceRecorder(task, conditioning, z.shape, trace) if trace else None
     call = 0
 

@@ -21,7 +21,7 @@ class DDIM(Sampler):
     schedule: NoiseSchedule = STABLE_DIFFUSION_V1
 
     def __post_init__(self) -> None:
-        self.schedule.stride(self.steps)
+        super().__post_init__()
         if not 0 <= self.eta <= 1:
             raise ValueError(f"DDIM.eta is {self.eta!r}; expected a number from 0 (no noise) to 1 (as in DDPM).")
 

@@ -27,9 +27,6 @@ class PNDM(Sampler):
     steps: int = 50
     schedule: NoiseSchedule = STABLE_DIFFUSION_V1
 
-    def __post_init__(self) -> None:
-        self.schedule.stride(self.steps)
-
     @property
     def timesteps(self) -> tuple[int, ...]:
         """The timestep of each model call, noisiest first; the second appears twice (981, 961, 961, 941, ...)."""

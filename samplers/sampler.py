@@ -33,6 +33,10 @@ class Sampler(ABC):
     steps: int
     schedule: NoiseSchedule
 
+    def __post_init__(self) -> None:
+        self.schedule.stride(self.steps)
+        object.__setattr__(self, "steps", int(self.steps))  # JSON cannot hold another library's number
+
     @property
     def timesteps(self) -> tuple[int, ...]:
         """The timestep of each model call, noisiest first."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from reference import relative, run
@@ -97,3 +101,68 @@ def test_nothing_here_warns_unasked() -> None:
         warnings.simplefilter("error")
         for name in SINGLE:
             run("a spiky surfboard and a red dog", quick(name), steps=1)
+
+
+@pytest.fixture
+def _float64_by_default() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("_float64_by_default")
+@pytest.mark.parametrize("name", methods.names())
+def test_another_default_dtype_changes_nothing(name: str) -> None:
+    prompt: Any = ["a red car and a cat", "a blue car and a cat"] if name == "p2p" else "a red car and a cat"
+    method = methods.get("p2p") if name == "p2p" else quick(name)
+    result = run(prompt, method, steps=2, trace=True)
+    torch.set_default_dtype(torch.float32)
+    assert torch.equal(result.latents, run(prompt, method, steps=2, trace=True).latents)
+
+
+def test_numbers_of_other_libraries_are_taken_as_pythons() -> None:
+    plain = run("a red car", "sd", seeds=[0, 1], steps=3, guidance=7.5, batch_size=2)
+    others: dict[str, Any] = {
+        "seeds": np.arange(2),
+        "steps": np.int64(3),
+        "guidance": np.float32(7.5),
+        "batch_size": np.int32(2),
+        "negative_prompt": None,
+    }
+    result = run("a red car", "sd", **others)
+    assert torch.equal(result.latents, plain.latents)
+    assert json.dumps(result.metadata) == json.dumps(plain.metadata)
+    assert torch.equal(run("a red car", "sd", seeds=(seed for seed in (0, 1)), steps=3).latents, plain.latents)
+    noise = np.random.default_rng(0).standard_normal((1, 4, 16, 16), np.float32)
+    given = [run("a red car", "sd", latents=latents, steps=2).latents for latents in (noise, torch.tensor(noise))]
+    assert torch.equal(*given)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"seeds": [True]}, r"seeds are \[True\]"),
+        ({"seeds": "01"}, "seeds are '01'"),
+        ({"seeds": [1.0]}, r"seeds are \[1\.0\]"),
+        ({"seeds": 3}, "seeds are 3"),
+        ({"guidance": True}, "guidance is True"),
+        ({"guidance": "7"}, "guidance is '7'"),
+        ({"guidance": np.float32("nan")}, "guidance is"),
+        ({"steps": 2.5}, r"steps is 2\.5"),
+        ({"steps": True}, "steps is True"),
+        ({"negative_prompt": 0}, "negative_prompt is 0"),
+        ({"latents": "noise"}, "latents are str"),
+        ({"batch_size": True}, "batch_size is True"),
+    ],
+)
+def test_values_without_a_plain_meaning_are_named(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        run("a red car", "sd", **{"steps": 2, **options})
+
+
+def test_words_of_a_negative_prompt_that_are_not_seen_are_said() -> None:
+    with pytest.warns(UserWarning, match="negative prompt; it does not see: .*old dog"):
+        run("a red car", "sd", steps=1, negative_prompt=LONG)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run("a red car", "sd", steps=1, negative_prompt="blurred")

@@ -36,7 +36,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "ebama/energy.py": ({"torch"}, {"ebama/smoothing.py", "ebama/maps.py"}),
     "weights/": ({"torch", "safetensors", "transformers"}, {"models/"}),
     "ebama/prompt/": ({"spacy", "transformers"}, set()),
-    "ebama/output/": ({"PIL"}, {"samplers/", "ebama/prompt/"}),
+    "ebama/output/": ({"PIL", "numpy"}, {"samplers/", "ebama/prompt/"}),
     "ebama/guidance/": ({"torch", "transformers"}, {"models/", "ebama/prompt/"}),
     "ebama/methods/": (
         {"torch", "einops"},

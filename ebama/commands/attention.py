@@ -93,6 +93,7 @@ def _draw_maps(
     """For each method the grid of its maps at some of the model calls, and the animation of all."""
     from dataclasses import replace
 
+    from ..output.naming import file_name
     from ..trace import figures
     from ..trace.export import write_animation, write_figure
     from ..trace.map_rows import describe
@@ -104,11 +105,11 @@ def _draw_maps(
         shown = [replace(row, maps=row.maps[calls]) for row in rows[name]]
         images = pipeline.decode(trace.latents[0][calls])
         grid = figures.map_grid(title, images, [columns[i] for i in calls], shown, unit)
-        write_figure(grid, folder / f"maps-{name}.{options.format}", result.metadata[0])
+        write_figure(grid, folder / f"maps-{file_name(name)}.{options.format}", result.metadata[0])
         if options.animate:
             images = pipeline.decode(trace.latents[0])
             frames = figures.map_frames(title, images, columns, rows[name], unit)
-            write_animation(frames, folder / f"maps-{name}.{options.animate}")
+            write_animation(frames, folder / f"maps-{file_name(name)}.{options.animate}")
 
 
 def _draw_curves(options: argparse.Namespace, runs: Mapping[str, tuple[Result, Trace]], folder: Path) -> None:

@@ -61,7 +61,7 @@ def _generate(options: argparse.Namespace) -> None:
     from ebama.samplers import get
 
     from .. import methods
-    from ..output.naming import check_writable, free_path, slug
+    from ..output.naming import check_writable, file_name, free_path, slug
     from ..output.png import save_png
     from ..trace.contact_sheet import contact_sheet
     from .model import open_pipeline
@@ -90,7 +90,7 @@ def _generate(options: argparse.Namespace) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             for image, recipe in zip(result.images or (), result.recipes, strict=True):
                 metadata = recipe.loaded_from(options.weights, options.dtype or "float32").to_metadata()
-                path = free_path(folder / f"{name}-seed{recipe.seed:04d}.png", metadata)
+                path = free_path(folder / f"{file_name(name)}-seed{recipe.seed:04d}.png", metadata)
                 save_png(image, path, metadata)
                 print(path, flush=True)
                 names.append(path.name)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from ebama.samplers import get as get_sampler
 from .. import __version__
 from ..methods import Method
 from ..output.files import write_text
+from ..output.naming import file_name
 from ..output.png import save_png
 from ..pipeline import Pipeline, check
 from ..prompt.parsers import analyse
@@ -196,12 +196,6 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def folder_of(prompt: str) -> str:
-    """A prompt as the name of a folder: itself, unless some file system would mind."""
-    name = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", prompt).encode()[:120].decode(errors="ignore").strip(". ")
-    return name if name == prompt else f"{name}-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}"
-
-
 def _make_batch(run: Run, pipeline: Pipeline, out: Path, batch: Batch) -> list[dict[str, Any]]:
     """The pictures of a batch and their lines. Where a prompt is refused, or a latent blows up, each is tried alone."""
     name, prompts, seeds = batch.method, batch.prompts, batch.seeds
@@ -233,7 +227,7 @@ def _make_batch(run: Run, pipeline: Pipeline, out: Path, batch: Batch) -> list[d
     lines = []
     samples = itertools.product(prompts, seeds)
     for (prompt, seed), image, recipe in zip(samples, result.images, result.recipes, strict=True):
-        file = Path(folder_of(name), folder_of(prompt.text), f"{seed}.png")
+        file = Path(file_name(name), file_name(prompt.text), f"{seed}.png")
         (out / file).parent.mkdir(parents=True, exist_ok=True)
         save_png(image, out / file, recipe.loaded_from(run.weights, run.dtype).to_metadata())
         facts = {"method": name, "set": prompt.set, "prompt": prompt.text, "seed": seed, "file": file.as_posix()}

@@ -14,10 +14,12 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from ..output.files import read_object, write_text
+from ..output.naming import file_name
+from ..output.png import as_rgb
 from . import jsonl
 from .benchmarks import BenchmarkPrompt
 from .judges.scorer import Scorer
-from .run import folder_of, rows
+from .run import rows
 
 UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
 """Pillow's errors for a file that it cannot read as an image."""
@@ -75,7 +77,7 @@ def _pictures(folder: Path, benchmark: Sequence[BenchmarkPrompt]) -> list[dict[s
     if listed := rows(folder):
         return listed
     paths = sorted(folder.glob("*/*/*.png"), key=lambda path: (path.parts[:-1], len(path.stem), path.stem))
-    by_folder = {folder_of(prompt.text): prompt for prompt in benchmark}
+    by_folder = {file_name(prompt.text): prompt for prompt in benchmark}
     rest = "other" if any(path.parent.name in by_folder for path in paths) else "all"
     pictures = []
     for path in paths:
@@ -153,7 +155,7 @@ def _score_batch(folder: Path, pictures: Sequence[dict[str, Any]], scorers: Sequ
         try:
             content = (folder / row["file"]).read_bytes()
             with Image.open(io.BytesIO(content)) as image:
-                images.append(image.convert("RGB"))
+                images.append(as_rgb(image))
         except UNREADABLE as error:
             line["error"] = f"cannot be read: {error}"
             continue

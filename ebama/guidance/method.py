@@ -124,7 +124,7 @@ def classifier_free(
     """
     count = len(negative)
     index = torch.tensor([*range(count), *samples])
-    matrix = torch.zeros(count, len(index))
+    matrix = torch.zeros(count, len(index), dtype=torch.float32)
     for row, (sample, weight) in enumerate(zip(samples, weights, strict=True), start=count):
         matrix[sample, row] = weight
     matrix[:, :count] = torch.diag(1 - matrix.sum(dim=1))
@@ -156,7 +156,7 @@ class Method(ABC):
         count = len(task.text)
         if task.guidance == 1:
             rows = torch.arange(count, device=task.text.device)
-            return Conditioning(task.text, rows, torch.eye(count, device=task.text.device), rows)
+            return Conditioning(task.text, rows, torch.eye(count, dtype=torch.float32, device=task.text.device), rows)
         return classifier_free(task.negative_text, task.text, range(count), [task.guidance] * count)
 
     def control(self, task: Task, conditioning: Conditioning) -> Controls | None:

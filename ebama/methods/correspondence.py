@@ -80,7 +80,7 @@ def align_tokens(source: Sequence[int], target: Sequence[int]) -> list[int | Non
 
 def _outside_the_words(source: Parsed, target: Parsed) -> Tensor:
     """Start for start, end for end, and padding for padding of the same position, or the first of the source's."""
-    matrix = torch.zeros(SEQUENCE, SEQUENCE)
+    matrix = torch.zeros(SEQUENCE, SEQUENCE, dtype=torch.float32)
     end, target_end = len(source.tokens) + 1, len(target.tokens) + 1
     matrix[0, 0] = matrix[end, target_end] = 1
     for position in range(target_end + 1, SEQUENCE):

@@ -62,7 +62,7 @@ class EnergyBasedCrossAttention(Method):
         """The same control in every call until tau; none if nothing would move."""
         if self.gamma_attention == self.gamma_norm == 0:
             return None
-        weights = torch.ones(conditioning.contexts.shape[:2], device=conditioning.contexts.device)
+        weights = torch.ones(conditioning.contexts.shape[:2], dtype=torch.float32, device=conditioning.contexts.device)
         for position, weight in dict(self.upweight).items():
             weights[conditioning.prompt_rows, position] = weight
         moving = MovingContext(self.gamma_attention * weights, self.gamma_norm)

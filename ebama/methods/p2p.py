@@ -158,7 +158,7 @@ class SharedMaps(Control):
 
 def _of_words(prompt: Parsed, values: Iterable[tuple[str, float]], rest: float) -> Tensor:
     """[77]: a value for the tokens of some words, `rest` for the others."""
-    found = torch.full((SEQUENCE,), rest)
+    found = torch.full((SEQUENCE,), rest, dtype=torch.float32)
     for word, value in values:
         for other, positions in word_positions(prompt):
             if other == word.lower():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tempfile
@@ -12,8 +13,15 @@ from .png import read_metadata
 
 
 def slug(prompt: str) -> str:
-    """The name of a prompt's folder."""
-    return "-".join(re.findall(r"\w+", prompt.lower()))[:80] or "prompt"
+    """The name of a prompt's folder, of at most 80 bytes: file systems count bytes, not letters."""
+    words = "-".join(re.findall(r"\w+", prompt.lower()))
+    return words.encode()[:80].decode(errors="ignore") or "prompt"
+
+
+def file_name(text: str) -> str:
+    """A text as the name of a file or folder: itself, unless it is long or some file system would mind."""
+    name = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", text).encode()[:120].decode(errors="ignore").strip(". ")
+    return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def new_path(path: Path) -> Path:

@@ -7,12 +7,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from .files import written_whole
 
 KEY = "ebama"
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An image in RGB of 8 bits; grey of 16 bits is scaled to it (Pillow would cut it off at 255)."""
+    grey = np.asarray(image) if image.mode.startswith("I") else np.zeros(1)
+    if image.mode.startswith("I;16") or grey.max() > 255:
+        image = Image.fromarray((grey / 257).round().astype(np.uint8))
+    return image.convert("RGB")
 
 
 def encoded(image: Image.Image, metadata: dict[str, Any] | None = None) -> bytes:

@@ -96,3 +96,27 @@ def test_what_is_no_benchmark_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="cannot be read as a text"):
         load(tmp_path / "binary")
+
+
+@pytest.mark.parametrize(
+    "text", ["a cat and a dog\na red car\n", '{"prompt": "a cat and a dog"}\n{"prompt": "a red car"}\n']
+)
+def test_a_byte_order_mark_is_no_part_of_the_first_prompt(text: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(text, encoding="utf-8-sig")
+    assert [prompt.text for prompt in load(tmp_path / "list.txt")] == ["a cat and a dog", "a red car"]
+
+
+@pytest.mark.parametrize(
+    "groups", ['[["car", "red"]]', '[["car", ["red", 1]]]', '[[1, ["red"]]]', '["car"]', '[["car"]]', '"car"', "{}x"]
+)
+def test_groups_of_another_form_are_named_with_their_line(groups: str, tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text(f'{{"prompt": "a cat"}}\n{{"prompt": "a red car", "groups": {groups}}}\n')
+    with pytest.raises(ValueError, match=r"Line 2 of .*list\.jsonl is no prompt"):
+        load(tmp_path / "list.jsonl")
+
+
+def test_more_tuning_prompts_than_there_are_is_said_at_once() -> None:
+    assert len(load("tuning:66")) == 3 * 66
+    for count in (67, 10**6):
+        with pytest.raises(ValueError, match=f"tuning:{count} asks for more .* at most 66"):
+            load(f"tuning:{count}")

@@ -32,9 +32,10 @@ from ebama.evaluation.distributed import own_device
 from ebama.evaluation.judges.scorer import JudgeScorer, Scores
 from ebama.evaluation.report import tables as report
 from ebama.evaluation.report.statistics import difference, estimate
-from ebama.evaluation.run import Run, folder_of
+from ebama.evaluation.run import Run
 from ebama.evaluation.scoring import score
 from ebama.models import MINIATURE
+from ebama.output.naming import file_name
 from ebama.output.png import read_metadata
 from ebama.pipeline import Pipeline, Result
 from ebama.prompt import parsers
@@ -208,8 +209,8 @@ def test_a_picture_in_two_lists_counts_once(tmp_path: Path) -> None:
 
 
 def test_folder_names_are_safe_short_and_distinct() -> None:
-    assert folder_of("a red car") == "a red car"
-    odd = [folder_of(text) for text in ("a/b", "a:b", "..", "x" * 300, "x" * 301, "\u732b" * 100, "\u732b" * 101)]
+    assert file_name("a red car") == "a red car"
+    odd = [file_name(text) for text in ("a/b", "a:b", "..", "x" * 300, "x" * 301, "\u732b" * 100, "\u732b" * 101)]
     assert len(set(odd)) == 7
     assert all(
         len(name.encode()) < 140 and not set(name) & set('/\\:*?"<>|') and name.strip(". ") == name for name in odd

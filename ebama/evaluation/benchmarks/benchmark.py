@@ -54,7 +54,7 @@ def load(name: str | Path) -> list[BenchmarkPrompt]:
             f"There is no benchmark {text!r}; give ane, ane:SET, dvmp, singles, tuning:N, or a file of prompts."
         )
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # JSON strings may hold the separators of splitlines
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # JSON strings may hold the separators of splitlines
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as a text of prompts: {error}.") from error
     prompts = [_read_line(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
@@ -77,10 +77,14 @@ def _read_line(path: Path, number: int, line: str) -> BenchmarkPrompt:
     try:
         entry: dict[str, Any] = json.loads(line)
         text, part, groups = entry["prompt"], entry.get("set", path.stem), entry.get("groups")
-        if groups is not None:
-            groups = tuple((str(noun), tuple(map(str, modifiers))) for noun, modifiers in groups)
         if not (isinstance(text, str) and text.strip() and isinstance(part, str)):
             raise ValueError
+        if groups is not None:
+            if not all(isinstance(modifiers, list) for _, modifiers in groups):  # a string would be taken apart
+                raise ValueError
+            groups = tuple((noun, tuple(modifiers)) for noun, modifiers in groups)
+            if not all(isinstance(word, str) for noun, modifiers in groups for word in (noun, *modifiers)):
+                raise ValueError
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f'Line {number} of {path} is no prompt; expected {{"prompt": TEXT}}, perhaps with "set": NAME and '

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 from ebama.weights.miniature.world import ANIMALS, COLOURS, OBJECTS, WORN, Named, caption
 
 
 def prompts(count: int, taken: set[str], seed: int = 0) -> dict[str, list[str]]:
-    """`count` prompts for each of the benchmark's three sets, in the miniature's words, none of them `taken`."""
+    """`count` prompts for each of the benchmark's three sets, in the miniature's words, none of them `taken`.
+
+    Raises ValueError for more than there are of two animals, the smallest set.
+    """
+    animals = {caption([(first, None), (second, None)]) for first, second in itertools.permutations(ANIMALS, 2)}
+    if count > (most := len(animals - taken)):
+        raise ValueError(f"tuning:{count} asks for more prompts of each set than there are; expected at most {most}.")
     rng = random.Random(seed)
     sets: dict[str, list[str]] = {"animals": [], "animals_objects": [], "objects": []}
 

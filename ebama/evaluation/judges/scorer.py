@@ -13,6 +13,7 @@ from PIL import Image
 from ebama.weights.miniature.judge import load_judge, satisfied
 from ebama.weights.miniature.world import ANIMALS, COLOURS, NOUNS
 
+from ...output.png import as_rgb
 from ..benchmarks import BenchmarkPrompt
 
 _PHRASE = re.compile(r"(?:an?|the) (?:(\w+) )?(\w+)")
@@ -47,7 +48,7 @@ class JudgeScorer:
 
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[BenchmarkPrompt]) -> list[Scores]:
         """See the class."""
-        scaled = [image.convert("RGB").resize((64, 64), Image.Resampling.BICUBIC) for image in images]
+        scaled = [as_rgb(image).resize((64, 64), Image.Resampling.BICUBIC) for image in images]
         pixels = torch.from_numpy(np.stack([np.asarray(image) for image in scaled]))
         readings = self._judge.read(pixels.permute(0, 3, 1, 2).float() / 255)
         scores: list[Scores] = []

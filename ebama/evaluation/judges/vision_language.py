@@ -22,6 +22,7 @@ from ebama.weights.fingerprint import fingerprint
 from ebama.weights.loading import MINIATURE_FOLDER
 from ebama.weights.tokenizer import clip_tokenizer_class
 
+from ...output.png import as_rgb
 from . import open_clip
 from .transformers_names import DTYPE, BertTokenizer, BlipImageProcessorPil, CLIPImageProcessorPil
 
@@ -53,7 +54,7 @@ class _Model:
 
     def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
         """Pictures as the folder's preprocessor_config.json says, on the model's device."""
-        pixels = self._processor(images=[image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
+        pixels = self._processor(images=[as_rgb(image) for image in images], return_tensors="pt")["pixel_values"]
         prepared: Tensor = pixels.to(self._model.device)
         return prepared
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from ...output.png import as_rgb
 from ..scoring import UNREADABLE
 
 BUDGET = 17_000_000
@@ -84,7 +85,7 @@ def _opened(path: Path | None, side: int | None = None) -> Image.Image | None:
         return None
     try:
         with Image.open(path) as file:
-            image = file.convert("RGB")
+            image = as_rgb(file)
     except UNREADABLE:
         return None
     if side:

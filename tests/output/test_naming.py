@@ -1,0 +1,52 @@
+"""Names of files fit into what file systems take: bytes, not letters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ebama.output.naming import file_name, slug
+from ebama.output.png import as_rgb
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("A red car, and a cat!", "a-red-car-and-a-cat"),
+        ("a " * 80, "-".join("a" * 40) + "-"),
+        ("!?", "prompt"),
+        ("猫と犬", "猫と犬"),
+    ],
+)
+def test_slug_of_a_prompt(prompt: str, name: str) -> None:
+    assert slug(prompt) == name
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "猫", "𝔞", "𐍈"])
+@pytest.mark.parametrize("count", [1, 79, 80, 300])
+def test_names_of_long_texts_of_any_letters_can_be_written(letter: str, count: int, tmp_path: Path) -> None:
+    for name in (slug(letter * count), file_name(letter * count)):
+        assert 0 < len(name.encode()) <= 130
+        (tmp_path / f"{name}-seed0000.png").write_text("")
+
+
+def test_file_names_of_texts_that_differ_differ() -> None:
+    texts = ["ebama+a=1", "ebama+a=1/2", "ebama+a=1:2", "a" * 200, "a" * 201]
+    assert file_name("ebama+intensity_weight=0") == "ebama+intensity_weight=0"
+    assert len({file_name(text) for text in texts}) == len(texts)
+
+
+@pytest.mark.parametrize(("value", "grey"), [(0, 0), (128 * 257, 128), (255 * 257, 255), (200, 1)])
+def test_grey_of_16_bits_is_scaled_to_8(value: int, grey: int, tmp_path: Path) -> None:
+    Image.fromarray(np.full((2, 3), value, np.uint16)).save(tmp_path / "grey.png")
+    with Image.open(tmp_path / "grey.png") as image:
+        assert as_rgb(image).getpixel((0, 0)) == (grey,) * 3
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "RGB", "1", "CMYK"])
+def test_other_images_are_what_pillow_makes_of_them(mode: str) -> None:
+    image = Image.linear_gradient("L").resize((4, 4)).convert("RGB").convert(mode)
+    assert as_rgb(image).tobytes() == image.convert("RGB").tobytes()
