@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .adapt import adapt, layer
+from .adapt import adapt
 from .attention import (
     Attention,
     AttentionCall,
@@ -14,6 +14,7 @@ from .attention import (
     attention_scores,
 )
 from .config import MINIATURE, SD_V1, StableDiffusionConfig, TextConfig, UNetConfig, VAEConfig
+from .foreign import layer
 from .network import Network
 from .text import TextEncoder
 from .unet import UNet

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign import CrossAttention, DitCross, DitLike, FusedLike, FusedSelf, LdmLike, SeparateCross
+from foreign_networks import CrossAttention, DitCross, DitLike, FusedLike, FusedSelf, LdmLike, SeparateCross
 from torch import Tensor, nn
 
 from ebama.models import AttentionCall, Control, Network, Site, UNet, adapt, layer
