@@ -224,12 +224,13 @@ def adapt(
     Raises:
         ValueError: nothing fits the description, or a layer lacks a part that it names.
     """
-    chosen: dict[str, nn.Module] = {}
+    chosen: list[tuple[nn.Module, Layer]] = []
     for name, module in net.named_modules():
-        description = layers.get(name, next((d for kind, d in layers.items() if _is_kind(module, kind)), None))
+        by_class = (d for kind, d in layers.items() if not isinstance(kind, str) and isinstance(module, kind))
+        description = layers.get(name) or next(by_class, None)
         if description is not None:
             attention_over(name, module, description, "self")  # all its parts are there
-            chosen[name] = module
+            chosen.append((module, description))
     if not chosen:
         asked = ", ".join(kind if isinstance(kind, str) else kind.__name__ for kind in layers)
         present = sorted({type(module).__name__ for module in net.modules() if "ttention" in type(module).__name__})
@@ -237,14 +238,9 @@ def adapt(
             f"{type(net).__name__} holds no layer {asked or '(none was named)'}; classes in it that sound like "
             f"attention: {', '.join(present) or 'none'}."
         )
-    for name, module in chosen.items():
-        description = layers.get(name) or next(d for kind, d in layers.items() if _is_kind(module, kind))
+    for module, description in chosen:
         if not isinstance(module, _Open):
             kind = type(module)
             module.__class__ = type(kind.__name__, (_Open, kind), {"__module__": kind.__module__})
         module._description = description  # type: ignore[assignment]
     return AdaptedNetwork(net, call, context_shape, channels)
-
-
-def _is_kind(module: nn.Module, kind: type[nn.Module] | str) -> bool:
-    return not isinstance(kind, str) and isinstance(module, kind)
