@@ -1,14 +1,24 @@
-"""The noise schedule of Stable Diffusion: how much noise a timestep holds, and the step from one to another."""
+"""The noise schedule of a diffusion model: how much noise a timestep holds, and the step from one to another."""
 
 from __future__ import annotations
 
 import math
 import numbers
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeAlias, overload
 
 import torch
 from torch import Tensor
+
+from .betas import BETAS
+
+Time: TypeAlias = float | Tensor
+"""A timestep for all samples, or a tensor [B] with one for each. A fractional one lies between two of the table, where
+log sigma runs straight (as in k-diffusion); one below 0 is 0, as in Stable Diffusion's samplers."""
+
+USUAL_ENDS = 0.00085, 0.012
 
 
 def _is_int(value: object) -> bool:
@@ -17,36 +27,145 @@ def _is_int(value: object) -> bool:
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """Scaled-linear betas: beta_t = linspace(sqrt(beta_start), sqrt(beta_end), train_steps)_t squared.
+    """A latent at timestep t (0 .. train_steps - 1) is z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) noise, where abar_t is
+    the product of 1 - beta_s over s <= t.
 
-    The defaults are those Stable Diffusion v1 was trained with. A latent at timestep t (0 .. train_steps - 1) is
-    z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) noise, where abar_t is the product of 1 - beta_s over s <= t.
+    The defaults are those Stable Diffusion was trained with. Another model's is named,
+    `NoiseSchedule(kind="linear", beta_start=0.0001, beta_end=0.02)`, or `NoiseSchedule.of` its table.
+
+    Attributes:
+        beta_start, beta_end: first and last beta of the linear kinds.
+        kind: a name of `betas.BETAS`, or "table". Betas need it: the same ends are another schedule in another kind.
+        table: abar_t of every timestep, if no name gives them.
     """
 
     train_steps: int = 1000
-    beta_start: float = 0.00085
-    beta_end: float = 0.012
+    beta_start: float = USUAL_ENDS[0]
+    beta_end: float = USUAL_ENDS[1]
+    kind: str = ""
+    table: tuple[float, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of(cls, alphas_cumprod: Tensor | Iterable[float]) -> NoiseSchedule:
+        """The schedule of abar_t [train_steps], as checkpoints and diffusers' schedulers hold them.
+
+        Those of Stable Diffusion, DDPM (linear, 0.0001 to 0.02) and cosine, up to the rounding of their dtype, are the
+        schedule of that name. Raises ValueError for values that do not fall from below 1 and stay above 0.
+        """
+        table = alphas_cumprod
+        if not isinstance(table, Tensor):
+            table = torch.tensor([float(value) for value in table], dtype=torch.float64)
+        if not table.is_floating_point() or table.ndim != 1 or not len(table):
+            raise ValueError(
+                f"alphas_cumprod has dtype {table.dtype}, shape {list(table.shape)}; expected numbers [train_steps]."
+            )
+        values, rounding = table.detach().cpu().double(), max(torch.finfo(table.dtype).eps / 2, 1e-5)
+        for usual in (cls(len(table)), cls(len(table), 0.0001, 0.02, "linear"), cls(len(table), kind="cosine")):
+            if torch.allclose(values, usual.alphas_cumprod, rtol=0, atol=rounding):
+                return usual
+        return cls(len(table), kind="table", table=tuple(values.tolist()))
 
     def __post_init__(self) -> None:
+        ends = self.beta_start, self.beta_end
         if not _is_int(self.train_steps) or self.train_steps < 1:
-            raise ValueError(f"NoiseSchedule.train_steps is {self.train_steps!r}; expected a positive integer.")
+            raise ValueError(
+                f"NoiseSchedule.train_steps is {self.train_steps!r}; expected a positive integer. Betas are given by "
+                "name, with their kind: NoiseSchedule(kind='linear', beta_start=0.0001, beta_end=0.02)."
+            )
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise ValueError(
-                f"NoiseSchedule betas run from {self.beta_start!r} to {self.beta_end!r}; "
-                "expected 0 < beta_start <= beta_end < 1."
+                f"NoiseSchedule betas run from {ends[0]!r} to {ends[1]!r}; expected 0 < beta_start <= beta_end < 1."
             )
+        if not self.kind and ends == USUAL_ENDS and not self.table:
+            object.__setattr__(self, "kind", "scaled_linear")
+        if self.kind not in (*BETAS, "table"):
+            raise ValueError(
+                f"NoiseSchedule.kind is {self.kind!r}, betas run from {ends[0]!r} to {ends[1]!r}; expected the kind to "
+                f"be one of {', '.join(BETAS)} (Stable Diffusion's is scaled_linear, DDPM's and DiT's linear), or "
+                "NoiseSchedule.of(alphas_cumprod)."
+            )
+        if self.kind in ("cosine", "table") and ends != USUAL_ENDS:
+            raise ValueError(
+                f"NoiseSchedule of kind {self.kind!r} has no betas to choose, got {ends[0]!r}, {ends[1]!r}."
+            )
+        self._check_table()
+
+    def _check_table(self) -> None:
+        expected = self.train_steps if self.kind == "table" else 0
+        if len(self.table) != expected:
+            raise ValueError(
+                f"NoiseSchedule.table has {len(self.table)} values; expected {expected} for kind {self.kind!r}. "
+                "NoiseSchedule.of(alphas_cumprod) fills it in."
+            )
+        ahead = (*self.table[1:], 0.0)
+        for t, (value, before, after) in enumerate(zip(self.table, (1.0, *self.table), ahead, strict=False)):
+            if not before > value > after:
+                raise ValueError(
+                    f"alphas_cumprod[{t}] is {value!r} between {before!r} and {after!r}; expected values that fall "
+                    "from below 1 and stay above 0 (where no signal is left, an estimate of the noise tells nothing)."
+                )
 
     @cached_property
     def alphas_cumprod(self) -> Tensor:
         """abar_t for every t: [train_steps], float64, on the CPU."""
         with torch.inference_mode(False):  # kept for later calls, which may want gradients
-            ends = math.sqrt(self.beta_start), math.sqrt(self.beta_end)
-            betas = torch.linspace(*ends, self.train_steps, dtype=torch.float64, device="cpu") ** 2
+            if self.table:
+                return torch.tensor(self.table, dtype=torch.float64, device="cpu")
+            betas = BETAS[self.kind](self.train_steps, self.beta_start, self.beta_end)
             return torch.cumprod(1 - betas, dim=0)
 
-    def alpha(self, t: int) -> float:
-        """abar_t; a step past the last timestep (t < 0) ends at abar_0, as Stable Diffusion's samplers do."""
-        return float(self.alphas_cumprod[max(t, 0)])
+    @cached_property
+    def _log_sigmas(self) -> Tensor:
+        with torch.inference_mode(False):
+            return ((1 - self.alphas_cumprod) / self.alphas_cumprod).log() / 2
+
+    @overload
+    def alpha(self, t: float) -> float: ...
+    @overload
+    def alpha(self, t: Tensor) -> Tensor: ...
+    def alpha(self, t: Time) -> Time:
+        """abar_t: of a tensor, a tensor of its shape, float64 on the CPU. ValueError for t above train_steps - 1."""
+        top = self.train_steps - 1
+        if not (bool((t <= top).all()) if isinstance(t, Tensor) else t <= top):
+            raise ValueError(f"t is {t}; expected at most {top}, the last timestep of this schedule.")
+        if _is_int(t):
+            return float(self.alphas_cumprod[max(int(t), 0)])
+        if not isinstance(t, Tensor):
+            return float(self.alpha(torch.tensor(t, dtype=torch.float64, device="cpu")))
+        t = t.cpu().clamp(min=0)
+        if not t.is_floating_point():
+            return self.alphas_cumprod[t]
+        below = t.detach().long()
+        above = (below + 1).clamp(max=top)
+        return torch.lerp(self._log_sigmas[below], self._log_sigmas[above], t.double() - below).mul(-2).sigmoid()
+
+    @overload
+    def sigma(self, t: float) -> float: ...
+    @overload
+    def sigma(self, t: Tensor) -> Tensor: ...
+    def sigma(self, t: Time) -> Time:
+        """Noise over signal at t, sqrt((1 - abar_t) / abar_t): the sigma of Karras et al. 2022 and k-diffusion, whose
+        latent is z_t / sqrt(abar_t). Of a tensor, a tensor on its device, at least float32."""
+        alpha = self.alpha(t)
+        return _as_given(_sqrt((1 - alpha) / alpha), t)
+
+    @overload
+    def timestep(self, sigma: float) -> float: ...
+    @overload
+    def timestep(self, sigma: Tensor) -> Tensor: ...
+    def timestep(self, sigma: Time) -> Time:
+        """The t, usually fractional, whose `sigma` it is; 0 and train_steps - 1 for those beyond the schedule's ends.
+
+        Raises ValueError for a sigma below 0.
+        """
+        values = torch.as_tensor(sigma, dtype=torch.float64, device="cpu")
+        if not (values >= 0).all():
+            raise ValueError(f"sigma is {sigma}; expected 0 or more.")
+        logs = values.log().clamp(self._log_sigmas[0], self._log_sigmas[-1])
+        above = torch.searchsorted(self._log_sigmas, logs.detach()).clamp(1, max(self.train_steps - 1, 1))
+        steps = self._log_sigmas.diff(append=self._log_sigmas[-1:] + 1)  # one timestep alone is 0 for every sigma
+        t = above - 1 + (logs - self._log_sigmas[above - 1]) / steps[above - 1]
+        return _as_given(t if isinstance(sigma, Tensor) else float(t), sigma)
 
     def stride(self, steps: int) -> int:
         """Distance between the timesteps of `steps` sampling steps; ValueError unless 1 <= steps <= train_steps."""
@@ -63,25 +182,41 @@ class NoiseSchedule:
         offset = min(1, self.train_steps - 1 - (steps - 1) * stride)
         return tuple(offset + i * stride for i in reversed(range(steps)))
 
-    def add_noise(self, x: Tensor, noise: Tensor, t: int | Tensor) -> Tensor:
-        """sqrt(abar_t) x + sqrt(1 - abar_t) noise for x, noise [B, ...] and t an int or [B] integers; see `alpha`."""
-        index = torch.as_tensor(t, device="cpu").clamp(min=0)
-        alpha = self.alphas_cumprod[index].reshape(index.shape + (1,) * (x.ndim - 1 if index.ndim else 0))
-        return alpha.sqrt().to(x) * x + (1 - alpha).sqrt().to(x) * noise
+    def add_noise(self, x: Tensor, noise: Tensor, t: Time) -> Tensor:
+        """sqrt(abar_t) x + sqrt(1 - abar_t) noise for x, noise [B, ...]."""
+        alpha = self.alpha(t)
+        return _over(_sqrt(alpha), x) * x + _over(_sqrt(1 - alpha), x) * noise
 
-    def clean(self, z: Tensor, epsilon: Tensor, t: int) -> Tensor:
+    def clean(self, z: Tensor, epsilon: Tensor, t: Time) -> Tensor:
         """The latent without noise that epsilon predicts: (z - sqrt(1 - abar_t) epsilon) / sqrt(abar_t)."""
         alpha = self.alpha(t)
-        return (z - math.sqrt(1 - alpha) * epsilon) / math.sqrt(alpha)
+        return (z - _over(_sqrt(1 - alpha), z) * epsilon) / _over(_sqrt(alpha), z)
 
-    def step(self, z: Tensor, epsilon: Tensor, t: int, s: int, sigma: float = 0.0) -> Tensor:
+    def step(self, z: Tensor, epsilon: Tensor, t: Time, s: Time, sigma: float = 0.0) -> Tensor:
         """Move z from timestep t to s: the mean of Eqn 12 of DDIM (Song et al. 2021); the caller adds sigma * noise.
 
         With sigma = 0 this is, rearranged, also the transfer part of PNDM (Liu et al. 2022).
         """
         a_t, a_s = self.alpha(t), self.alpha(s)
-        direction = math.sqrt(1 - a_s - sigma**2) - math.sqrt(a_s * (1 - a_t) / a_t)
-        return math.sqrt(a_s / a_t) * z + direction * epsilon
+        direction = _sqrt(1 - a_s - sigma**2) - _sqrt(a_s * (1 - a_t) / a_t)
+        return _over(_sqrt(a_s / a_t), z) * z + _over(direction, z) * epsilon
+
+
+def _sqrt(value: Time) -> Time:
+    return value.sqrt() if isinstance(value, Tensor) else math.sqrt(value)
+
+
+def _as_given(value: Time, given: Time) -> Time:
+    if isinstance(value, Tensor) and isinstance(given, Tensor):
+        return value.to(given.device, torch.promote_types(given.dtype, torch.float32))
+    return value
+
+
+def _over(factor: Time, z: Tensor) -> Time:
+    """A factor for all of z [B, ...], or one for each sample with its dimensions added."""
+    if not isinstance(factor, Tensor):
+        return factor
+    return factor.reshape(*factor.shape, *[1] * (z.ndim - factor.ndim)).to(z)
 
 
 STABLE_DIFFUSION_V1 = NoiseSchedule()

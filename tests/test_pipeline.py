@@ -496,7 +496,9 @@ def test_metadata_is_all_it_takes_to_make_a_sample_again() -> None:
 
 
 def test_metadata_holds_a_schedule_of_ones_own() -> None:
-    (own,) = run(CAT, method="sd", sampler=DDIM(2, schedule=NoiseSchedule(beta_end=0.02))).metadata
+    (own,) = run(
+        CAT, method="sd", sampler=DDIM(2, schedule=NoiseSchedule(beta_end=0.02, kind="scaled_linear"))
+    ).metadata
     assert own["sampler"]["schedule"] == {"train_steps": 1000, "beta_start": 0.00085, "beta_end": 0.02}
 
 

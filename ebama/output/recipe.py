@@ -129,22 +129,37 @@ def read_group(stored: object) -> Group:
 
 def _describe_sampler(sampler: Sampler) -> dict[str, Any]:
     facts = {"name": type(sampler).__name__.lower(), "steps": sampler.steps, "eta": getattr(sampler, "eta", 0.0)}
-    usual = sampler.schedule == NoiseSchedule()
-    return facts if usual else {**facts, "schedule": asdict(sampler.schedule)}
+    if sampler.schedule == NoiseSchedule():
+        return facts
+    schedule = asdict(sampler.schedule)
+    if sampler.schedule.kind == "scaled_linear":  # as recipes had it before there were others
+        del schedule["kind"]
+    if not sampler.schedule.table:
+        del schedule["table"]
+    return {**facts, "schedule": schedule}
 
 
 def _read_sampler(stored: object) -> Sampler:
     values: Any = _expect("sampler", stored, isinstance(stored, dict), "name, steps and eta")
     name, schedule = values.get("name"), values.get("schedule", {})
     _expect("sampler.name", name, name in names(), f"one of {', '.join(names())}")
-    betas = {entry.name for entry in fields(NoiseSchedule)}
-    fits = isinstance(schedule, dict) and schedule.keys() <= betas and all(map(_is_number, schedule.values()))
-    _expect("sampler.schedule", schedule, fits, f"numbers for {', '.join(sorted(betas))}")
-    train_steps = schedule.get("train_steps", 1000)
-    _expect("sampler.schedule.train_steps", train_steps, train_steps <= 10**5, "at most 100000")
     steps, eta = values.get("steps"), values.get("eta", 0.0)
     _expect("sampler.eta", eta, _is_number(eta), "a number from 0 to 1")
-    return get(str(name), steps, schedule=NoiseSchedule(**schedule), **({"eta": eta} if eta else {}))
+    return get(str(name), steps, schedule=_read_schedule(schedule), **({"eta": eta} if eta else {}))
+
+
+def _read_schedule(stored: object) -> NoiseSchedule:
+    values: Any = {"kind": "scaled_linear", "table": [], **stored} if isinstance(stored, dict) else {}
+    numbers = {entry.name for entry in fields(NoiseSchedule)} - {"kind", "table"}
+    kind, table = values.pop("kind", None), values.pop("table", None)
+    fits = isinstance(stored, dict) and values.keys() <= numbers and all(map(_is_number, values.values()))
+    _expect("sampler.schedule", stored, fits, f"numbers for {', '.join(sorted(numbers))}")
+    train_steps = values.get("train_steps", 1000)
+    _expect("sampler.schedule.train_steps", train_steps, train_steps <= 10**5, "at most 100000")
+    _expect("sampler.schedule.kind", kind, isinstance(kind, str), "a name")
+    fits = isinstance(table, list) and len(table) <= 10**5 and all(map(_is_number, table))
+    _expect("sampler.schedule.table", table, fits, "at most 100000 numbers")
+    return NoiseSchedule(**values, kind=kind, table=tuple(map(float, table)))
 
 
 def _expect(name: str, value: Any, fits: bool, expected: str) -> Any:

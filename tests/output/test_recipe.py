@@ -71,7 +71,16 @@ def test_arguments_are_those_of_the_pipeline() -> None:
 
 
 @pytest.mark.parametrize(
-    "sampler", [PNDM(3), DDIM(4, eta=0.5), DDIM(2, schedule=NoiseSchedule(beta_end=0.02)), PNDM(9, NoiseSchedule(500))]
+    "sampler",
+    [
+        PNDM(3),
+        DDIM(4, eta=0.5),
+        DDIM(2, schedule=NoiseSchedule(beta_end=0.02, kind="scaled_linear")),
+        PNDM(9, NoiseSchedule(500)),
+        DDIM(3, schedule=NoiseSchedule(beta_start=0.0001, beta_end=0.02, kind="linear")),
+        DDIM(3, schedule=NoiseSchedule(300, kind="cosine")),
+        PNDM(2, NoiseSchedule.of([0.9, 0.3, 0.1])),
+    ],
 )
 def test_samplers_survive(sampler: DDIM | PNDM) -> None:
     values = {entry.name: getattr(Recipe.from_metadata(STORED), entry.name) for entry in fields(Recipe)}
@@ -123,6 +132,13 @@ def test_a_missing_name_is_named(name: str) -> None:
         ("sampler.schedule", {"beta_end": "x"}, "sampler.schedule"),
         ("sampler.schedule", {"train_steps": 10**12}, "train_steps is 1000000000000; expected at most 100000"),
         ("sampler.schedule", {"train_steps": 0.5}, "train_steps is 0.5"),
+        ("sampler.schedule", {"kind": "os.system"}, "NoiseSchedule.kind is 'os.system'"),
+        ("sampler.schedule", {"kind": ["linear"]}, "sampler.schedule.kind is ['linear']; expected a name"),
+        ("sampler.schedule", {"kind": "table", "table": [0.5]}, "table has 1 values; expected 1000"),
+        ("sampler.schedule", {"kind": "table", "table": "0.5"}, "sampler.schedule.table is '0.5'"),
+        ("sampler.schedule", {"kind": "table", "table": [0.5, "x"], "train_steps": 2}, "sampler.schedule.table"),
+        ("sampler.schedule", {"kind": "table", "table": [0.5] * 100001}, "expected at most 100000 numbers"),
+        ("sampler.schedule", ["linear"], "sampler.schedule is ['linear']"),
         ("groups", {"object": [3]}, "groups is {'object': [3]}; expected a list"),
         ("groups", [3], "A group is 3; expected positions"),
         ("groups", [{"object": [3], "modifiers": 2}], "expected positions"),
