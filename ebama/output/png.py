@@ -19,7 +19,8 @@ KEY = "ebama"
 def as_rgb(image: Image.Image) -> Image.Image:
     """An image in RGB of 8 bits; grey of 16 bits is scaled to it (Pillow would cut it off at 255)."""
     grey = np.asarray(image) if image.mode.startswith("I") else np.zeros(1)
-    if image.mode.startswith("I;16") or grey.max() > 255:
+    of_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")  # as older Pillows say
+    if of_16_bits or grey.max() > 255:
         image = Image.fromarray((grey / 257).round().astype(np.uint8))
     return image.convert("RGB")
 
