@@ -16,7 +16,6 @@ from .schedule import STABLE_DIFFUSION_V1, NoiseSchedule
 class DDIM(Sampler):
     """`steps` steps, one model call each. eta = 0 is deterministic, eta = 1 adds as much noise as DDPM would."""
 
-    steps: int = 50
     eta: float = 0.0
     schedule: NoiseSchedule = STABLE_DIFFUSION_V1
 
@@ -32,11 +31,11 @@ class DDIM(Sampler):
                 f"DDIM with eta = {self.eta} got {0 if generators is None else len(generators)} generators for "
                 f"{len(z)} samples; pass generators=[...], one CPU torch.Generator per sample, or use eta = 0."
             )
-        stride = self.schedule.stride(self.steps)
+        following = self.following
 
         def step(z: Tensor, epsilon: Tensor, t: int, i: int) -> Tensor:
-            sigma = self._sigma(t, t - stride)
-            mean = self.schedule.step(z, epsilon, t, t - stride, sigma)
+            sigma = self._sigma(t, following[t])
+            mean = self.schedule.step(z, epsilon, t, following[t], sigma)
             if not self.eta or generators is None:
                 return mean
             # Drawn in float32, so that every precision sees the same noise.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .sampler import Generators, Sampler, Step
-from .schedule import STABLE_DIFFUSION_V1, NoiseSchedule
+from .schedule import STABLE_DIFFUSION_V1, NoiseSchedule, is_integer
 
 # Adams-Bashforth weights of the noise estimates, newest first, by how many there are.
 WEIGHTS = {
@@ -22,23 +22,28 @@ WEIGHTS = {
 @dataclass(frozen=True)
 class PNDM(Sampler):
     """`steps` steps and one model call more: the first step is made twice, the second time with a better estimate
-    (a single step is made once)."""
+    (a single step is made once). `order` is how many estimates a step mixes at most: 4 as published; fewer hold out
+    longer strides."""
 
-    steps: int = 50
     schedule: NoiseSchedule = STABLE_DIFFUSION_V1
+    order: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not is_integer(self.order) or self.order not in WEIGHTS:
+            raise ValueError(f"PNDM.order is {self.order!r}; expected an integer from 1 to {max(WEIGHTS)}.")
 
     @property
     def timesteps(self) -> tuple[int, ...]:
         """The timestep of each model call, noisiest first; the second appears twice (981, 961, 961, 941, ...)."""
-        visited = self.schedule.timesteps(self.steps)
-        return visited[:2] + visited[1:]
+        return self.visited[:2] + self.visited[1:]
 
     def stepper(self, z: Tensor, generators: Generators) -> Step:
         """Call 1 looks ahead: it evaluates the model at the end of the first step, and the step is then made again from
         the latent of call 0 with the mean of the two estimates. What `before_step` does at i = 1 therefore reaches the
         result through that estimate only; as a latent it is discarded.
         """
-        stride, (first, *_) = self.schedule.stride(self.steps), self.timesteps
+        following, (first, *_) = self.following, self.visited
         start = z
         estimates: list[Tensor] = []  # newest first
 
@@ -49,9 +54,9 @@ class PNDM(Sampler):
                 direction = (estimates[0] + epsilon) / 2
             else:
                 start = z
-                estimates = [epsilon, *estimates[:3]]
+                estimates = [epsilon, *estimates[: self.order - 1]]
                 weights = WEIGHTS[len(estimates)]
                 direction = torch.stack([w * e for w, e in zip(weights, estimates, strict=True)]).sum(0)
-            return self.schedule.step(z, direction, t, t - stride)
+            return self.schedule.step(z, direction, t, following[t])
 
         return step

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from .schedule import NoiseSchedule
+from .schedule import NoiseSchedule, is_integer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Denoise: TypeAlias = Callable[[Tensor, int], Tensor]
 """(z [B, ...], t) -> the noise estimate epsilon, of z's shape."""
@@ -27,20 +32,72 @@ Step: TypeAlias = Callable[[Tensor, Tensor, int, int], Tensor]
 """(z, epsilon, t, i) -> z after model call i, in the precision of epsilon."""
 
 
+@dataclass(frozen=True)
 class Sampler(ABC):
-    """Turns noise into a latent in `steps` steps along `schedule`."""
+    """Turns noise into a latent in `steps` steps along `schedule`, from one visited timestep to the next; the last step
+    ends at abar_0, as in Stable Diffusion."""
 
-    steps: int
-    schedule: NoiseSchedule
+    steps: int = 50
+    custom_timesteps: tuple[int, ...] = field(default=(), kw_only=True)
+
+    @property
+    @abstractmethod
+    def schedule(self) -> NoiseSchedule:
+        """The noise of each timestep; a field of the subclass."""
+
+    @classmethod
+    def at(cls, timesteps: Sequence[int] | Tensor, **options: Any) -> Self:
+        """The sampler that visits these timesteps, noisiest first, instead of evenly spaced ones."""
+        visited = timesteps.tolist() if isinstance(timesteps, Tensor) else timesteps
+        return cls(steps=len(visited), custom_timesteps=tuple(visited), **options)
+
+    def starting_at(self, t: int) -> Self:
+        """The rest of this sampler's way from timestep t on: of the timesteps that it visits, those up to t.
+
+        Start from `schedule.add_noise(latent, noise, rest.timesteps[0])` to change a picture, or from the latent of
+        another run at that timestep. Raises ValueError if no timestep is left.
+        """
+        rest = tuple(visited for visited in self.visited if visited <= t)
+        if not rest:
+            raise ValueError(f"Nothing is left to sample from timestep {t}; the last one is {self.visited[-1]}.")
+        return replace(self, steps=len(rest), custom_timesteps=rest)
 
     def __post_init__(self) -> None:
-        self.schedule.stride(self.steps)
+        object.__setattr__(self, "custom_timesteps", tuple(self.custom_timesteps))
+        if self.custom_timesteps:
+            self._check_timesteps()
+        else:
+            self.schedule.stride(self.steps)
         object.__setattr__(self, "steps", int(self.steps))  # JSON cannot hold another library's number
+
+    def _check_timesteps(self) -> None:
+        if len(self.custom_timesteps) != self.steps:
+            raise ValueError(
+                f"custom_timesteps has {len(self.custom_timesteps)} timesteps for steps = {self.steps!r}; "
+                f"{type(self).__name__}.at(timesteps) counts them."
+            )
+        for before, t in pairwise((self.schedule.train_steps, *self.custom_timesteps)):
+            if not is_integer(t) or not 0 <= t < before:
+                raise ValueError(
+                    f"custom_timesteps holds {t!r}; expected integers that fall, from at most "
+                    f"{self.schedule.train_steps - 1} to at least 0 (`NoiseSchedule.step` takes fractional ones)."
+                )
+        object.__setattr__(self, "custom_timesteps", tuple(map(int, self.custom_timesteps)))
+
+    @property
+    def visited(self) -> tuple[int, ...]:
+        """The `steps` timesteps from which steps start, noisiest first."""
+        return self.custom_timesteps or self.schedule.timesteps(self.steps)
 
     @property
     def timesteps(self) -> tuple[int, ...]:
         """The timestep of each model call, noisiest first."""
-        return self.schedule.timesteps(self.steps)
+        return self.visited
+
+    @property
+    def following(self) -> dict[int, int]:
+        """Where the step from each visited timestep ends; the last one at -1, which stands for abar_0."""
+        return dict(pairwise((*self.visited, -1)))
 
     @abstractmethod
     def stepper(self, z: Tensor, generators: Generators) -> Step:

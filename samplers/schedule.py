@@ -21,7 +21,8 @@ log sigma runs straight (as in k-diffusion); one below 0 is 0, as in Stable Diff
 USUAL_ENDS = 0.00085, 0.012
 
 
-def _is_int(value: object) -> bool:
+def is_integer(value: object) -> bool:
+    """Whether it is a whole number, of Python or of another library; true and false are none."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
@@ -67,7 +68,7 @@ class NoiseSchedule:
 
     def __post_init__(self) -> None:
         ends = self.beta_start, self.beta_end
-        if not _is_int(self.train_steps) or self.train_steps < 1:
+        if not is_integer(self.train_steps) or self.train_steps < 1:
             raise ValueError(
                 f"NoiseSchedule.train_steps is {self.train_steps!r}; expected a positive integer. Betas are given by "
                 "name, with their kind: NoiseSchedule(kind='linear', beta_start=0.0001, beta_end=0.02)."
@@ -128,7 +129,7 @@ class NoiseSchedule:
         top = self.train_steps - 1
         if not (bool((t <= top).all()) if isinstance(t, Tensor) else t <= top):
             raise ValueError(f"t is {t}; expected at most {top}, the last timestep of this schedule.")
-        if _is_int(t):
+        if is_integer(t):
             return float(self.alphas_cumprod[max(int(t), 0)])
         if not isinstance(t, Tensor):
             return float(self.alpha(torch.tensor(t, dtype=torch.float64, device="cpu")))
@@ -169,7 +170,7 @@ class NoiseSchedule:
 
     def stride(self, steps: int) -> int:
         """Distance between the timesteps of `steps` sampling steps; ValueError unless 1 <= steps <= train_steps."""
-        if not _is_int(steps) or not 1 <= steps <= self.train_steps:
+        if not is_integer(steps) or not 1 <= steps <= self.train_steps:
             raise ValueError(f"steps is {steps!r}; expected an integer from 1 to {self.train_steps}.")
         return self.train_steps // steps
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ebama.samplers import NoiseSchedule, Sampler, get, names
+from ebama.samplers import PNDM, NoiseSchedule, Sampler, get, names
 
 from ..prompt import Group
 from .png import read_metadata
@@ -129,6 +129,10 @@ def read_group(stored: object) -> Group:
 
 def _describe_sampler(sampler: Sampler) -> dict[str, Any]:
     facts = {"name": type(sampler).__name__.lower(), "steps": sampler.steps, "eta": getattr(sampler, "eta", 0.0)}
+    if (order := getattr(sampler, "order", PNDM.order)) != PNDM.order:
+        facts["order"] = order
+    if sampler.custom_timesteps:
+        facts["custom_timesteps"] = list(sampler.custom_timesteps)
     if sampler.schedule == NoiseSchedule():
         return facts
     schedule = asdict(sampler.schedule)
@@ -145,7 +149,12 @@ def _read_sampler(stored: object) -> Sampler:
     _expect("sampler.name", name, name in names(), f"one of {', '.join(names())}")
     steps, eta = values.get("steps"), values.get("eta", 0.0)
     _expect("sampler.eta", eta, _is_number(eta), "a number from 0 to 1")
-    return get(str(name), steps, schedule=_read_schedule(schedule), **({"eta": eta} if eta else {}))
+    timesteps = values.get("custom_timesteps", [])
+    fits = isinstance(timesteps, list) and len(timesteps) <= 10**5
+    _expect("sampler.custom_timesteps", timesteps, fits, "at most 100000 timesteps")
+    options = {"eta": eta} if eta else {}
+    options |= {name: values[name] for name in ("order", "custom_timesteps") if name in values}
+    return get(str(name), steps, schedule=_read_schedule(schedule), **options)
 
 
 def _read_schedule(stored: object) -> NoiseSchedule:

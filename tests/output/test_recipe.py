@@ -80,6 +80,9 @@ def test_arguments_are_those_of_the_pipeline() -> None:
         DDIM(3, schedule=NoiseSchedule(beta_start=0.0001, beta_end=0.02, kind="linear")),
         DDIM(3, schedule=NoiseSchedule(300, kind="cosine")),
         PNDM(2, NoiseSchedule.of([0.9, 0.3, 0.1])),
+        PNDM(20, order=2),
+        DDIM.at([900, 500, 3], eta=0.5),
+        PNDM(50).starting_at(300),
     ],
 )
 def test_samplers_survive(sampler: DDIM | PNDM) -> None:
@@ -128,6 +131,11 @@ def test_a_missing_name_is_named(name: str) -> None:
         ("sampler.steps", "many", "steps is 'many'"),
         ("sampler.steps", 10**12, "steps is 1000000000000"),
         ("sampler.eta", "x", "sampler.eta is 'x'"),
+        ("sampler.order", 9, "PNDM.order is 9; expected an integer from 1 to 4"),
+        ("sampler.order", "x", "PNDM.order is 'x'"),
+        ("sampler.custom_timesteps", [3, 2], "custom_timesteps has 2 timesteps for steps = 50"),
+        ("sampler.custom_timesteps", "32", "sampler.custom_timesteps is '32'; expected at most 100000 timesteps"),
+        ("sampler.custom_timesteps", ["x"] * 50, "custom_timesteps holds 'x'"),
         ("sampler.schedule", {"gamma": 1}, "sampler.schedule is {'gamma': 1}; expected numbers for beta_end"),
         ("sampler.schedule", {"beta_end": "x"}, "sampler.schedule"),
         ("sampler.schedule", {"train_steps": 10**12}, "train_steps is 1000000000000; expected at most 100000"),

@@ -5,45 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import FrozenInstanceError
-from functools import cache
 
 import pytest
 import torch
+from samplers_reference import SHAPE, abar, generators, noise, relative, toy
 from torch import Tensor
 
 from ebama.samplers import DDIM, PNDM, NoiseSchedule, Sampler, get, names
 
 STEPS = (1, 2, 3, 10, 20, 30, 50)
-SHAPE = (3, 4, 8, 8)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def toy(z: Tensor, t: int) -> Tensor:
-    """A nonlinear noise estimate that depends on the timestep; elementwise, so that a batch cannot change a sample."""
-    return torch.tanh(z * (0.4 + t / 900)) + 0.3 * torch.sin(3 * z + t / 100)
-
-
-def relative(actual: Tensor, expected: Tensor) -> float:
-    return float((actual.double() - expected.double()).norm() / expected.double().norm())
-
-
-def generators(n: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(100 + i) for i in range(n)]
 
 
 # --- an independent derivation: Python floats, the textbook forms, no tables shared with the code under test ---
-
-
-@cache
-def abar(t: int) -> float:
-    product = 1.0
-    for s in range(max(t, 0) + 1):
-        root = math.sqrt(0.00085) + (math.sqrt(0.012) - math.sqrt(0.00085)) * s / 999
-        product *= 1 - root * root
-    return product
 
 
 def derived_ddim(z: Tensor, steps: int, eta: float, draws: Callable[[], Tensor]) -> Tensor:
@@ -380,7 +353,7 @@ def test_samplers_by_name() -> None:
     assert get("pndm", 20) == PNDM(20)
     assert get("ddim") == DDIM(50)
     assert get("ddim", 4, eta=0.5) == DDIM(4, eta=0.5)
-    with pytest.raises(ValueError, match="Sampler 'pndm' has no eta; it has schedule, steps"):
+    with pytest.raises(ValueError, match="Sampler 'pndm' has no eta; it has custom_timesteps, order, schedule, steps"):
         get("pndm", 4, eta=0.5)
     with pytest.raises(ValueError, match="sampler is 'euler'; expected one of pndm, ddim"):
         get("euler")

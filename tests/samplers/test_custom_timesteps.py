@@ -1,0 +1,135 @@
+"""Samplers at timesteps of one's own, from the middle of a run, and of another order."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from samplers_reference import SHAPE, abar, generators, noise, relative, toy
+from torch import Tensor
+
+from ebama.samplers import DDIM, PNDM, NoiseSchedule, Sampler, get
+
+UNEVEN = [999, 930, 610, 580, 40, 0]
+
+
+def derived(z: Tensor, timesteps: list[int], order: int = 4, *, pndm: bool = True) -> Tensor:
+    """PNDM, or DDIM, in plain loops from timestep to timestep; the last step ends at abar_0."""
+    weights = [[1], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24]]
+
+    def transfer(x: Tensor, e: Tensor, t: int, s: int) -> Tensor:
+        clean = (x - math.sqrt(1 - abar(t)) * e) / math.sqrt(abar(t))
+        return math.sqrt(abar(s)) * clean + math.sqrt(1 - abar(s)) * e
+
+    z, past = z.double(), []
+    for n, t in enumerate(timesteps):
+        s = timesteps[n + 1] if n + 1 < len(timesteps) else 0
+        past.insert(0, toy(z, t))
+        e = past[0]
+        if pndm and n == 0 and len(timesteps) > 1:
+            e = (past[0] + toy(transfer(z, past[0], t, s), s)) / 2
+        elif pndm:
+            e = sum((w * p for w, p in zip(weights[min(n, order - 1)], past, strict=False)), torch.zeros(()))
+        z = transfer(z, e, t, s)
+    return z
+
+
+@pytest.mark.parametrize("timesteps", [UNEVEN, [700], [801, 401], list(range(990, 0, -99))], ids=str)
+def test_custom_timesteps_are_visited(timesteps: list[int]) -> None:
+    z = noise(*SHAPE).double()
+    assert DDIM.at(timesteps).timesteps == tuple(timesteps)
+    assert PNDM.at(timesteps).timesteps == (*timesteps[:2], *timesteps[1:])
+    assert relative(DDIM.at(timesteps).sample(toy, z), derived(z, timesteps, pndm=False)) < 1e-10
+    assert relative(PNDM.at(timesteps).sample(toy, z), derived(z, timesteps)) < 1e-10
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+@pytest.mark.parametrize("steps", [1, 2, 20])
+def test_the_order_of_pndm(order: int, steps: int) -> None:
+    z, sampler = noise(*SHAPE).double(), PNDM(steps, order=order)
+    assert relative(sampler.sample(toy, z), derived(z, list(sampler.visited), order)) < 1e-10
+    assert sampler == get("pndm", steps, order=order)
+
+
+def test_the_order_is_four_unless_said() -> None:
+    z = noise(*SHAPE)
+    assert torch.equal(PNDM(20).sample(toy, z), PNDM(20, order=4).sample(toy, z))
+    assert not torch.equal(PNDM(20).sample(toy, z), PNDM(20, order=2).sample(toy, z))
+    for order in (0, 5, 2.5, "2", True, None):
+        with pytest.raises(ValueError, match=rf"PNDM\.order is {order!r}; expected an integer from 1 to 4"):
+            PNDM(20, order=order)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sampler", [DDIM(10), DDIM(10, eta=1.0), DDIM.at(UNEVEN)], ids=str)
+def test_a_run_goes_on_from_the_middle(sampler: Sampler) -> None:
+    """The latent before any call, sampled from there with the rest of the random numbers, ends where the run ended."""
+    before: list[tuple[Tensor, int, list[Tensor]]] = []
+    drawn = generators(SHAPE[0])
+
+    def look(z: Tensor, t: int, i: int) -> Tensor:
+        before.append((z, t, [generator.get_state() for generator in drawn]))
+        return z
+
+    end = sampler.sample(toy, noise(*SHAPE), before_step=look, generators=drawn)
+    for z, t, states in before:
+        again = generators(SHAPE[0])
+        for generator, state in zip(again, states, strict=True):
+            generator.set_state(state)
+        assert torch.equal(sampler.starting_at(t).sample(toy, z, generators=again), end)
+
+
+def test_a_start_in_the_middle_of_pndm_makes_its_first_step_twice() -> None:
+    rest = PNDM(50, order=3).starting_at(100)
+    assert rest.timesteps == (81, 61, 61, 41, 21, 1)
+    assert (rest.steps, rest.order) == (5, 3)
+    z = noise(*SHAPE).double()
+    assert relative(rest.sample(toy, z), derived(z, [81, 61, 41, 21, 1], 3)) < 1e-10
+
+
+def test_a_picture_is_changed_from_a_noisy_latent() -> None:
+    """With an estimate that knows the noise the clean latent comes back, whatever the start."""
+    schedule, latent, n = NoiseSchedule(), noise(*SHAPE).double(), noise(*SHAPE, seed=1).double()
+    for t in (981, 500, 1):
+        rest = DDIM(50).starting_at(t)
+        end = rest.sample(lambda z, t: n, schedule.add_noise(latent, n, rest.timesteps[0]))
+        torch.testing.assert_close(end, schedule.add_noise(latent, n, 0))
+
+
+def test_a_sampler_starts_again_where_it_starts() -> None:
+    assert DDIM(50).starting_at(999).timesteps == DDIM(50).timesteps
+    with pytest.raises(ValueError, match="Nothing is left to sample from timestep 0; the last one is 1"):
+        DDIM(50).starting_at(0)
+
+
+@pytest.mark.parametrize("kind", [DDIM, PNDM])
+@pytest.mark.parametrize(
+    ("timesteps", "message"),
+    [
+        ([], "steps is 0; expected an integer from 1"),
+        ([1000, 3], "custom_timesteps holds 1000; expected integers that fall, from at most 999 to at least 0"),
+        ([500, 500], "holds 500"),
+        ([3, 500], "holds 500"),
+        ([500, -1], "holds -1"),
+        ([500.5, 3], r"holds 500\.5; .*takes fractional ones"),
+        ([True], "holds True"),
+        (["5"], "holds '5'"),
+    ],
+)
+def test_timesteps_that_cannot_be_visited_are_refused(kind: type[DDIM | PNDM], timesteps: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind.at(timesteps)
+
+
+def test_steps_and_timesteps_must_agree() -> None:
+    with pytest.raises(ValueError, match=r"2 timesteps for steps = 50; DDIM\.at\(timesteps\) counts them"):
+        DDIM(custom_timesteps=(500, 3))
+
+
+def test_timesteps_of_other_libraries_are_plain_numbers() -> None:
+    for given in (np.array([900, 20]), torch.tensor([900, 20])):
+        sampler = DDIM.at(given)
+        assert sampler == DDIM.at([900, 20])
+        assert [type(t) for t in sampler.timesteps] == [int, int]
