@@ -6,15 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
 from .schedule import NoiseSchedule, is_integer
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+SamplerType = TypeVar("SamplerType", bound="Sampler")
 
 Denoise: TypeAlias = Callable[[Tensor, int], Tensor]
 """(z [B, ...], t) -> the noise estimate epsilon, of z's shape."""
@@ -46,12 +45,12 @@ class Sampler(ABC):
         """The noise of each timestep; a field of the subclass."""
 
     @classmethod
-    def at(cls, timesteps: Sequence[int] | Tensor, **options: Any) -> Self:
+    def at(cls: type[SamplerType], timesteps: Sequence[int] | Tensor, **options: Any) -> SamplerType:
         """The sampler that visits these timesteps, noisiest first, instead of evenly spaced ones."""
         visited = timesteps.tolist() if isinstance(timesteps, Tensor) else timesteps
         return cls(steps=len(visited), custom_timesteps=tuple(visited), **options)
 
-    def starting_at(self, t: int) -> Self:
+    def starting_at(self: SamplerType, t: int) -> SamplerType:
         """The rest of this sampler's way from timestep t on: of the timesteps that it visits, those up to t.
 
         Start from `schedule.add_noise(latent, noise, rest.timesteps[0])` to change a picture, or from the latent of
