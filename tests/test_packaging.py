@@ -35,7 +35,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "ebama/maps.py": ({"torch"}, set()),
     "ebama/energy.py": ({"torch"}, {"ebama/smoothing.py", "ebama/maps.py"}),
     "weights/": ({"torch", "safetensors", "transformers"}, {"models/"}),
-    "ebama/prompt/": ({"spacy", "transformers"}, set()),
+    "ebama/prompt/": ({"spacy", "tokenizers", "transformers"}, set()),
     "ebama/output/": ({"PIL", "numpy"}, {"samplers/", "ebama/prompt/"}),
     "ebama/guidance/": ({"torch", "transformers"}, {"models/", "ebama/prompt/"}),
     "ebama/methods/": (

@@ -5,18 +5,15 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ebama.models import Control, StableDiffusionConfig, UNet
 
-from ..prompt import Group, Parsed
+from ..prompt import Group, Parsed, Tokenizer
 from .options import apply_rules
-
-if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
 
 
 class GuidanceResult(NamedTuple):
@@ -79,7 +76,7 @@ class Task:
     text: Tensor
     negative_text: Tensor
     encode: Callable[[Sequence[str]], Tensor]
-    tokenizer: CLIPTokenizer
+    tokenizer: Tokenizer
     guidance: float
     steps: int
     calls: int

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
 
-from ..prompt import Parsed
-from ..prompt.alignment import SEQUENCE, PromptError
+from ..prompt import Parsed, PromptError
+from ..prompt.alignment import SEQUENCE
 
 
 def word_positions(prompt: Parsed) -> list[tuple[str, list[int]]]:
@@ -45,7 +45,7 @@ def replacing(source: Parsed, target: Parsed) -> Tensor:
     return matrix
 
 
-def refining(source: Parsed, target: Parsed, ids: Sequence[int], target_ids: Sequence[int]) -> Tensor:
+def refining(source: Parsed, target: Parsed, ids: Sequence[Hashable], target_ids: Sequence[Hashable]) -> Tensor:
     """[77, 77], row n of the source to column m of the target: equal tokens of a global alignment of their ids; the
     columns of the target's other tokens are 0. (Ids are those of the positions 1 to T.)"""
     matrix = _outside_the_words(source, target)
@@ -55,7 +55,7 @@ def refining(source: Parsed, target: Parsed, ids: Sequence[int], target_ids: Seq
     return matrix
 
 
-def align_tokens(source: Sequence[int], target: Sequence[int]) -> list[int | None]:
+def align_tokens(source: Sequence[Hashable], target: Sequence[Hashable]) -> list[int | None]:
     """For each token of the target the index of its partner in the source, or None.
 
     Needleman-Wunsch with match 1, mismatch -1 and gap 0. Of equally good ways, going back from the end, the one that

@@ -18,6 +18,7 @@ from ..guidance.gradient import BASE_RESOLUTION
 from ..guidance.options import is_number, one_of, option, pairs
 from ..prompt import Parsed
 from ..prompt.alignment import SEQUENCE
+from ..prompt.tokenization import tokenize
 from .correspondence import refining, replacing, word_positions
 
 Window = float | tuple[float, float]
@@ -122,8 +123,7 @@ class PromptToPrompt(Method):
         as_many = len(source.prompt.split()) == len(edit.prompt.split())
         if self.edit == "replace" or (self.edit == "auto" and as_many):
             return replacing(source, edit)
-        encoded = task.tokenizer([source.prompt, edit.prompt], add_special_tokens=False, verbose=False)["input_ids"]
-        ids, edit_ids = (ids[: len(prompt.tokens)] for ids, prompt in zip(encoded, (source, edit), strict=True))
+        ids, edit_ids = (tokenize(prompt.prompt, task.tokenizer).ids[: len(prompt.tokens)] for prompt in (source, edit))
         return refining(source, edit, ids, edit_ids)
 
     def _check_words(self, edits: Sequence[Parsed]) -> None:

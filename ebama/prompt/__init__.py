@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .alignment import PromptError
 from .given_words import Words
 from .groups import Group, Parsed, groups_from_words, parse
+from .tokenization import PromptError, SpanTokenizer, Tokenizer
 
-__all__ = ["Group", "Parsed", "PromptError", "Words", "groups_from_words", "parse"]
+__all__ = ["Group", "Parsed", "PromptError", "SpanTokenizer", "Tokenizer", "Words", "groups_from_words", "parse"]

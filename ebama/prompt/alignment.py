@@ -1,70 +1,91 @@
-"""Which tokens of CLIP stand for a stretch of a prompt: by character offsets, never by comparing spellings."""
+"""Which tokens stand for a stretch of a prompt: by character offsets, never by comparing spellings."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
 
-if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
+from .tokenization import PromptError, Span, Tokenizer, tokenize
 
 SEQUENCE = 77  # positions of CLIP's text encoder: start, 75 tokens, end
+LONGEST = 20_000  # characters of a prompt
 _SHOWN = 12
+_SHOWN_OF_A_CUT_WORD = 20  # characters before the first that the encoder does not see
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
-
-Span = tuple[int, int]
-"""Characters (start, end) of a prompt."""
-
-
-class PromptError(ValueError):
-    """A prompt, or the words said to be in it, that cannot be used; the message says why and what to do instead."""
 
 
 @dataclass(frozen=True)
 class Alignment:
     """A prompt and the characters that each of its tokens covers.
 
-    `prompt` is in composed characters (NFC) and single spaces, as CLIP reads it; `spans` holds (start, end) for each
-    token, token k of the prompt being position k + 1 of the sequence; `capacity` is how many tokens the encoder sees.
+    `prompt` is in composed characters (NFC) and single spaces; `spans` holds (start, end) for each token, token k of
+    the prompt being position `first` + k of the sequence (0 is CLIP's start token, so its `first` is 1); `capacity` is
+    how many tokens the encoder sees, None if it is known to see all.
     """
 
     prompt: str
     spans: tuple[Span, ...]
-    capacity: int
+    first: int
+    capacity: int | None
+
+    @property
+    def visible(self) -> tuple[Span, ...]:
+        """The characters of the tokens that the encoder sees."""
+        return self.spans[: self.capacity]
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """Positions of the tokens that the encoder sees: 1 to T."""
-        return tuple(range(1, min(len(self.spans), self.capacity) + 1))
+        """Positions of the tokens that the encoder sees."""
+        return tuple(range(self.first, self.first + len(self.visible)))
+
+    def positions(self, stretch: Span) -> tuple[int, ...]:
+        """Positions of the tokens for a stretch of the prompt, those included that the encoder does not see."""
+        return positions(self.spans, stretch, self.first)
+
+    def sees(self, stretch: Span) -> bool:
+        """Whether the encoder sees a stretch of the prompt to its end."""
+        return stretch[1] <= self._seen
+
+    @cached_property
+    def _seen(self) -> int:
+        """The characters from the prompt's beginning to the end of the last token that the encoder sees."""
+        return self.visible[-1][1] if self.visible else 0
 
     def visible_positions(self, stretch: Span) -> tuple[int, ...]:
-        """Positions of the tokens for a stretch of the prompt; a `PromptError` if any is beyond the capacity."""
-        tokens = positions(self.spans, stretch)
-        if tokens[-1] > self.capacity:
+        """Positions of the tokens for a stretch of the prompt; a `PromptError` if the encoder does not see all of it,
+        or if there are none."""
+        text = self.prompt[slice(*stretch)]
+        if not self.sees(stretch):
             raise PromptError(
-                f"{self.prompt[slice(*stretch)]!r} lies beyond the {self.capacity} tokens that CLIP sees of a prompt "
-                f"of {len(self.spans)}: shorten the prompt, or give groups= of words that come earlier"
+                f"{text!r} lies beyond the {len(self.visible)} tokens that the text encoder sees of a prompt of "
+                f"{len(self.spans)}: shorten the prompt, or give groups= of words that come earlier"
             )
+        if not (tokens := self.positions(stretch)):
+            raise PromptError(f"the tokenizer has no token for {text!r}: leave it out, or write it in other letters")
         return tokens
 
     def lost(self) -> str:
         """The words, wholly or partly, that the encoder does not see, as one line; empty if there are none."""
-        if len(self.spans) <= self.capacity:
-            return ""
-        first = self.spans[self.capacity][0]
-        words = self.prompt[self.prompt.rfind(" ", 0, first) + 1 :].split()
+        seen = self._seen
+        spans = [(max(start, seen - _SHOWN_OF_A_CUT_WORD), end) for start, end in word_spans(self.prompt) if end > seen]
+        words = [self.prompt[slice(*span)] for span in spans]
+        if not words and len(self.visible) < len(self.spans):
+            words = self.prompt[seen:].split()  # signs alone
         more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
         return " ".join(words[:_SHOWN]) + more
 
 
-def positions(spans: Sequence[Span], stretch: Span) -> tuple[int, ...]:
-    """Positions of the tokens, given by the characters that each covers, that stand for a stretch of the prompt."""
-    start, end = stretch
-    return tuple(k for k, (a, b) in enumerate(spans, 1) if a < end and start < b)
+def positions(spans: Sequence[Span], stretch: Span, first: int) -> tuple[int, ...]:
+    """Positions of the tokens that stand for a stretch of the prompt. `spans` are the characters of all tokens, in
+    order; `first` is the position of the first of them."""
+    low = bisect_right(spans, stretch[0], key=lambda span: span[1])
+    high = bisect_left(spans, stretch[1], key=lambda span: span[0])
+    return tuple(first + k for k in range(low, high) if spans[k][0] < spans[k][1])
 
 
 def word_spans(prompt: str) -> list[Span]:
@@ -85,23 +106,28 @@ def normalised(text: str) -> str:
 
 
 def check_characters(text: str, name: str = "prompt") -> None:
-    """Raise PromptError if a text, called `name` in the message, holds a lone surrogate: no tokenizer takes it."""
+    """Raise PromptError if a text, called `name` in the message, is far too long for any encoder, or holds a lone
+    surrogate, which no tokenizer takes."""
+    if len(text) > LONGEST:
+        raise PromptError(f"the {name} has {len(text):,} characters: expected at most {LONGEST:,}")
     if (half := _SURROGATE.search(text)) is not None:
         raise PromptError(
             f"the {name} holds half a character ({half[0]!r}): it was cut or decoded wrongly; type it again"
         )
 
 
-def align(prompt: str, tokenizer: CLIPTokenizer) -> Alignment:
-    """Tokenise a prompt without cutting it. An empty prompt, or one that is not a string, is a `PromptError`."""
+def align(prompt: str, tokenizer: Tokenizer) -> Alignment:
+    """Tokenize a prompt without cutting it.
+
+    An empty prompt, one of more than `LONGEST` characters or one that is not a string is a `PromptError`.
+    """
     if not isinstance(prompt, str):
         raise PromptError(f"a prompt is a string, got {type(prompt).__name__}: {prompt!r}")
     check_characters(prompt)
     prompt = normalised(prompt)
-    encoded = tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    spans = tuple((int(start), int(end)) for start, end in encoded["offset_mapping"])
-    if not spans:
+    tokens = tokenize(prompt, tokenizer)
+    if not tokens.spans:
         raise PromptError(
             "the prompt is empty: describe what to draw, for example 'a purple crown and a blue suitcase'"
         )
-    return Alignment(prompt, spans, capacity=min(tokenizer.model_max_length, SEQUENCE) - 2)
+    return Alignment(prompt, tokens.spans, tokens.first, tokens.capacity)

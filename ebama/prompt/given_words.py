@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .alignment import PromptError, Span, find_all, word_spans
+from .alignment import find_all, word_spans
+from .tokenization import PromptError, Span
 
 Words = tuple[str, Sequence[str]]
 """An object and its modifiers, as words of the prompt: `("crown", ["purple"])`."""

@@ -1,7 +1,8 @@
 """From a prompt to groups: which positions of the text sequence are objects, and which modify which object.
 
 `parse` reads a prompt with a dependency parser; `groups_from_words` takes the groups from the user instead. Both
-answer in positions of CLIP's 77-token sequence, where the start token is 0 and the prompt's tokens are 1 to T.
+answer in positions of the text encoder's sequence: CLIP's start token is 0 and the prompt's tokens are 1 to T; T5 has
+no start token, and its first is 0.
 """
 
 from __future__ import annotations
@@ -11,23 +12,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .alignment import SEQUENCE, Alignment, PromptError, Span, align, positions
+from .alignment import Alignment, align, positions
 from .given_words import Words, assign
 from .objects import find_structure
 from .parsers import analyse
+from .tokenization import PromptError, Span, Tokenizer
 
 if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.tokens import Doc
-    from transformers import CLIPTokenizer
 
 
 @dataclass(frozen=True)
 class Group:
-    """An object and its modifiers as positions of tokens in the 77-token sequence: `Group((3,), ((2,),))`.
+    """An object and its modifiers as positions of tokens in the encoder's sequence: `Group((3,), ((2,),))`.
 
-    A word of several tokens has several positions. Nothing may occur twice, and positions run from 1 to 75: position
-    0 is the start token.
+    A word of several tokens has several positions. Nothing may occur twice. (`parse` checks that they are positions of
+    the prompt's tokens, which of CLIP's sequence are 1 to 75 at most.)
     """
 
     object: tuple[int, ...]
@@ -41,9 +42,9 @@ class Group:
                 f"Group({self.object!r}, {self.modifiers!r}): expected positions as Group((3,), ((2,),)), no word empty"
             )
         for position in positions:
-            if type(position) is not int or not 1 <= position <= SEQUENCE - 2:
+            if type(position) is not int or position < 0:
                 raise ValueError(
-                    f"Group({self.object!r}, {self.modifiers!r}): {position!r} is no position from 1 to {SEQUENCE - 2}"
+                    f"Group({self.object!r}, {self.modifiers!r}): {position!r} is no position, a whole number from 0"
                 )
         if len(set(positions)) < len(positions):
             raise ValueError(f"Group({self.object!r}, {self.modifiers!r}): a position occurs twice")
@@ -53,10 +54,10 @@ class Group:
 class Parsed:
     """A prompt in positions of the text sequence.
 
-    `groups` come in sentence order; `tokens` are all positions of the prompt's tokens, 1 to T; `phrases` are its noun
-    phrases of two words or more at every depth, as (first, last + 1, text), outer before inner (those that reach
-    beyond the 75 tokens are left out). `prompt` is the text with single spaces, `spans` the characters (start, end)
-    of it that each of `tokens` stands for.
+    `groups` come in sentence order; `tokens` are the positions of all tokens that the encoder sees, without start, end
+    and padding; `phrases` are its noun phrases of two words or more at every depth, as (first, last + 1, text), outer
+    before inner (those that the encoder does not see are left out). `prompt` is the text with single spaces, `spans`
+    the characters (start, end) of it that each of `tokens` stands for.
     """
 
     groups: tuple[Group, ...]
@@ -68,12 +69,21 @@ class Parsed:
 
     def text(self, *positions: int) -> str:
         """The prompt from the first to the last of some positions: "spiky" for those of "spi" and "ky"."""
-        return self.prompt[self.spans[min(positions) - 1][0] : self.spans[max(positions) - 1][1]]
+        first = self.tokens[0]
+        return self.prompt[self.spans[min(positions) - first][0] : self.spans[max(positions) - first][1]]
+
+    def positions(self, stretch: Span) -> tuple[int, ...]:
+        """Positions of the tokens for the characters (start, end) of the prompt; none for those that are not seen."""
+        return positions(self.spans, stretch, self.tokens[0]) if self.spans else ()
+
+    def sees(self, stretch: Span) -> bool:
+        """Whether the encoder sees a stretch of the prompt to its end."""
+        return bool(self.spans) and stretch[1] <= self.spans[-1][1]
 
 
 def parse(
     prompt: str,
-    tokenizer: CLIPTokenizer,
+    tokenizer: Tokenizer,
     parser: str | Language | Doc = "auto",
     *,
     groups: Sequence[Group | Words] | None = None,
@@ -91,7 +101,8 @@ def parse(
     alignment = align(prompt, tokenizer)
     if lost := alignment.lost():
         warnings.warn(
-            f"CLIP sees {alignment.capacity} of this prompt's {len(alignment.spans)} tokens; it does not see: {lost}",
+            f"the text encoder sees {len(alignment.tokens)} of this prompt's {len(alignment.spans)} tokens; "
+            f"it does not see: {lost}",
             stacklevel=2,
         )
     words, name = analyse(alignment.prompt, parser)
@@ -105,18 +116,22 @@ def parse(
             f"no noun found in {alignment.prompt!r} (parser: {name}): name the objects and their modifiers yourself, "
             'as in groups=[("crown", ["purple"])]'
         )
-    phrases = [(positions(alignment.spans, span), alignment.prompt[slice(*span)]) for span in structure.phrases]
+    phrases = [
+        (alignment.positions(span), alignment.prompt[slice(*span)])
+        for span in structure.phrases
+        if alignment.sees(span)
+    ]
     return Parsed(
         groups=chosen,
         tokens=alignment.tokens,
-        phrases=tuple((at[0], at[-1] + 1, text) for at, text in phrases if at[-1] <= alignment.capacity),
+        phrases=tuple((at[0], at[-1] + 1, text) for at, text in phrases if at),
         parser_name=name,
         prompt=alignment.prompt,
-        spans=alignment.spans[: alignment.capacity],
+        spans=alignment.visible,
     )
 
 
-def groups_from_words(prompt: str, words: Sequence[Words], tokenizer: CLIPTokenizer) -> list[Group]:
+def groups_from_words(prompt: str, words: Sequence[Words], tokenizer: Tokenizer) -> list[Group]:
     """Groups from words: `[("crown", ["purple"]), ("suitcase", ["blue"])]`, each an object and its modifiers.
 
     Upper and lower case count alike; several words ("company logo") may stand where one does. Of words that recur,
@@ -139,9 +154,10 @@ def _given(groups: Sequence[Group | Words], alignment: Alignment) -> tuple[Group
     assigned = iter(_groups(assign(alignment.prompt, words), alignment))
     given = tuple(group if isinstance(group, Group) else next(assigned) for group in groups)
     for group in given:
-        last = max(position for word in (group.object, *group.modifiers) for position in word)
-        if last > len(alignment.tokens):
+        at = {position for word in (group.object, *group.modifiers) for position in word}
+        if not at <= set(alignment.tokens):
             raise PromptError(
-                f"{group} lies beyond the prompt {alignment.prompt!r}, whose last position is {len(alignment.tokens)}"
+                f"{group} lies beyond the prompt {alignment.prompt!r}, whose first position is {alignment.first} and "
+                f"whose last position is {alignment.first + len(alignment.tokens) - 1}"
             )
     return given

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from .alignment import Span
+from .tokenization import Span
 
 MODIFIER = ("amod", "nmod", "compound", "npadvmod", "advmod", "acomp")
 _COMPLEMENT = ("acomp", "oprd", "attr", "dobj")  # of a verb, when it is an adjective

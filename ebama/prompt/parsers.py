@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from . import rules
-from .alignment import PromptError
 from .objects import ParsedWord
+from .tokenization import PromptError
 
 if TYPE_CHECKING:
     from spacy.language import Language

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .alignment import find_all, positions, word_spans
+from .alignment import find_all, word_spans
 from .groups import Parsed
 
 
 class Word(NamedTuple):
-    """A word as it is written and the positions of its tokens in the 77-token sequence."""
+    """A word as it is written and the positions of its tokens in the encoder's sequence."""
 
     text: str
     positions: tuple[int, ...]
 
 
 def words(prompt: Parsed) -> tuple[Word, ...]:
-    """The words of a prompt in order, without punctuation and without those beyond the 75 tokens that CLIP sees."""
+    """The words of a prompt in order, without punctuation and without those that the encoder does not see."""
     spans = [span for span in word_spans(prompt.prompt) if _is_seen(prompt, span)]
-    return tuple(Word(prompt.prompt[slice(*span)], positions(prompt.spans, span)) for span in spans)
+    return tuple(Word(prompt.prompt[slice(*span)], prompt.positions(span)) for span in spans)
 
 
 def find(prompt: Parsed, word: str, occurrence: int = 0) -> tuple[int, ...]:
@@ -33,9 +33,9 @@ def find(prompt: Parsed, word: str, occurrence: int = 0) -> tuple[int, ...]:
         listing = ", ".join(one.text for one in words(prompt))
         asked = f", and occurrence {occurrence} was asked for" if spans else ""
         raise ValueError(f"{word!r} is {times} {prompt.prompt!r}{asked}; its words are: {listing}.")
-    return positions(prompt.spans, spans[occurrence])
+    return prompt.positions(spans[occurrence])
 
 
 def _is_seen(prompt: Parsed, span: tuple[int, int]) -> bool:
-    """Whether the encoder sees a stretch of the prompt to its end."""
-    return bool(prompt.spans) and span[1] <= prompt.spans[-1][1] and bool(positions(prompt.spans, span))
+    """Whether the encoder sees a word whole."""
+    return prompt.sees(span) and bool(prompt.positions(span))

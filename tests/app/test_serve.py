@@ -183,7 +183,7 @@ def test_options_of_a_wrong_kind_are_refused_in_one_line(client: TestClient, met
     refusal(client.post("/api/jobs", json=SMALL | {"methods": [method]}), 400)
 
 
-@pytest.mark.filterwarnings("ignore:CLIP sees")
+@pytest.mark.filterwarnings("ignore:the text encoder sees")
 def test_notes_say_what_the_model_does_not_see(service: Service) -> None:
     assert service.prepare(GenerateRequest(PROMPT)).notes == ()
     (note,) = service.prepare(GenerateRequest("a cat and " + "very " * 80 + "red frog", methods=("sd",))).notes

@@ -100,7 +100,7 @@ def refused(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         (["red " * 80 + "crown"], "lies beyond the 75 tokens"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:CLIP sees")
+@pytest.mark.filterwarnings("ignore:the text encoder sees")
 @pytest.mark.usefixtures("tiny")
 def test_generate_refuses_bad_input_in_one_line_and_writes_nothing(
     arguments: list[str], says: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -388,6 +388,10 @@ def test_given_groups_stand_in_for_the_parsed() -> None:
     assert parse("a red dog", TOKENIZER, "rules", groups=[Group((2,))]).groups == (Group((2,)),)
     with pytest.raises(PromptError, match="last position is 3"):
         parse("a red dog", TOKENIZER, "rules", groups=[Group((4,))])
+    with pytest.raises(PromptError, match="first position is 1"):
+        parse("a red dog", TOKENIZER, "rules", groups=[Group((0,))])
+    with pytest.raises(PromptError, match="last position is 75"):
+        parse("dog " * 75, TOKENIZER, "rules", groups=[Group((76,))])
 
 
 @pytest.mark.parametrize("parser", PARSERS)
@@ -477,8 +481,7 @@ def test_words_that_cannot_be_found_are_named(words: Words, message: str) -> Non
         ([3], (), "expected positions as"),
         ((3,), (2,), "expected positions as"),
         ((3,), [(2,)], "expected positions as"),
-        ((0,), (), "0 is no position from 1 to 75"),
-        ((76,), (), "76 is no position"),
+        ((-1,), (), "-1 is no position"),
         ((2.0,), (), "2.0 is no position"),
         ((True,), (), "True is no position"),
         ((3,), ((3,),), "occurs twice"),

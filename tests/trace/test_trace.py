@@ -267,7 +267,7 @@ def test_self_attention_has_pixels_for_keys() -> None:
         trace.map("crown")
 
 
-@pytest.mark.filterwarnings("ignore:CLIP sees")
+@pytest.mark.filterwarnings("ignore:the text encoder sees")
 def test_words_that_fell_off_the_end_have_no_map() -> None:
     trace = trace_of("red " * 74 + "crown axolotl")
     assert [word.text for word in trace.words()] == ["red"] * 74 + ["crown"]
