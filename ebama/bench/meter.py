@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.benchmark import Timer, timer
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry
 
 from ..runtime.arithmetic import usable_arithmetic
 from ..runtime.memory import resident
@@ -101,29 +100,21 @@ class Counting(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0
-        aten = torch.ops.aten
-        self._formulas: dict[Any, Any] = {
-            **flop_registry,
-            aten._scaled_dot_product_flash_attention_for_cpu: _fused_attention,
-            aten._scaled_dot_product_flash_attention_for_cpu_backward: _fused_attention_backward,
-        }
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         result = function(*args, **kwargs)
-        if formula := self._formulas.get(function._overloadpacket):
+        if formula := flop_registry.get(function._overloadpacket):
             self.flops += formula(*args, **kwargs, out_val=result)
         return result
 
 
-def _fused_attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
-
-
-def _fused_attention_backward(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    return int(sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape))
+# What the registry lacks: a CPU's fused attention, which takes as many as any other's.
+for _pass in ("", "_backward"):
+    _formula = flop_registry[getattr(torch.ops.aten, f"_scaled_dot_product_flash_attention{_pass}")]
+    flop_registry.setdefault(getattr(torch.ops.aten, f"_scaled_dot_product_flash_attention_for_cpu{_pass}"), _formula)
 
 
 def matmul_rate(size: int, device: torch.device, dtype: torch.dtype) -> float:

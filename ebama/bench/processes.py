@@ -59,6 +59,11 @@ class Child:
             raise ValueError(f"The process of {self._name} ended with code {self._process.exitcode}: {answer}")
         return answer
 
+    def ask(self, word: object) -> Any:
+        """Its answer to a word."""
+        self.send(word)
+        return self.answer()
+
     def memory(self) -> tuple[float, float]:
         """Resident and private (anonymous) memory in MiB now; zeros once it is gone. Linux only."""
         total, private = ((resident(field, self._process.pid or 0) or 0) / _MIB for field in ("VmRSS", "RssAnon"))

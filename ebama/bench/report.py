@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,12 @@ class Measured:
         return statistics.median(r.cpu for r in self.rounds)
 
     @property
+    def spread(self) -> str:
+        """Median, least and most wall seconds of a round, as a reader sees them."""
+        seconds = [r.seconds for r in self.rounds]
+        return f"{_number(self.seconds)} ({_number(min(seconds))}-{_number(max(seconds))})"
+
+    @property
     def rate(self) -> float | None:
         """GFLOP/s."""
         return self.gflop / self.seconds if self.gflop else None
@@ -81,11 +87,10 @@ class Report:
         """Read a file that `save` wrote. Raises ValueError if that is not what the file holds."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            measured = []
             for m in values["measured"]:
-                rounds = tuple(Round(**r) for r in m["rounds"])
-                measured.append(Measured(m["case"], m["side"], rounds, m["gflop"], m["peak"], m["threads"]))
-            report = cls(values["model"], values["command"], values["machine"], tuple(measured))
+                m["rounds"] = tuple(Round(**r) for r in m["rounds"])
+            measured = tuple(Measured(**{f.name: m[f.name] for f in fields(Measured)}) for m in values["measured"])
+            report = cls(**values | {"measured": measured})
             report.markdown()
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no benchmark that `bench --json` wrote ({error}).") from error
@@ -106,17 +111,17 @@ class Report:
 
     def table(self) -> str:
         """Markdown: a row for each case, the other side's figures and ratios beside ours if there are any."""
-        theirs = {m.case: m for m in self.measured if m.side != "ours"}
+        ours, theirs = ({m.case: m for m in self.measured if (m.side == "ours") == own} for own in (True, False))
         heads = ["case", "s (min-max)", "CPU s", "GFLOP", "GFLOP/s", "of matmul", "MiB"]
         heads += ["diffusers s", "CPU s", "MiB", "time", "CPU time", "memory"] if theirs else []
         lines = [heads, ["---"] + ["---:"] * (len(heads) - 1)]
-        for m in (m for m in self.measured if m.side == "ours"):
-            line = [m.case, _spread(m), _number(m.cpu), _number(m.gflop), _number(m.rate)]
-            line += ["" if m.share is None else f"{m.share:.0%}", _whole(m.peak)]
-            if other := theirs.get(m.case):
-                line += [_spread(other), _number(other.cpu), _whole(other.peak)]
-                line += [f"{m.seconds / other.seconds:.2f}x", f"{m.cpu / other.cpu:.2f}x"]
-                line += [f"{m.peak / other.peak:.2f}x" if m.peak and other.peak else ""]
+        for case, m in ours.items():
+            line = [case, m.spread, _number(m.cpu), _number(m.gflop), _number(m.rate)]
+            line += [_number(m.share, ".0%"), _number(m.peak, ",.0f")]
+            if other := theirs.get(case):
+                pairs = ((m.seconds, other.seconds), (m.cpu, other.cpu), (m.peak, other.peak))
+                line += [other.spread, _number(other.cpu), _number(other.peak, ",.0f")]
+                line += [f"{a / b:.2f}x" if a and b else "" for a, b in pairs]
             lines.append(line + [""] * (len(heads) - len(line)))
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -136,12 +141,12 @@ class Report:
 
         if len(self.batches()) < 2:
             raise ValueError("There is nothing to draw; measure several batches, as --only batch:1,batch:8,batch:32.")
-        counts, seconds, cpu = torch.tensor(self.batches(), dtype=torch.float64).T
+        counts, *seconds = torch.tensor(self.batches(), dtype=torch.float64).T
         figure = Figure(figsize=(8, 3.2), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for axes, ylabel, divisor in ((left, "seconds", torch.ones_like(counts)), (right, "seconds for each", counts)):
-            for values, name, (colour, dash) in ((seconds, "wall", LINES[0]), (cpu, "CPU", LINES[1])):
-                axes.plot(counts, values / divisor, color=colour, linestyle=dash, marker="o", label=f"{name} seconds")
+        for axes, ylabel in zip(figure.subplots(1, 2), ("seconds", "seconds for each"), strict=True):
+            for values, name, (colour, dash) in zip(seconds, ("wall", "CPU"), LINES, strict=False):
+                shown = values if ylabel == "seconds" else values / counts
+                axes.plot(counts, shown, color=colour, linestyle=dash, marker="o", label=f"{name} seconds")
             axes.set(xlabel="pictures in one call", ylabel=ylabel, xlim=(0, None), ylim=(0, None))
             axes.legend()
             axes.grid(alpha=0.3)
@@ -168,14 +173,6 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _spread(m: Measured) -> str:
-    seconds = [r.seconds for r in m.rounds]
-    return f"{_number(m.seconds)} ({_number(min(seconds))}-{_number(max(seconds))})"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _whole(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"
+def _number(value: float | None, form: str | None = None) -> str:
+    """As `form` says, or to three digits; nothing for None."""
+    return "" if value is None else format(value, form or (",.0f" if value >= 100 else ".3g"))

@@ -19,7 +19,7 @@ from ..runtime.allocator import keep_freed_memory
 from . import cases, diffusers_baseline
 from .cases import CASES, Setting, expanded
 from .checkpoints import random_model
-from .meter import Meter, Round, Stop
+from .meter import Meter, Stop
 from .processes import Child
 from .report import Measured, Report, machine
 
@@ -70,24 +70,16 @@ def bench(
 def measure(setting: Setting, sides: Sequence[str], repeat: int) -> list[Measured]:
     """One case of these sides, a process for each: they are set up and warmed in turn, then `repeat` rounds alternate,
     so that whatever else the machine does hits both."""
-    children: dict[str, Child] = {}
-    gflops: dict[str, float | None] = {}
-    rounds: dict[str, list[Round]] = {side: [] for side in sides}
+    children, gflops = [], []
     with ExitStack() as stack:
         for side in sides:
             child = Child(f"case {setting.case} ({side})", _measure_here, replace(setting, side=side))
-            children[side] = stack.enter_context(child)
-            gflops[side] = child.answer()  # warm, before the next one starts
-        for _ in range(repeat):
-            for side, child in children.items():
-                child.send(True)
-                rounds[side].append(child.answer())
-        measured = []
-        for side, child in children.items():
-            child.send(False)
-            peak, threads = child.answer()
-            measured.append(Measured(setting.case, side, tuple(rounds[side]), gflops[side], peak, threads))
-        return measured
+            children.append(stack.enter_context(child))
+            gflops.append(child.answer())  # warm, before the next one starts
+        rounds = [[child.ask(True) for child in children] for _ in range(repeat)]
+        ends = [child.ask(False) for child in children]
+    columns = zip(sides, zip(*rounds, strict=True), gflops, ends, strict=True)
+    return [Measured(setting.case, side, mine, gflop, *end) for side, mine, gflop, end in columns]
 
 
 def _measure_here(pipe: Connection, setting: Setting) -> None:

@@ -7,22 +7,18 @@ whose files are there, as they are in a checkout: delete judge.safetensors, clip
 
 from __future__ import annotations
 
-import argparse
 import os
-from pathlib import Path
 
 from torch.distributed.run import main as torchrun
 
 from ebama.weights.miniature.judge import WEIGHTS
 
 from . import pack, train_captioner, train_clip, train_judge, train_unet
-from .loop import STATE
 
 
 def main() -> None:
     """Train everything and pack it."""
-    parser = argparse.ArgumentParser(description=main.__doc__, parents=[train_unet.steps_parser()])
-    parser.add_argument("--state", type=Path, default=STATE, help="where trainings keep their state")
+    parser = train_unet.steps_parser(main.__doc__)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     package = __name__.rpartition(".")[0]

@@ -1,4 +1,4 @@
-"""The training loop that the VAE and the U-Net of the miniature share: data parallel, averaged, resumable.
+"""The training loop that the miniature's networks share: data parallel, averaged, resumable.
 
 Started under `torchrun` it runs one process for each worker (gloo on the CPU) and averages their gradients; alone it is
 one worker.
@@ -6,11 +6,12 @@ one worker.
 
 from __future__ import annotations
 
+import argparse
 import copy
-import json
 import math
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,18 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from ..evaluation import jsonl
+from ..output.files import written_whole
+
 STATE = Path.home() / ".cache" / "ebama" / "miniature"
 """Where trainings keep their state unless told otherwise."""
+
+
+def options_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options of a program that works on a training's state."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--state", type=Path, default=STATE, help="where trainings keep their state")
+    return parser
 
 
 @dataclass(frozen=True)
@@ -79,24 +90,24 @@ def train(name: str, network: nn.Module, loss: Loss, config: TrainingConfig, fol
     if workers > 1 and not dist.is_initialized():
         dist.init_process_group("gloo")
     torch.set_num_threads(1)
-    folder.mkdir(parents=True, exist_ok=True)
-    path, log = folder / f"{name}.pt", folder / f"{name}.jsonl"
-    if log.is_file() and not worker:
-        os.truncate(log, log.read_bytes().rfind(b"\n") + 1)  # a line that an interruption cut
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01)
     averaged = copy.deepcopy(network).requires_grad_(False)
-    start, seconds = 0, 0.0
+    folder.mkdir(parents=True, exist_ok=True)
+    path, log = folder / f"{name}.pt", folder / f"{name}.jsonl"
+    if not worker:
+        jsonl.drop_half_line(log)
+    resumable: dict[str, Any] = {"network": network, "averaged": averaged, "optimizer": optimizer}
+    start, began = 0, time.monotonic()
     if path.is_file():
         state = checkpoint(folder, name)
-        start, seconds = state["step"], state["seconds"]
-        network.load_state_dict(state["network"])
-        averaged.load_state_dict(state["averaged"])
-        optimizer.load_state_dict(state["optimizer"])
+        start, began = state["step"], began - state["seconds"]
+        for key, part in resumable.items():
+            part.load_state_dict(state[key])
     wrapped = DistributedDataParallel(network) if workers > 1 else network
     network.train()
-    figures: dict[str, list[float]] = {}
-    saved = began = time.monotonic()
+    figures: dict[str, list[float]] = defaultdict(list)
+    saved = time.monotonic() - began
     progress = tqdm(range(start, config.steps), name, config.steps, initial=start, disable=worker > 0, mininterval=5)
     for step in progress:
         for group in optimizer.param_groups:
@@ -108,30 +119,30 @@ def train(name: str, network: nn.Module, loss: Loss, config: TrainingConfig, fol
         optimizer.step()
         if worker:
             continue
-        if step % 4 == 3:
+        done, seconds, last = step + 1, time.monotonic() - began, step + 1 == config.steps
+        if done % 4 == 0:
             _average(averaged, network, min(config.ema, (1 + step / 4) / (10 + step / 4)))
         for key, part in {"loss": value.item(), **parts}.items():
-            figures.setdefault(key, []).append(part)
-        now, last = time.monotonic(), step + 1 == config.steps
-        if step % 100 == 99 or last:
+            figures[key].append(part)
+        if done % 100 == 0 or last:
             means = {key: sum(values) / len(values) for key, values in figures.items()}
-            figures = {}
-            row = {"step": step + 1, "samples": (step + 1) * config.batch * workers, "seconds": seconds + now - began}
-            with log.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps({**row, **means}) + "\n")
+            figures.clear()
+            samples = done * config.batch * workers
+            jsonl.append(log, [{"step": done, "samples": samples, "seconds": seconds, **means}])
             progress.set_postfix(loss=f"{means['loss']:.4f}", refresh=False)
-        if now - saved > config.save_every or last:
-            saved = now
-            state = {"step": step + 1, "seconds": seconds + now - began, "network": network.state_dict()}
-            state |= {"averaged": averaged.state_dict(), "optimizer": optimizer.state_dict()}
-            partial = path.with_suffix(".tmp")
-            torch.save(state, partial)
-            os.replace(partial, path)
+        if seconds - saved > config.save_every or last:
+            saved = seconds
+            states = {key: part.state_dict() for key, part in resumable.items()}
+            save({"step": done, "seconds": seconds, **states}, path)
     if workers > 1:
         dist.barrier()  # whoever goes on finds the last checkpoint written
-    if worker:
-        return None
-    return Trained(averaged.eval(), config.steps * config.batch * workers, seconds + time.monotonic() - began)
+    return None if worker else Trained(averaged.eval(), config.steps * config.batch * workers, time.monotonic() - began)
+
+
+def save(values: dict[str, Any], path: Path) -> None:
+    """Write a file for `torch.load`, whole or not at all."""
+    with written_whole(path) as partial:
+        torch.save(values, partial)
 
 
 def checkpoint(folder: Path, name: str) -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 
-from .loop import STATE
+from ..evaluation import jsonl
+from .loop import options_parser
 from .train_unet import STAGES
 
 FIGURES = {
@@ -23,25 +22,21 @@ SMOOTHING = 10  # lines of the log (1,000 steps) that a point of a curve is the 
 
 def read(path: Path) -> list[dict[str, float]]:
     """The lines of a stage's log by step; where an interruption made a step twice, the last counts."""
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return sorted({line["step"]: line for line in lines}.values(), key=lambda line: line["step"])
+    return sorted({line["step"]: line for line in jsonl.read(path)}.values(), key=lambda line: line["step"])
 
 
 def smoothed(lines: list[dict[str, float]], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and running means of a figure, of the lines that have it."""
-    found = [(line["step"], line[key]) for line in lines if key in line]
-    steps, values = np.array(found).T
+    steps, values = np.array([(line["step"], line[key]) for line in lines if key in line]).T
     width = min(SMOOTHING, len(values))
     return steps[width - 1 :], np.convolve(values, np.full(width, 1 / width), mode="valid")
 
 
 def main() -> None:
     """Losses over the steps of the stages that have a log, side by side on one scale."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--state", type=Path, default=STATE)
+    parser = options_parser(main.__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/images/training.png"))
     options = parser.parse_args()
     logs = {f"{i}: {stage.title}": options.state / f"{stage.name}.jsonl" for i, stage in enumerate(STAGES, 1)}
@@ -49,7 +44,6 @@ def main() -> None:
     if not logs:
         parser.error(f"{options.state} holds no log of a training: train first, or name its folder with --state")
     figure = Figure(figsize=(2 + 3.5 * len(logs), 4), layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(1, len(logs), sharey=True, squeeze=False)[0]
     for axis, (title, log) in zip(grid, logs.items(), strict=True):
         lines = read(log)

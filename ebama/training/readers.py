@@ -6,8 +6,6 @@ run through. They know the miniature's words, the words of CLIP's 80 templates, 
 
 from __future__ import annotations
 
-import argparse
-import itertools
 import json
 import os
 import re
@@ -27,11 +25,12 @@ from ebama.weights.files.tensors import write_tensors
 from ebama.weights.loading import MINIATURE_FOLDER
 from ebama.weights.miniature.world import COLOURS, NOUNS, Named, caption
 from ebama.weights.tokenizer import clip_merges, clip_tokens
+from ebama.weights.tokenizer import clip_tokenizer as full_tokenizer
 
 from ..evaluation.judges.templates import TEMPLATES
 from ..output.files import read_object, write_text
 from .drawing.scenes import SIDE, TRAINING, Composer, Scene
-from .loop import STATE, Loss, TrainingConfig, train
+from .loop import Loss, TrainingConfig, options_parser, train
 from .train_judge import HELD_OUT, pictures, soften
 
 WORLD = replace(TRAINING, neglect=0.0, miscolour=0.0)
@@ -53,12 +52,8 @@ _COLOURS = tuple(COLOURS)
 
 def clip_tokenizer() -> CLIPTokenizer:
     """CLIP's tokenizer with only those merges that its words need: 791 pieces."""
-    words = {
-        word for text in (*TEMPLATES, ENDING, *NOUNS, *COLOURS, "a and with") for word in re.findall("[a-z]+", text)
-    }
-    merges = _needed(clip_merges(), words)
-    pieces = clip_tokens(merges)
-    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    merges = _needed(clip_merges(), (*TEMPLATES, ENDING, *NOUNS, *COLOURS, "a and with"))
+    vocabulary = {piece: i for i, piece in enumerate(clip_tokens(merges))}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)  # type: ignore[arg-type]
 
 
@@ -71,31 +66,14 @@ def caption_tokenizer() -> BertTokenizer:
 
 def clip_config(tokenizer: CLIPTokenizer) -> CLIPConfig:
     """0.80 M parameters: 4 layers over 8 x 8 patches, 2 over words, all 96 wide."""
-    text = {
-        **_SIZES,
-        "vocab_size": len(tokenizer),
-        "num_hidden_layers": 2,
-        "max_position_embeddings": 77,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    text = {**_text_config(tokenizer), "eos_token_id": tokenizer.eos_token_id}
     return CLIPConfig(text_config=text, vision_config=_VISION, projection_dim=WIDTH)
 
 
 def caption_config(tokenizer: BertTokenizer) -> BlipConfig:
     """0.79 M parameters: the same eye, 2 layers over words that look at its patches."""
-    text = {
-        **_SIZES,
-        "vocab_size": len(tokenizer),
-        "encoder_hidden_size": WIDTH,
-        "num_hidden_layers": 2,
-        "max_position_embeddings": 40,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.sep_token_id,
-        "sep_token_id": tokenizer.sep_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    end = tokenizer.sep_token_id
+    text = {**_text_config(tokenizer), "encoder_hidden_size": WIDTH, "eos_token_id": end, "sep_token_id": end}
     return BlipConfig(text_config=text, vision_config=_VISION, projection_dim=WIDTH)
 
 
@@ -103,21 +81,28 @@ _SIZES = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "projection_dim"
 _VISION = {**_SIZES, "num_hidden_layers": LAYERS, "image_size": SIDE, "patch_size": PATCH}
 
 
-def _needed(merges: Sequence[tuple[str, str]], words: set[str]) -> list[tuple[str, str]]:
-    """The merges that byte-pair encoding makes on its way through the words, by rank."""
-    rank = {pair: i for i, pair in enumerate(merges)}
-    needed: set[tuple[str, str]] = set()
-    for word in words:
-        pieces = [*word[:-1], f"{word[-1]}</w>"]
-        while pairs := [pair for pair in itertools.pairwise(pieces) if pair in rank]:
-            best = min(pairs, key=rank.__getitem__)
-            needed.add(best)
-            at = 0
-            while at < len(pieces) - 1:
-                if (pieces[at], pieces[at + 1]) == best:
-                    pieces[at : at + 2] = ["".join(best)]
-                at += 1
-    return sorted(needed, key=rank.__getitem__)
+def _text_config(tokenizer: CLIPTokenizer | BertTokenizer) -> dict[str, Any]:
+    return {
+        **_SIZES,
+        "vocab_size": len(tokenizer),
+        "num_hidden_layers": 2,
+        "max_position_embeddings": tokenizer.model_max_length,
+        "bos_token_id": tokenizer.bos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def _needed(merges: Sequence[tuple[str, str]], texts: Sequence[str]) -> list[tuple[str, str]]:
+    """The merges that make the tokens of the texts' words, and the tokens that those are made of, by rank."""
+    parts = {"".join(pair): pair for pair in merges}
+    words = set(re.findall("[a-z]+", " ".join(texts)))
+    tokens = [token for word in words for token in full_tokenizer().tokenize(word)]
+    needed = set()
+    while tokens:
+        if pair := parts.get(tokens.pop()):
+            needed.add(pair)
+            tokens += pair
+    return [pair for pair in merges if pair in needed]
 
 
 def description(named: Sequence[Named]) -> str:
@@ -126,7 +111,7 @@ def description(named: Sequence[Named]) -> str:
     >>> description([("car", "red"), ("cat", None)])
     'a picture of a cat and a red car on a light background'
     """
-    ordered = sorted(named, key=lambda each: NOUNS.index(each[0]))
+    ordered = sorted(named, key=lambda pair: NOUNS.index(pair[0]))
     return f"{BEGINNING} {caption(ordered)} {ENDING}"
 
 
@@ -205,8 +190,7 @@ def train_and_store(
     arguments: Sequence[str] | None,
 ) -> None:
     """Train a judge, store its model in the folder `name`, and measure it for its `section` of judges.json."""
-    parser = argparse.ArgumentParser(description=f"Train the miniature's {name}; store it in float16, and its figures.")
-    parser.add_argument("--state", type=Path, default=STATE, help="where the training keeps its state")
+    parser = options_parser(f"Train the miniature's {name}; store it in float16, and its figures.")
     trained = train(name, network, loss, CONFIG, parser.parse_args(arguments).state)
     if trained is None:  # a worker beside the first
         return

@@ -7,14 +7,14 @@ similarity metrics ask for them, and in the captioner's words. It is no CLIP: it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import CLIPModel
 
-from ebama.weights.miniature.world import COLOURS, NOUNS, OBJECTS, Named, caption
+from ebama.weights.miniature.world import ANIMALS, COLOURS, OBJECTS, Named, caption
 
 from ..evaluation.judges.templates import TEMPLATES, published
 from . import readers
@@ -23,6 +23,8 @@ from .readers import CONFIG, ReaderJudge
 
 PLAIN = 0.25
 """Share of texts without a template: half of them captions alone, half as the captioner says them."""
+
+T = TypeVar("T")
 
 
 class ImageTextJudge(ReaderJudge):
@@ -42,16 +44,16 @@ class ImageTextJudge(ReaderJudge):
 
 def texts(scenes: Sequence[Scene], rng: np.random.Generator) -> list[str]:
     """A text for each scene."""
-    found = []
-    for scene in scenes:
-        draw = float(rng.random())
+
+    def text(scene: Scene) -> str:
+        draw = rng.random()
         if draw < PLAIN / 2:
-            found.append(scene.caption)
-        elif draw < PLAIN:
-            found.append(readers.description(scene.named).removeprefix(f"{readers.BEGINNING} "))
-        else:
-            found.append(published(scene.caption)[int(rng.integers(len(TEMPLATES)))])
-    return found
+            return scene.caption
+        if draw < PLAIN:
+            return readers.description(scene.named).removeprefix(f"{readers.BEGINNING} ")
+        return published(scene.caption)[int(rng.integers(len(TEMPLATES)))]
+
+    return [text(scene) for scene in scenes]
 
 
 @torch.no_grad()
@@ -64,10 +66,9 @@ def measure(clip: Any) -> dict[str, float]:
     tokenizer = readers.clip_tokenizer()
 
     def compare(pixels: Tensor, captions: Sequence[str]) -> Tensor:
-        found: Tensor = clip(
-            **tokenizer(list(captions), padding=True, return_tensors="pt"), pixel_values=pixels
-        ).logits_per_image
-        return found
+        encoded = tokenizer(list(captions), padding=True, return_tensors="pt")
+        similarities: Tensor = clip(**encoded, pixel_values=pixels).logits_per_image
+        return similarities
 
     rng = np.random.default_rng(CONFIG.seed)
     hits: dict[str, list[bool]] = {"retrieval": [], "replaced": [], "swapped": []}
@@ -88,20 +89,19 @@ def measure(clip: Any) -> dict[str, float]:
 
 def _replaced(named: Sequence[Named], rng: np.random.Generator) -> list[Named]:
     """One noun, or one colour if there is any and a coin says so, replaced by another of its kind."""
-    changed = list(named)
-    coloured = [i for i, (_, colour) in enumerate(named) if colour]
+
+    def one_of(choices: Sequence[T]) -> T:
+        return choices[int(rng.integers(len(choices)))]
+
+    coloured = [pair for pair in named if pair[1]]
     if coloured and rng.random() < 0.5:
-        at = coloured[int(rng.integers(len(coloured)))]
-        noun, colour = named[at]
-        others = [other for other in COLOURS if other != colour]
-        changed[at] = (noun, others[int(rng.integers(len(others)))])
-        return changed
-    at = int(rng.integers(len(named)))
-    noun, colour = named[at]
-    pool = OBJECTS if noun in OBJECTS else NOUNS[: len(NOUNS) - len(OBJECTS)]
-    choices = [other for other in pool if other not in {each for each, _ in named}]
-    changed[at] = (choices[int(rng.integers(len(choices)))], colour)
-    return changed
+        noun, colour = changed = one_of(coloured)
+        wrong = noun, one_of([other for other in COLOURS if other != colour])
+    else:
+        noun, colour = changed = one_of(named)
+        nouns = {noun for noun, _ in named}
+        wrong = one_of([other for other in (OBJECTS if noun in OBJECTS else ANIMALS) if other not in nouns]), colour
+    return [wrong if pair == changed else pair for pair in named]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

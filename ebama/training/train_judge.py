@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,8 +23,9 @@ from ebama.weights.files.tensors import write_tensors
 from ebama.weights.miniature.judge import WEIGHTS, Judge, load_judge
 from ebama.weights.miniature.world import COLOURS, NOUNS, OBJECTS
 
+from ..output.files import write_text, written_whole
 from .drawing.scenes import HARDER, Composer, Scene, SceneConfig
-from .loop import STATE
+from .loop import STATE, save
 
 BATCH = 32
 POOL = replace(HARDER, counts=(0.2, 0.5, 0.3))  # more objects a picture teach more
@@ -105,9 +105,7 @@ def train(steps: int, seed: int, checkpoint: Path, peak: float = 3e-3) -> tuple[
             progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
             state = {"step": step + 1, "seconds": seconds + time.perf_counter() - began, "judge": judge.state_dict()}
             state |= {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-            partial = checkpoint.with_suffix(".partial")
-            torch.save(state, partial)
-            os.replace(partial, checkpoint)
+            save(state, checkpoint)
     return judge.eval(), seconds + time.perf_counter() - began
 
 
@@ -118,7 +116,7 @@ def measure(judge: Judge, config: SceneConfig, seed: int, *, softened: bool = Fa
     ``all_right`` = share of pictures read without any mistake.
     """
     composer = Composer(config)
-    hits = drawn = read = perfect = coloured = right = 0
+    counts = []
     for step in range(HELD_OUT, HELD_OUT + HELD_OUT_SCENES // 100):
         scenes, generator = draw(composer, seed, step, 100)
         images = pictures(scenes)
@@ -126,17 +124,12 @@ def measure(judge: Judge, config: SceneConfig, seed: int, *, softened: bool = Fa
             nouns = {d.noun for d in scene.drawn}
             colours = {d.noun: d.colour for d in scene.drawn if d.colour and d.noun in reading.present}
             matches = sum(reading.colours[noun] == colour for noun, colour in colours.items())
-            hits += len(nouns & reading.present)
-            drawn += len(nouns)
-            read += len(reading.present)
-            coloured += len(colours)
-            right += matches
-            perfect += nouns == reading.present and matches == len(colours)
-    shares = (hits / drawn, hits / read, right / coloured, perfect / HELD_OUT_SCENES)
-    return {
-        name: round(share, 4)
-        for name, share in zip(("recall", "precision", "colour", "all_right"), shares, strict=True)
-    }
+            perfect = nouns == reading.present and matches == len(colours)
+            hits = len(nouns & reading.present)
+            counts.append((hits, len(nouns), len(reading.present), matches, len(colours), perfect))
+    hits, drawn, read, right, coloured, perfect = np.sum(counts, axis=0).tolist()
+    shares = {"recall": hits / drawn, "precision": hits / read, "colour": right / coloured}
+    return {name: round(share, 4) for name, share in (shares | {"all_right": perfect / len(counts)}).items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -149,10 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     options.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     judge, seconds = train(options.steps, options.seed, options.checkpoint)
-    partial = WEIGHTS.with_suffix(".partial")
-    state = {key: value.half() if value.is_floating_point() else value for key, value in judge.state_dict().items()}
-    write_tensors(partial, state)
-    os.replace(partial, WEIGHTS)
+    with written_whole(WEIGHTS) as partial:
+        write_tensors(partial, {key: v.half() if v.is_floating_point() else v for key, v in judge.state_dict().items()})
     stored = load_judge()
     report = {
         "training": {"steps": options.steps, "batch": BATCH, "seed": options.seed, "seconds": round(seconds)},
@@ -161,8 +152,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "held_out": measure(stored, HARDER, options.seed),
         "held_out_softened": measure(stored, HARDER, options.seed, softened=True),
     }
-    WEIGHTS.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(report, indent=2))
+    text = json.dumps(report, indent=2)
+    write_text(WEIGHTS.with_suffix(".json"), text + "\n")
+    print(text)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ alone, without a colour.
 
 from __future__ import annotations
 
-import argparse
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from ebama.weights.miniature.world import WORDS, Named
 from ebama.weights.tokenizer import clip_tokenizer
 
 from .drawing.scenes import SIDE, TRAINING, Composer, Scene, SceneConfig
-from .loop import STATE, TrainingConfig, checkpoint, train
+from .loop import TrainingConfig, checkpoint, options_parser, train
 from .train_vae import to_tensor
 
 
@@ -44,40 +44,22 @@ class Stage:
     world: SceneConfig
     config: TrainingConfig
     grounding: float = 0.05
-    contextual: bool = False
+    contextual: bool = True
 
 
 # One size for each sprite: the fewer things there are to learn, the sooner they are learnt.
 _SIMPLE = replace(TRAINING, counts=(0.3, 0.65, 0.05), longest=((28, 28), (28, 28), (22, 22)))
 # Pairs of coloured objects are learnt last.
 _PAIRS = replace(_SIMPLE, counts=(0.15, 0.8, 0.05), pairs=(0.2, 0.3, 0.5))
+_PLAIN = replace(_PAIRS, counts=(0.35, 0.6, 0.05), plain=0.7, neglect=0.5)
+_later = partial(TrainingConfig, batch=8, lr=3e-4, warmup=100, flat=0.3)
 
 STAGES = (
-    Stage("unet", "noise alone", _SIMPLE, TrainingConfig(steps=6850, batch=8), grounding=0.0),
-    Stage(
-        "unet_grounded", "noise and grounding", _PAIRS, TrainingConfig(7800, 8, lr=6e-4, warmup=100, flat=0.5, seed=1)
-    ),
-    Stage(
-        "unet_contextual",
-        "words in context",
-        replace(_PAIRS, neglect=0.3),
-        TrainingConfig(4500, 8, lr=3e-4, warmup=100, flat=0.4, seed=2),
-        contextual=True,
-    ),
-    Stage(
-        "unet_noisier",
-        "more wrong captions",
-        replace(_PAIRS, neglect=0.45),
-        TrainingConfig(1900, 8, lr=3e-4, warmup=100, flat=0.3, seed=4),
-        contextual=True,
-    ),
-    Stage(
-        "unet_plain",
-        "objects without a colour",
-        replace(_PAIRS, counts=(0.35, 0.6, 0.05), plain=0.7, neglect=0.5),
-        TrainingConfig(3000, 8, lr=3e-4, warmup=100, flat=0.3, seed=5),
-        contextual=True,
-    ),
+    Stage("unet", "noise alone", _SIMPLE, TrainingConfig(6850, batch=8), grounding=0.0, contextual=False),
+    Stage("unet_grounded", "noise and grounding", _PAIRS, _later(7800, lr=6e-4, flat=0.5, seed=1), contextual=False),
+    Stage("unet_contextual", "words in context", replace(_PAIRS, neglect=0.3), _later(4500, flat=0.4, seed=2)),
+    Stage("unet_noisier", "more wrong captions", replace(_PAIRS, neglect=0.45), _later(1900, seed=4)),
+    Stage("unet_plain", "objects without a colour", _PLAIN, _later(3000, seed=5)),
 )
 DROPOUT = 0.1  # captions left out, for classifier-free guidance
 UNKNOWN = 0.05  # articles replaced by the row that unknown words share, so that the row learns to mean nothing
@@ -179,12 +161,12 @@ def word_positions(named: Sequence[Named]) -> list[list[int]]:
     >>> word_positions([("cat", None), ("bench", "orange")])  # a cat and a orange bench
     [[2], [5, 6]]
     """
-    found, start = [], 1
+    positions, start = [], 1
     for _, colour in named:
         last = start + (2 if colour else 1)
-        found.append(list(range(start + 1, last + 1)))
+        positions.append(list(range(start + 1, last + 1)))
         start = last + 2  # after "and" or "with"
-    return found
+    return positions
 
 
 def train_stage(stage: Stage, network: Denoiser, vae: VAE, state: Path) -> None:
@@ -220,9 +202,9 @@ def train_stage(stage: Stage, network: Denoiser, vae: VAE, state: Path) -> None:
     network.load_state_dict(checkpoint(state, stage.name)["averaged"])
 
 
-def steps_parser() -> argparse.ArgumentParser:
-    """How long each stage is, as an option of this program and of the recipe."""
-    parser = argparse.ArgumentParser(add_help=False)
+def steps_parser(description: str | None) -> ArgumentParser:
+    """The options of this program and of the whole recipe: how long each stage is."""
+    parser = options_parser(description)
     steps = [stage.config.steps for stage in STAGES]
     parser.add_argument("--steps", type=int, nargs=len(steps), default=steps, help="of each stage of the U-Net")
     return parser
@@ -230,9 +212,7 @@ def steps_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Train on fresh scenes without end; the averaged networks stay in `STATE/NAME.pt`, a file for each stage."""
-    parser = argparse.ArgumentParser(description=main.__doc__, parents=[steps_parser()])
-    parser.add_argument("--state", type=Path, default=STATE)
-    options = parser.parse_args()
+    options = steps_parser(main.__doc__).parse_args()
     vae = VAE(MINIATURE.vae).eval().requires_grad_(False)
     vae.load_state_dict(torch.load(options.state / "vae_final.pt", weights_only=True)["vae"])
     vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -6,10 +6,6 @@ group normalisation takes statistics of everything it is given, so crops are not
 
 from __future__ import annotations
 
-import argparse
-import os
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,7 +15,7 @@ from tqdm import trange
 from ebama.models import MINIATURE, VAE
 
 from .drawing.scenes import TRAINING, VARIED, Composer, Scene
-from .loop import STATE, TrainingConfig, checkpoint, train
+from .loop import TrainingConfig, checkpoint, options_parser, save, train
 
 CROP = 32
 CONFIG = TrainingConfig(steps=1300, batch=24, lr=2e-3, warmup=100, flat=0.2)
@@ -104,9 +100,7 @@ def standardise(vae: VAE, composer: Composer, seed: int, count: int = 2000) -> N
 
 def main() -> None:
     """Train and store the averaged, standardised VAE in `STATE/vae_final.pt`."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--state", type=Path, default=STATE)
-    options = parser.parse_args()
+    state = options_parser(main.__doc__).parse_args().state
     composer, varied = Composer(TRAINING), Composer(VARIED)
 
     def crops(network: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
@@ -125,16 +119,14 @@ def main() -> None:
 
     torch.manual_seed(CONFIG.seed)
     autoencoder = Autoencoder()
-    train("vae", autoencoder, crops, CONFIG, options.state)
-    first = checkpoint(options.state, "vae")
+    train("vae", autoencoder, crops, CONFIG, state)
+    first = checkpoint(state, "vae")
     autoencoder.load_state_dict(first["averaged"])
     standardise(autoencoder.vae, composer, CONFIG.seed)
-    trained = train("vae_decoder", Decoding(autoencoder.vae), pictures, DECODER_CONFIG, options.state)
+    trained = train("vae_decoder", Decoding(autoencoder.vae), pictures, DECODER_CONFIG, state)
     if trained is not None:
         vae, seconds = trained.network.get_submodule("vae"), first["seconds"] + trained.seconds
-        partial = options.state / "vae_final.tmp"
-        torch.save({"vae": vae.state_dict(), "seconds": seconds}, partial)
-        os.replace(partial, options.state / "vae_final.pt")
+        save({"vae": vae.state_dict(), "seconds": seconds}, state / "vae_final.pt")
 
 
 if __name__ == "__main__":

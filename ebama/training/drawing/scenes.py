@@ -6,8 +6,10 @@ name an object that is not drawn ("neglect") or give an object another colour th
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -150,12 +152,7 @@ def scenes(config: SceneConfig = TRAINING, seed: int = 0) -> Iterator[Scene]:
 
 def _index(rng: np.random.Generator, shares: tuple[float, ...]) -> int:
     """An index drawn with the given shares."""
-    draw, total = float(rng.random()), 0.0
-    for index, share in enumerate(shares):
-        total += share
-        if draw < total:
-            return index
-    return len(shares) - 1
+    return min(bisect(list(accumulate(shares)), rng.random()), len(shares) - 1)
 
 
 def _name_objects(rng: np.random.Generator, count: int, config: SceneConfig) -> tuple[Named, ...]:
