@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 
 from .. import __version__, methods
 from ..trace import figures
-from .jobs import Job, NoSuchJobError, Queue, QueueFullError
+from .jobs import Job, NoSuchJobError, Queue
 from .middleware import protect
 from .request import LIMITS, GenerateRequest
 from .service import Picture, PreparedRequest, Service, describe_words
@@ -144,15 +144,11 @@ def _find_picture(queue: Queue, name: str, index: int) -> Picture:
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
     """Every refusal is {"error": one line}."""
-    status, text = 400, str(error)
-    if isinstance(error, HTTPException):
-        status, text = error.status_code, error.detail
-    elif isinstance(error, QueueFullError | NoSuchJobError):
-        status = 429 if isinstance(error, QueueFullError) else 404
-    elif isinstance(error, RequestValidationError):
+    text = str(getattr(error, "detail", error))
+    if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         got = f", got {str(first['input'])[:60]!r}" if first["type"] != "missing" else ""
         text = str(first["ctx"]["error"]) if first["type"] == "value_error" else f"{where}: {first['msg']}{got}"
     line = " ".join(text.split()).encode("utf-8", "replace").decode()
-    return JSONResponse({"error": line}, status)
+    return JSONResponse({"error": line}, getattr(error, "status_code", 400))

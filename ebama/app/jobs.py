@@ -22,9 +22,13 @@ class Cancelled(Exception):
 class QueueFullError(ValueError):
     """More jobs wait than the queue takes."""
 
+    status_code = 429
+
 
 class NoSuchJobError(LookupError):
     """A job that never was, or is so old that it was dropped."""
+
+    status_code = 404
 
 
 @dataclass(eq=False)

@@ -96,7 +96,7 @@ def _replaced(named: Sequence[Named], rng: np.random.Generator) -> list[Named]:
     coloured = [pair for pair in named if pair[1]]
     if coloured and rng.random() < 0.5:
         noun, colour = changed = one_of(coloured)
-        wrong = noun, one_of([other for other in COLOURS if other != colour])
+        wrong: Named = noun, one_of([other for other in COLOURS if other != colour])
     else:
         noun, colour = changed = one_of(named)
         nouns = {noun for noun, _ in named}

@@ -513,7 +513,7 @@ def test_another_programs_list_is_named_not_misread(tmp_path: Path) -> None:
 def test_intervals_of_a_mean_count_prompts() -> None:
     rng = np.random.default_rng(0)
     levels = rng.normal(2.0, 1.0, 400)
-    values = {f"p{i}": [level] * 5 for i, level in enumerate(levels)}  # five equal pictures are worth one
+    values = {(f"p{i}", k): level for i, level in enumerate(levels) for k in range(5)}  # equal ones are worth one
     found = estimate(values)
     assert found.count == 2000
     assert found.mean == pytest.approx(levels.mean())

@@ -14,9 +14,6 @@ from .statistics import Estimate, difference, estimate
 BASELINE = "sd"
 """The baseline of comparisons unless another method is named."""
 
-Values = dict[tuple[str, object], float]
-"""(prompt, seed) -> score."""
-
 
 @dataclass(frozen=True)
 class Row:
@@ -53,23 +50,18 @@ def compare(
     if baseline not in (BASELINE, *methods):
         raise ValueError(f"There are no pictures of {baseline!r} to compare with; there are {', '.join(methods)}.")
     scores, shares = numeric_scores(lines), share_scores(lines)
-    values: dict[tuple[str, str, str], Values] = {}
+    values: dict[tuple[str, str, str], dict[tuple[str, object], float]] = {}
     for line in lines:
         for (score, value), name in itertools.product(numbers(line), {"all": None, line["set"]: None}):
             values.setdefault((line["method"], name, score), {})[line["prompt"], line["seed"]] = value
     rows = []
     sets = dict.fromkeys(["all", *(line["set"] for line in lines)])
     for method, name, score in itertools.product(methods, sets, scores):
-        ours = values.get((method, name, score))
-        if not ours:
-            continue
-        theirs = values.get((baseline, name, score), {}) if method != baseline else {}
-        against = difference(ours, theirs) if ours.keys() & theirs.keys() else None
-        by_prompt: dict[str, list[float]] = {}
-        for (prompt, _), value in ours.items():
-            by_prompt.setdefault(prompt, []).append(value)
-        paper = published(method, name, score, settings or {}, judges or {})
-        rows.append(Row(method, name, score, score in shares, estimate(by_prompt), baseline, against, paper))
+        if ours := values.get((method, name, score)):
+            theirs = values.get((baseline, name, score), {}) if method != baseline else {}
+            against = difference(ours, theirs) if ours.keys() & theirs.keys() else None
+            paper = published(method, name, score, settings or {}, judges or {})
+            rows.append(Row(method, name, score, score in shares, estimate(ours), baseline, against, paper))
     return rows
 
 

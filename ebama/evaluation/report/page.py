@@ -38,8 +38,9 @@ def page(
 ) -> str:
     """The page of a run: `lines` of its scores.jsonl, `table` made of them by `baseline`, `settings` of run.json and
     `judges`."""
-    data, picture_files = _data(folder, lines, baseline)
-    sheets = thumbnails.plan(picture_files)
+    data = _data(folder, lines, baseline)
+    files = [[picture and picture["file"] for picture in prompt["pictures"]] for prompt in data["prompts"]]
+    sheets = thumbnails.plan([[folder / file if file else None for file in names] for names in files])
     data |= {"side": sheets.side, "columns": sheets.columns}
     by_judge: dict[str, list[str]] = {}
     for score, judge in judges.items():
@@ -58,7 +59,11 @@ def page(
         settings=settings,
         to_json=json.dumps,
         note=paper.NOTE if any(row.paper is not None for row in table) else "",
-        scores=[_section(name, rows, judges) for name, rows in by_score(table).items()],
+        scores=by_score(table),
+        judge_of=judges,
+        by_method=by_method,
+        bars=bars,
+        differences=differences,
         fewest=FEWEST,
         no_scores=NO_SCORES,
         data=data,
@@ -75,27 +80,11 @@ def failure(line: Mapping[str, Any], shares: Iterable[str]) -> str | None:
     return next((FAILURES.get(key, f"{key}: no") for key in shares if scores.get(key) == 0), None)
 
 
-def _section(name: str, rows: Sequence[Row], judges: Mapping[str, str]) -> dict[str, Any]:
-    """The values of a score that the page shows."""
-    return {
-        "name": name,
-        "share": rows[0].share,
-        "judge": judges.get(name),
-        "baseline": rows[0].baseline,
-        "paper": any(row.paper is not None for row in rows),
-        "sets": list(dict.fromkeys(row.set for row in rows)),
-        "cells": by_method(rows),
-        "bars": bars(rows),
-        "differences": differences(rows),
-    }
+def _data(folder: Path, lines: Sequence[Mapping[str, Any]], baseline: str) -> dict[str, Any]:
+    """The data of the script.
 
-
-def _data(
-    folder: Path, lines: Sequence[Mapping[str, Any]], baseline: str
-) -> tuple[dict[str, Any], list[list[Path | None]]]:
-    """The data of the script, and for each prompt the files of its pictures, method by method and seed by seed.
-
-    A picture is null where there is none; it has a "failure" (an index) or an "error" only where there is one.
+    A prompt's pictures come method by method and seed by seed, null where there is none; a picture has a "failure" (an
+    index) or an "error" only where there is one.
     """
     methods, seeds = (list(dict.fromkeys(line[key] for line in lines)) for key in ("method", "seed"))
     by_place = {(line["set"], line["prompt"], line["method"], line["seed"]): line for line in lines}
@@ -106,26 +95,23 @@ def _data(
     named = [*(FAILURES.get(key, f"{key}: no") for key in ordered), NO_PICTURE]
     badges = {name: BADGES[i] if i < len(BADGES) else BADGES[0] for i, name in enumerate(named) if name in reasons}
 
-    def picture(line: Mapping[str, Any], file: str | None) -> dict[str, Any]:
+    def picture(line: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        if line is None:
+            return None
         values, said, reason = dict(numbers(line)), line.get("scores") or {}, failure(line, ordered)
         return {
-            "file": file,
+            "file": line["file"] if line["file"] and (folder / line["file"]).is_file() else None,
             "scores": [values.get(key) for key in scores],
             "texts": [said[key] if isinstance(said.get(key), str) else None for key in texts],
             **({} if reason is None else {"failure": list(badges).index(reason)}),
             **({"error": line["error"]} if "error" in line else {}),
         }
 
-    prompts, picture_files = [], []
+    prompts = []
     for name, prompt in dict.fromkeys((line["set"], line["prompt"]) for line in lines):
-        places = [by_place.get((name, prompt, method, seed)) for method in methods for seed in seeds]
-        names = [
-            line["file"] if line and line["file"] and (folder / line["file"]).is_file() else None for line in places
-        ]
-        pictures = [picture(line, file) if line else None for line, file in zip(places, names, strict=True)]
+        pictures = [picture(by_place.get((name, prompt, method, seed))) for method in methods for seed in seeds]
         prompts.append({"set": name, "text": prompt, "pictures": pictures})
-        picture_files.append([folder / file if file else None for file in names])
-    data = {
+    return {
         "methods": methods,
         "seeds": seeds,
         "sets": list(dict.fromkeys(prompt["set"] for prompt in prompts)),
@@ -135,7 +121,6 @@ def _data(
         "failures": [{"name": name, "badge": badge} for name, badge in badges.items()],
         "prompts": prompts,
     }
-    return data, picture_files
 
 
 def _source(name: str) -> str:

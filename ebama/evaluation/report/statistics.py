@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
+Values = Mapping[tuple[str, object], float]
+"""(prompt, seed) -> score."""
 
 SAMPLES = 2000
 """Bootstrap samples."""
@@ -32,35 +35,28 @@ class Estimate:
 
     def shown(self, share: bool, sign: str = "") -> tuple[str, str, str]:
         """Mean, low and high as a reader sees them: shares in percent with one decimal, others with three."""
-        values = (self.mean, self.low, self.high)
-        mean, low, high = (
-            format(value * 100, f"{sign}.1f") if share else format(value, f"{sign}.3f") for value in values
-        )
-        return mean, low, high
+        scale, form = (100, f"{sign}.1f") if share else (1, f"{sign}.3f")
+        return format(self.mean * scale, form), format(self.low * scale, form), format(self.high * scale, form)
 
 
-def estimate(values: Mapping[str, Sequence[float]], seed: int = 0) -> Estimate:
-    """Mean over all values of all prompts, {prompt: its pictures' values}, resampled by prompts.
+def estimate(values: Values, seed: int = 0) -> Estimate:
+    """Mean over all values, resampled by prompts: a prompt's pictures stay together, as they succeed or fail together.
 
-    A prompt's pictures stay together, as they succeed or fail together. The limits are the 2.5 % and 97.5 % quantiles
-    of 2,000 resampled means. Raises ValueError without values.
+    The limits are the 2.5 % and 97.5 % quantiles of 2,000 resampled means. Raises ValueError without values.
     """
-    sums = np.array([float(sum(scores)) for scores in values.values()])
-    counts = np.array([len(scores) for scores in values.values()])
-    if not counts.sum():
+    by_prompt: dict[str, list[float]] = {}
+    for (prompt, _), value in values.items():
+        by_prompt.setdefault(prompt, []).append(value)
+    if not by_prompt:
         raise ValueError("There are no values to estimate a mean from.")
+    sums = np.array([float(sum(scores)) for scores in by_prompt.values()])
+    counts = np.array([len(scores) for scores in by_prompt.values()])
     prompts = np.random.default_rng(seed).integers(0, len(sums), (SAMPLES, len(sums)))
-    resampled = sums[prompts].sum(axis=1) / np.maximum(counts[prompts].sum(axis=1), 1)
+    resampled = sums[prompts].sum(axis=1) / counts[prompts].sum(axis=1)
     low, high = np.quantile(resampled, [0.025, 0.975])
-    return Estimate(float(sums.sum() / counts.sum()), float(low), float(high), int(counts.sum()), len(sums))
+    return Estimate(float(sums.sum() / counts.sum()), float(low), float(high), len(values), len(sums))
 
 
-def difference(
-    values: Mapping[tuple[str, object], float], baseline: Mapping[tuple[str, object], float], seed: int = 0
-) -> Estimate:
+def difference(values: Values, baseline: Values, seed: int = 0) -> Estimate:
     """Mean of values minus baseline over the (prompt, seed) that both have, with its interval as above."""
-    paired: dict[str, list[float]] = {}
-    for (prompt, number), value in values.items():
-        if (prompt, number) in baseline:
-            paired.setdefault(prompt, []).append(value - baseline[prompt, number])
-    return estimate(paired, seed)
+    return estimate({key: value - baseline[key] for key, value in values.items() if key in baseline}, seed)
