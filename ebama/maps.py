@@ -58,15 +58,6 @@ def at_least_float32(maps: Tensor) -> Tensor:
     return maps.float() if maps.itemsize < 4 else maps
 
 
-def token_softmax(probabilities: Tensor) -> Tensor:
-    """Attend-and-Excite's second softmax: over positions 1..75 of 100 times mean probabilities [B, h, w, 77].
-
-    Drops the start token and the last position; end and padding positions in between stay in. Returns [B, h, w, 75]:
-    prompt position p is key p - 1.
-    """
-    return (100 * probabilities[..., 1:-1]).softmax(dim=-1)
-
-
 @dataclass(frozen=True, eq=False)
 class WordPositions:
     """The words of every sample, padded to one shape [B, word, token] so that all maps are taken at once.
@@ -129,8 +120,40 @@ class WordPositions:
 
 
 def first_tokens(groups: Sequence[Sequence[GroupLike]]) -> WordPositions:
-    """The first token of each object, on the key axis of `token_softmax`."""
-    return WordPositions.of([[(group.object[0] - 1,) for group in sample] for sample in groups])
+    """The first token of each object."""
+    return WordPositions.of([[group.object[:1] for group in sample] for sample in groups])
+
+
+@dataclass(frozen=True, eq=False)
+class ContentRange:
+    """The keys over which the second softmax goes, of every sample: from its first content position on to all but the
+    last key, or to the last content position if that is the last key. With CLIP's 77 positions these are 1 to 75, as
+    Attend-and-Excite has it: end and padding positions in between stay in.
+
+    Attributes:
+        first: the first content position of each sample, [B]; last: the last one.
+    """
+
+    first: Tensor
+    last: Tensor
+
+    @classmethod
+    def of(cls, samples: Sequence[Sequence[int]]) -> ContentRange:
+        """From the content positions of each sample; without any, as for CLIP."""
+        with torch.inference_mode(False):
+            return cls(*(torch.tensor([end(tokens, default=1) for tokens in samples]) for end in (min, max)))
+
+    def __getitem__(self, samples: list[int]) -> ContentRange:
+        return ContentRange(self.first[samples], self.last[samples])
+
+    def softmax(self, probabilities: Tensor) -> Tensor:
+        """Attend-and-Excite's second softmax: that of 100 times mean probabilities [B, h, w, key] over these keys; 0 at
+        the others."""
+        count = probabilities.shape[-1]
+        keys, last = torch.arange(count), self.last.clamp(min=count - 2)
+        outside = (keys < self.first[:, None]) | (keys > last[:, None])
+        sharpened = (100 * probabilities).masked_fill(outside.to(probabilities.device)[:, None, None], -torch.inf)
+        return sharpened.softmax(dim=-1)
 
 
 @dataclass(frozen=True, eq=False)

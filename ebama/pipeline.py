@@ -20,9 +20,9 @@ from ebama.samplers import get as get_sampler
 from ebama.weights import StableDiffusion, Vocabulary
 
 from . import __version__, methods
-from .guidance import Method, Task
-from .guidance.gradient import BASE_RESOLUTION
-from .methods import Choice
+from .guidance import Method, PipelineInputs, Task
+from .guidance.gradient_method import BASE_RESOLUTION
+from .methods.registry import AnyMethod
 from .output.recipe import Recipe
 from .prompt import Group, Parsed, Words, parse
 from .prompt.alignment import align, check_characters
@@ -88,7 +88,7 @@ class Pipeline:
         prompt: str | Sequence[str],
         *,
         seeds: Iterable[int] = (0,),
-        method: str | Choice | Method = "ebama",
+        method: AnyMethod = "ebama",
         steps: int = 50,
         guidance: float = 7.5,
         sampler: str | Sampler = "pndm",
@@ -108,7 +108,7 @@ class Pipeline:
             prompt: one prompt or several.
             seeds: of the initial noise, drawn on the CPU for each seed: device and batch do not change it.
             method: a name or what `ebama.methods.get` returned, whose other options are chosen for this model; or a
-                method itself, which is used as it is.
+                method itself, which is used as it is; or a list of these, which run together (see `Composition`).
             steps: of the sampler; PNDM calls the model once more.
             guidance: classifier-free guidance scale w in e_u + w (e_c - e_u); 1 runs the prompt alone.
             sampler: "pndm", "ddim" or an object of `ebama.samplers` (its own steps then count).
@@ -133,29 +133,34 @@ class Pipeline:
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         seeds, guidance = _plain_seeds(seeds), _plain_number("guidance", guidance)
         negative_prompt = "" if negative_prompt is None else negative_prompt
-        choice = methods.get(method) if isinstance(method, str) else method
-        completed = choice.complete(self.sd.config) if isinstance(choice, Choice) else choice
+        completed = methods.complete(method, self.sd.config)
         solver = get_sampler(sampler, steps) if isinstance(sampler, str) else sampler
         check(prompts, seeds, guidance, output, batch_size)
         fit = memory.Split(batch_size, self.checkpoint, batch_size)
-        weight = next(self.sd.unet.parameters())
+        weight = next(self.sd.text_encoder.parameters())  # the contexts' device and dtype, which latents follow
         with running(weight, lambda: memory.advice(fit.batch_size, fit.checkpoint, self.budget)):
             starts = initial_noise(self.sd.config, len(prompts), seeds, latents)
             _check_negative_prompt(negative_prompt, self.sd.tokenizer)
             parsed = self._parse(prompts, groups, completed, parser)
             index = [sample * len(prompts) // len(starts) for sample in range(len(starts))]  # of each sample's prompt
-            task = Task(
-                unet=self.sd.unet,
-                config=self.sd.config,
+            inputs = PipelineInputs(
                 prompts=[parsed[i] for i in index],
-                text=self.sd.encode_text([reading.prompt for reading in parsed])[index],
-                negative_text=self.sd.encode_text([negative_prompt]).expand(len(index), -1, -1),
+                negative_context=self.sd.encode_text([negative_prompt]).expand(len(index), -1, -1),
                 encode=self.sd.encode_text,
                 tokenizer=self.sd.tokenizer,
                 guidance=guidance,
-                steps=solver.steps,
-                calls=len(solver.timesteps),
+                sample_size=self.sd.config.sample_size,
                 prompts_per_group=len(prompts) if completed.edits_prompts else 1,
+            )
+            task = Task(
+                network=self.sd.unet,
+                context=self.sd.encode_text([reading.prompt for reading in parsed])[index],
+                groups=[reading.groups for reading in inputs.prompts],
+                tokens=[reading.tokens for reading in inputs.prompts],
+                calls=len(solver.timesteps),
+                steps=solver.steps,
+                first_timestep=solver.timesteps[0],
+                pipeline=inputs,
             )
             fit = self._split(completed, task, starts, min(batch_size, len(starts)))
             samples = sample_in_batches(
@@ -191,12 +196,12 @@ class Pipeline:
         fit = memory.split(
             self.footprint,
             self.budget,
-            memory.held(task.text.device),
+            memory.held(task.context.device),
             pixels=starts[0].noise.shape[-2:].numel(),
-            rows=max(method.cost(prompt, 1).predictions for prompt in task.prompts),
+            rows=max(method.cost(prompt, 1).predictions for prompt in task.inputs.prompts),
             gradient=method.needs.gradient,
             wanted=wanted,
-            least=task.prompts_per_group,
+            least=task.inputs.prompts_per_group,
         )
         return replace(fit, checkpoint=fit.checkpoint or self.checkpoint)
 
@@ -217,7 +222,7 @@ class Pipeline:
                 seed=start.seed,
                 method=method.describe(),
                 sampler=solver,
-                guidance=task.guidance,
+                guidance=task.inputs.guidance,
                 negative_prompt=negative_prompt,
                 groups=parsed.groups,
                 parser=parsed.parser_name,
@@ -226,7 +231,7 @@ class Pipeline:
                 fingerprint=fingerprint,
                 versions=versions,
             )
-            for prompt, parsed, start in zip(prompts, task.prompts, starts, strict=True)
+            for prompt, parsed, start in zip(prompts, task.inputs.prompts, starts, strict=True)
         )
 
     def _parse(self, prompts: Sequence[str], groups: Sequence[Any] | None, method: Method, parser: str) -> list[Parsed]:

@@ -6,7 +6,7 @@ It knows no method by name; the loop over timesteps is `Sampler.sample`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,8 @@ from tqdm import tqdm
 from ebama.models import StableDiffusionConfig
 from ebama.samplers import Sampler
 
-from .guidance.method import Method, Task
+from .guidance import Method, Task
+from .guidance.control import HandedOn, watched
 from .trace import Trace, TraceOptions, TraceRecorder
 
 
@@ -97,7 +98,7 @@ def sample_in_batches(
     on_call: Callable[[int, int], None] | None = None,
 ) -> Samples:
     """Run all samples of a task, `size` at once as far as its groups of prompts allow; see `Pipeline.__call__`."""
-    together, count = task.prompts_per_group, len(starts)
+    together, count = task.inputs.prompts_per_group, len(starts)
     order = sorted(range(count), key=lambda sample: sample % (count // together))  # the prompts of a seed side by side
     size = max(size // together, 1) * together
     batches = [order[first : first + size] for first in range(0, count, size)]
@@ -108,16 +109,14 @@ def sample_in_batches(
 
     parts: list[Samples] = []
     for number, batch in enumerate(batches):
-        part = replace(
-            task,
-            prompts=[task.prompts[sample] for sample in batch],
-            text=task.text[batch],
-            negative_text=task.negative_text[batch],
-        )
         label = f"{method.name} {number * size + 1}-{number * size + len(batch)} of {count}"
         noise = [starts[sample] for sample in batch]
         told = partial(tell, number * task.calls)
-        parts.append(sample(part, method, solver, noise, trace=trace, bar=label if progress else None, on_call=told))
+        parts.append(
+            sample(
+                task.select(batch), method, solver, noise, trace=trace, bar=label if progress else None, on_call=told
+            )
+        )
     return Samples.joined(parts, sorted(range(count), key=order.__getitem__))
 
 
@@ -138,7 +137,9 @@ def sample(
     """
     conditioning, guide = method.conditioning(task), method.guide(task)
     controls = method.control(task, conditioning)
-    z = torch.stack([start.noise for start in starts]).to(task.text.device)
+    z = torch.stack([start.noise for start in starts]).to(task.context.device)
+    if (start := method.start(task)) is not None:
+        z = _started(start(z), z, method)
     losses, norms = (torch.full((len(starts), task.calls), float("nan"), dtype=torch.float32) for _ in range(2))
     recorder = TraceRecorder(task, conditioning, z.shape, trace) if trace else None
     call = 0
@@ -157,13 +158,15 @@ def sample(
     def denoise(z: Tensor, t: int) -> Tensor:
         contexts = conditioning.contexts
         batch = z.to(contexts.dtype)[conditioning.sample_index]
-        control = controls(call) if controls is not None else None
+        control = watched(controls, call)
         if recorder is None:
-            epsilon = combine(task.unet(batch, t, contexts, control=control).float(), conditioning.weights)
+            epsilon = combine(task.network(batch, t, contexts, control=control).float(), conditioning.weights)
         else:
-            rows, records = task.unet(batch, t, contexts, record=recorder.sites, control=control)
+            rows, records = task.network(batch, t, contexts, record=recorder.sites, control=control)
             epsilon = combine(rows.float(), conditioning.weights)
             recorder.add(t, records, solver.schedule.clean(z, epsilon, t))
+        if isinstance(control, HandedOn):
+            control.check_asked()
         on_call(call + 1)
         return epsilon
 
@@ -177,6 +180,12 @@ def sample(
             f"The latent became infinite or NaN under {method.describe()}; lower its step size (or the guidance)."
         )
     return Samples(final, losses, recorder.trace(losses, norms) if recorder else None)
+
+
+def _started(z: Tensor, noise: Tensor, method: Method) -> Tensor:
+    if z.shape != noise.shape or not z.isfinite().all():
+        raise ValueError(f"The start of {method.name} made no latents of shape {list(noise.shape)}, finite throughout.")
+    return z.to(noise)
 
 
 def combine(epsilons: Tensor, weights: Tensor) -> Tensor:

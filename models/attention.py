@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, SupportsIndex, overload
 
@@ -84,6 +85,22 @@ class AttentionRecords(Sequence[AttentionRecord]):
     def __repr__(self) -> str:
         return f"AttentionRecords({', '.join(str(record.site) for record in self._records)})"
 
+    def where(
+        self, *, kind: Kind | None = None, resolution: int | tuple[int, int] | None = None, name: str | None = None
+    ) -> AttentionRecords:
+        """The records of the sites of a kind, a resolution (side or (h, w)) and a name, which may have wildcards as
+        "up_blocks.*"; None for any."""
+        size = (resolution, resolution) if isinstance(resolution, int) else resolution
+        return AttentionRecords(
+            [
+                record
+                for record in self._records
+                if kind in (None, record.site.kind)
+                and size in (None, record.site.resolution)
+                and (name is None or fnmatchcase(record.site.name, name))
+            ]
+        )
+
     def mean_scores(self) -> Tensor:
         """Uniform mean of the scores over sites x heads, [batch, h, w, key].
 
@@ -97,9 +114,10 @@ class AttentionRecords(Sequence[AttentionRecord]):
 
     def _mean(self, maps: Sequence[Tensor]) -> Tensor:
         if len({(record.site.kind, record.site.resolution, record.scores.shape[-1]) for record in self._records}) != 1:
+            recorded = ", ".join(str(record.site) for record in self._records) or "none"
             raise ValueError(
                 "Maps can be averaged only over sites of one kind, one resolution and one number of keys; recorded: "
-                f"{', '.join(str(record.site) for record in self._records)}. Record fewer sites or average by hand."
+                f"{recorded}. Choose some of them (`where`), record fewer, or average by hand."
             )
         height, width = self._records[0].site.resolution
         mean = torch.cat([m.float() if m.itemsize < 4 else m for m in maps], dim=1).mean(dim=1)
@@ -127,8 +145,11 @@ class Control:
     """
 
     def edits_maps(self, site: Site) -> bool:
-        """Whether `scores` and `probabilities` are wanted at this site; False leaves it to fused attention."""
-        return True
+        """Whether `scores` and `probabilities` are wanted at this site; False leaves it to fused attention.
+
+        True if the class overrides one of them."""
+        kind = type(self)
+        return kind.scores is not Control.scores or kind.probabilities is not Control.probabilities
 
     def contexts(self, site: Site, context: Tensor) -> tuple[Tensor, Tensor]:
         """The contexts, each [batch, key, D], from which this site makes its keys and its values."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ebama.models import adapt, layer
+from ebama.models.adapt import AdaptedNetwork
 
 
 class CrossAttention(nn.Module):
@@ -154,3 +160,34 @@ class DitLike(nn.Module):
             x = x + block["cross"](x, context, mask=mask if self.padding else None)
         out = self.out(x).transpose(1, 2).reshape(len(z), 16, *h.shape[-2:])
         return F.pixel_shuffle(out, 2)
+
+
+LDM = {CrossAttention: layer(q="to_q", k="to_k", v="to_v", out="to_out", heads="heads")}
+FUSED = {
+    FusedSelf: layer(qkv="in_proj", out="out_proj", heads="n_heads"),
+    SeparateCross: layer(q="q_proj", k="k_proj", v="v_proj", out="out_proj", heads="n_heads"),
+}
+DIT = {
+    FusedSelf: FUSED[FusedSelf],
+    DitCross: layer(q="q_linear", kv="kv_linear", out="proj", heads="num_heads"),
+}
+STYLES: dict[str, tuple[Callable[[], nn.Module], Any]] = {
+    "ldm": (LdmLike, LDM),
+    "fused": (FusedLike, FUSED),
+    "dit": (DitLike, DIT),
+    "dit-masked": (lambda: DitLike(padding=3), DIT),
+}
+
+
+def foreign(style: str) -> tuple[nn.Module, AdaptedNetwork]:
+    """The module as its authors have it, and the same weights adapted."""
+    make, layers = STYLES[style]
+    torch.manual_seed(0)
+    plain = make().eval()
+    net = copy.deepcopy(plain)
+    return plain, adapt(net, layers, lambda net, z, t, context: net(z, t, context), context_shape=(7, 10))
+
+
+def inputs(batch: int = 2, size: tuple[int, int] = (8, 12)) -> tuple[Tensor, int, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, 4, *size, generator=generator), 500, torch.randn(batch, 7, 10, generator=generator)

@@ -37,7 +37,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "weights/": ({"torch", "safetensors", "transformers"}, {"models/"}),
     "ebama/prompt/": ({"spacy", "tokenizers", "transformers"}, set()),
     "ebama/output/": ({"PIL", "numpy"}, {"samplers/", "ebama/prompt/"}),
-    "ebama/guidance/": ({"torch", "transformers"}, {"models/", "ebama/prompt/"}),
+    "ebama/guidance/": ({"torch"}, {"models/", "ebama/maps.py", "ebama/prompt/"}),
     "ebama/methods/": (
         {"torch", "einops"},
         {"models/", "ebama/energy.py", "ebama/maps.py", "ebama/smoothing.py", "ebama/prompt/", "ebama/guidance/"},

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ebama.models import VAE, StableDiffusionConfig, TextEncoder, UNet
+from ebama.models import VAE, Network, StableDiffusionConfig, TextEncoder
 
 from .fingerprint import fingerprint
 from .vocabulary import Vocabulary
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 class StableDiffusion:
     """The three networks, frozen and in eval mode, with their tokenizer and configuration.
 
-    `vocabulary` lists the words that the model knows; None where nobody has listed them.
+    `unet` may be any `Network`, as in `dataclasses.replace(sd, unet=adapt(...))`. `vocabulary` lists the words that the
+    model knows; None where nobody has listed them.
     """
 
-    unet: UNet
+    unet: Network
     vae: VAE
     text_encoder: TextEncoder
     tokenizer: CLIPTokenizer
@@ -34,7 +35,8 @@ class StableDiffusion:
 
     def fingerprint(self) -> str:
         """16 hex digits that change when the weights do; see `weights.fingerprint`."""
-        return fingerprint(self.unet, self.vae, self.text_encoder)
+        networks = (self.unet, self.vae, self.text_encoder)
+        return fingerprint(*(network for network in networks if isinstance(network, nn.Module)))
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:

@@ -22,8 +22,8 @@ class Bounded(Method):
             def scores(_, call: AttentionCall, scores: torch.Tensor) -> torch.Tensor:  # [row, head, query, key]
                 (h, w), scores = call.site.resolution, scores.clone()
                 y, x = torch.meshgrid((torch.arange(h) + 0.5) / h, (torch.arange(w) + 0.5) / w, indexing="ij")
-                for row, prompt in zip(conditioning.prompt_rows, task.prompts, strict=True):
-                    for (left, top, right, bottom), group in zip(self.boxes, prompt.groups, strict=True):
+                for row, groups in zip(conditioning.prompt_rows, task.groups, strict=True):
+                    for (left, top, right, bottom), group in zip(self.boxes, groups, strict=True):
                         outside = ((x < left) | (x > right) | (y < top) | (y > bottom)) & (call.site.kind == "cross")
                         scores[row, :, outside.flatten().nonzero(), sum(group.modifiers, group.object)] = -torch.inf
                 return scores

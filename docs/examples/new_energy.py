@@ -25,7 +25,7 @@ class SideBySide(GradientMethod):  # it finds the sites, takes the gradient and 
             maps, losses = records.mean_probabilities(), []  # [sample, h, w, key]
             x = torch.linspace(-1, 1, maps.shape[2])
             for sample, columns in zip(samples, maps, strict=True):
-                left, right = (columns[..., g.object].mean(-1) for g in task.prompts[sample].groups)
+                left, right = (columns[..., g.object].mean(-1) for g in task.groups[sample])
                 losses.append((left / left.sum() * x).sum() - (right / right.sum() * x).sum())
             return torch.stack(losses)
 

@@ -111,7 +111,7 @@ def _facts(service: Service) -> dict[str, Any]:
         "version": __version__,
         "model": sd.config.name,
         "side": sd.config.sample_size * sd.config.vae.factor,
-        "device": str(next(sd.unet.parameters()).device),
+        "device": str(next(sd.text_encoder.parameters()).device),
         "dtype": service.dtype,
         "vocabulary": {} if known is None else {"name": known.name, "nouns": known.nouns, "colours": known.colours},
         "limits": LIMITS,

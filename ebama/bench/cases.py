@@ -99,9 +99,9 @@ class OneCall(DDIM):
 def _forward(setting: Setting, meter: Meter) -> None:
     """U-Net, one row, no gradient."""
     sd = _opened(setting)
-    like = next(sd.unet.parameters())
-    z, context = _latent(sd).to(like), sd.encode_text([PROMPT])
-    with torch.no_grad(), usable_arithmetic(like.device, like.dtype):
+    context = sd.encode_text([PROMPT])
+    z = _latent(sd).to(context)
+    with torch.no_grad(), usable_arithmetic(z.device, z.dtype):
         meter.measure(lambda: sd.unet(z, 981, context))
 
 

@@ -126,7 +126,7 @@ def _generate_again(options: argparse.Namespace) -> None:
     hyperparameters = dict(stored.method)
     choice = methods.get(hyperparameters.pop("name"), **hyperparameters)
     arguments = stored.arguments()
-    if not choice.method.needs.phrases and stored.parser not in parsers.installed():
+    if not choice.needs.phrases and stored.parser not in parsers.installed():
         arguments["parser"] = parsers.RULES  # the recipe says all that is read out of a prompt, but for the phrases
     result = open_pipeline(weights, options.device, dtype)(method=choice, **arguments)
     assert result.images is not None

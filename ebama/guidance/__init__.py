@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from .gradient import Energy, GradientMethod, Maps, Refinement, gradient_guide
-from .method import Conditioning, Controls, Cost, GuidanceResult, Guide, Method, Needs, Task, classifier_free
+from .any_network import guide_for, start_for
+from .composition import Composition, compose
+from .conditioning import Conditioning, classifier_free
+from .gradient import Energy, Maps, Refinement, Step, descent, gradient_guide
+from .gradient_method import GradientMethod, guidance_resolution
+from .method import Controls, Cost, GuidanceResult, Guide, Method, Needs, Start
+from .task import PipelineInputs, Task
 
 __all__ = [
+    "Composition",
     "Conditioning",
     "Controls",
     "Cost",
@@ -16,8 +22,16 @@ __all__ = [
     "Maps",
     "Method",
     "Needs",
+    "PipelineInputs",
     "Refinement",
+    "Start",
+    "Step",
     "Task",
     "classifier_free",
+    "compose",
+    "descent",
     "gradient_guide",
+    "guidance_resolution",
+    "guide_for",
+    "start_for",
 ]

@@ -1,19 +1,20 @@
-"""The base of all methods: a frozen dataclass of hyper-parameters that may act in three places of the sampling loop."""
+"""The base of all methods: a frozen dataclass of hyper-parameters that may act in four places of the sampling loop."""
 
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from torch import Tensor
 
-from ebama.models import Control, StableDiffusionConfig, UNet
+from ebama.models import Control
 
-from ..prompt import Group, Parsed, Tokenizer
+from ..prompt import Parsed
+from .conditioning import Conditioning, classifier_free
 from .options import apply_rules
+from .task import Task
 
 
 class GuidanceResult(NamedTuple):
@@ -25,11 +26,17 @@ class GuidanceResult(NamedTuple):
     gradient_norms: Tensor | None = None
 
 
+Start = Callable[[Tensor], Tensor]
+"""z [B, 4, h, w] -> z: the noise that each sample starts from instead, a function of its own noise only."""
+
 Guide = Callable[[Tensor, int, int], GuidanceResult]
 """(z, t, i) -> what was done to z before model call i at timestep t."""
 
 Controls = Callable[[int], "Control | None"]
 """i -> what rewrites attention in model call i, or None if nothing does."""
+
+PLACES = ("start", "conditioning", "control", "guide")
+"""Where a method may act, in the order of a run."""
 
 
 @dataclass(frozen=True)
@@ -57,82 +64,8 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Task:
-    """A batch of samples to make.
-
-    Attributes:
-        prompts: one for each sample, B in all.
-        text: their encodings [B, 77, D]; `negative_text` those of the negative prompt.
-        encode: encodes further texts, -> [n, 77, D].
-        steps: the sampler's; calls: how many model calls it makes for them.
-        prompts_per_group: samples come in groups of this many that share their initial latent, one for each prompt of
-            the pipeline's call; 1 unless the method `edits_prompts`.
-        checkpoint: compute activations of guided passes again for the gradient instead of keeping them.
-    """
-
-    unet: UNet
-    config: StableDiffusionConfig
-    prompts: Sequence[Parsed]
-    text: Tensor
-    negative_text: Tensor
-    encode: Callable[[Sequence[str]], Tensor]
-    tokenizer: Tokenizer
-    guidance: float
-    steps: int
-    calls: int
-    prompts_per_group: int = 1
-    checkpoint: bool = False
-
-    @property
-    def groups(self) -> list[tuple[Group, ...]]:
-        """Objects and modifiers of each sample."""
-        return [prompt.groups for prompt in self.prompts]
-
-    @property
-    def tokens(self) -> list[tuple[int, ...]]:
-        """Content positions of each sample."""
-        return [prompt.tokens for prompt in self.prompts]
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """Which rows the U-Net's batch has in a model call and how their noise estimates combine.
-
-    Attributes:
-        contexts: one for each row, [R, 77, D].
-        sample_index: the sample whose latent each row sees, [R].
-        weights: epsilon of sample b = sum over rows r of weights[b, r] e_r, [B, R] float32.
-        prompt_rows: the row that stands for the prompt of each sample, [B]; a trace shows its attention.
-    """
-
-    contexts: Tensor
-    sample_index: Tensor
-    weights: Tensor
-    prompt_rows: Tensor
-
-
-def classifier_free(
-    negative: Tensor, contexts: Tensor, samples: Sequence[int], weights: Sequence[float]
-) -> Conditioning:
-    """epsilon_b = e_b + sum over j with samples[j] = b of weights[j] (e_j - e_b).
-
-    e_b is the estimate under `negative` [B, 77, D], e_j that under `contexts` [n, 77, D]. The rows are the negatives,
-    then the contexts. The first context of each sample stands for its prompt.
-    """
-    count = len(negative)
-    index = torch.tensor([*range(count), *samples])
-    matrix = torch.zeros(count, len(index), dtype=torch.float32)
-    for row, (sample, weight) in enumerate(zip(samples, weights, strict=True), start=count):
-        matrix[sample, row] = weight
-    matrix[:, :count] = torch.diag(1 - matrix.sum(dim=1))
-    prompt_rows = torch.tensor([count + list(samples).index(sample) for sample in range(count)])
-    device = negative.device
-    return Conditioning(torch.cat([negative, contexts]), index.to(device), matrix.to(device), prompt_rows.to(device))
-
-
-@dataclass(frozen=True)
 class Method(ABC):
-    """Base of all methods: plain Stable Diffusion, until a subclass overrides one of the three places.
+    """Base of all methods: plain Stable Diffusion, until a subclass overrides one of the four places.
 
     The defaults of options are Stable Diffusion v1's; `ebama.methods.presets` holds those of other models. `changes`
     and `reference` say what the method does and who published it, in a line each. A method that `edits_prompts` makes
@@ -148,16 +81,26 @@ class Method(ABC):
     def __post_init__(self) -> None:
         apply_rules(self)
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Those of `PLACES` in which it acts: what its class overrides."""
+        return tuple(place for place in PLACES if getattr(type(self), place) is not getattr(Method, place))
+
+    def start(self, task: Task) -> Start | None:
+        """What moves the initial noise, once, before the first model call."""
+        return None
+
     def conditioning(self, task: Task) -> Conditioning:
         """Classifier-free guidance, e_u + w (e_c - e_u); without guidance (w = 1) only the prompt is run."""
-        count = len(task.text)
-        if task.guidance == 1:
-            rows = torch.arange(count, device=task.text.device)
-            return Conditioning(task.text, rows, torch.eye(count, dtype=torch.float32, device=task.text.device), rows)
-        return classifier_free(task.negative_text, task.text, range(count), [task.guidance] * count)
+        inputs, count = task.inputs, len(task.context)
+        if inputs.guidance == 1:
+            return Conditioning.prompts_alone(task.context)
+        return classifier_free(inputs.negative_context, task.context, range(count), [inputs.guidance] * count)
 
     def control(self, task: Task, conditioning: Conditioning) -> Controls | None:
-        """The control that rewrites attention in the noise predictions; its batch are the conditioning's rows."""
+        """The control that rewrites attention in the noise predictions; its batch are the conditioning's rows.
+
+        It acts in the guided passes too, where the rows are the prompts of the samples at hand."""
         return None
 
     def guide(self, task: Task) -> Guide | None:

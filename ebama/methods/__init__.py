@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ..guidance.gradient import GradientMethod
-from ..guidance.method import Conditioning, Cost, GuidanceResult, Guide, Method, Needs, Task
+from ..guidance import Conditioning, Cost, GradientMethod, GuidanceResult, Guide, Method, Needs, Task
 from .ane import AttendAndExcite
 from .cd import ComposableDiffusion
 from .conform import Conform
@@ -12,7 +11,7 @@ from .ebama import Ebama
 from .ebama_official import EbamaOfficial
 from .ebca import EnergyBasedCrossAttention
 from .p2p import PromptToPrompt
-from .registry import Choice, get, names, parse
+from .registry import Choice, complete, get, names, parse
 from .sd import StableDiffusionBaseline
 from .strd import StructuredDiffusion
 from .syngen import SynGen
@@ -38,6 +37,7 @@ __all__ = [
     "StructuredDiffusion",
     "SynGen",
     "Task",
+    "complete",
     "get",
     "names",
     "parse",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..guidance import Energy, GradientMethod, Needs, Refinement, Task
 from ..guidance.options import option, thresholds, whole
-from ..maps import Groups, WordPositions, first_tokens, per_sample, token_softmax
+from ..maps import ContentRange, Groups, Tokens, WordPositions, first_tokens, per_sample
 from ..smoothing import gaussian_peak
 
 
@@ -40,26 +40,29 @@ class AttendAndExcite(GradientMethod):
 
     def energy(self, task: Task) -> Energy:
         """`ane_loss`; only samples with an object come here."""
-        objects = first_tokens(task.groups)
-        return lambda records, samples, i: _least_excited(records.mean_probabilities(), objects[samples])
+        objects, content = first_tokens(task.groups), ContentRange.of(task.tokens)
+        return lambda records, samples, i: _least_excited(
+            records.mean_probabilities(), objects[samples], content[samples]
+        )
 
     def refinements(self) -> dict[int, Refinement]:
         """At the thresholds' calls."""
         return {i: Refinement(1 - threshold, self.max_refinements) for i, threshold in self.thresholds}
 
 
-def ane_loss(probabilities: Tensor, groups: Groups) -> Tensor:
-    """max over objects s of max(0, 1 - v_s), [B], from mean probabilities [B, h, w, 77].
+def ane_loss(probabilities: Tensor, groups: Groups, tokens: Tokens = ()) -> Tensor:
+    """max over objects s of max(0, 1 - v_s), [B], from mean probabilities [B, h, w, key].
 
-    v_s is the peak of the smoothed second softmax at the object's first token. Raises ValueError for a sample without
-    objects, for lists that do not match the batch and for positions outside the key axis.
+    v_s is the peak of the smoothed second softmax at the object's first token; `tokens` are the content positions that
+    `ContentRange` goes by, CLIP's if none are given. Raises ValueError for a sample without objects, for lists that do
+    not match the batch and for positions outside the key axis.
     """
-    samples = per_sample(groups, len(probabilities))
+    samples, content = per_sample(groups, len(probabilities)), per_sample(tokens, len(probabilities))
     if not all(samples):
         raise ValueError("A sample has no object to excite; expected at least one group for each.")
-    return _least_excited(probabilities, first_tokens(samples))
+    return _least_excited(probabilities, first_tokens(samples), ContentRange.of(content))
 
 
-def _least_excited(probabilities: Tensor, objects: WordPositions) -> Tensor:
-    peaks = gaussian_peak(objects.means(token_softmax(probabilities)))
+def _least_excited(probabilities: Tensor, objects: WordPositions, content: ContentRange) -> Tensor:
+    peaks = gaussian_peak(objects.means(content.softmax(probabilities)))
     return (1 - peaks).clamp(min=0).masked_fill(objects.exist(peaks) == 0, -1).amax(dim=1)

@@ -47,10 +47,11 @@ class ComposableDiffusion(Method):
 
     def conditioning(self, task: Task) -> Conditioning:
         """Rows: one negative for each sample, then its parts."""
-        each = [parts(prompt) for prompt in task.prompts]
+        inputs = task.inputs
+        each = [parts(prompt) for prompt in inputs.prompts]
         if self.weights is None and all(len(own) == 1 for own in each):
             return super().conditioning(task)
-        for prompt, own in zip(task.prompts, each, strict=True):
+        for prompt, own in zip(inputs.prompts, each, strict=True):
             if self.weights is not None and len(own) != len(self.weights):
                 raise ValueError(
                     f"There are {len(self.weights)} weights for the {len(own)} parts of {prompt.prompt!r}: "
@@ -59,8 +60,8 @@ class ComposableDiffusion(Method):
         texts = list(dict.fromkeys(part for own in each for part in own))
         rows = [texts.index(part) for own in each for part in own]
         samples = [sample for sample, own in enumerate(each) for _ in own]
-        weights = [w for own in each for w in self.weights or [task.guidance] * len(own)]
-        return classifier_free(task.negative_text, task.encode(texts)[rows], samples, weights)
+        weights = [w for own in each for w in self.weights or [inputs.guidance] * len(own)]
+        return classifier_free(inputs.negative_context, inputs.encode(texts)[rows], samples, weights)
 
     def cost(self, prompt: Parsed, calls: int) -> Cost:
         """A prediction for the negative prompt and one for each part."""

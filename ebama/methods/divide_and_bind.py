@@ -15,7 +15,7 @@ from ebama.models import AttentionRecord, AttentionRecords, Site
 
 from ..guidance import Energy, GradientMethod, Needs, Refinement, Task
 from ..guidance.options import one_of, option, thresholds, whole_numbers
-from ..maps import WordPositions, first_tokens, token_softmax
+from ..maps import ContentRange, WordPositions, first_tokens
 from ..smoothing import gaussian_smooth
 
 
@@ -50,20 +50,20 @@ class DivideAndBind(GradientMethod):
 
     def energy(self, task: Task) -> Energy:
         """Minus the least value of an object."""
-        all_objects = first_tokens(task.groups)
+        all_objects, all_content = first_tokens(task.groups), ContentRange.of(task.tokens)
         all_modifiers = WordPositions.of(  # of each object, the first token of every modifier
-            [[[modifier[0] - 1 for modifier in group.modifiers] for group in groups] for groups in task.groups]
+            [[[modifier[0] for modifier in group.modifiers] for group in groups] for groups in task.groups]
         )
 
         def energy(records: AttentionRecords, samples: list[int], i: int) -> Tensor:
-            objects, modifiers = all_objects[samples], all_modifiers[samples]
+            objects, modifiers, content = all_objects[samples], all_modifiers[samples], all_content[samples]
             coarse = min(record.site.resolution for record in records)
-            base = AttentionRecords([record for record in records if record.site.resolution == coarse])
+            base = records.where(resolution=coarse).mean_probabilities()
             finer = [record for record in records if record.site.resolution > coarse]
-            maps = gaussian_smooth(objects.means(token_softmax(base.mean_probabilities())))
+            maps = gaussian_smooth(objects.means(content.softmax(base)))
             values = total_variation(maps)
             if self.mode == "tv-bind":
-                sharpened = token_softmax(_resized(finer, coarse) if finer else base.mean_probabilities())
+                sharpened = content.softmax(_resized(finer, coarse) if finer else base)
                 coefficient = 1 if i < 10 else 5 if i < 20 else 10
                 values = values - coefficient * _divergences(maps, values, modifiers, sharpened)
             return -values.masked_fill(objects.exist(values) == 0, torch.inf).amin(dim=1)
@@ -75,7 +75,7 @@ class DivideAndBind(GradientMethod):
         base = super().sites(task, latent_shape)
         if self.mode == "tv" or not base:
             return base
-        cross = [site for site in task.unet.sites(latent_shape) if site.kind == "cross"]
+        cross = [site for site in task.network.sites(latent_shape) if site.kind == "cross"]
         return [site for site in cross if site.resolution >= base[0].resolution]
 
     def refinements(self) -> dict[int, Refinement]:
@@ -94,7 +94,7 @@ def _divergences(maps: Tensor, variations: Tensor, modifiers: WordPositions, sha
     """For each object with map [B, object, h, w] the mean over its modifiers of a truncated Jensen-Shannon divergence,
     [B, object]; 0 without modifiers.
 
-    A modifier's map, from `sharpened` [B, h, w, 75], is smoothed and scaled to the object's peak. Both maps go through
+    A modifier's map, from `sharpened` [B, h, w, key], is smoothed and scaled to the object's peak. Both maps go through
     a softmax over the pixels; of each pixel only what lies above a share of the object's peak counts: 0.3 of it, 0.2
     once the object has a total variation of 0.1.
     """

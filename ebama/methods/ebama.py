@@ -43,7 +43,7 @@ class Ebama(GradientMethod):
 
     def energy(self, task: Task) -> Energy:
         """`ebama_loss`."""
-        prompts = EbamaEnergy.of(task.groups, task.tokens, len(task.prompts))
+        prompts = EbamaEnergy.of(task.groups, task.tokens, len(task.context))
         return lambda records, samples, i: prompts[samples].loss(
             records.mean_scores(),
             records.mean_probabilities(),

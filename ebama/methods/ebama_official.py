@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..guidance import Energy, GradientMethod, Needs, Task
 from ..guidance.options import number, option
 from ..maps import (
+    ContentRange,
     GroupLike,
     Groups,
     Tokens,
@@ -22,7 +23,6 @@ from ..maps import (
     first_tokens,
     outside,
     per_sample,
-    token_softmax,
 )
 from ..smoothing import gaussian_peak
 
@@ -51,31 +51,33 @@ class EbamaOfficial(GradientMethod):
     def energy(self, task: Task) -> Energy:
         """`official_loss`."""
         pairs = WordPairs.of([_weights(*sample) for sample in zip(task.groups, task.tokens, strict=True)])
-        nouns = first_tokens(task.groups)
+        nouns, content = first_tokens(task.groups), ContentRange.of(task.tokens)
         return lambda records, samples, i: _loss(
-            records.mean_probabilities(), pairs[samples], nouns[samples], self.intensity_weight
+            records.mean_probabilities(), pairs[samples], nouns[samples], content[samples], self.intensity_weight
         )
 
 
 def official_loss(probabilities: Tensor, groups: Groups, tokens: Tokens, *, intensity_weight: float = 0.5) -> Tensor:
-    """Loss of the published code, [B], from mean probabilities [B, h, w, 77].
+    """Loss of the published code, [B], from mean probabilities [B, h, w, key].
 
     With d(a, b) = 1 - cos of two columns, O the content positions outside a group with noun n and k modifiers:
     sum over groups of  sum over modifier tokens a of max over noun tokens b of d(a, b)
     - k * mean over o in O of max over b of d(b, o),  k = 1 without modifiers, 0 where O is empty;
-    minus lambda times the sum of the peaks of the smoothed second softmax at each noun's first token.
+    minus lambda times the sum of the peaks of the smoothed second softmax (`ContentRange`) at each noun's first token.
 
     Raises ValueError for lists that do not match the batch and for positions outside the key axis.
     """
     groups_of, tokens_of = (per_sample(values, len(probabilities)) for values in (groups, tokens))
     pairs = WordPairs.of([_weights(*sample) for sample in zip(groups_of, tokens_of, strict=True)])
-    return _loss(probabilities, pairs, first_tokens(groups_of), intensity_weight)
+    return _loss(probabilities, pairs, first_tokens(groups_of), ContentRange.of(tokens_of), intensity_weight)
 
 
-def _loss(probabilities: Tensor, pairs: WordPairs, nouns: WordPositions, intensity_weight: float) -> Tensor:
+def _loss(
+    probabilities: Tensor, pairs: WordPairs, nouns: WordPositions, content: ContentRange, intensity_weight: float
+) -> Tensor:
     columns = F.normalize(pairs.words.columns(probabilities).flatten(3).flatten(1, 2), dim=-1)
     binding = pairs.total(pairs.farthest(1 - columns @ columns.mT))
-    peaks = gaussian_peak(nouns.means(token_softmax(probabilities)))
+    peaks = gaussian_peak(nouns.means(content.softmax(probabilities)))
     return binding - intensity_weight * (peaks * nouns.exist(peaks)).sum(dim=1)
 
 

@@ -10,8 +10,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ebama.models import Control, Site
-from ebama.models.attention import AttentionCall, attention_scores
+from ebama.models import AttentionCall, Control, attention_scores
 
 from ..guidance import Conditioning, Controls, Method, Needs, Task
 from ..guidance.options import is_number, number, option, pairs
@@ -78,10 +77,6 @@ class MovingContext(Control):
 
     def __init__(self, attraction: Tensor, gamma_norm: float) -> None:
         self._attraction, self._gamma_norm = attraction[..., None], gamma_norm
-
-    def edits_maps(self, site: Site) -> bool:
-        """Nowhere: the output is ordinary attention."""
-        return False
 
     def next_context(self, call: AttentionCall) -> Tensor:
         """c + (attraction U - gamma_norm rho K) W_K."""

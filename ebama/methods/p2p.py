@@ -14,7 +14,7 @@ from ebama.models import Control, Site
 from ebama.models.attention import AttentionCall
 
 from ..guidance import Conditioning, Controls, Method, Needs, Task
-from ..guidance.gradient import BASE_RESOLUTION
+from ..guidance.gradient_method import BASE_RESOLUTION
 from ..guidance.options import is_number, one_of, option, pairs
 from ..prompt import Parsed
 from ..prompt.alignment import SEQUENCE
@@ -79,20 +79,21 @@ class PromptToPrompt(Method):
 
     def control(self, task: Task, conditioning: Conditioning) -> Controls:
         """In each call what is in its windows."""
-        if task.prompts_per_group < 2:
+        inputs = task.inputs
+        if inputs.prompts_per_group < 2:
             raise ValueError(
-                f"p2p edits the first prompt's picture for the others, and got {task.prompts[0].prompt!r} alone; "
+                f"p2p edits the first prompt's picture for the others, and got {inputs.prompts[0].prompt!r} alone; "
                 "give two prompts or more in one call."
             )
-        source, edits = task.prompts[0], task.prompts[1 : task.prompts_per_group]
+        source, edits = inputs.prompts[0], inputs.prompts[1 : inputs.prompts_per_group]
         self._check_words(edits)
-        size = (task.config.sample_size,) * 2
+        size = (inputs.sample_size,) * 2
         self_sites = frozenset(
             site.name
-            for site in task.unet.sites(size)
+            for site in task.network.sites(size)
             if site.kind == "self" and math.prod(site.resolution) <= BASE_RESOLUTION**2
         )
-        runs = conditioning.prompt_rows.view(-1, task.prompts_per_group)  # the rows of one seed, source first
+        runs = conditioning.prompt_rows.view(-1, inputs.prompts_per_group)  # the rows of one seed, source first
         sources, targets = runs[:, :1].expand(-1, len(edits)).flatten(), runs[:, 1:].flatten()
         taken = torch.stack([self._matrix(task, source, edit) for edit in edits])
         own = (taken.sum(dim=1) == 0).float()
@@ -110,8 +111,8 @@ class PromptToPrompt(Method):
             return SharedMaps(
                 sources,
                 targets,
-                (taken * (inside * factor)[:, None, :]).repeat(len(runs), 1, 1).to(task.text),
-                (inside * factor * own + 1 - inside).repeat(len(runs), 1).to(task.text),
+                (taken * (inside * factor)[:, None, :]).repeat(len(runs), 1, 1).to(task.context),
+                (inside * factor * own + 1 - inside).repeat(len(runs), 1).to(task.context),
                 copied,
                 cross=bool(inside.any()),
             )
@@ -123,7 +124,8 @@ class PromptToPrompt(Method):
         as_many = len(source.prompt.split()) == len(edit.prompt.split())
         if self.edit == "replace" or (self.edit == "auto" and as_many):
             return replacing(source, edit)
-        ids, edit_ids = (tokenize(prompt.prompt, task.tokenizer).ids[: len(prompt.tokens)] for prompt in (source, edit))
+        tokenizer = task.inputs.tokenizer
+        ids, edit_ids = (tokenize(prompt.prompt, tokenizer).ids[: len(prompt.tokens)] for prompt in (source, edit))
         return refining(source, edit, ids, edit_ids)
 
     def _check_words(self, edits: Sequence[Parsed]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ebama.models import StableDiffusionConfig
+from ebama.models import SD_V1, StableDiffusionConfig
 
-from ..guidance.method import Method
+from ..guidance import Composition, Method, Needs, compose
 from .ane import AttendAndExcite
 from .cd import ComposableDiffusion
 from .conform import Conform
@@ -52,23 +53,55 @@ class Choice:
     """A method and those of its options that were named; the model at hand decides the others.
 
     Attributes:
-        method: the class, which says what it changes and needs.
+        method: the class.
         options: (name, value) pairs in the order of its fields.
+        parts: the choices of a composition, which has no options of its own.
     """
 
     method: type[Method]
     options: tuple[tuple[str, Any], ...] = ()
+    parts: tuple[Choice, ...] = ()
 
-    def complete(self, config: StableDiffusionConfig) -> Method:
+    def complete(self, config: StableDiffusionConfig = SD_V1) -> Method:
         """The method for a model of this shape: what was named, then the model's presets, then the defaults."""
+        if self.parts:
+            return compose([part.complete(config) for part in self.parts])
         return self.method(**(preset(self.method.name, config) | dict(self.options)))
+
+    @property
+    def needs(self) -> Needs:
+        """What the method requires."""
+        return self.complete().needs
+
+
+AnyMethod = str | Choice | Method | Sequence[str | Choice | Method]
+"""A method, a choice of one, a text that names one, or several of these in one run."""
+
+
+def complete(method: AnyMethod, config: StableDiffusionConfig = SD_V1) -> Method:
+    """The method for a model of this shape; a `Method` is used as it is, several become a `Composition`.
+
+    Raises ValueError for what names no method, and for methods that cannot run together.
+    """
+    if isinstance(method, str):
+        method = parse(method)
+    if isinstance(method, Choice):
+        return method.complete(config)
+    if isinstance(method, Method):
+        return method
+    if not isinstance(method, Sequence):
+        raise ValueError(f"method is {method!r}; expected a name, a method, or a list of them, as ['syngen', 'ane'].")
+    return compose([complete(part, config) for part in method])
 
 
 def get(name: str, /, **options: Any) -> Choice:
-    """The method called `name` with some of its options set.
+    """The method called `name` with some of its options set, or several as `Method.describe` says them: "syngen,ane"
+    with `parts`, the name and options of each.
 
     Raises ValueError for an unknown name, an unknown option or a value out of range.
     """
+    if "," in name:
+        return _several(name, **options)
     if name not in _METHODS:
         raise ValueError(f"There is no method {name!r}; choose one of {', '.join(names())}.")
     method = _METHODS[name]
@@ -80,14 +113,37 @@ def get(name: str, /, **options: Any) -> Choice:
 
 
 def parse(text: str) -> Choice:
-    """The method that a text such as "ebama" or "ebama+intensity_weight=0+center=true" names, with its options.
+    """The method that a text such as "ebama" or "ebama+intensity_weight=0+center=true" names, with its options; or
+    several, with commas between them, as "syngen,ane+step_size=5".
 
     Values are JSON where they can be (True is true), else strings. Such a text also serves as the name of a folder.
     Raises ValueError as `get` does.
     """
+    if len(texts := re.split(_BETWEEN_METHODS, text)) > 1:
+        return _composed([parse(part) for part in texts])
     name, *options = re.split(r"\+(?=[a-z_]+=)", text)
     pairs = (option.split("=", 1) for option in options)
     return get(name, **{key: _value(value) for key, value in pairs})
+
+
+_BETWEEN_METHODS = re.compile(r",(?=[a-z][a-z0-9-]*(?:[,+]|$))")
+"""A comma before a name; those inside of values, as in [7.5, -3.0], stand before something else."""
+
+
+def _composed(parts: Sequence[Choice]) -> Choice:
+    choice = Choice(Composition, parts=tuple(parts))
+    choice.complete()  # methods that cannot run together are refused here
+    return choice
+
+
+def _several(name: str, parts: Any = None, **options: Any) -> Choice:
+    """The composition that `Composition.describe` described; with a name alone, of methods without options."""
+    names = name.split(",")
+    described = [{"name": part} for part in names] if parts is None else parts
+    fits = isinstance(described, list | tuple) and all(isinstance(part, Mapping) for part in described)
+    if options or not fits or [part.get("name") for part in described] != names:
+        raise ValueError(f"{name!r} is {len(names)} methods; expected their options as parts, one mapping for each.")
+    return _composed([get(part["name"], **{key: part[key] for key in part if key != "name"}) for part in described])
 
 
 def _value(text: str) -> Any:

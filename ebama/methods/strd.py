@@ -8,8 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ebama.models import AttentionRecord, Control, Site
-from ebama.models.attention import AttentionCall, attention_scores
+from ebama.models import AttentionCall, AttentionRecord, Control, Site, attention_scores
 
 from ..guidance import Conditioning, Controls, Method, Needs, Task
 from ..guidance.options import one_of, option
@@ -43,11 +42,11 @@ class StructuredDiffusion(Method):
 
     def control(self, task: Task, conditioning: Conditioning) -> Controls | None:
         """The same control in every call; none if no prompt has a phrase."""
-        phrases = [_phrases(prompt) for prompt in task.prompts]
+        phrases = [_phrases(prompt) for prompt in task.inputs.prompts]
         texts = list(dict.fromkeys(text for own in phrases for _, _, text in own))
         if not texts:
             return None
-        alone = dict(zip(texts, task.encode(texts), strict=True))
+        alone = dict(zip(texts, task.inputs.encode(texts), strict=True))
         contexts, rows = [], []
         all_written, mean = conditioning.contexts.clone(), conditioning.contexts.clone()
         for row, own in zip(conditioning.prompt_rows.tolist(), phrases, strict=True):
@@ -72,10 +71,6 @@ class MeanValues(Control):
 
     def __init__(self, values: Tensor) -> None:
         self._values = values
-
-    def edits_maps(self, site: Site) -> bool:
-        """Nowhere."""
-        return False
 
     def contexts(self, site: Site, context: Tensor) -> tuple[Tensor, Tensor]:
         """Keys as ever, values from the mean."""

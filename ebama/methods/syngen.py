@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..guidance import Energy, GradientMethod, Needs, Task
 from ..maps import GroupLike, Groups, Tokens, Word, WordPairs, at_least_float32, outside, per_sample
-from ..prompt import Parsed
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,9 @@ class SynGen(GradientMethod):
         pairs = WordPairs.of([_weights(*sample) for sample in zip(task.groups, task.tokens, strict=True)])
         return lambda records, samples, i: _loss(records.mean_probabilities(), pairs[samples])
 
-    def applies_to(self, prompt: Parsed) -> bool:
-        """Whether it has a modifier."""
-        return any(group.modifiers for group in prompt.groups)
+    def applies_to(self, groups: Sequence[GroupLike]) -> bool:
+        """Whether one has a modifier."""
+        return any(group.modifiers for group in groups)
 
 
 def syngen_loss(probabilities: Tensor, groups: Groups, tokens: Tokens) -> Tensor:

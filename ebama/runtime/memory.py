@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # PyTorch documents this class but has no public name for it.
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -65,12 +65,12 @@ def footprint(sd: StableDiffusion, guiding: int) -> Footprint:
 
     `guiding` is the side of the maps that guidance reads at the model's own size.
     """
-    factor = sd.unet.config.factor
+    factor = sd.config.unet.factor
     side = factor * max(math.ceil(sd.config.sample_size / 4 / factor), 2)
-    like = next(sd.unet.parameters())
+    like = next(sd.text_encoder.parameters())
     z = like.new_ones(1, sd.config.unet.in_channels, side, side)
     context = like.new_ones(1, sd.config.text.positions, sd.config.unet.context_width)
-    known = [*sd.unet.parameters(), *sd.vae.parameters()]
+    known = [weight for part in (sd.unet, sd.vae) if isinstance(part, nn.Module) for weight in part.parameters()]
     cross = [site for site in sd.unet.sites(z.shape) if site.kind == "cross"]
     base = guiding * side // sd.config.sample_size
     sites = [site for site in cross if site.resolution == (base, base)] or cross

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ebama.models import AttentionRecord, AttentionRecords, Site
 
-from ..guidance.gradient import guidance_resolution
-from ..guidance.method import Conditioning, Task
+from ..guidance import Conditioning, Task, guidance_resolution
 from .trace import Trace
 
 
@@ -28,7 +27,7 @@ class TraceOptions:
         kind: of the attention layers, "cross" (keys are the text's positions) or "self" (keys are pixels).
         resolution: of their maps, one side or (height, width); None for the one that guides, 16x16 at the model's
             own size.
-        sites: names of layers as `unet.sites` lists them, all of one kind and resolution, instead of those of `kind`
+        sites: names of layers as `Network.sites` lists them, all of one kind and resolution, instead of those of `kind`
             and `resolution`.
         head: one head of every layer; None for the mean over the heads.
         latents: also keep the clean latent that each call predicts; `Pipeline.decode` makes a picture of it.
@@ -51,7 +50,7 @@ class TraceOptions:
                 f"resolution is {self.resolution!r}; expected a side in pixels, as 16, or (height, width)."
             )
         if isinstance(self.sites, str) or not all(isinstance(name, str) for name in self.sites):
-            raise ValueError(f"sites are {self.sites!r}; expected names of layers, as `unet.sites` lists them.")
+            raise ValueError(f"sites are {self.sites!r}; expected names of layers, as `Network.sites` lists them.")
         object.__setattr__(self, "sites", tuple(self.sites))
         if self.head is not None and (type(self.head) is not int or self.head < 0):
             raise ValueError(f"head is {self.head!r}; expected a whole number of at least 0, or None for the mean.")
@@ -62,7 +61,7 @@ class TraceOptions:
         Raises ValueError, which lists the layers there are, if none fits, if they differ in kind or resolution, or if
         one has no such head.
         """
-        available = task.unet.sites(latent_shape)
+        available = task.network.sites(latent_shape)
         if self.sites:
             chosen = [site for site in available if site.name in self.sites]
             problem = f"There is no attention site {', '.join(sorted({*self.sites} - {s.name for s in chosen}))}"
@@ -88,7 +87,7 @@ class TraceRecorder:
         self, task: Task, conditioning: Conditioning, latent_shape: Sequence[int], options: TraceOptions
     ) -> None:
         self.sites = options.choose(task, latent_shape)
-        self._prompts, self._rows, self._options = tuple(task.prompts), conditioning.prompt_rows, options
+        self._prompts, self._rows, self._options = tuple(task.inputs.prompts), conditioning.prompt_rows, options
         self._calls: list[dict[str, Tensor]] = []
         self._timesteps: list[int] = []
 

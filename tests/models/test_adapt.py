@@ -5,45 +5,14 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from foreign_networks import CrossAttention, DitCross, DitLike, FusedLike, FusedSelf, LdmLike, SeparateCross
+from foreign_networks import LDM, STYLES, CrossAttention, FusedSelf, LdmLike, foreign, inputs
 from torch import Tensor, nn
 
 from ebama.models import AttentionCall, Control, Network, Site, UNet, adapt, layer
-from ebama.models.adapt import AdaptedNetwork
-
-LDM = {CrossAttention: layer(q="to_q", k="to_k", v="to_v", out="to_out", heads="heads")}
-FUSED = {
-    FusedSelf: layer(qkv="in_proj", out="out_proj", heads="n_heads"),
-    SeparateCross: layer(q="q_proj", k="k_proj", v="v_proj", out="out_proj", heads="n_heads"),
-}
-DIT = {FUSED_KEY: FUSED[FUSED_KEY] for FUSED_KEY in (FusedSelf,)} | {
-    DitCross: layer(q="q_linear", kv="kv_linear", out="proj", heads="num_heads")
-}
-STYLES: dict[str, tuple[Callable[[], nn.Module], Any]] = {
-    "ldm": (LdmLike, LDM),
-    "fused": (FusedLike, FUSED),
-    "dit": (DitLike, DIT),
-    "dit-masked": (lambda: DitLike(padding=3), DIT),
-}
-
-
-def foreign(style: str) -> tuple[nn.Module, AdaptedNetwork]:
-    """The module as its authors have it, and the same weights adapted."""
-    make, layers = STYLES[style]
-    torch.manual_seed(0)
-    plain = make().eval()
-    net = copy.deepcopy(plain)
-    return plain, adapt(net, layers, lambda net, z, t, context: net(z, t, context), context_shape=(7, 10))
-
-
-def inputs(batch: int = 2, size: tuple[int, int] = (8, 12)) -> tuple[Tensor, int, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randn(batch, 4, *size, generator=generator), 500, torch.randn(batch, 7, 10, generator=generator)
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -99,7 +99,7 @@ class Brighter(GradientMethod):
     guided_steps: int | None = None
 
     def sites(self, task: Task, latent_shape: Sequence[int]) -> list[Site]:
-        return [site for site in task.unet.sites(latent_shape) if site.resolution == (8, 8)]
+        return [site for site in task.network.sites(latent_shape) if site.resolution == (8, 8)]
 
     def energy(self, task: Task) -> Energy:
         def energy(records: AttentionRecords, samples: list[int], i: int) -> Tensor:

@@ -1,0 +1,118 @@
+"""Guides and starts of any method on any network, without a checkpoint, a prompt or a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from importlib import import_module
+from typing import Protocol
+
+from torch import Tensor
+
+from ebama.models import Network, Site
+
+from ..maps import Groups, Tokens, per_sample
+from .method import Guide, Method, Start
+from .task import Task
+
+
+class MethodChoice(Protocol):
+    """What `ebama.methods.get` returns."""
+
+    def complete(self) -> Method:
+        """The method, with Stable Diffusion v1's options where none were named."""
+        ...
+
+
+AnyMethod = str | Method | MethodChoice | Sequence[str | Method | MethodChoice]
+"""A method, its name (with options, as "ane+step_size=5"), a choice of it, or several of these in one run."""
+
+
+def guide_for(
+    method: AnyMethod,
+    network: Network,
+    context: Tensor,
+    groups: Groups,
+    tokens: Tokens,
+    *,
+    calls: int,
+    sites: Iterable[Site | str] | None = None,
+    checkpoint: bool = False,
+) -> Guide:
+    """The guide of a method on a network of your own: (z [B, C, h, w], t, i) -> latents, losses, gradient norms.
+
+    Call it before model call i of your sampling loop, with the timestep t that the network takes then. A guide may
+    remember earlier calls, so make one for each run.
+
+    Args:
+        method: see `AnyMethod`; a name has Stable Diffusion v1's options.
+        network: `adapt` makes one of a foreign module.
+        context: text encodings of the samples, [B, key, D].
+        groups: objects and modifiers as positions along the keys, for all samples or a list for each.
+        tokens: content positions along the keys, likewise.
+        calls: how many model calls the loop makes.
+        sites: whose maps guide (or their names); None for those that the method chooses.
+        checkpoint: see `Network.attention`.
+
+    Raises:
+        ValueError: an unknown method, one without a guide, or one that needs the prompts' texts.
+    """
+    chosen = _method(method)
+    names = None if sites is None else tuple(site.name if isinstance(site, Site) else site for site in sites)
+    task = replace(_task(network, context, groups, tokens, calls), sites=names, checkpoint=checkpoint)
+    if (guide := chosen.guide(task)) is None:
+        raise _lacking("guide", chosen)
+    return guide
+
+
+def start_for(
+    method: AnyMethod,
+    network: Network,
+    context: Tensor,
+    groups: Groups,
+    tokens: Tokens,
+    *,
+    calls: int,
+    timestep: int = 999,
+) -> Start:
+    """What a method makes of the initial noise on a network of your own: z [B, C, h, w] -> z.
+
+    `timestep` is that of the noise, the network's first; the rest is as for `guide_for`.
+    """
+    chosen = _method(method)
+    task = replace(_task(network, context, groups, tokens, calls), first_timestep=timestep)
+    if (start := chosen.start(task)) is None:
+        raise _lacking("start", chosen)
+    return start
+
+
+def _method(method: AnyMethod) -> Method:
+    if isinstance(method, Method):
+        return method
+    # The one look upward, when a name is asked for: this room knows where methods are listed and not which there are,
+    # so that it serves methods from anywhere and no import of it brings one.
+    complete: Callable[[AnyMethod], Method] = import_module("..methods", __package__).complete
+    return complete(method)
+
+
+def _task(network: Network, context: Tensor, groups: Groups, tokens: Tokens, calls: int) -> Task:
+    if not isinstance(context, Tensor) or context.ndim != 3:
+        shape = list(context.shape) if isinstance(context, Tensor) else type(context).__name__
+        raise ValueError(f"context is {shape}; expected a tensor [B, key, D], one text encoding for each sample.")
+    if not isinstance(network, Network):
+        raise ValueError(
+            f"network is a {type(network).__name__} without `sites` or `attention`; expected a Network: "
+            "ebama.models.adapt makes one of a foreign module."
+        )
+    if type(calls) is not int or calls < 1:
+        raise ValueError(f"calls is {calls!r}; expected how many model calls your loop makes, at least 1.")
+    count = len(context)
+    return Task(network, context, per_sample(groups, count), per_sample(tokens, count), calls=calls, steps=calls)
+
+
+def _lacking(place: str, method: Method) -> ValueError:
+    acts = f"it acts by its {' and '.join(method.places)}" if method.places else "it is plain sampling"
+    return ValueError(
+        f"{method.name} has no {place}: {acts}. Run it in a Pipeline, with your network by "
+        "Pipeline(dataclasses.replace(sd, unet=network))."
+    )

@@ -1,0 +1,51 @@
+"""Conditioning: the rows of the network's batch in a model call, and how their noise estimates combine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Which rows the network's batch has in a model call and how their noise estimates combine.
+
+    Attributes:
+        contexts: one for each row, [R, key, D].
+        sample_index: the sample whose latent each row sees, [R].
+        weights: epsilon of sample b = sum over rows r of weights[b, r] e_r, [B, R] float32.
+        prompt_rows: the row that stands for the prompt of each sample, [B]; a trace shows its attention.
+    """
+
+    contexts: Tensor
+    sample_index: Tensor
+    weights: Tensor
+    prompt_rows: Tensor
+
+    @classmethod
+    def prompts_alone(cls, context: Tensor) -> Conditioning:
+        """One row for each sample, under its prompt [B, key, D]: no guidance, and what a guided pass sees."""
+        rows = torch.arange(len(context), device=context.device)
+        return cls(context, rows, torch.eye(len(context), dtype=torch.float32, device=context.device), rows)
+
+
+def classifier_free(
+    negative: Tensor, contexts: Tensor, samples: Sequence[int], weights: Sequence[float]
+) -> Conditioning:
+    """epsilon_b = e_b + sum over j with samples[j] = b of weights[j] (e_j - e_b).
+
+    e_b is the estimate under `negative` [B, key, D], e_j that under `contexts` [n, key, D]. The rows are the negatives,
+    then the contexts. The first context of each sample stands for its prompt.
+    """
+    count = len(negative)
+    index = torch.tensor([*range(count), *samples])
+    matrix = torch.zeros(count, len(index), dtype=torch.float32)
+    for row, (sample, weight) in enumerate(zip(samples, weights, strict=True), start=count):
+        matrix[sample, row] = weight
+    matrix[:, :count] = torch.diag(1 - matrix.sum(dim=1))
+    prompt_rows = torch.tensor([count + list(samples).index(sample) for sample in range(count)])
+    device = negative.device
+    return Conditioning(torch.cat([negative, contexts]), index.to(device), matrix.to(device), prompt_rows.to(device))

@@ -1,0 +1,143 @@
+"""The base of methods that are an energy."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from ebama.models import AttentionRecords, Control, Site
+
+from ..maps import GroupLike
+from ..prompt import Parsed
+from .conditioning import Conditioning
+from .control import watched
+from .gradient import Energy, Refinement, Step, descent, gradient_guide
+from .method import Controls, Cost, GuidanceResult, Guide, Method
+from .options import guided_calls, number
+from .task import Task
+
+BASE_RESOLUTION = 16
+
+
+def guidance_resolution(task: Task, latent_shape: Sequence[int]) -> tuple[int, int]:
+    """Side lengths of the maps that guide: 16x16 at the model's own size, scaled with the latent [..., h, w]; where no
+    cross-attention site has them, those of the nearest in size. Without a pipeline the latent's shorter side counts as
+    the model's own."""
+    own = task.pipeline.sample_size if task.pipeline else min(latent_shape[-2:])
+    height, width = (BASE_RESOLUTION * side // own for side in latent_shape[-2:])
+    available = sorted({site.resolution for site in task.network.sites(latent_shape) if site.kind == "cross"})
+    return min(available, key=lambda at: abs(at[0] - height) + abs(at[1] - width), default=(height, width))
+
+
+class GradientMethod(Method):
+    """A method that is an energy: steps of the latent down its gradient, before the first `guided_steps` model calls.
+
+    Subclasses hold `step_size` (at the first call) and `guided_steps` (None: every call) and say what the energy is.
+    With `decay_step_size` it is Attend-and-Excite's, step_size sqrt(r_i) with r falling evenly from 1 to 0.5 over *all*
+    calls.
+    """
+
+    step_size: float
+    guided_steps: int | None
+    decay_step_size: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        number()("step_size", self.step_size)
+        guided_calls("guided_steps", self.guided_steps)
+
+    @abstractmethod
+    def energy(self, task: Task) -> Energy:
+        """The energy that the steps lower; it reads the maps of `sites`."""
+
+    def sites(self, task: Task, latent_shape: Sequence[int]) -> list[Site]:
+        """The sites of `task.network` that the energy reads, of one kind or both: cross at `guidance_resolution`."""
+        size = guidance_resolution(task, latent_shape)
+        return [s for s in task.network.sites(latent_shape) if (s.kind, s.resolution) == ("cross", size)]
+
+    def applies_to(self, groups: Sequence[GroupLike]) -> bool:
+        """Whether the energy has something to act on in a prompt of these groups, an object; if not, the prompt's
+        samples are left alone, at no cost."""
+        return bool(groups)
+
+    def refinements(self) -> Mapping[int, Refinement]:
+        """Model calls with further steps; those after the guided ones have none."""
+        return {}
+
+    def step_sizes(self, calls: int) -> list[float]:
+        """Of the guided ones among that many model calls."""
+        ratios = [1 - 0.5 * i / max(calls - 1, 1) if self.decay_step_size else 1 for i in range(calls)]
+        return [self.step_size * math.sqrt(ratio) for ratio in ratios[: self.guided_steps]]
+
+    def step(self, task: Task) -> Step:
+        """How a run steps down the gradient: by `step_size` times it."""
+        return descent
+
+    def guide(self, task: Task) -> Guide:
+        """Gradient steps for the samples that it `applies_to`.
+
+        The maps are those of the prompt's rows alone, under the method's own control, and the network runs only as far
+        as they need.
+        """
+        call, count = 0, len(task.context)
+        made: dict[tuple[int, ...], Controls | None] = {}  # for the samples of a pass
+
+        def control(samples: list[int]) -> Control | None:
+            if (key := tuple(samples)) not in made:
+                part = task.select(samples)
+                made[key] = (task.controlled_by or self).control(part, Conditioning.prompts_alone(part.context))
+            return watched(made[key], call)
+
+        def maps(z: Tensor, t: int, samples: list[int]) -> AttentionRecords:
+            context, sites = task.context[samples], self.sites(task, z.shape) if task.sites is None else task.sites
+            return task.network.attention(
+                z.to(context.dtype), t, context, sites=sites, control=control(samples), checkpoint=task.checkpoint
+            )
+
+        steps = gradient_guide(
+            maps,
+            _visible(self.energy(task), task),
+            self.step_sizes(task.calls),
+            samples=[sample for sample, groups in enumerate(task.groups) if self.applies_to(groups)],
+            refinements=self.refinements(),
+            step=self.step(task),
+        )
+
+        def guide(z: Tensor, t: int, i: int) -> GuidanceResult:
+            nonlocal call
+            if len(z) != count:
+                raise ValueError(f"The guide got {len(z)} latents for {count} contexts; expected one for each.")
+            call = i
+            return steps(z, t, i)
+
+        return guide
+
+    def cost(self, prompt: Parsed, calls: int) -> Cost:
+        """Two predictions a call; one pass over the maps and one backward a guided call and a refinement round."""
+        guided = range(calls)[: self.guided_steps] if self.applies_to(prompt.groups) else range(0)
+        passes = len(guided) + sum(r.max_rounds for i, r in self.refinements().items() if i in guided)
+        return Cost(predictions=2 * calls, attention=passes, backwards=passes)
+
+
+def _visible(energy: Energy, task: Task) -> Energy:
+    """The energy; ValueError where that of a sample is NaN since a mask or a control hides one of its words."""
+
+    def checked(records: AttentionRecords, samples: list[int], i: int) -> Tensor:
+        losses = energy(records, samples, i)
+        if losses.isnan().any():  # else an energy's way to say that a sample has nothing to gain
+            for row in losses.isnan().nonzero().flatten().tolist():
+                words = [word for group in task.groups[samples[row]] for word in (group.object, *group.modifiers)]
+                positions = {*task.tokens[samples[row]], *(position for word in words for position in word)}
+                hidden = [r.scores[row].isneginf().flatten(0, 1).any(dim=0) for r in records if r.site.kind == "cross"]
+                if keys := sorted(positions & {k for site in hidden for k in site.nonzero().flatten().tolist()}):
+                    raise ValueError(
+                        f"The energy of sample {samples[row]} is NaN, and a mask or a control hides its positions "
+                        f"{keys} (their scores are -inf); leave hidden positions out of groups and tokens."
+                    )
+        return losses
+
+    return checked
