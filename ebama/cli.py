@@ -11,6 +11,9 @@ from typing import NoReturn, TextIO
 from . import __version__
 from .commands import COMMANDS
 from .runtime.allocator import keep_freed_memory
+from .runtime.exhaustion import is_exhausted
+from .runtime.stops import raised_stops
+from .runtime.streams import lasting_output
 
 
 class _Parser(argparse.ArgumentParser):
@@ -22,19 +25,34 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it worked, 2 with one line on stderr for bad input, 130 when interrupted."""
-    options = _parser().parse_args(arguments)
-    keep_freed_memory()
-    with warnings.catch_warnings():
+    with lasting_output() as output, warnings.catch_warnings(), raised_stops():
         warnings.showwarning = _show_warning
         try:
+            options = _parser().parse_args(arguments)
+            keep_freed_memory()
             options.run(options)
-        except KeyboardInterrupt:
+            output.flush()
+        except KeyboardInterrupt as stop:
             print("interrupted; files that were finished are kept", file=sys.stderr)
-            return 130
-        except (ValueError, OSError, ArithmeticError, MemoryError) as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            return getattr(stop, "code", 130)
+        except Exception as error:
+            if (line := _line(error)) is None:
+                raise
+            print(f"error: {line}", file=sys.stderr)
+            return 2
+        if output.error is not None:
+            print(f"error: standard output could not be written ({output.error})", file=sys.stderr)
             return 2
     return 0
+
+
+def _line(error: Exception) -> str | None:
+    """What an error says, in one line; None for a mistake in the program, whose traceback should be seen."""
+    text = " ".join(str(error).split())
+    if is_exhausted(error):
+        return text if isinstance(error, MemoryError) and text else f"Memory ran out. {text}".strip()
+    is_expected = isinstance(error, ValueError | OSError | ArithmeticError | Warning)
+    return (text or type(error).__name__) if is_expected else None
 
 
 def _parser() -> argparse.ArgumentParser:

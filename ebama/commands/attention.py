@@ -51,7 +51,9 @@ def _run(options: argparse.Namespace) -> None:
     from ebama.samplers import get
 
     from .. import methods
-    from ..output.naming import check_writable, new_path, slug
+    from ..output.claims import new_folder
+    from ..output.files import check_folder
+    from ..output.naming import slug
     from ..prompt import PromptError, parse
     from ..trace import TraceOptions
     from ..trace.map_rows import map_rows, share_scales
@@ -62,7 +64,8 @@ def _run(options: argparse.Namespace) -> None:
     )
     systems = {name: methods.parse(name) for name in options.method}
     calls = _calls(options.calls, len(get(options.sampler, options.steps).timesteps))
-    check_writable(options.out)
+    folder = options.out / slug(options.prompt) / f"attention-seed{options.seed:04d}"
+    check_folder(folder.parent)
     pipeline = open_pipeline(options.weights, options.device, options.dtype)
     arguments = {"seeds": [options.seed], "groups": options.group, "trace": trace_options, **sampling(options)}
     if options.group is None:  # the same objects for all, so that methods that need none are measured by them too
@@ -75,8 +78,7 @@ def _run(options: argparse.Namespace) -> None:
         assert result.trace is not None
         runs[name] = result, result.trace
         rows[name] = map_rows(result.trace, options.words, options.pixels, options.of)  # or an error, after one run
-    folder = new_path(options.out / slug(options.prompt) / f"attention-seed{options.seed:04d}")
-    folder.mkdir(parents=True)
+    folder = new_folder(folder)
     _draw_maps(options, pipeline, runs, share_scales(rows), calls, folder)
     if options.kind == "cross":
         _draw_curves(options, runs, folder)

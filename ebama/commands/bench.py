@@ -34,11 +34,13 @@ def _run(options: argparse.Namespace) -> None:
     from ..bench.cases import Setting
     from ..bench.report import Report
     from ..bench.run import bench
-    from ..output.naming import check_writable
+    from ..output.files import check_file
 
     changed = {name: value for name, value in vars(options).items() if options.usual.get(name, value) != value}
     if options.plot and options.plot.suffix != ".png":
         raise ValueError(f"--plot draws a PNG; {options.plot} should end in .png.")
+    if options.plot:
+        check_file(options.plot)
     if options.read:
         if given := [f"--{name}" for name in changed if name not in ("read", "plot")]:
             raise ValueError(f"--read measures nothing: leave out {', '.join(given)}.")
@@ -48,7 +50,7 @@ def _run(options: argparse.Namespace) -> None:
         if options.plot and sum(case.startswith("batch") for case in cases or ["batch"] * 2) < 2:
             raise ValueError(f"--plot needs several batches; {options.only} are measured. Try --only batch:1,batch:8.")
         if options.json:
-            check_writable(options.json.parent)
+            check_file(options.json)
         words = ["train_free.py", "bench", *(["--full"] if options.full else [])]
         for name in ("only", "against", "repeat", "threads", "steps", "device", "dtype"):
             words += [f"--{name}", str(changed[name])] if name in changed else []

@@ -76,6 +76,7 @@ def _make(options: argparse.Namespace, rank: int, count: int) -> bool:
     from ..evaluation import run as evaluation
     from ..evaluation.benchmarks import load
     from ..evaluation.distributed import barrier
+    from ..output.files import check_folder
     from .model import open_pipeline
 
     chosen = {text: methods.parse(text) for text in options.methods}
@@ -83,6 +84,7 @@ def _make(options: argparse.Namespace, rank: int, count: int) -> bool:
     if options.limit:
         first = {name: [p for p in prompts if p.set == name][: options.limit] for name in {p.set for p in prompts}}
         prompts = [prompt for prompt in prompts if prompt in first[prompt.set]]
+    check_folder(options.out)
     pipeline = open_pipeline(options.weights, options.device, options.dtype)
     run = evaluation.Run(
         prompts=prompts,

@@ -61,8 +61,9 @@ def _generate(options: argparse.Namespace) -> None:
     from ebama.samplers import get
 
     from .. import methods
-    from ..output.naming import check_writable, file_name, free_path, slug
-    from ..output.png import save_png
+    from ..output.files import check_folder
+    from ..output.naming import file_name, slug
+    from ..output.png import save_new_png
     from ..trace.contact_sheet import contact_sheet
     from .model import open_pipeline
 
@@ -70,7 +71,7 @@ def _generate(options: argparse.Namespace) -> None:
     systems = {text: methods.parse(text) for text in (method_text, *options.compare)}
     get(options.sampler, options.steps)
     folder = options.out / slug(options.prompt)
-    check_writable(folder)
+    check_folder(folder)
     pipeline = open_pipeline(options.weights, options.device, options.dtype, options.memory)
     seeds, size = options.seeds, options.batch_size
     rows: list[tuple[str, list[Image.Image]]] = []
@@ -90,18 +91,15 @@ def _generate(options: argparse.Namespace) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             for image, recipe in zip(result.images or (), result.recipes, strict=True):
                 metadata = recipe.loaded_from(options.weights, options.dtype or "float32").to_metadata()
-                path = free_path(folder / f"{file_name(name)}-seed{recipe.seed:04d}.png", metadata)
-                save_png(image, path, metadata)
+                path = save_new_png(image, folder / f"{file_name(name)}-seed{recipe.seed:04d}.png", metadata)
                 print(path, flush=True)
                 names.append(path.name)
                 images.append(image)
         print(f"{name}: {(time.perf_counter() - start) / len(seeds):.2f} s per picture", file=sys.stderr)
         rows.append((name, images))
     if len(names) > 1:
-        sheet = {"pictures": names}
-        path = free_path(folder / "sheet.png", sheet)
-        save_png(contact_sheet(rows, [f"seed {seed}" for seed in seeds]), path, sheet)
-        print(path)
+        sheet = contact_sheet(rows, [f"seed {seed}" for seed in seeds])
+        print(save_new_png(sheet, folder / "sheet.png", {"pictures": names}))
 
 
 def _generate_again(options: argparse.Namespace) -> None:
@@ -110,19 +108,20 @@ def _generate_again(options: argparse.Namespace) -> None:
     `--weights` and `--dtype` replace those that it was made with.
     """
     from .. import methods
-    from ..output.naming import check_writable, free_path
-    from ..output.png import save_png
+    from ..output.files import check_folder
+    from ..output.naming import file_name
+    from ..output.png import read_picture, save_new_png
     from ..output.recipe import read_recipe
     from ..prompt import parsers
     from .model import open_pipeline
 
-    stored = read_recipe(options.from_png)
+    stored, picture = read_recipe(options.from_png), read_picture(options.from_png)
     if stored.seed is None:
         raise ValueError(
             f"{options.from_png} was made from latents given by hand; there is no seed to make it again from."
         )
     weights, dtype = options.weights or stored.weights, options.dtype or stored.dtype or "float32"
-    check_writable(options.out)
+    check_folder(options.out)
     hyperparameters = dict(stored.method)
     choice = methods.get(hyperparameters.pop("name"), **hyperparameters)
     arguments = stored.arguments()
@@ -132,19 +131,16 @@ def _generate_again(options: argparse.Namespace) -> None:
     assert result.images is not None
     recipe = result.recipes[0].loaded_from(weights, dtype)
     options.out.mkdir(parents=True, exist_ok=True)
-    path = free_path(options.out / f"{options.from_png.stem}-again.png", recipe.to_metadata())
-    save_png(result.images[0], path, recipe.to_metadata())
-    print(path)
-    print(_differences(options.from_png, stored, result.images[0], recipe), file=sys.stderr)
+    name = file_name(options.from_png.stem)
+    print(save_new_png(result.images[0], options.out / f"{name}-again.png", recipe.to_metadata()))
+    print(_differences(picture, stored, result.images[0], recipe), file=sys.stderr)
 
 
-def _differences(source: Path, stored: Recipe, image: Image.Image, recipe: Recipe) -> str:
+def _differences(source: Image.Image, stored: Recipe, image: Image.Image, recipe: Recipe) -> str:
     """How an image that was made again differs from its source, and why it may."""
     import numpy as np
-    from PIL import Image
 
-    with Image.open(source) as original:
-        before, now = (np.asarray(picture.convert("RGB"), dtype=int) for picture in (original, image))
+    before, now = (np.asarray(picture.convert("RGB"), dtype=int) for picture in (source, image))
     if before.shape != now.shape:
         says = f"the file's picture is of another size, {before.shape[1]}x{before.shape[0]}"
     else:

@@ -9,6 +9,7 @@ import torch
 from ebama.weights import load
 
 from ..pipeline import Pipeline
+from ..runtime.exhaustion import is_exhausted
 
 
 def open_pipeline(weights: Path | str | None, device: str, dtype: str | None, memory: str | None = None) -> Pipeline:
@@ -16,7 +17,9 @@ def open_pipeline(weights: Path | str | None, device: str, dtype: str | None, me
     check_device(device)
     try:
         return Pipeline(load(weights, device=device, dtype=getattr(torch, dtype or "float32")), memory=memory)
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_exhausted(error):
+            raise
         raise MemoryError(f"The weights do not fit into the memory of {device!r}; try --dtype float16.") from error
 
 

@@ -23,13 +23,13 @@ def add(commands: Commands) -> None:
 def _run(options: argparse.Namespace) -> None:
     """Figure 3 of the paper: prompts x methods x seeds in one image, with every sample's recipe in it."""
     from .. import methods
-    from ..output.naming import check_writable, new_path
+    from ..output.files import check_folder
     from ..trace import figures
     from ..trace.export import write_figure
     from .model import open_pipeline
 
     systems = {name: methods.parse(name) for name in options.method}
-    check_writable(options.out)
+    check_folder(options.out)
     pipeline = open_pipeline(options.weights, options.device, options.dtype)
     images, recipes = [], []
     for prompt in options.prompts:
@@ -41,4 +41,4 @@ def _run(options: argparse.Namespace) -> None:
         recipes += [metadata for result in results for metadata in result.metadata]
     figure = figures.comparison(images, options.prompts, list(systems), options.seeds)
     options.out.mkdir(parents=True, exist_ok=True)
-    write_figure(figure, new_path(options.out / f"sheet.{options.format}"), {"pictures": recipes})
+    write_figure(figure, options.out / f"sheet.{options.format}", {"pictures": recipes})

@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
-import json
+import codecs
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..output.files import to_json
+from ..output.reading import parse_object, read_bytes
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file but a last one without its end; ValueError, naming the line, if one is no JSON object."""
+MAX_LIST = 2**31
+"""Bytes of the longest list that is read: half a million pictures."""
+
+Row = dict[str, Any]
+
+
+def read(path: Path, check: Callable[[Row], None] = lambda row: None) -> list[Row]:
+    """The lines of a file but a last one that was cut.
+
+    Raises ValueError, naming file and line, if one is no JSON object, or if `check` raises one: its message says what
+    the line is.
+    """
+    lines = read_bytes(path, MAX_LIST).removeprefix(codecs.BOM_UTF8).split(b"\n")
     rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
-            row = json.loads(line)
-        except ValueError:  # UnicodeDecodeError is one
-            row = None
-        if not isinstance(row, dict):
-            raise ValueError(f"Line {number} of {path} is damaged: expected a JSON object.")
+            row = parse_object(line)
+        except ValueError as error:
+            if number == len(lines):  # no line end follows: it was cut
+                break
+            raise ValueError(f"Line {number} of {path} is damaged: expected a JSON object.") from error
+        try:
+            check(row)
+        except ValueError as error:
+            raise ValueError(f"Line {number} of {path} {error}") from error
         rows.append(row)
     return rows
 
 
 def text(rows: Iterable[Mapping[str, Any]]) -> str:
     """The rows as lines."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(to_json(row) + "\n" for row in rows)
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -38,6 +58,6 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def drop_half_line(path: Path) -> None:
     """Cut what follows the last line end, so that the next line begins on its own."""
-    if path.is_file():
-        content = path.read_bytes()
+    with suppress(FileNotFoundError):
+        content = read_bytes(path, MAX_LIST)
         os.truncate(path, content.rfind(b"\n") + 1)

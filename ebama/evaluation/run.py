@@ -16,7 +16,7 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,16 @@ from ebama.samplers import get as get_sampler
 
 from .. import __version__
 from ..methods import Method
-from ..output.files import write_text
+from ..output.claims import alone, write_first
+from ..output.files import to_json, write_text
 from ..output.naming import file_name
-from ..output.png import save_png
+from ..output.png import is_whole, save_png
+from ..output.reading import read_object
 from ..pipeline import Pipeline, check
 from ..prompt.parsers import analyse
 from . import jsonl
 from .benchmarks import BenchmarkPrompt
+from .rows import check_picture
 
 Key = tuple[str, str, int]
 """Method, prompt and seed of a picture."""
@@ -130,44 +133,42 @@ def start(run: Run, out: Path, model: str, fingerprint: str) -> None:
     Raises ValueError if the folder was begun with other settings, naming them.
     """
     settings, path = run.settings(model, fingerprint), out / "run.json"
-    if path.is_file():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            before = None
-        if not isinstance(before, dict):
-            raise ValueError(f"{path} is damaged; choose another folder with --out.")
-        now = json.loads(json.dumps(settings))
-        if differing := [key for key in now if before.get(key) != now[key]]:
-            values = "; ".join(f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in differing)
-            raise ValueError(f"{out} was begun with other settings ({values}); choose another folder with --out.")
-        return
     out.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(settings, indent=1) + "\n")
+    if write_first(path, to_json(settings, indent=1) + "\n"):
+        return
+    before, now = read_object(path), json.loads(json.dumps(settings))
+    if differing := [key for key in now if before.get(key) != now[key]]:
+        values = "; ".join(f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in differing)
+        raise ValueError(f"{out} was begun with other settings ({values}); choose another folder with --out.")
 
 
 def make(run: Run, pipeline: Pipeline, out: Path, shard: int = 0, shards: int = 1) -> None:
-    """Make what `out` lacks of this process's share of the batches; shows progress and time left."""
+    """Make what `out` lacks of this process's share of the batches; shows progress and time left.
+
+    Another process that makes the same share is waited for.
+    """
     log, timings = (out / f"{name}-{shard}-of-{shards}.jsonl" for name in ("images", "seconds"))
-    for path in (log, timings):
-        jsonl.drop_half_line(path)
-    done = {_key(row) for row in rows(out)}
-    batches = [batch for batch in run.share(shard, shards) if not done.issuperset(batch.pictures())]
-    count = sum(len(batch.pictures()) for batch in batches)
-    with tqdm(total=count, desc=f"pictures {shard + 1}/{shards}", unit="picture", position=shard) as bar:
-        for batch in batches:
-            began = time.perf_counter()
-            lines = _make_batch(run, pipeline, out, batch)
-            seconds = time.perf_counter() - began
-            jsonl.append(log, lines)
-            jsonl.append(timings, [{"method": batch.method, "pictures": len(lines), "seconds": seconds}])
-            bar.update(len(lines))
+    timings.touch()
+    with alone(timings, f"makes part {shard} of {shards} of {out}"):
+        for path in (log, timings):
+            jsonl.drop_half_line(path)
+        done = _made(out, rows(out))
+        batches = [batch for batch in run.share(shard, shards) if not done.issuperset(batch.pictures())]
+        count = sum(len(batch.pictures()) for batch in batches)
+        with tqdm(total=count, desc=f"pictures {shard + 1}/{shards}", unit="picture", position=shard) as bar:
+            for batch in batches:
+                began = time.perf_counter()
+                lines = _make_batch(run, pipeline, out, batch)
+                seconds = time.perf_counter() - began
+                jsonl.append(log, lines)
+                jsonl.append(timings, [{"method": batch.method, "pictures": len(lines), "seconds": seconds}])
+                bar.update(len(lines))
 
 
 def finish(run: Run, out: Path) -> bool:
     """Put the lines of all processes together in images.jsonl; False, and nothing done, if a picture is missing."""
     by_key, keys = {_key(row): row for row in rows(out)}, run.pictures()
-    if not by_key.keys() >= set(keys):
+    if not _made(out, by_key.values()).issuperset(keys):
         return False
     write_text(out / "images.jsonl", jsonl.text(by_key[key] for key in keys))
     for path in out.glob("images-*-of-*.jsonl"):
@@ -178,7 +179,7 @@ def finish(run: Run, out: Path) -> bool:
 def rows(out: Path) -> list[dict[str, Any]]:
     """The lines of the folder's lists of pictures, each picture once, without a last line that an interruption cut.
 
-    Raises ValueError for a file of such a name that is no such list.
+    Raises ValueError, naming file and line, for what is no such list.
     """
     # images.jsonl is read last: another process may put the others together in it, and delete them, meanwhile.
     *parts, whole = map(_read_rows, (*sorted(out.glob("images-*-of-*.jsonl")), out / "images.jsonl"))
@@ -187,13 +188,14 @@ def rows(out: Path) -> list[dict[str, Any]]:
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
     try:
-        rows = jsonl.read(path)
+        return jsonl.read(path, check_picture)
     except FileNotFoundError:
         return []
-    for row in rows:
-        if missing := {"method", "set", "prompt", "seed", "file"} - row.keys():
-            raise ValueError(f"{path} is no list of pictures: a line lacks {', '.join(sorted(missing))}.")
-    return rows
+
+
+def _made(out: Path, listed: Iterable[dict[str, Any]]) -> set[Key]:
+    """The pictures that were refused, or whose files are there and whole."""
+    return {_key(row) for row in listed if row["file"] is None or is_whole(out / row["file"])}
 
 
 def _make_batch(run: Run, pipeline: Pipeline, out: Path, batch: Batch) -> list[dict[str, Any]]:

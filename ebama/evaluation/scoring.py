@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
-from ..output.files import read_object, write_text
+from ..output.claims import alone
+from ..output.files import to_json, write_text
 from ..output.naming import file_name
-from ..output.png import as_rgb
+from ..output.png import as_rgb, decoded
+from ..output.reading import read_bytes
 from . import jsonl
 from .benchmarks import BenchmarkPrompt
 from .judges.scorer import Scorer
+from .rows import FIELDS, check_score, read_judges
 from .run import rows
-
-UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""Pillow's errors for a file that it cannot read as an image."""
-FIELDS = ("method", "set", "prompt", "seed", "file")
-"""The keys that identify an image in every list."""
 
 
 def score(
@@ -40,13 +36,26 @@ def score(
     Scores that the folder has by other names stay, where picture and prompt are the same. Killed and started again with
     the same scorers it goes on: each batch is in scores-unfinished.jsonl as soon as it is done.
 
-    Raises ValueError if there is nothing to score, or if scores.jsonl is damaged.
+    Another process that scores the same folder is waited for.
+
+    Raises ValueError if there is nothing to score, or if one of the folder's lists is damaged.
     """
-    pictures = _pictures(folder, benchmark)
-    if not pictures:
+    if not folder.is_dir() or not (pictures := _pictures(folder, benchmark)):
         raise ValueError(f"{folder} holds no pictures; expected METHOD/PROMPT/SEED.png in it.")
+    with alone(folder, f"scores {folder}"):
+        lines = _score_all(folder, pictures, scorers, batch_size)
+    if bad := [line for line in lines if "error" in line]:
+        names = ", ".join(line["file"] or f"{line['method']} {line['prompt']!r}" for line in bad[:3])
+        more = ", ..." if len(bad) > 3 else ""
+        warnings.warn(f"{len(bad)} of {len(lines)} pictures have no scores ({names}{more}).", stacklevel=2)
+    return lines
+
+
+def _score_all(
+    folder: Path, pictures: Sequence[dict[str, Any]], scorers: Sequence[Scorer], batch_size: int
+) -> list[dict[str, Any]]:
     judges = {key: scorer.name for scorer in scorers for key in scorer.keys}
-    earlier = _earlier(folder)
+    earlier, before = _earlier(folder), read_judges(folder)
     unfinished = folder / "scores-unfinished.jsonl"
     done = {_key(line): line for line in _resume(unfinished, judges) if _is_unchanged(folder, line)}
     for first in tqdm(range(0, len(pictures), batch_size), desc="scores", unit="batch"):
@@ -56,12 +65,8 @@ def score(
             jsonl.append(unfinished, scored)
             done |= {_key(line): line for line in scored}
     lines = [done[_key(row)] for row in pictures]
-    if bad := [line for line in lines if "error" in line]:
-        names = ", ".join(line["file"] or f"{line['method']} {line['prompt']!r}" for line in bad[:3])
-        more = ", ..." if len(bad) > 3 else ""
-        warnings.warn(f"{len(bad)} of {len(lines)} pictures have no scores ({names}{more}).", stacklevel=2)
-    judges = _add_earlier(lines, earlier, judges, read_object(folder / "judges.json"))
-    write_text(folder / "judges.json", json.dumps(judges, ensure_ascii=False, indent=1) + "\n")
+    judges = _add_earlier(lines, earlier, judges, before)
+    write_text(folder / "judges.json", to_json(judges, indent=1) + "\n")
     write_text(folder / "scores.jsonl", jsonl.text(lines))
     unfinished.unlink()
     return lines
@@ -97,9 +102,9 @@ def _resume(unfinished: Path, judges: Mapping[str, str]) -> list[dict[str, Any]]
     """The lines that an interrupted run by these judges scored; else a new file with the judges in its first line."""
     if unfinished.is_file():
         jsonl.drop_half_line(unfinished)
-        first, *lines = jsonl.read(unfinished) or [{}]
+        first, *lines = jsonl.read(unfinished, lambda row: None if "judges" in row else check_score(row)) or [{}]
         if first == {"judges": judges}:
-            return lines
+            return [{"file": None, **line} for line in lines]
     write_text(unfinished, jsonl.text([{"judges": judges}]))
     return []
 
@@ -107,15 +112,15 @@ def _resume(unfinished: Path, judges: Mapping[str, str]) -> list[dict[str, Any]]
 def _is_unchanged(folder: Path, line: Mapping[str, Any]) -> bool:
     """Whether the picture of a line is still the one that was scored."""
     try:
-        return line["file"] is None or _sha256((folder / line["file"]).read_bytes()) == line.get("sha256")
-    except OSError:
+        return line["file"] is None or _sha256(read_bytes(folder / line["file"])) == line.get("sha256")
+    except (OSError, ValueError):
         return False
 
 
 def _earlier(folder: Path) -> list[dict[str, Any]]:
     """The lines of scores.jsonl, if there are any."""
     try:
-        return jsonl.read(folder / "scores.jsonl")
+        return jsonl.read(folder / "scores.jsonl", check_score)
     except FileNotFoundError:
         return []
     except ValueError as error:
@@ -149,14 +154,13 @@ def _score_batch(folder: Path, pictures: Sequence[dict[str, Any]], scorers: Sequ
     images: list[Image.Image] = []
     readable: list[dict[str, Any]] = []
     for line, row in zip(lines, pictures, strict=True):
-        if "error" in row:
-            line["error"] = row["error"]
+        if "error" in row or row["file"] is None:
+            line["error"] = row.get("error", "there is no picture")
             continue
         try:
-            content = (folder / row["file"]).read_bytes()
-            with Image.open(io.BytesIO(content)) as image:
-                images.append(as_rgb(image))
-        except UNREADABLE as error:
+            content = read_bytes(folder / row["file"])
+            images.append(as_rgb(decoded(content)))
+        except (OSError, ValueError) as error:
             line["error"] = f"cannot be read: {error}"
             continue
         readable.append(line)

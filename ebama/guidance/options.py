@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import field, fields
 from typing import Any, TypeVar
@@ -11,6 +12,10 @@ T = TypeVar("T")
 
 Rule = Callable[[str, Any], Any]
 """(name of an option, value given) -> the value to hold. Raises ValueError for a value that no run could use."""
+
+
+MAX_COUNT = 1000
+"""The most that something can be repeated: no run ends that does more, and options come from files too."""
 
 
 def option(default: T, rule: Rule) -> T:
@@ -35,7 +40,8 @@ def check(name: str, value: Any, good: bool, expected: str) -> Any:
 
 def is_number(value: Any, least: float = -math.inf) -> bool:
     """Whether it is a finite number of at least `least`; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value and abs(value) < math.inf
+    is_finite = isinstance(value, int | float) and abs(value) <= sys.float_info.max
+    return is_finite and not isinstance(value, bool) and bool(least <= value)
 
 
 def number(good: Callable[[float], bool] = lambda x: x >= 0, expected: str = "a finite number of at least 0") -> Rule:
@@ -44,9 +50,9 @@ def number(good: Callable[[float], bool] = lambda x: x >= 0, expected: str = "a 
 
 
 def whole(least: int = 0) -> Rule:
-    """A whole number."""
-    expected = f"a whole number of at least {least}"
-    return lambda name, value: check(name, value, type(value) is int and value >= least, expected)
+    """A whole number, of at most `MAX_COUNT`."""
+    expected = f"a whole number of at least {least} and at most {MAX_COUNT}"
+    return lambda name, value: check(name, value, type(value) is int and least <= value <= MAX_COUNT, expected)
 
 
 def guided_calls(name: str, value: Any) -> Any:
@@ -67,11 +73,11 @@ def one_of(*values: str) -> Rule:
 
 
 def whole_numbers(expected: str, count: int | None = None) -> Rule:
-    """A tuple of whole numbers of at least 0, of a given length if it says one."""
+    """A tuple of whole numbers from 0 to `MAX_COUNT`, of a given length if it says one."""
 
     def rule(name: str, value: Any) -> tuple[int, ...]:
         numbers = tuple(value) if isinstance(value, Iterable) else (None,)
-        good = all(type(n) is int and n >= 0 for n in numbers) and count in (None, len(numbers))
+        good = all(type(n) is int and 0 <= n <= MAX_COUNT for n in numbers) and count in (None, len(numbers))
         check(name, value, good, expected)
         return numbers
 

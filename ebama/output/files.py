@@ -5,21 +5,32 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Write a file under the temporary name that this yields; it becomes `path` if all goes well."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
+    """Write a file under the temporary name that this yields; it becomes `path` if all goes well.
+
+    A link stays, and the file that it points to is replaced. What cannot be replaced, see `is_replaceable`, is written
+    to.
+    """
+    if not is_replaceable(path):
+        with tempfile.TemporaryDirectory() as folder:
+            partial = Path(folder, "file")
+            yield partial
+            _pour(partial, path)
+        return
+    target = Path(os.path.realpath(path))
+    with temporary(target.parent) as partial:
         yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        os.replace(partial, target)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -28,10 +39,70 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty if there is none."""
+def to_json(value: Any, **options: Any) -> str:
+    """A value as JSON in its own letters; what UTF-8 cannot hold, as in the names of some files, is escaped."""
+    text = json.dumps(value, ensure_ascii=False, **options)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def is_replaceable(path: Path) -> bool:
+    """Whether a new file may take the place of what is there: not of a device, a pipe or this process's output."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
+        facts = path.stat()
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(facts.st_mode) and not any(_is_same(facts, stream) for stream in (1, 2))
+
+
+def check_folder(out: Path) -> None:
+    """Raise ValueError unless files could be made in `out`, which need not exist yet and is not made here."""
+    try:
+        existing = next(path for path in (out, *out.absolute().parents) if _lies(path))
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"Nothing can be written to {out} ({error.strerror}); choose another folder with --out."
+        ) from error
+
+
+def check_file(path: Path) -> None:
+    """Raise ValueError unless a file could be written as `path`, which is not made here."""
+    if path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
+        raise ValueError(f"{path} cannot be written; expected the name of a file.")
+    if not path.exists() or is_replaceable(path):
+        check_folder(Path(os.path.realpath(path)).parent)
+
+
+@contextmanager
+def temporary(folder: Path) -> Iterator[Path]:
+    """A name in a folder for a file that is not finished; what still has it in the end is removed."""
+    partial = folder / f".{secrets.token_hex(8)}.tmp"
+    try:
+        yield partial
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _pour(source: Path, path: Path) -> None:
+    """Write a file's content to a device or a pipe; OSError if nobody reads the pipe."""
+    flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
+    with source.open("rb") as file, os.fdopen(os.open(path, flags), "wb") as stream:
+        if hasattr(os, "set_blocking"):
+            os.set_blocking(stream.fileno(), True)
+        shutil.copyfileobj(file, stream)
+
+
+def _is_same(facts: os.stat_result, stream: int) -> bool:
+    with suppress(OSError):  # closed
+        return os.path.samestat(facts, os.fstat(stream))
+    return False
+
+
+def _lies(path: Path) -> bool:
+    """Whether something has this name, be it a link to nothing."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""PNG files that know how they were made."""
+"""PNG files that know how they were made, and pictures of any origin."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from .files import written_whole
+from .claims import write_new
+from .files import to_json, written_whole
+from .reading import parse_object, read_bytes
 
 KEY = "ebama"
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+"""The formats that are read: none whose reader starts another program, as that of EPS does."""
+MAX_PIXELS = 2**26
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -29,7 +34,7 @@ def encoded(image: Image.Image, metadata: dict[str, Any] | None = None) -> bytes
     """A picture as PNG, with `metadata` as JSON in its text chunk "ebama"."""
     info = PngInfo()
     if metadata is not None:
-        info.add_itxt(KEY, json.dumps(metadata, ensure_ascii=False))
+        info.add_itxt(KEY, to_json(metadata))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", pnginfo=info)
     return buffer.getvalue()
@@ -42,21 +47,70 @@ def save_png(image: Image.Image, path: Path, metadata: dict[str, Any] | None = N
         partial.write_bytes(content)
 
 
+def save_new_png(image: Image.Image, path: Path, metadata: dict[str, Any]) -> Path:
+    """Write what `encoded` makes as `path`, or as a numbered file beside it; returns its path.
+
+    Only a picture of the same recipe is replaced, and none that another process writes at the same time.
+    """
+    content = encoded(image, metadata)
+    return write_new(path, lambda partial: partial.write_bytes(content), lambda other: _has_recipe(other, metadata))
+
+
+def decoded(content: bytes) -> Image.Image:
+    """The picture that a file's content is, read to its end; ValueError if it is none, or cut, or too large."""
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS}")
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever Pillow's readers raise: OSError, SyntaxError, DecompressionBombError, ...
+        raise ValueError(f"no picture that can be read: {error}") from error
+    return image
+
+
+def read_picture(path: Path) -> Image.Image:
+    """The picture in a file; ValueError, naming the file, if it is none, and OSError if it cannot be opened."""
+    try:
+        return decoded(read_bytes(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
 def read_metadata(path: Path) -> dict[str, Any]:
     """Read the metadata that `save_png` stored; ValueError if the file is no PNG of ours."""
+    content = read_bytes(path)
     try:
-        with Image.open(path) as image:
-            text = getattr(image, "text", {}).get(KEY)
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
-        raise
-    except (OSError, SyntaxError):  # Pillow's: no picture, or one with broken chunks
-        text = None
-    if text is None:
+        text = decoded(content).info.get(KEY)  # chunks behind the pixels are there too, once those are read
+    except ValueError as error:
+        raise ValueError(f"{path} holds no recipe, but {error}.") from error
+    if not isinstance(text, str):
         raise ValueError(f"{path} holds no recipe; expected a PNG that `generate` wrote (its text chunk {KEY!r}).")
     try:
-        metadata = json.loads(text)
-    except (ValueError, RecursionError):  # no JSON, a number of thousands of digits, or nested too deeply
-        metadata = None
-    if not isinstance(metadata, dict):
-        raise ValueError(f"{path} holds a text chunk {KEY!r} that is no recipe; expected a PNG that `generate` wrote.")
-    return metadata
+        return parse_object(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} holds a text chunk {KEY!r} that is no recipe; expected a PNG that `generate` wrote."
+        ) from error
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a picture is there and can be read to its end."""
+    try:
+        read_picture(path)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _has_recipe(path: Path, metadata: dict[str, Any]) -> bool:
+    try:
+        return _comparable(read_metadata(path)) == _comparable(metadata)
+    except (ValueError, OSError):
+        return False
+
+
+def _comparable(metadata: dict[str, Any]) -> str:
+    return json.dumps({key: value for key, value in metadata.items() if key != "versions"}, sort_keys=True)

@@ -11,6 +11,7 @@ from typing import Any
 from ebama.samplers import PNDM, NoiseSchedule, Sampler, get, names
 
 from ..prompt import Group
+from ..prompt.alignment import SEQUENCE
 from .png import read_metadata
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -18,7 +19,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that makes one image.
+    """Everything that makes one image; ValueError, in one line, for a value that no run could have had.
 
     Attributes:
         seed: of the initial noise; None if it was given as a latent.
@@ -73,24 +74,21 @@ class Recipe:
     def from_metadata(cls, metadata: Mapping[str, Any]) -> Recipe:
         """Read values that `to_metadata` made, also those of older versions, which said less.
 
-        Names that are not a recipe's are ignored.
-
-        Raises ValueError, in one line, for a value that is missing, of another type, or out of range.
+        Names that are not a recipe's are ignored. Raises ValueError, in one line, for a name that is missing.
         """
         values = {entry.name: metadata[entry.name] for entry in fields(cls) if entry.name in metadata}
         needed = [entry.name for entry in fields(cls) if entry.default is entry.default_factory]  # both are MISSING
         if missing := sorted(set(needed) - values.keys()):
             raise ValueError(f"{', '.join(missing)} are missing.")
         values["sampler"] = _read_sampler(metadata["sampler"])
-        groups = _expect("groups", metadata["groups"], isinstance(metadata["groups"], list), "a list")
+        groups, most = metadata["groups"], SEQUENCE - 2  # a group has a token at least
+        _expect("groups", groups, isinstance(groups, list) and len(groups) <= most, f"a list of at most {most}")
         values["groups"] = tuple(read_group(group) for group in groups)
         latent = metadata.get("latent", [])
         values["latent"] = tuple(_expect("latent", latent, isinstance(latent, list), "the sizes of a latent"))
-        recipe = cls(**values)
-        recipe._check()
-        return recipe
+        return cls(**values)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt", "parser", "model", "fingerprint"):
             _expect(name, getattr(self, name), isinstance(getattr(self, name), str), "a string")
         whole = type(self.seed) is int and 0 <= self.seed < 2**63

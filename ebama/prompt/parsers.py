@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.metadata
 import importlib.util
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import rules
@@ -66,14 +68,21 @@ def analyse(prompt: str, parser: str | Language | Doc = "auto") -> tuple[list[Pa
     raise PromptError(f"parser={parser!r}: expected 'auto', 'rules', a spaCy model's name, a spaCy Language or a Doc")
 
 
+@functools.cache
 def check(name: str) -> None:
-    """Raise PromptError unless there is a parser of that name, or it is "auto"; nothing is loaded."""
-    try:
-        is_installed = importlib.util.find_spec("spacy") is not None and importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        is_installed = False
-    if not is_installed and name not in ("auto", RULES):
-        raise PromptError(f"parser={name!r}: no such spaCy model is installed; there are {', '.join(installed())}")
+    """Raise PromptError unless there is a parser of that name, or it is "auto"; nothing is imported.
+
+    To look "a.b" up would import `a`, and names come from files: only installed distributions' own names count.
+    """
+    if name in ("auto", RULES):
+        return
+    known = importlib.util.find_spec("spacy") is not None and name in importlib.metadata.packages_distributions()
+    spec = importlib.util.find_spec(name) if known and name.isidentifier() else None
+    if spec is None:
+        raise PromptError(f"parser={name[:80]!r}: no such spaCy model is installed; there are {', '.join(installed())}")
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    if not any(next(folder.glob(depth + "config.cfg"), None) for folder in folders for depth in ("", "*/", "*/*/")):
+        raise PromptError(f"parser={name!r} is installed, but spaCy cannot load it: it holds no model (no config.cfg)")
 
 
 @functools.cache

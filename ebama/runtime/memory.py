@@ -53,10 +53,11 @@ def parse(text: str | float) -> int:
 
     Raises ValueError for anything else.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", str(text).lower())
+    shown = str(text)[:80]
+    match = re.fullmatch(r"\s*([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([kmgt]?)i?b?\s*", shown.lower())
     size = float(match[1]) * _UNITS[match[2]] if match else 0
     if size < 1:
-        raise ValueError(f"memory is {text!r}; expected a size such as '6GB' or '800MB', or a number of bytes.")
+        raise ValueError(f"memory is {shown!r}; expected a size such as '6GB' or '800MB', or a number of bytes.")
     return int(size)
 
 
@@ -146,13 +147,6 @@ def resident(field: str, process: int | str = "self") -> int | None:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
     except (OSError, StopIteration):
         return None
-
-
-def is_exhausted(error: BaseException) -> bool:
-    """Whether an error of PyTorch's says that memory ran out."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and ("allocate memory" in str(error) or "not enough memory" in str(error))
-    )
 
 
 def advice(batch_size: int, checkpoint: bool, budget: int | None) -> str:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from . import memory
 from .arithmetic import usable_arithmetic
+from .exhaustion import is_exhausted
 
 
 class OutOfMemory(MemoryError):
@@ -24,7 +24,7 @@ def running(weight: Tensor, advice: Callable[[], str]) -> Iterator[None]:
     with torch.inference_mode(False), torch.no_grad(), usable_arithmetic(weight.device, weight.dtype):
         try:
             yield
-        except (RuntimeError, MemoryError) as error:
-            if isinstance(error, OutOfMemory) or not memory.is_exhausted(error):
+        except Exception as error:
+            if isinstance(error, OutOfMemory) or not is_exhausted(error):
                 raise
             raise OutOfMemory(advice()) from error

@@ -11,8 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ..output.claims import write_new
 from ..output.files import written_whole
-from ..output.png import save_png
+from ..output.png import encoded
 from .curves import Curves
 from .figures import rendered
 
@@ -20,13 +21,15 @@ FRAME_MS = 120
 
 
 def write_figure(figure: Figure, path: Path, metadata: dict[str, Any]) -> None:
-    """As PNG, with `metadata` in it, or as SVG."""
-    if path.suffix == ".png":
-        save_png(rendered(figure), path, metadata)
-    else:
-        with written_whole(path) as partial:
+    """As PNG, with `metadata` in it, or as SVG; under `path` or, if that is taken, a numbered name beside it."""
+
+    def write(partial: Path) -> None:
+        if path.suffix == ".png":
+            partial.write_bytes(encoded(rendered(figure), metadata))
+        else:
             figure.savefig(partial, format="svg")
-    print(path, flush=True)
+
+    print(write_new(path, write), flush=True)
 
 
 def write_animation(frames: Iterator[Image.Image], path: Path) -> None:

@@ -28,7 +28,8 @@ from ebama.weights.tokenizer import clip_merges, clip_tokens
 from ebama.weights.tokenizer import clip_tokenizer as full_tokenizer
 
 from ..evaluation.judges.templates import TEMPLATES
-from ..output.files import read_object, write_text
+from ..output.files import write_text
+from ..output.reading import read_object
 from .drawing.scenes import SIDE, TRAINING, Composer, Scene
 from .loop import Loss, TrainingConfig, options_parser, train
 from .train_judge import HELD_OUT, pictures, soften

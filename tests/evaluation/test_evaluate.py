@@ -500,7 +500,7 @@ def test_another_programs_seeds_are_in_the_order_of_numbers(tmp_path: Path) -> N
 
 def test_another_programs_list_is_named_not_misread(tmp_path: Path) -> None:
     (tmp_path / "images.jsonl").write_text('{"id": 3}\n')
-    with pytest.raises(ValueError, match=r"images\.jsonl is no list of pictures: a line lacks file, method, prompt"):
+    with pytest.raises(ValueError, match=r"Line 1 of .*images\.jsonl is no picture: it lacks file, method, prompt"):
         score(tmp_path, [])
     (tmp_path / "images.jsonl").write_text("3\n")
     with pytest.raises(ValueError, match=r"Line 1 of .*images\.jsonl is damaged"):

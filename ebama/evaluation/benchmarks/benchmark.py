@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
+from ...output.reading import parse_object, read_text
 from . import singles, tuning
 
 _PATTERN = re.compile(r"a (?:(\w+) )?(\w+) (?:and|with) a (?:(\w+) )?(\w+)")
@@ -47,16 +47,16 @@ def load(name: str | Path) -> list[BenchmarkPrompt]:
         return _prompts({"dvmp": _stored("dvmp_prompts.txt").splitlines()})
     if text == "singles":
         return _prompts(singles.prompts())
-    if kind == "tuning" and part.isdecimal() and int(part):
+    if kind == "tuning" and re.fullmatch("[0-9]{1,9}", part) and int(part):
         return _prompts(tuning.prompts(int(part), {text for texts in load_ane().values() for text in texts}))
     if not path.is_file():
         raise ValueError(
             f"There is no benchmark {text!r}; give ane, ane:SET, dvmp, singles, tuning:N, or a file of prompts."
         )
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # JSON strings may hold the separators of splitlines
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as a text of prompts: {error}.") from error
+        lines = read_text(path).split("\n")  # JSON strings may hold the separators of splitlines
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a text of prompts: {error}") from error
     prompts = [_read_line(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not prompts:
         raise ValueError(f"{path} holds no prompts; expected one a line, or JSON lines.")
@@ -75,7 +75,7 @@ def _read_line(path: Path, number: int, line: str) -> BenchmarkPrompt:
     if not line.lstrip().startswith("{"):
         return BenchmarkPrompt(path.stem, line.strip())
     try:
-        entry: dict[str, Any] = json.loads(line)
+        entry = parse_object(line)
         text, part, groups = entry["prompt"], entry.get("set", path.stem), entry.get("groups")
         if not (isinstance(text, str) and text.strip() and isinstance(part, str)):
             raise ValueError

@@ -43,7 +43,7 @@ def published(
     benchmark = str(settings.get("benchmark", ""))
     of_its_kind = (
         settings.get("model") == "sd-v1"
-        and benchmark.partition(":")[0] == "ane"
+        and benchmark in ("ane", *(f"ane:{part}" for part in SETS))
         and settings.get("prompts") == _size(benchmark)
     )
     if not of_its_kind or "miniature" in judges.get(score, "") or score not in SCORES or name not in SETS:

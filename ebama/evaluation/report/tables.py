@@ -5,24 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...output.files import read_object, write_text
+from ...output.files import write_text
+from ...output.reading import read_object
+from .. import jsonl
+from ..rows import check_score, read_judges
 from . import page, paper
 from .comparison import BASELINE, Row, by_method, by_score, compare
 
 NO_SCORES = page.NO_SCORES + "\n"
-_KINDS: dict[str, Any] = {
-    "method": str,
-    "set": str,
-    "prompt": str,
-    "seed": int | str,
-    "file": str | None,
-    "scores": dict | None,
-}
 
 
 def write(folder: Path, baseline: str = BASELINE) -> str:
@@ -35,7 +31,7 @@ def write(folder: Path, baseline: str = BASELINE) -> str:
     if not path.is_file():
         raise ValueError(f"There is no {path}; `evaluate --score-only {folder}` makes it.")
     lines = _lines(path)
-    about, judges = settings(folder), read_object(folder / "judges.json")
+    about, judges = settings(folder), read_judges(folder)
     table = compare(lines, about, judges, baseline)
     if not table and not any(line["file"] and (folder / line["file"]).is_file() for line in lines):
         raise ValueError(f"{path} holds no score, and {folder} no picture that it names.")
@@ -48,27 +44,16 @@ def write(folder: Path, baseline: str = BASELINE) -> str:
 
 
 def settings(folder: Path) -> dict[str, Any]:
-    """The settings in run.json; empty if there is none, as in folders of other programs."""
-    return read_object(folder / "run.json")
+    """The settings in run.json; empty if there is none, as in folders of other programs, or if it is damaged."""
+    try:
+        return read_object(folder / "run.json")
+    except ValueError as error:
+        warnings.warn(f"{error} The report is made without it.", stacklevel=2)
+        return {}
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    lines = []
-    for number_, text in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not text:
-            continue
-        try:
-            line = json.loads(text)
-            line = {"file": None, "scores": {}, **line}
-            if not all(isinstance(line[key], kinds) for key, kinds in _KINDS.items()):
-                raise TypeError
-            lines.append(line)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f'Line {number_} of {path} is no score; expected {{"method": ..., "set": ..., "prompt": ..., '
-                '"seed": ..., "file": ..., "scores": {...}}}.'
-            ) from error
-    return lines
+    return [{"file": None, "scores": {}, **line} for line in jsonl.read(path, check_score)]
 
 
 def _markdown(table: Sequence[Row]) -> str:

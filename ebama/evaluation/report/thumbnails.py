@@ -11,8 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from ...output.png import as_rgb
-from ..scoring import UNREADABLE
+from ...output.png import as_rgb, read_picture
 
 BUDGET = 17_000_000
 """Bytes of all sheets together; base64 makes a third more of them."""
@@ -84,9 +83,8 @@ def _opened(path: Path | None, side: int | None = None) -> Image.Image | None:
     if path is None:
         return None
     try:
-        with Image.open(path) as file:
-            image = as_rgb(file)
-    except UNREADABLE:
+        image = as_rgb(read_picture(path))
+    except (OSError, ValueError):
         return None
     if side:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)

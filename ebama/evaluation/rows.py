@@ -1,0 +1,66 @@
+"""What the lines of a run's lists say; a folder may come from anywhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path, PurePosixPath
+from types import UnionType
+from typing import Any
+
+from ..output.reading import read_object
+
+FIELDS: dict[str, type | UnionType] = {
+    "method": str,
+    "set": str,
+    "prompt": str,
+    "seed": int | str,
+    "file": str | None,
+}
+"""The keys that identify an image in every list."""
+
+
+def check_picture(row: dict[str, Any]) -> None:
+    """Raise ValueError unless a line of images.jsonl is one."""
+    if missing := FIELDS.keys() - row.keys():
+        raise ValueError(f"is no picture: it lacks {', '.join(sorted(missing))}.")
+    for key, kind in FIELDS.items():
+        _expect(key, row[key], isinstance(row[key], kind) and not isinstance(row[key], bool))
+    _expect("file", row["file"], row["file"] is None or _is_inside(row["file"]))
+    _expect("error", row.get("error"), isinstance(row.get("error", ""), str))
+
+
+def check_score(row: dict[str, Any]) -> None:
+    """Raise ValueError unless a line of scores.jsonl is one; "file" and "scores" may be missing."""
+    expected = '{"method": ..., "set": ..., "prompt": ..., "seed": ..., "file": ..., "scores": {NAME: NUMBER, ...}}'
+    try:
+        check_picture({"file": None, **row})
+        scores = row.get("scores")
+        _expect("scores", scores, scores is None or (isinstance(scores, dict) and all(map(_is_score, scores.values()))))
+    except ValueError as error:
+        raise ValueError(f"is no score; expected {expected}.") from error
+
+
+def read_judges(folder: Path) -> dict[str, str]:
+    """Who gave the scores of a folder, by their names: judges.json, empty if there is none."""
+    judges = read_object(folder / "judges.json")
+    if odd := [score for score, judge in judges.items() if not isinstance(judge, str)]:
+        raise ValueError(
+            f"{folder / 'judges.json'} is damaged: {odd[0]!r} has no judge's name. Mend or delete the file."
+        )
+    return judges
+
+
+def _expect(name: str, value: object, fits: bool) -> None:
+    if not fits:
+        raise ValueError(f"is no picture: its {name} is {repr(value)[:80]}.")
+
+
+def _is_inside(file: str) -> bool:
+    """Whether a path stays within the folder that it is relative to."""
+    path = PurePosixPath(file)
+    return not path.is_absolute() and ".." not in path.parts and "\0" not in file
+
+
+def _is_score(value: object) -> bool:
+    """A text, nothing, or a number that fits into a float; NaN counts as nothing later."""
+    return isinstance(value, str | float | None) or (isinstance(value, int) and abs(value) <= sys.float_info.max)

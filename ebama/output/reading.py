@@ -1,0 +1,71 @@
+"""Files of unknown origin: only regular ones are read, up to a size, and JSON up to a depth."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+MAX_BYTES = 2**28
+MAX_DEPTH = 32
+"""How deep JSON may be nested; what this library writes takes less than ten levels."""
+
+
+def read_bytes(path: Path, at_most: int = MAX_BYTES) -> bytes:
+    """The content of a regular file.
+
+    Raises OSError if it cannot be opened, and ValueError if it holds more than `at_most` bytes or is something else: a
+    pipe would be waited for, and a device never ends.
+    """
+    with path.open("rb") if os.name == "nt" else open(path, "rb", opener=_open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError(f"{path} is a pipe or a device; expected a regular file.")
+        content = file.read(at_most + 1)
+    if len(content) > at_most:
+        raise ValueError(f"{path} is too large; expected at most {at_most / 2**20:g} MiB.")
+    return content
+
+
+def read_text(path: Path) -> str:
+    """The text of a regular file in UTF-8, without a byte-order mark; raises as `read_bytes`."""
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}).") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, empty if there is no file; ValueError, naming file and line, for anything else."""
+    try:
+        text = read_text(path)
+    except FileNotFoundError:
+        return {}
+    try:
+        return parse_object(text)
+    except ValueError as error:
+        line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
+        raise ValueError(f"Line {line} of {path} is damaged: expected a JSON object. Mend the file.") from error
+
+
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """The JSON object that a text is; ValueError for anything else, or one nested deeper than `MAX_DEPTH`."""
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(value, dict) or _is_deeper(value, MAX_DEPTH):
+        raise ValueError("expected a JSON object that is not nested deeply")
+    return value
+
+
+def _is_deeper(value: object, depth: int) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return isinstance(value, list) and (depth == 0 or any(_is_deeper(inner, depth - 1) for inner in value))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for somebody at the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
