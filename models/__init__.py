@@ -1,4 +1,4 @@
-"""Stable Diffusion v1 networks whose attention can be recorded and rewritten; needs torch and einops only."""
+"""Stable Diffusion's networks whose attention can be recorded and rewritten; needs torch and einops only."""
 
 from __future__ import annotations
 
@@ -13,21 +13,36 @@ from .attention import (
     Site,
     attention_scores,
 )
-from .config import MINIATURE, SD_V1, StableDiffusionConfig, TextConfig, UNetConfig, VAEConfig
+from .conditions import Context, sinusoids
+from .config import (
+    MINIATURE,
+    SD_V1,
+    SD_V2,
+    SD_V2_V,
+    SDXL,
+    StableDiffusionConfig,
+    TextConfig,
+    UNetConfig,
+    VAEConfig,
+)
 from .foreign import layer
 from .network import Network
-from .text import TextEncoder
+from .text import TextEncoder, TextEncoding
 from .unet import UNet
 from .vae import VAE, Posterior
 
 __all__ = [
     "MINIATURE",
+    "SDXL",
     "SD_V1",
+    "SD_V2",
+    "SD_V2_V",
     "VAE",
     "Attention",
     "AttentionCall",
     "AttentionRecord",
     "AttentionRecords",
+    "Context",
     "Control",
     "Network",
     "Posterior",
@@ -36,10 +51,12 @@ __all__ = [
     "StableDiffusionConfig",
     "TextConfig",
     "TextEncoder",
+    "TextEncoding",
     "UNet",
     "UNetConfig",
     "VAEConfig",
     "adapt",
     "attention_scores",
     "layer",
+    "sinusoids",
 ]

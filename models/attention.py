@@ -197,6 +197,8 @@ class Attention(nn.Module):
         bias: whether the query, key and value projections have biases, for all three or each.
         out_bias: whether the output projection has one.
         causal: whether a query sees only the keys up to its own position.
+        upcast: whether scores of half precision are computed in float32, in which they cannot overflow. Fused attention
+            does so anyway.
     """
 
     def __init__(
@@ -209,6 +211,7 @@ class Attention(nn.Module):
         bias: bool | tuple[bool, bool, bool] = False,
         out_bias: bool = True,
         causal: bool = False,
+        upcast: bool = False,
     ) -> None:
         super().__init__()
         inner_width = inner_width or width
@@ -216,7 +219,7 @@ class Attention(nn.Module):
             raise ValueError(f"Attention width {inner_width} is not divisible by heads = {heads}.")
         self.heads = heads
         self.kind: Kind = "self" if context_width is None else "cross"
-        self.causal = causal
+        self.causal, self.upcast = causal, upcast
         query_bias, key_bias, value_bias = (bias,) * 3 if isinstance(bias, bool) else bias
         self.to_q = nn.Linear(width, inner_width, bias=query_bias)
         self.to_k = nn.Linear(context_width or width, inner_width, bias=key_bias)
@@ -228,7 +231,7 @@ class Attention(nn.Module):
         """A layer of given projections, modules [..., width] -> [..., inner width] and back: those of another layer."""
         layer = cls.__new__(cls)
         nn.Module.__init__(layer)
-        layer.heads, layer.kind, layer.causal = heads, kind, False
+        layer.heads, layer.kind, layer.causal, layer.upcast = heads, kind, False, False
         layer.to_q, layer.to_k, layer.to_v, layer.to_out = to_q, to_k, to_v, to_out
         return layer
 
@@ -268,7 +271,7 @@ class Attention(nn.Module):
             )
             record = None
         else:
-            scores = _masked(attention_scores(query, key), self._visible(mask, query, key))
+            scores = _masked(self._scores(query, key), self._visible(mask, query, key))
             if edited is not None:
                 scores = edited.scores(call, scores)
             record = AttentionRecord(site, scores) if recorded else None
@@ -284,6 +287,12 @@ class Attention(nn.Module):
     def keys(self, context: Tensor) -> Tensor:
         """Keys of a context [batch, key, D], split into heads: [batch, head, key, dim]."""
         return self._split(self.to_k(context))
+
+    def _scores(self, query: Tensor, key: Tensor) -> Tensor:
+        if not self.upcast or query.itemsize >= 4:
+            return attention_scores(query, key)
+        with torch.autocast(query.device.type, enabled=False):
+            return attention_scores(query.float(), key.float())
 
     def _split(self, x: Tensor) -> Tensor:
         return rearrange(x, "b n (h d) -> b h n d", h=self.heads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -72,10 +72,19 @@ class TextBlock(nn.Module):
         return result._replace(out=x + self.mlp(self.layer_norm2(x)))
 
 
+class TextEncoding(NamedTuple):
+    """Contexts [B, n, width], the records that were asked for, and pooled vectors [B, projection_width] where the
+    encoder makes them."""
+
+    context: Tensor
+    records: AttentionRecords
+    pooled: Tensor | None
+
+
 class TextEncoder(nn.Module):
     """Token ids [B, n] -> contexts [B, n, width]. Module and parameter names are transformers'.
 
-    Padding is not masked: Stable Diffusion v1 was trained to read the padding positions too.
+    Padding is not masked: Stable Diffusion was trained to read the padding positions too.
     """
 
     def __init__(self, config: TextConfig | None = None) -> None:
@@ -89,12 +98,15 @@ class TextEncoder(nn.Module):
         )
         self.encoder = nn.ModuleDict({"layers": nn.ModuleList(TextBlock(config) for _ in range(config.layers))})
         self.final_layer_norm = nn.LayerNorm(config.width, eps=EPS)
+        pooled = config.projection_width
+        self.text_projection = nn.Linear(config.width, pooled, bias=False) if pooled else None
         self._initialise()
 
     def _initialise(self) -> None:
         """Start as CLIP does: no biases, and weights whose size depends on width and depth."""
         narrow, deep = self.config.width**-0.5, (2 * self.config.layers) ** -0.5
         deviations = {"token_embedding": 0.02, "position_embedding": 0.02, "out_proj": narrow, "fc1": narrow / 2**0.5}
+        deviations["text_projection"] = narrow
         deviations |= dict.fromkeys(("q_proj", "k_proj", "v_proj", "fc2"), narrow * deep)
         for path, parameter in self.named_parameters():
             *_, module, name = path.split(".")
@@ -104,8 +116,9 @@ class TextEncoder(nn.Module):
                 nn.init.normal_(parameter, std=deviations[module])
 
     def sites(self, length: int) -> list[Site]:
-        """Attention layers in execution order for texts of `length` tokens."""
-        run = self.config.layers + 1 + self.config.output_layer
+        """Attention layers in execution order for texts of `length` tokens; those that nothing reads have none."""
+        pools = self.text_projection is not None
+        run = self.config.layers if pools else self.config.layers + 1 + self.config.output_layer
         return [Site(f"encoder.layers.{i}.self_attn", "self", (1, length), self.config.heads) for i in range(run)]
 
     def forward(
@@ -120,6 +133,17 @@ class TextEncoder(nn.Module):
         Raises:
             ValueError: ids of another shape, a selection that is empty or names no site (the message lists them).
         """
+        encoding = self.encode(ids, record=record, control=control)
+        return encoding.context if record is None else (encoding.context, encoding.records)
+
+    def encode(
+        self, ids: Tensor, *, record: Iterable[Site | str] | None = None, control: Control | None = None
+    ) -> TextEncoding:
+        """Contexts, records and pooled vectors in one; arguments and errors as for `forward`.
+
+        The pooled vector is the last layer's output, after the final layer norm, at the first of the largest ids (the
+        end of the text, in CLIP's vocabulary), projected.
+        """
         if ids.ndim != 2 or not 0 < ids.shape[1] <= self.config.positions:
             raise ValueError(
                 f"TextEncoder got ids of shape {list(ids.shape)}; expected [B, n] with n from 1 to "
@@ -130,11 +154,15 @@ class TextEncoder(nn.Module):
         request, records = Request(names, control=control), []
         positions = torch.arange(ids.shape[1], device=ids.device)
         x = self.embeddings["token_embedding"](ids) + self.embeddings["position_embedding"](positions)
-        # Layers beyond the output layer have no site and do not run.
-        for site, block in zip(sites, self.encoder["layers"].children(), strict=False):
+        context, output = x, self.config.layers + self.config.output_layer
+        for i, (site, block) in enumerate(zip(sites, self.encoder["layers"].children(), strict=False)):
             x, layer_record, _ = block(x, site, request)
             if layer_record is not None:
                 records.append(layer_record)
-        if self.config.final_norm:
-            x = self.final_layer_norm(x)
-        return x if record is None else (x, AttentionRecords(records))
+            if i == output:
+                context = self.final_layer_norm(x) if self.config.final_norm else x
+        pooled = None
+        if self.text_projection is not None:
+            ends = self.final_layer_norm(x)[torch.arange(len(ids), device=ids.device), ids.argmax(dim=1)]
+            pooled = self.text_projection(ends)
+        return TextEncoding(context, AttentionRecords(records), pooled)

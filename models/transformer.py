@@ -49,12 +49,12 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """x += self-attention(norm x); x += cross-attention(norm x, context); x += feed-forward(norm x)."""
 
-    def __init__(self, width: int, heads: int, context_width: int) -> None:
+    def __init__(self, width: int, heads: int, context_width: int, *, upcast: bool = False) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-5)
-        self.attn1 = Attention(width, heads)
+        self.attn1 = Attention(width, heads, upcast=upcast)
         self.norm2 = nn.LayerNorm(width, eps=1e-5)
-        self.attn2 = Attention(width, heads, context_width)
+        self.attn2 = Attention(width, heads, context_width, upcast=upcast)
         self.norm3 = nn.LayerNorm(width, eps=1e-5)
         self.ff = FeedForward(width)
 
@@ -85,14 +85,33 @@ class PixelLinear(nn.Conv2d):
 
 
 class SpatialTransformer(nn.Module):
-    """GroupNorm, linear layer, transformer blocks over pixels in row-major order, linear layer, + skip."""
+    """GroupNorm, linear layer, transformer blocks over pixels in row-major order, linear layer, + skip.
 
-    def __init__(self, width: int, heads: int, context_width: int, *, depth: int, groups: int) -> None:
+    `linear` says whether the linear layers' weights are matrices, and not those of 1x1 convolutions.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        context_width: int,
+        *,
+        depth: int,
+        groups: int,
+        linear: bool = False,
+        upcast: bool = False,
+    ) -> None:
         super().__init__()
+
+        def projection() -> nn.Module:
+            return nn.Linear(width, width) if linear else PixelLinear(width)
+
         self.norm = nn.GroupNorm(groups, width, eps=1e-6)  # 1e-6 here, 1e-5 in the U-Net's ResBlocks
-        self.proj_in = PixelLinear(width)
-        self.transformer_blocks = nn.ModuleList(TransformerBlock(width, heads, context_width) for _ in range(depth))
-        self.proj_out = PixelLinear(width)
+        self.proj_in = projection()
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(width, heads, context_width, upcast=upcast) for _ in range(depth)
+        )
+        self.proj_out = projection()
 
     def sites(self, name: str, resolution: tuple[int, int]) -> list[tuple[Site, Site]]:
         """(self, cross) sites of each block, in execution order; `name` is this module's path."""

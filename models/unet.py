@@ -1,8 +1,7 @@
-"""The U-Net of Stable Diffusion v1: noise prediction, with its attention on request."""
+"""The U-Net of Stable Diffusion: noise prediction, with its attention on request."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,29 +12,12 @@ from torch.utils.checkpoint import checkpoint as checkpointed
 
 from .attention import AttentionRecord, AttentionRecords, Control, Kind, Request, Site, select_sites
 from .blocks import Downsample, Level, ResBlock, Upsample
+from .conditions import Context, Embedding, TimeEmbedding
 from .config import UNetConfig
 from .network import of_shape
 from .transformer import SpatialTransformer
 
 EPS = 1e-5
-
-
-class TimeEmbedding(nn.Module):
-    """Sinusoidal embedding of the timestep (cosines first), then a two-layer MLP: [B] -> [B, 4 * width]."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-        self.linear_1 = nn.Linear(width, 4 * width)
-        self.linear_2 = nn.Linear(4 * width, 4 * width)
-
-    def forward(self, t: Tensor) -> Tensor:
-        """Embed timesteps [B]; the sinusoids are computed in float32."""
-        half = self.width // 2
-        frequencies = torch.exp(-math.log(10000.0) / half * torch.arange(half, dtype=torch.float32, device=t.device))
-        angles = t.float()[:, None] * frequencies
-        embedding = torch.cat([angles.cos(), angles.sin()], dim=1).to(self.linear_1.weight.dtype)
-        return self.linear_2(F.silu(self.linear_1(embedding)))  # type: ignore[no-any-return]
 
 
 class Step(NamedTuple):
@@ -64,10 +46,17 @@ class UNet(nn.Module):
 
         def attention(i: int) -> nn.Module:
             return SpatialTransformer(
-                widths[i], config.heads[i], config.context_width, depth=config.depth, groups=config.norm_groups
+                widths[i],
+                config.heads[i],
+                config.context_width,
+                depth=config.depths[i],
+                groups=config.norm_groups,
+                linear=config.linear_projections,
+                upcast=config.upcast_attention,
             )
 
         self.time_embedding = TimeEmbedding(widths[0])
+        self.add_embedding = Embedding(config.vector_width, time_width) if config.vector_width else None
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         skips, before, levels = [widths[0]], widths[0], []
         for i, width in enumerate(widths):
@@ -135,7 +124,8 @@ class UNet(nn.Module):
         control: Control | None = None,
         checkpoint: bool = False,
     ) -> Tensor | tuple[Tensor, AttentionRecords]:
-        """Predict the noise in z [B, 4, h, w] at timestep t (int or [B]) under context [B, 77, D].
+        """Predict the noise in z [B, 4, h, w], or what else the network was trained to predict, at timestep t (int or
+        [B]) under context [B, 77, D]; it is a `Context` where the network takes a vector too.
 
         Args:
             record: sites (or their names) whose scores to return; the result is then (epsilon, records).
@@ -185,6 +175,10 @@ class UNet(nn.Module):
             return module(*args)
 
         time = self.time_embedding(torch.as_tensor(t, device=z.device).expand(z.shape[0]))
+        if isinstance(context, Context):
+            if self.add_embedding is not None:
+                time = time + self.add_embedding(context.vector)
+            context = context.tokens
         sites = dict(self._sites(z.shape))
         records: tuple[AttentionRecord, ...] = ()
         skips: list[Tensor] = []
@@ -230,6 +224,13 @@ class UNet(nn.Module):
             raise ValueError(
                 f"UNet got a context of shape {list(context.shape)}; expected [{z.shape[0]}, tokens, "
                 f"{config.context_width}]: one text encoding for each latent."
+            )
+        vector = context.vector.shape[1] if isinstance(context, Context) else None
+        if vector != config.vector_width:
+            raise ValueError(
+                f"UNet got a context {'without a vector' if vector is None else f'with vectors of width {vector}'}; "
+                f"expected {'none' if config.vector_width is None else f'width {config.vector_width}'}: "
+                "Context.of(tokens, vector) gives each sample one, and whatever mixes samples loses it."
             )
 
 

@@ -1,4 +1,4 @@
-"""The variational autoencoder of Stable Diffusion v1, both ways."""
+"""The variational autoencoder of Stable Diffusion, both ways."""
 
 from __future__ import annotations
 

@@ -31,6 +31,44 @@ TINY = StableDiffusionConfig(
 )
 """Attention at the latent's own size, three sites, and at half of it, four."""
 
+TINY_V2 = replace(
+    TINY,
+    unet=replace(TINY.unet, heads=(1, 2), linear_projections=True),
+    text=replace(TINY.text, layers=2, activation="gelu", pad_token=0),
+    name="tiny-v2",
+)
+TINY_V2_V = replace(TINY_V2, unet=replace(TINY_V2.unet, upcast_attention=True), prediction="v", name="tiny-v2-v")
+TINY_XL = StableDiffusionConfig(
+    unet=UNetConfig(
+        widths=(8, 16),
+        attention=(False, True),
+        heads=(2, 4),
+        blocks=1,
+        depth=(1, 2),
+        context_width=40,
+        norm_groups=4,
+        linear_projections=True,
+        vector_width=20 + 6 * 4,
+    ),
+    vae=VAEConfig(widths=(8, 8), blocks=1, norm_groups=4, scale=0.13025, upcast=True),
+    text=TextConfig(width=16, mlp_width=16, layers=2, heads=2, output_layer=-2, final_norm=False),
+    text_2=TextConfig(
+        width=24,
+        mlp_width=16,
+        layers=3,
+        heads=3,
+        activation="gelu",
+        output_layer=-2,
+        final_norm=False,
+        projection_width=20,
+        pad_token=0,
+    ),
+    sample_size=32,
+    name="tiny-xl",
+    zero_empty_prompt=True,
+)
+"""Their parts in small; in the last one the maps are half the latent's size, as in Stable Diffusion XL."""
+
 
 class CountingUNet(UNet):
     """Notes every call and how many rows it had."""
@@ -228,7 +266,7 @@ def out_of(layer: Any, maps: Sequence[Tensor], context: Tensor) -> Tensor:
 # --- diffusers ---
 
 
-def their_unet(config: UNetConfig, sample_size: int = 16) -> Any:
+def their_unet(config: UNetConfig, sample_size: int = 16, number_width: int | None = None) -> Any:
     """A network of that shape as diffusers builds it; skips where diffusers is missing."""
     diffusers = pytest.importorskip("diffusers")
     attends = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
@@ -245,6 +283,11 @@ def their_unet(config: UNetConfig, sample_size: int = 16) -> Any:
         cross_attention_dim=config.context_width,
         attention_head_dim=config.heads,
         norm_num_groups=config.norm_groups,
+        use_linear_projection=config.linear_projections,
+        upcast_attention=config.upcast_attention,
+        addition_embed_type="text_time" if config.vector_width else None,
+        addition_time_embed_dim=number_width,
+        projection_class_embeddings_input_dim=config.vector_width,
     ).eval()
 
 
