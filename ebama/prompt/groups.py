@@ -10,17 +10,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from .alignment import Alignment, align, positions
+from .cleaning import joined
 from .given_words import Words, assign
 from .objects import find_structure
-from .parsers import analyse
+from .parsers import Parser, analyse
 from .tokenization import PromptError, Span, Tokenizer
-
-if TYPE_CHECKING:
-    from spacy.language import Language
-    from spacy.tokens import Doc
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ class Parsed:
 def parse(
     prompt: str,
     tokenizer: Tokenizer,
-    parser: str | Language | Doc = "auto",
+    parser: Parser = "auto",
     *,
     groups: Sequence[Group | Words] | None = None,
 ) -> Parsed:
@@ -92,8 +88,9 @@ def parse(
 
     Objects are the nouns and proper nouns that modify no other noun (paper, section 3); `objects.find_structure`
     says what counts as a modifier. `parser` is "auto" (the best that is installed), "rules" (built in), the name of an
-    installed spaCy model, a spaCy `Language`, or the `Doc` of this prompt. Given `groups` (positions, words, or none
-    at all), they stand in for the parsed ones.
+    installed spaCy model, a spaCy `Language`, the `Doc` of this prompt as you have it, with its spaces, or a list of
+    its words (`objects.ParsedWord`). Given `groups` (positions, words, or none at all), they stand in for the parsed
+    ones.
 
     Raises `PromptError` for an empty prompt, a prompt without a noun, an unknown parser, and a group that lies wholly
     or partly beyond the 75 tokens that CLIP sees. Other words beyond them get a warning.
@@ -105,8 +102,8 @@ def parse(
             f"it does not see: {lost}",
             stacklevel=2,
         )
-    words, name = analyse(alignment.prompt, parser)
-    structure = find_structure(words)
+    words, name = analyse(alignment.prompt, parser, prompt)
+    structure = find_structure(joined(words, alignment))
     if groups is not None:
         chosen = _given(groups, alignment)
     elif structure.objects:

@@ -28,9 +28,21 @@ PRONOUNS = _words(
     "i you he she it we they me him us them who which what itself himself herself themselves someone something "
     "somebody everyone everything nothing there"
 )
-AUXILIARIES = _words(
-    "is are was were be been being am has have had does do did can could will would may might must should"
-)
+# Some parsers call them nouns; they name nothing that can be drawn.
+NO_NOUNS = DETERMINERS | PRONOUNS | _words("others")
+MODALS = _words("does do did can could will would may might must should")
+AUXILIARIES = MODALS | _words("is are was were be been being am has have had")
+CONTRACTIONS = {
+    "can't": "can",
+    "cannot": "can",
+    "won't": "will",
+    "'re": "are",
+    "'m": "am",
+    "'ve": "have",
+    "'ll": "will",
+    "'d": "would",
+}
+SUBJECTS = _words("i you he she it we they that which who there this what here")  # before a contracted "is"
 COPULAS = _words(
     "is are was were be been being am look looks looked seem seems seemed appear appears become becomes became "
     "stay stays remain remains turn turns painted colored coloured dyed"
@@ -39,7 +51,7 @@ ADVERBS = _words(
     "very really quite too so just only also almost rather slightly always still together apart away here back "
     "forward nearby outdoors indoors upside somewhat extremely alone much more most less least well soon"
 )
-PARTICLES = _words("'s ’s not never")
+PARTICLES = _words("'s not never")
 
 COLOURS = _words(
     "red orange yellow green blue purple pink brown gray grey black white beige teal tan violet indigo magenta "

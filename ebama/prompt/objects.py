@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from .tokenization import Span
+from . import lexicon
+from .tokenization import PromptError, Span
 
+SIGNS = ("PUNCT", "SYM", "SPACE")  # parts of speech that name and describe nothing
 MODIFIER = ("amod", "nmod", "compound", "npadvmod", "advmod", "acomp")
 _COMPLEMENT = ("acomp", "oprd", "attr", "dobj")  # of a verb, when it is an adjective
 _BESIDE = ("cc", "preconj", "conj", "punct")
@@ -51,6 +53,31 @@ class Structure:
     phrases: tuple[Span, ...]
 
 
+def checked(words: Sequence[object], text: str) -> list[ParsedWord]:
+    """The words, if they are `ParsedWord`s of a text, in order, whose heads make trees; else a PromptError."""
+    after, good = 0, []
+    for word in words:
+        if not isinstance(word, ParsedWord):
+            raise PromptError(f"parser= holds {word!r}: expected a list of ebama.prompt.objects.ParsedWord")
+        if not after <= word.start < word.end <= len(text) or not 0 <= word.head < len(words):
+            raise PromptError(
+                f"{word} is no word of {text!r}: expected characters after those of the word before, and a head among "
+                f"the {len(words)} words"
+            )
+        after = word.end
+        good.append(word)
+    rooted: set[int] = set()
+    for i in range(len(good)):
+        path: set[int] = set()
+        while i not in rooted and good[i].head != i:
+            if i in path:
+                raise PromptError(f"{good[i]} hangs on itself: expected heads that lead to a root, which is its own")
+            path.add(i)
+            i = good[i].head
+        rooted |= path | {i}
+    return good
+
+
 def find_structure(words: Sequence[ParsedWord]) -> Structure:
     """Find objects, modifiers and noun phrases in a dependency parse.
 
@@ -87,8 +114,11 @@ class _Tree:
         self._words = words
         self._children: list[list[int]] = [[] for _ in words]
         for i, word in enumerate(words):
-            if word.head != i:
-                self._children[word.head].append(i)
+            head = word.head
+            while words[head].pos in SIGNS and words[head].head != head:
+                head = words[head].head  # nothing hangs on a sign
+            if head != i:
+                self._children[head].append(i)
 
     def _below(self, i: int, *labels: str) -> list[int]:
         return [child for child in self._children[i] if self._words[child].dep in labels]
@@ -107,12 +137,16 @@ class _Tree:
 
     def is_noun(self, i: int) -> bool:
         word = self._words[i]
+        if word.text.lower() in lexicon.NO_NOUNS:
+            return False
         stands_for_one = word.pos == "ADJ" and word.dep not in MODIFIER and self._below(i, "det", "nummod")
         return word.pos in ("NOUN", "PROPN") or bool(stands_for_one)
 
     def _describes(self, i: int) -> bool:
         """Whether a word whose label is a modifier's can be one."""
         word = self._words[i]
+        if word.pos in SIGNS:
+            return False
         has_determiner = word.pos in ("NOUN", "PROPN") and self._below(i, "det")
         return not has_determiner and not (word.dep == "advmod" and self._below(i, "prep"))
 
@@ -164,7 +198,7 @@ class _Tree:
             beside = self._all_below(self._below(noun, *_BESIDE))
             ends = [noun, max(whole - beside)] + ([] if self._words[noun].dep == "conj" else [max(whole)])
             for last in ends:
-                while self._words[last].pos in ("PUNCT", "CCONJ"):
+                while self._words[last].pos in ("CCONJ", *SIGNS):
                     last -= 1
                 if last > min(whole):
                     spans.add((self._words[min(whole)].start, self._words[last].end))

@@ -7,18 +7,23 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from . import rules
-from .objects import ParsedWord
+from .alignment import normalised
+from .cleaning import composed, moved, without_signs
+from .objects import ParsedWord, checked
 from .tokenization import PromptError
 
 if TYPE_CHECKING:
     from spacy.language import Language
-    from spacy.tokens import Doc, Token
+    from spacy.tokens import Doc
+
+Parser: TypeAlias = "str | Language | Doc | Sequence[ParsedWord]"
 
 RULES = "rules"
 # Best first. The last two are copies of Explosion's sm and md models that can be had as ordinary packages.
@@ -32,40 +37,60 @@ MODELS = (
 )
 
 
+_ONE_AT_A_TIME = threading.RLock()
+
+
 def installed() -> tuple[str, ...]:
     """Names of the parsers that can be used here, best first; the last is always the built-in rules."""
     spacy = importlib.util.find_spec("spacy") is not None
     return (*(name for name in MODELS if spacy and importlib.util.find_spec(name) is not None), RULES)
 
 
-def analyse(prompt: str, parser: str | Language | Doc = "auto") -> tuple[list[ParsedWord], str]:
+def analyse(prompt: str, parser: Parser = "auto", written: str | None = None) -> tuple[list[ParsedWord], str]:
     """Parse a prompt: its words, and the name of the parser that read it.
 
+    `prompt` is `normalised`; `written` is the prompt as the user has it, whose characters the words of a list count.
     `parser`: "auto" (the best that is installed), "rules", the name of an installed spaCy model, a loaded spaCy
-    `Language`, or the `Doc` that one made of this prompt. Anything else is a `PromptError`.
+    `Language`, the `Doc` that one made of this prompt, or a list of `ParsedWord`s. Anything else is a `PromptError`.
     """
-    if parser == "auto":
-        *models, _ = installed()
-        for name in models:
-            try:
-                return analyse(prompt, name)
-            except PromptError as error:
-                warnings.warn(f"{error}; using the next best parser", stacklevel=3)
-        parser = RULES
-    if parser == RULES:
-        return rules.analyse(prompt), RULES
     if isinstance(parser, str):
-        return _words(_load(parser)(_in_lower_case(prompt))), parser
+        return _by_name(prompt, parser)
     if sys.modules.get("spacy"):  # it is there, if a spaCy object is given
         import spacy
 
         if isinstance(parser, spacy.language.Language):
-            return _words(parser(_in_lower_case(prompt))), f"{parser.meta['lang']}_{parser.meta['name']}"
+            return _by_model(prompt, parser), f"{parser.meta['lang']}_{parser.meta['name']}"
         if isinstance(parser, spacy.tokens.Doc):
-            if parser.text.rstrip() != prompt:
+            if normalised(parser.text) != prompt:
                 raise PromptError(f"parser= is the Doc of {parser.text!r}, but the prompt is {prompt!r}")
-            return _words(parser), "doc"
-    raise PromptError(f"parser={parser!r}: expected 'auto', 'rules', a spaCy model's name, a spaCy Language or a Doc")
+            return composed(_words(parser), parser.text), "doc"
+    if isinstance(parser, Sequence) and parser:
+        text = prompt if written is None else written
+        return composed(checked(parser, text), text), "words"
+    raise PromptError(
+        f"parser={parser!r}: expected 'auto', 'rules', a spaCy model's name, a spaCy Language or a Doc, or ParsedWords"
+    )
+
+
+def _by_name(prompt: str, name: str) -> tuple[list[ParsedWord], str]:
+    if name == "auto":
+        *models, _ = installed()
+        for model in models:
+            try:
+                return _by_name(prompt, model)
+            except PromptError as error:
+                warnings.warn(f"{error}; using the next best parser", stacklevel=4)
+        name = RULES
+    if name == RULES:
+        text, indices = without_signs(prompt)
+        return moved(rules.analyse(text), indices), RULES
+    return _by_model(prompt, _load(name)), name
+
+
+def _by_model(prompt: str, model: Language) -> list[ParsedWord]:
+    text, indices = without_signs(prompt)
+    with _ONE_AT_A_TIME:  # a model writes down the words that it meets
+        return moved(_words(model(_in_lower_case(text))), indices)
 
 
 @functools.cache
@@ -105,25 +130,11 @@ def _in_lower_case(prompt: str) -> str:
 
 
 def _words(doc: Doc) -> list[ParsedWord]:
-    """spaCy's tokens as words, hyphenated ones as one ("t-shirt"): the uppermost in the tree speaks for all."""
     if not (doc.has_annotation("DEP") and doc.has_annotation("POS")):
         raise PromptError("the spaCy pipeline has no part-of-speech tagger or no dependency parser: both are needed")
-    units = _units([token for token in doc if not token.is_space])
-    unit_of = {token.i: k for k, unit in enumerate(units) for token in unit}
-    words = []
-    for k, unit in enumerate(units):
-        head = min(unit, key=lambda token: len(list(token.ancestors)))
-        start, end = unit[0].idx, unit[-1].idx + len(unit[-1].text)
-        words.append(ParsedWord(doc.text[start:end], start, end, head.pos_, head.dep_, unit_of.get(head.head.i, k)))
-    return words
-
-
-def _units(tokens: Sequence[Token]) -> list[list[Token]]:
-    units: list[list[Token]] = []
-    for token in tokens:
-        unit = units[-1] if units and not units[-1][-1].whitespace_ else None
-        if unit and (token.text == "-" or (unit[-1].text == "-" and len(unit) > 1)):
-            unit.append(token)
-        else:
-            units.append([token])
-    return units
+    tokens = [token for token in doc if not token.is_space]
+    index = {token.i: k for k, token in enumerate(tokens)}
+    return [
+        ParsedWord(t.text, t.idx, t.idx + len(t.text), t.pos_, t.dep_, index.get(t.head.i, k))
+        for k, t in enumerate(tokens)
+    ]

@@ -17,17 +17,26 @@ from . import lexicon
 from .objects import ParsedWord
 from .tagging import tag
 
-_WORD = re.compile(r"['’]s\b|[^\W_]+(?:-[^\W_]+)*|\S")
+_WORD = re.compile(r"['’](?:s|re|ve|ll|m|d)\b|[^\W_]+n['’]t\b|[^\W_]+(?:-[^\W_]+)*|\S")
 
 
 def analyse(prompt: str) -> list[ParsedWord]:
     """The words of a prompt with parts of speech, labels and heads."""
     matches = list(_WORD.finditer(prompt))
-    parser = _RuleParser([match.group().lower() for match in matches])
+    parser = _RuleParser(_without_contractions([match.group().lower().replace("’", "'") for match in matches]))
     return [
         ParsedWord(match.group(), match.start(), match.end(), parser.tags[i], parser.labels[i], parser.heads[i])
         for i, match in enumerate(matches)
     ]
+
+
+def _without_contractions(words: list[str]) -> list[str]:
+    """Each contracted verb as the verb alone: "isn't" as "is", and "that's" as "that" and "is"."""
+    plain = [lexicon.CONTRACTIONS.get(word, word.removesuffix("n't") or word) for word in words]
+    for i in range(1, len(words)):
+        if words[i] == "'s" and words[i - 1] in lexicon.SUBJECTS:
+            plain[i] = "is"
+    return plain
 
 
 class _RuleParser:
@@ -98,11 +107,33 @@ class _RuleParser:
         return i
 
     def _adjectives(self, i: int) -> int:
-        """As `_run`, and on over "and" and commas if more adjectives and then a noun follow."""
+        """As `_run`, and on over "and" and commas if more adjectives and then a noun follow.
+
+        A comma may also stand before the noun ("a sleek, chrome robot"), and among the adjectives there may be words
+        that the lists take for nouns ("a soft, plush, brown bear").
+        """
         end = last = self._run(i)
-        while i < last < (following := self._joint(last)) < (further := self._run(following)):
+        while i < last < (following := self._joint(last)):
+            if (further := self._run(following)) == following:
+                if self._tag_at(following) != "NOUN" or not self._goes_on(i, last, following):
+                    break
+                if not self._is_unknown_adjective(following):
+                    return following
+                self.tags[following] = "ADJ"
+                further = following + 1
             last = further
         return last if self._tag_at(last) == "NOUN" else end
+
+    def _goes_on(self, i: int, last: int, following: int) -> bool:
+        """Whether a noun after adjectives and a comma is theirs; a colour may itself be one ("an orange, a banana")."""
+        comma = following == last + 1 and self.words[last] == ","
+        return comma and (last > i + 1 or self.words[i] not in lexicon.COLOURS)
+
+    def _is_unknown_adjective(self, i: int) -> bool:
+        """Whether a comma and more adjectives with a noun follow a word that was called a noun for want of better."""
+        if self.words[i] in lexicon.NOUNS or self._tag_at(i + 1) != "PUNCT" or self.words[i + 1] != ",":
+            return False
+        return self._tag_at(self._run(i + 2)) == "NOUN"
 
     def _attach_adverbs(self, start: int, head: int) -> None:
         for k in range(head - 1, start - 1, -1):
@@ -149,7 +180,7 @@ class _RuleParser:
             self._noun = self._verb = self._link = -1
         elif anchor >= 0:
             self._attach(i, _LABELS[kind] if kind in ("ADP", "CCONJ", "PUNCT", "PART") else "dep", anchor)
-        if kind in ("ADP", "CCONJ") or self.words[i] in (",", "'s", "’s"):
+        if kind in ("ADP", "CCONJ") or self.words[i] in (",", "'s"):
             self._link = i
 
     def _attach_verb(self, i: int) -> None:

@@ -32,7 +32,10 @@ def tag(words: Sequence[str]) -> list[str]:
             if tuple(words[i : i + len(parts)]) == parts:
                 tags[i : i + len(parts)] = ["ADP"] * len(parts)
     for i, word in enumerate(words):
-        before = tags[i - 1] if i else "END"
+        last = i - 1
+        while last > 0 and words[last] in ("not", "never"):
+            last -= 1
+        before = tags[last] if i else "END"
         following = words[i + 1] if i + 1 < len(words) else ""
         after = tags[i + 1] if following else "END"
         ends = after in ("END", "CCONJ", "PUNCT", "ADP")
@@ -40,9 +43,11 @@ def tag(words: Sequence[str]) -> list[str]:
             tags[i] = "PRON"
         elif tags[i] == "VERB" and word.endswith("ing"):
             # "a running dog", but "a man sitting and watching birds"
-            coordinated = before == "CCONJ" and i > 1 and tags[i - 2] == "VERB"
+            coordinated = before in ("CCONJ", "PUNCT") and i > 1 and tags[i - 2] == "VERB"
             if before in _BEFORE_A_NOUN and after in ("NOUN", "ADJ") and not coordinated:
                 tags[i] = "ADJ"
+            elif before in ("DET", "NUM", "ADJ", "END", "CCONJ", "PUNCT") and not coordinated:
+                tags[i] = _tag_gerund(words, tags, i)
         elif tags[i] == "ADJ" and word.endswith("ed") and word not in lexicon.COLOURS and after not in ("NOUN", "ADJ"):
             # "a dog dressed in", "is parked on"; but "is checkered", "a spotted and sleepy cat"
             if before == "NOUN" or (before == "AUX" and after == "ADP"):
@@ -57,9 +62,11 @@ def tag(words: Sequence[str]) -> list[str]:
         elif tags[i] == "ADV" and word not in lexicon.ADVERBS and (after == "NOUN" or (before == "AUX" and ends)):
             tags[i] = "ADJ"  # "a curly dog", "the dog is curly"
         elif tags[i] == "NOUN" and word not in lexicon.NOUNS:
-            if before in ("NOUN", "PRON") and _is_verb(word, words[i - 1], after):
+            if before in ("NOUN", "PRON") and _is_verb(word, words[last], after):
                 tags[i] = "VERB"
-            elif before == "AUX" and words[i - 1] in lexicon.COPULAS and ends:
+            elif words[last] in lexicon.MODALS and before == "AUX" and tags[last - 1 : last] != ["DET"]:
+                tags[i] = "VERB"  # "can see", but "a can opener"
+            elif before == "AUX" and words[last] in lexicon.COPULAS and ends:
                 tags[i] = "NOUN" if _is_plural(word) else "ADJ"  # "the dog is shabby"
     return tags
 
@@ -77,6 +84,14 @@ def _tag_alone(word: str) -> str:
     if word.endswith("ing") and len(word) > 4:
         return "VERB"
     return "ADJ" if _ADJECTIVE.fullmatch(word) else "NOUN"
+
+
+def _tag_gerund(words: Sequence[str], tags: Sequence[str], i: int) -> str:
+    """A word in -ing where a noun phrase may end: "a red starling", unless it is a verb that the list has."""
+    if list(tags[i + 1 : i + 4]) == ["CCONJ", "VERB", "NOUN"]:
+        return "ADJ"  # "a barking and growling dog"
+    stem = words[i][:-3]
+    return "VERB" if any(verb in lexicon.VERBS for verb in (stem, stem + "e", stem[:-1])) else "NOUN"
 
 
 def _third_person(word: str) -> bool:

@@ -149,6 +149,14 @@ def test_reading_changes_nothing_in_a_tokenizer() -> None:
     assert states == [(one.truncation, one.padding) for one in (cut, wrapped.backend_tokenizer)]
 
 
+def test_letters_that_a_tokenizer_drops_are_no_words() -> None:
+    tokenizer = Tokenizer(models.BPE({"d": 0, "o": 1, "g": 2}, []))  # no token stands for what is unknown
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    assert parse("a sky god", tokenizer, "rules").groups == (Group((0, 1, 2)),)
+    with pytest.raises(PromptError, match="no token for 'a'"):
+        parse("a god", tokenizer, "rules", groups=[("a", [])])
+
+
 def left_truncated() -> Tokenizer:
     tokenizer = t5()
     tokenizer.enable_truncation(7, direction="left")
