@@ -135,6 +135,7 @@ class Pipeline:
         negative_prompt = "" if negative_prompt is None else negative_prompt
         completed = methods.complete(method, self.sd.config)
         solver = get_sampler(sampler, steps) if isinstance(sampler, str) else sampler
+        solver = solver.predicting(self.sd.config.prediction)  # which is the network's, whatever the sampler
         check(prompts, seeds, guidance, output, batch_size)
         fit = memory.Split(batch_size, self.checkpoint, batch_size)
         weight = next(self.sd.text_encoder.parameters())  # the contexts' device and dtype, which latents follow

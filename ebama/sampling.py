@@ -160,15 +160,15 @@ def sample(
         batch = z.to(contexts.dtype)[conditioning.sample_index]
         control = watched(controls, call)
         if recorder is None:
-            epsilon = combine(task.network(batch, t, contexts, control=control).float(), conditioning.weights)
+            output = combine(task.network(batch, t, contexts, control=control).float(), conditioning.weights)
         else:
             rows, records = task.network(batch, t, contexts, record=recorder.sites, control=control)
-            epsilon = combine(rows.float(), conditioning.weights)
-            recorder.add(t, records, solver.schedule.clean(z, epsilon, t))
+            output = combine(rows.float(), conditioning.weights)
+            recorder.add(t, records, solver.schedule.clean(z, output, t))
         if isinstance(control, HandedOn):
             control.check_asked()
         on_call(call + 1)
-        return epsilon
+        return output
 
     def progress(calls: Iterable[Any]) -> Iterable[Any]:
         return tqdm(calls, bar, leave=False) if bar else calls

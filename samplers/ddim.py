@@ -33,9 +33,9 @@ class DDIM(Sampler):
             )
         following = self.following
 
-        def step(z: Tensor, epsilon: Tensor, t: int, i: int) -> Tensor:
+        def step(z: Tensor, output: Tensor, t: int, i: int) -> Tensor:
             sigma = self._sigma(t, following[t])
-            mean = self.schedule.step(z, epsilon, t, following[t], sigma)
+            mean = self.schedule.step(z, output, t, following[t], sigma)
             if not self.eta or generators is None:
                 return mean
             # Drawn in float32, so that every precision sees the same noise.

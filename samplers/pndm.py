@@ -10,7 +10,7 @@ from torch import Tensor
 from .sampler import Generators, Sampler, Step
 from .schedule import STABLE_DIFFUSION_V1, NoiseSchedule, is_integer
 
-# Adams-Bashforth weights of the noise estimates, newest first, by how many there are.
+# Adams-Bashforth weights of the network's outputs, newest first, by how many there are.
 WEIGHTS = {
     1: (1.0,),
     2: (3 / 2, -1 / 2),
@@ -47,14 +47,14 @@ class PNDM(Sampler):
         start = z
         estimates: list[Tensor] = []  # newest first
 
-        def step(z: Tensor, epsilon: Tensor, t: int, i: int) -> Tensor:
+        def step(z: Tensor, output: Tensor, t: int, i: int) -> Tensor:
             nonlocal start, estimates
             if i == 1:
                 z, t = start, first
-                direction = (estimates[0] + epsilon) / 2
+                direction = (estimates[0] + output) / 2
             else:
                 start = z
-                estimates = [epsilon, *estimates[: self.order - 1]]
+                estimates = [output, *estimates[: self.order - 1]]
                 weights = WEIGHTS[len(estimates)]
                 direction = torch.stack([w * e for w, e in zip(weights, estimates, strict=True)]).sum(0)
             return self.schedule.step(z, direction, t, following[t])

@@ -16,7 +16,7 @@ from .schedule import NoiseSchedule, is_integer
 SamplerType = TypeVar("SamplerType", bound="Sampler")
 
 Denoise: TypeAlias = Callable[[Tensor, int], Tensor]
-"""(z [B, ...], t) -> the noise estimate epsilon, of z's shape."""
+"""(z [B, ...], t) -> the network's output, of z's shape: the noise estimate, or what `schedule.prediction` says."""
 
 BeforeStep: TypeAlias = Callable[[Tensor, int, int], Tensor]
 """(z, t, i) -> z: changes the latent just before model call i, which happens at timestep t."""
@@ -28,7 +28,7 @@ Generators: TypeAlias = Sequence[torch.Generator] | None
 """One CPU generator per sample, so that noise depends neither on the batch nor on the device."""
 
 Step: TypeAlias = Callable[[Tensor, Tensor, int, int], Tensor]
-"""(z, epsilon, t, i) -> z after model call i, in the precision of epsilon."""
+"""(z, output, t, i) -> z after model call i, in the precision of the output."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,13 @@ class Sampler(ABC):
         if not rest:
             raise ValueError(f"Nothing is left to sample from timestep {t}; the last one is {self.visited[-1]}.")
         return replace(self, steps=len(rest), custom_timesteps=rest)
+
+    def predicting(self: SamplerType, prediction: str) -> SamplerType:
+        """The same sampler for a network whose output means this, see `NoiseSchedule.prediction`."""
+        if prediction == self.schedule.prediction:
+            return self
+        changed: dict[str, Any] = {"schedule": replace(self.schedule, prediction=prediction)}
+        return replace(self, **changed)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "custom_timesteps", tuple(self.custom_timesteps))
@@ -120,12 +127,12 @@ class Sampler(ABC):
         for i, t in enumerate(progress(calls) if progress else calls):
             if before_step is not None:
                 z = before_step(z, t, i)
-            epsilon = denoise(z, t)
-            if epsilon.shape != z.shape:
+            output = denoise(z, t)
+            if output.shape != z.shape:
                 raise ValueError(
-                    f"denoise returned {list(epsilon.shape)} at timestep {t}; "
+                    f"denoise returned {list(output.shape)} at timestep {t}; "
                     f"expected one noise estimate per latent, {list(z.shape)}."
                 )
             working = torch.float64 if z.dtype == torch.float64 else torch.float32
-            z = step(z.to(working), epsilon.to(working), t, i).to(z.dtype)
+            z = step(z.to(working), output.to(working), t, i).to(z.dtype)
         return z

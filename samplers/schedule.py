@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeAlias, overload
 
@@ -19,6 +19,7 @@ Time: TypeAlias = float | Tensor
 log sigma runs straight (as in k-diffusion); one below 0 is 0, as in Stable Diffusion's samplers."""
 
 USUAL_ENDS = 0.00085, 0.012
+PREDICTIONS = ("epsilon", "v")
 
 
 def is_integer(value: object) -> bool:
@@ -38,6 +39,8 @@ class NoiseSchedule:
         beta_start, beta_end: first and last beta of the linear kinds.
         kind: a name of `betas.BETAS`, or "table". Betas need it: the same ends are another schedule in another kind.
         table: abar_t of every timestep, if no name gives them.
+        prediction: what the network's output means: "epsilon", the noise, or "v", sqrt(abar_t) noise -
+            sqrt(1 - abar_t) z_0 (Salimans and Ho 2022).
     """
 
     train_steps: int = 1000
@@ -45,9 +48,10 @@ class NoiseSchedule:
     beta_end: float = USUAL_ENDS[1]
     kind: str = ""
     table: tuple[float, ...] = field(default=(), repr=False)
+    prediction: str = "epsilon"
 
     @classmethod
-    def of(cls, alphas_cumprod: Tensor | Iterable[float]) -> NoiseSchedule:
+    def of(cls, alphas_cumprod: Tensor | Iterable[float], prediction: str = "epsilon") -> NoiseSchedule:
         """The schedule of abar_t [train_steps], as checkpoints and diffusers' schedulers hold them.
 
         Those of Stable Diffusion, DDPM (linear, 0.0001 to 0.02) and cosine, up to the rounding of their dtype, are the
@@ -63,8 +67,8 @@ class NoiseSchedule:
         values, rounding = table.detach().cpu().double(), max(torch.finfo(table.dtype).eps / 2, 1e-5)
         for usual in (cls(len(table)), cls(len(table), 0.0001, 0.02, "linear"), cls(len(table), kind="cosine")):
             if torch.allclose(values, usual.alphas_cumprod, rtol=0, atol=rounding):
-                return usual
-        return cls(len(table), kind="table", table=tuple(values.tolist()))
+                return replace(usual, prediction=prediction)
+        return cls(len(table), kind="table", table=tuple(values.tolist()), prediction=prediction)
 
     def __post_init__(self) -> None:
         ends = self.beta_start, self.beta_end
@@ -88,6 +92,10 @@ class NoiseSchedule:
         if self.kind in ("cosine", "table") and ends != USUAL_ENDS:
             raise ValueError(
                 f"NoiseSchedule of kind {self.kind!r} has no betas to choose, got {ends[0]!r}, {ends[1]!r}."
+            )
+        if self.prediction not in PREDICTIONS:
+            raise ValueError(
+                f"NoiseSchedule.prediction is {self.prediction!r}; expected one of {', '.join(PREDICTIONS)}."
             )
         self._check_table()
 
@@ -188,19 +196,30 @@ class NoiseSchedule:
         alpha = self.alpha(t)
         return _over(_sqrt(alpha), x) * x + _over(_sqrt(1 - alpha), x) * noise
 
-    def clean(self, z: Tensor, epsilon: Tensor, t: Time) -> Tensor:
-        """The latent without noise that epsilon predicts: (z - sqrt(1 - abar_t) epsilon) / sqrt(abar_t)."""
+    def epsilon(self, z: Tensor, output: Tensor, t: Time) -> Tensor:
+        """The noise that a network sees in z, from its output at t."""
+        if self.prediction == "epsilon":
+            return output
         alpha = self.alpha(t)
-        return (z - _over(_sqrt(1 - alpha), z) * epsilon) / _over(_sqrt(alpha), z)
+        return _over(_sqrt(alpha), z) * output + _over(_sqrt(1 - alpha), z) * z
 
-    def step(self, z: Tensor, epsilon: Tensor, t: Time, s: Time, sigma: float = 0.0) -> Tensor:
-        """Move z from timestep t to s: the mean of Eqn 12 of DDIM (Song et al. 2021); the caller adds sigma * noise.
+    def clean(self, z: Tensor, output: Tensor, t: Time) -> Tensor:
+        """The latent without noise that a network sees in z, from its output at t:
+        (z - sqrt(1 - abar_t) epsilon) / sqrt(abar_t)."""
+        alpha = self.alpha(t)
+        if self.prediction == "v":
+            return _over(_sqrt(alpha), z) * z - _over(_sqrt(1 - alpha), z) * output
+        return (z - _over(_sqrt(1 - alpha), z) * output) / _over(_sqrt(alpha), z)
+
+    def step(self, z: Tensor, output: Tensor, t: Time, s: Time, sigma: float = 0.0) -> Tensor:
+        """Move z from timestep t to s by a network's output at t, or a mean of several: the mean of Eqn 12 of DDIM
+        (Song et al. 2021); the caller adds sigma * noise.
 
         With sigma = 0 this is, rearranged, also the transfer part of PNDM (Liu et al. 2022).
         """
         a_t, a_s = self.alpha(t), self.alpha(s)
         direction = _sqrt(1 - a_s - sigma**2) - _sqrt(a_s * (1 - a_t) / a_t)
-        return _over(_sqrt(a_s / a_t), z) * z + _over(direction, z) * epsilon
+        return _over(_sqrt(a_s / a_t), z) * z + _over(direction, z) * self.epsilon(z, output, t)
 
 
 def _sqrt(value: Time) -> Time:

@@ -136,8 +136,9 @@ def _describe_sampler(sampler: Sampler) -> dict[str, Any]:
     schedule = asdict(sampler.schedule)
     if sampler.schedule.kind == "scaled_linear":  # as recipes had it before there were others
         del schedule["kind"]
-    if not sampler.schedule.table:
-        del schedule["table"]
+    for name, usual in (("table", ()), ("prediction", "epsilon")):
+        if schedule[name] == usual:
+            del schedule[name]
     return {**facts, "schedule": schedule}
 
 
@@ -156,9 +157,10 @@ def _read_sampler(stored: object) -> Sampler:
 
 
 def _read_schedule(stored: object) -> NoiseSchedule:
-    values: Any = {"kind": "scaled_linear", "table": [], **stored} if isinstance(stored, dict) else {}
-    numbers = {entry.name for entry in fields(NoiseSchedule)} - {"kind", "table"}
-    kind, table = values.pop("kind", None), values.pop("table", None)
+    usual = {"kind": "scaled_linear", "table": [], "prediction": "epsilon"}
+    values: Any = {**usual, **stored} if isinstance(stored, dict) else {}
+    numbers = {entry.name for entry in fields(NoiseSchedule)} - usual.keys()
+    kind, table, prediction = (values.pop(name, None) for name in usual)
     fits = isinstance(stored, dict) and values.keys() <= numbers and all(map(_is_number, values.values()))
     _expect("sampler.schedule", stored, fits, f"numbers for {', '.join(sorted(numbers))}")
     train_steps = values.get("train_steps", 1000)
@@ -166,7 +168,8 @@ def _read_schedule(stored: object) -> NoiseSchedule:
     _expect("sampler.schedule.kind", kind, isinstance(kind, str), "a name")
     fits = isinstance(table, list) and len(table) <= 10**5 and all(map(_is_number, table))
     _expect("sampler.schedule.table", table, fits, "at most 100000 numbers")
-    return NoiseSchedule(**values, kind=kind, table=tuple(map(float, table)))
+    _expect("sampler.schedule.prediction", prediction, isinstance(prediction, str), "a name")
+    return NoiseSchedule(**values, kind=kind, table=tuple(map(float, table)), prediction=prediction)
 
 
 def _expect(name: str, value: Any, fits: bool, expected: str) -> Any:

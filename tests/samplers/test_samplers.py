@@ -145,10 +145,18 @@ STABLE_DIFFUSION = {
 }
 
 
+predictions = pytest.mark.parametrize(
+    ("schedule", "theirs"), [(NoiseSchedule(), "epsilon"), (NoiseSchedule(prediction="v"), "v_prediction")]
+)
+
+
+@predictions
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_ddim_equals_diffusers(steps: int, eta: float) -> None:
-    reference = pytest.importorskip("diffusers").DDIMScheduler(clip_sample=False, **STABLE_DIFFUSION)
+def test_ddim_equals_diffusers(steps: int, eta: float, schedule: NoiseSchedule, theirs: str) -> None:
+    reference = pytest.importorskip("diffusers").DDIMScheduler(
+        clip_sample=False, prediction_type=theirs, **STABLE_DIFFUSION
+    )
     reference.set_timesteps(steps)
     z, own = noise(*SHAPE), generators(SHAPE[0])
     assert tuple(reference.timesteps.tolist()) == DDIM(steps).timesteps
@@ -156,20 +164,23 @@ def test_ddim_equals_diffusers(steps: int, eta: float) -> None:
     for t in reference.timesteps.tolist():
         drawn = torch.stack([torch.randn(SHAPE[1:], generator=g) for g in own]) if eta else None
         expected = reference.step(toy(expected, t), t, expected, eta=eta, variance_noise=drawn).prev_sample
-    actual = DDIM(steps, eta).sample(toy, z, generators=generators(SHAPE[0]))
+    actual = DDIM(steps, eta, schedule=schedule).sample(toy, z, generators=generators(SHAPE[0]))
     assert relative(actual, expected) < 1e-4
 
 
+@predictions
 @pytest.mark.parametrize("steps", STEPS)
-def test_pndm_equals_diffusers(steps: int) -> None:
-    reference = pytest.importorskip("diffusers").PNDMScheduler(skip_prk_steps=True, **STABLE_DIFFUSION)
+def test_pndm_equals_diffusers(steps: int, schedule: NoiseSchedule, theirs: str) -> None:
+    reference = pytest.importorskip("diffusers").PNDMScheduler(
+        skip_prk_steps=True, prediction_type=theirs, **STABLE_DIFFUSION
+    )
     reference.set_timesteps(steps)
     assert tuple(reference.timesteps.tolist()) == PNDM(steps).timesteps
     z = noise(*SHAPE)
     expected = z
     for t in reference.timesteps.tolist():
         expected = reference.step(toy(expected, t), t, expected).prev_sample
-    assert relative(PNDM(steps).sample(toy, z), expected) < 1e-4
+    assert relative(PNDM(steps, schedule=schedule).sample(toy, z), expected) < 1e-4
 
 
 @pytest.mark.parametrize("sampler", [DDIM(1000), DDIM(1000, eta=1.0), PNDM(1000)])
@@ -359,3 +370,14 @@ def test_samplers_by_name() -> None:
         get("euler")
     with pytest.raises(ValueError, match="steps is 0"):
         get("ddim", 0)
+
+
+def test_the_same_sampler_for_another_prediction() -> None:
+    sampler = DDIM(7, eta=0.5, schedule=NoiseSchedule(300, kind="cosine")).starting_at(200)
+    other = sampler.predicting("v")
+    assert other.schedule == NoiseSchedule(300, kind="cosine", prediction="v")
+    assert (other.timesteps, other.eta) == (sampler.timesteps, 0.5)
+    assert other.predicting("epsilon") == sampler
+    assert sampler.predicting("epsilon") is sampler
+    with pytest.raises(ValueError, match=r"prediction is 'x0'"):
+        sampler.predicting("x0")

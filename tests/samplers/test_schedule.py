@@ -251,3 +251,29 @@ def test_a_sigma_loop_with_a_denoiser_in_timesteps() -> None:
         x = x + (following - sigma) * derivative
         ddim = schedule.step(ddim, epsilon(ddim, t), t, schedule.timestep(following))
     torch.testing.assert_close(x / math.sqrt(1 + sigmas[-1] ** 2), ddim)
+
+
+# --- what the network predicts ---
+
+
+@pytest.mark.parametrize("t", [0, 1, 500, 999, 3.5, torch.tensor([0, 500, 999])])
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_a_prediction_that_is_right_gives_latent_and_noise_back(prediction: str, t: float | Tensor) -> None:
+    schedule = NoiseSchedule(prediction=prediction)
+    x, e = noise(3, 2, 4).double(), noise(3, 2, 4, seed=1).double()
+    alpha = torch.as_tensor(schedule.alpha(t), dtype=torch.float64).reshape(-1, 1, 1)
+    output = e if prediction == "epsilon" else alpha.sqrt() * e - (1 - alpha).sqrt() * x
+    z = schedule.add_noise(x, e, t)
+    torch.testing.assert_close(schedule.clean(z, output, t), x)
+    torch.testing.assert_close(schedule.epsilon(z, output, t), e)
+    s = t / 2
+    torch.testing.assert_close(schedule.step(z, output, t, s), schedule.add_noise(x, e, s))
+
+
+def test_a_prediction_has_a_name() -> None:
+    with pytest.raises(ValueError, match=r"NoiseSchedule.prediction is 'v_prediction'; expected one of epsilon, v."):
+        NoiseSchedule(prediction="v_prediction")
+    table = NoiseSchedule().alphas_cumprod
+    assert NoiseSchedule.of(table, prediction="v") == NoiseSchedule(prediction="v")
+    assert NoiseSchedule.of(table[:10] / 2, prediction="v").prediction == "v"
+    assert NoiseSchedule() == NoiseSchedule(prediction="epsilon")
