@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
-METHOD_HELP = "a name, or with options NAME+OPTION=VALUE+..., as ebama+intensity_weight=0"
+METHOD_HELP = "a name, or with options NAME+OPTION=VALUE+..., as ebama+intensity_weight=0, or several as syngen,ane"
 
 
 def add_shared(parser: argparse.ArgumentParser, *names: str, **defaults: Any) -> None:

@@ -67,6 +67,10 @@ def _generate(options: argparse.Namespace) -> None:
     from ..trace.contact_sheet import contact_sheet
     from .model import open_pipeline
 
+    if options.option and methods.parse(options.method).parts:
+        raise ValueError(
+            f"--option is for one method; write it beside its own, as {options.method}+{options.option[0]}."
+        )
     method_text = "+".join((options.method, *options.option))
     systems = {text: methods.parse(text) for text in (method_text, *options.compare)}
     get(options.sampler, options.steps)

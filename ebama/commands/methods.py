@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from .arguments import add_shared
+from .arguments import METHOD_HELP, add_shared
 
 if TYPE_CHECKING:
     from .arguments import Commands
@@ -15,6 +15,7 @@ def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("methods", help="list the methods: what each changes, what a picture costs")
     parser.add_argument("prompt", nargs="?", default="a purple crown and a blue suitcase", help="to count the cost for")
+    parser.add_argument("--method", nargs="+", default=[], metavar="METHOD", help=f"further rows; {METHOD_HELP}")
     add_shared(parser, "steps", "sampler")
     parser.set_defaults(run=_run)
 
@@ -29,7 +30,7 @@ def _run(options: argparse.Namespace) -> None:
 
     prompt, calls = parse(options.prompt, clip_tokenizer()), len(get(options.sampler, options.steps).timesteps)
     table = [["method", "changes", "reads", "forwards", "stopped early", "backwards", "reference"]]
-    for method in (methods.get(name).complete(SD_V1) for name in methods.names()):
+    for method in (methods.complete(name, SD_V1) for name in (*methods.names(), *options.method)):
         cost = method.cost(prompt, calls)
         passes = [str(cost.predictions), str(cost.attention or "-"), str(cost.backwards or "-")]
         table.append([method.name, method.changes, method.needs.sites, *passes, method.reference])

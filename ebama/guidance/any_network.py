@@ -41,7 +41,8 @@ def guide_for(
 ) -> Guide:
     """The guide of a method on a network of your own: (z [B, C, h, w], t, i) -> latents, losses, gradient norms.
 
-    Call it before model call i of your sampling loop, with the timestep t that the network takes then. A guide may
+    Call it before model call i of your sampling loop, with the timestep t that the network takes then: a number, or
+    one for each sample. A guide may
     remember earlier calls, so make one for each run.
 
     Args:

@@ -100,7 +100,7 @@ class Composition(Method):
         task = replace(task, controlled_by=self)
         guides = [guide for part in self.parts if (guide := part.guide(task)) is not None]
 
-        def chained(z: Tensor, t: int, i: int) -> GuidanceResult:
+        def chained(z: Tensor, t: Any, i: int) -> GuidanceResult:
             results: list[GuidanceResult] = []
             for guide in guides:
                 results.append(guide(z, t, i))

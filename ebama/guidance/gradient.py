@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +14,8 @@ from ebama.models import AttentionRecords
 
 from .method import GuidanceResult, Guide
 
-Maps = Callable[[Tensor, int, list[int]], AttentionRecords]
-"""(z [n, ...], t, samples [n]) -> records of those samples of the batch, with z in their graph."""
+Maps = Callable[[Tensor, Any, list[int]], AttentionRecords]
+"""(z [n, ...], t, samples [n]) -> records of those samples of the batch, with z in their graph; t as `Guide` has it."""
 
 Energy = Callable[[AttentionRecords, list[int], int], Tensor]
 """(records, samples, i) -> losses [len(samples)], each a function of its own sample only.
@@ -65,10 +66,10 @@ def gradient_guide(
         step: another way to step down the gradient. One that remembers serves one run: make a guide for each.
     """
 
-    def differentiate(z: Tensor, t: int, i: int, chosen: list[int]) -> tuple[Tensor, Tensor]:
+    def differentiate(z: Tensor, t: Any, i: int, chosen: list[int]) -> tuple[Tensor, Tensor]:
         with torch.inference_mode(False), torch.enable_grad():
             moving = z.detach().clone().requires_grad_(True)
-            records = maps(moving, t, chosen)
+            records = maps(moving, t[chosen] if isinstance(t, Tensor) and t.ndim else t, chosen)
             with torch.autocast(z.device.type, enabled=False):
                 losses = energy(records, chosen, i)
             if not losses.requires_grad:  # no sample has anything to gain
@@ -76,7 +77,7 @@ def gradient_guide(
             (gradient,) = torch.autograd.grad(losses.sum(), moving)
         return losses.detach(), gradient
 
-    def guide(z: Tensor, t: int, i: int) -> GuidanceResult:
+    def guide(z: Tensor, t: Any, i: int) -> GuidanceResult:
         moved = list(range(len(z)) if samples is None else samples)
         if i >= len(step_sizes) or not moved:
             return GuidanceResult(z)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -92,7 +92,7 @@ class GradientMethod(Method):
                 made[key] = (task.controlled_by or self).control(part, Conditioning.prompts_alone(part.context))
             return watched(made[key], call)
 
-        def maps(z: Tensor, t: int, samples: list[int]) -> AttentionRecords:
+        def maps(z: Tensor, t: Any, samples: list[int]) -> AttentionRecords:
             context, sites = task.context[samples], self.sites(task, z.shape) if task.sites is None else task.sites
             return task.network.attention(
                 z.to(context.dtype), t, context, sites=sites, control=control(samples), checkpoint=task.checkpoint
@@ -107,7 +107,7 @@ class GradientMethod(Method):
             step=self.step(task),
         )
 
-        def guide(z: Tensor, t: int, i: int) -> GuidanceResult:
+        def guide(z: Tensor, t: Any, i: int) -> GuidanceResult:
             nonlocal call
             if len(z) != count:
                 raise ValueError(f"The guide got {len(z)} latents for {count} contexts; expected one for each.")

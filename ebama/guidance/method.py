@@ -29,8 +29,8 @@ class GuidanceResult(NamedTuple):
 Start = Callable[[Tensor], Tensor]
 """z [B, 4, h, w] -> z: the noise that each sample starts from instead, a function of its own noise only."""
 
-Guide = Callable[[Tensor, int, int], GuidanceResult]
-"""(z, t, i) -> what was done to z before model call i at timestep t."""
+Guide = Callable[[Tensor, Any, int], GuidanceResult]
+"""(z, t, i) -> what was done to z before model call i at timestep t: a number, or one for each sample, [B]."""
 
 Controls = Callable[[int], "Control | None"]
 """i -> what rewrites attention in model call i, or None if nothing does."""
