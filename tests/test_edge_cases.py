@@ -33,7 +33,7 @@ def quick(name: str) -> Choice:
 
 
 def test_every_method_but_p2p_is_covered() -> None:
-    assert len(MOVERS) == 6
+    assert len(MOVERS) == 7
     assert len(REST) == 4
 
 

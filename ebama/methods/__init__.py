@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..guidance import Conditioning, Cost, GradientMethod, GuidanceResult, Guide, Method, Needs, Task
 from .ane import AttendAndExcite
+from .attention_regulation import AttentionRegulation
 from .cd import ComposableDiffusion
 from .conform import Conform
 from .divide_and_bind import DivideAndBind
@@ -18,6 +19,7 @@ from .syngen import SynGen
 
 __all__ = [
     "AttendAndExcite",
+    "AttentionRegulation",
     "Choice",
     "ComposableDiffusion",
     "Conditioning",

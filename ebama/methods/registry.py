@@ -12,6 +12,7 @@ from ebama.models import SD_V1, StableDiffusionConfig
 
 from ..guidance import Composition, Method, Needs, compose
 from .ane import AttendAndExcite
+from .attention_regulation import AttentionRegulation
 from .cd import ComposableDiffusion
 from .conform import Conform
 from .divide_and_bind import DivideAndBind
@@ -37,6 +38,7 @@ _METHODS: dict[str, type[Method]] = {
         EbamaOfficial,
         Conform,
         DivideAndBind,
+        AttentionRegulation,
         PromptToPrompt,
     )
 }

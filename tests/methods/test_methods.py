@@ -34,6 +34,7 @@ PUBLISHED = {
     "ebama-official": (153, 26),
     "conform": (216, 90),
     "divide-and-bind": (356, 225),
+    "attention-regulation": (102, 0),
     "p2p": (102, 0),
 }
 
