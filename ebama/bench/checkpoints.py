@@ -77,10 +77,8 @@ def random_model() -> StableDiffusion:
     generator = torch.Generator().manual_seed(0)
     networks = build_on_meta(SD_V1)
     for network in networks.values():
-        weights = {
-            name: torch.randn(weight.shape, generator=generator).mul_(0.02)
-            for name, weight in network.state_dict().items()
-        }
+        shapes = {name: weight.shape for name, weight in network.state_dict().items()}
+        weights = {name: 0.02 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
         network.load_state_dict(weights, assign=True)
     return StableDiffusion(**networks, tokenizer=clip_tokenizer(), config=SD_V1)  # type: ignore[arg-type]
 
@@ -88,11 +86,8 @@ def random_model() -> StableDiffusion:
 def _lightning(weights: dict[str, Tensor], *, ema: bool = False) -> dict[str, Any]:
     """The dictionary that a trainer writes; with `ema`, a second U-Net."""
     prefix = "model.diffusion_model."
-    averages = {
-        ema_name(key.removeprefix(prefix)): weight.clone()
-        for key, weight in weights.items()
-        if ema and key.startswith(prefix)
-    }
+    unet = {key.removeprefix(prefix): weight for key, weight in weights.items() if ema and key.startswith(prefix)}
+    averages = {ema_name(key): weight.clone() for key, weight in unet.items()}
     extras = {"epoch": 1, "global_step": 1, "pytorch-lightning_version": "1.4.2", "callbacks": {}}
     return {**extras, "state_dict": {**weights, **averages}}
 

@@ -13,5 +13,5 @@ class StableDiffusionBaseline(Method):
     """Rombach et al. 2022; the baseline that every other method is compared with. No hyper-parameters."""
 
     name: ClassVar[str] = "sd"
-    changes: ClassVar[str] = "nothing"
+    changes: ClassVar[str] = "changes nothing"
     reference: ClassVar[str] = "Rombach et al. 2022 (Stable Diffusion)"

@@ -148,26 +148,24 @@ def rendered(figure: Figure) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def _picture(axis: Axes, picture: Image.Image) -> Any:
+def _image(axis: Axes, pixels: npt.ArrayLike, **options: Any) -> Any:
+    """Draw pixels or a map across the whole axis."""
     axis.set(xticks=[], yticks=[])
-    return axis.imshow(np.asarray(picture), extent=(0, 1, 1, 0), interpolation="nearest")
+    return axis.imshow(pixels, extent=(0, 1, 1, 0), **options)
+
+
+def _picture(axis: Axes, picture: Image.Image) -> Any:
+    return _image(axis, np.asarray(picture), interpolation="nearest")
 
 
 def _overlay(axis: Axes, picture: Image.Image, map_: Maps, row: MapRow) -> tuple[Any, Any]:
-    grey = axis.imshow(_grey(picture), cmap="gray", vmin=0, vmax=255, extent=(0, 1, 1, 0))
-    layer = axis.imshow(
-        map_,
-        cmap=COLOURS,
-        norm=Normalize(row.low, row.high),
-        alpha=OPACITY,
-        extent=(0, 1, 1, 0),
-        interpolation="nearest",
-    )
+    grey = _image(axis, _grey(picture), cmap="gray", vmin=0, vmax=255)
+    scale = Normalize(row.low, row.high)
+    layer = _image(axis, map_, cmap=COLOURS, norm=scale, alpha=OPACITY, interpolation="nearest")
     if row.mark is not None:
         height, width = map_.shape
         centre = (row.mark[1] + 0.5) / width, (row.mark[0] + 0.5) / height
         axis.plot(*centre, "o", markersize=7, markerfacecolor="none", markeredgecolor="white", markeredgewidth=1.5)
-    axis.set(xticks=[], yticks=[])
     return grey, layer
 
 

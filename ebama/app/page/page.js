@@ -29,10 +29,9 @@ function describe({ model, side, dtype, device, version, vocabulary, limits, met
 }
 
 function request() {
-  const { prompt, seeds, steps, guidance, sampler, negative, extra } = Object.fromEntries(new FormData(byId("request")));
-  const methods = [...new FormData(byId("request")).getAll("method"), extra.trim()].filter(Boolean);
-  const numbers = { steps: Number(steps), guidance: Number(guidance) };
-  return { prompt, methods, seeds, sampler, negative_prompt: negative, ...numbers };
+  const form = new FormData(byId("request"));
+  const { method, extra, ...fields } = Object.fromEntries(form);
+  return { ...fields, methods: [...form.getAll("method"), extra.trim()].filter(Boolean) };
 }
 
 function show(job) {
@@ -89,7 +88,6 @@ async function submit(event) {
 
 async function begin() {
   const facts = await server.model();
-  for (const method of facts.methods) if (method.changes === "nothing") method.changes = "changes nothing";
   results = new Results(facts);
   describe(facts);
   byId("request").addEventListener("submit", submit);
