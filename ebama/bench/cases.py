@@ -100,7 +100,7 @@ def _forward(setting: Setting, meter: Meter) -> None:
     """U-Net, one row, no gradient."""
     sd = _opened(setting)
     context = sd.encode_text([PROMPT])
-    z = _latent(sd).to(context)
+    z = noise(sd.config.sample_size).to(context)
     with torch.no_grad(), usable_arithmetic(z.device, z.dtype):
         meter.measure(lambda: sd.unet(z, 981, context))
 
@@ -114,7 +114,7 @@ def _call(method: methods.Choice, setting: Setting, meter: Meter) -> None:
 def _decode(setting: Setting, meter: Meter) -> None:
     """VAE, one latent to a picture."""
     sd = _opened(setting)
-    pipeline, latent = Pipeline(sd), _latent(sd)
+    pipeline, latent = Pipeline(sd), noise(sd.config.sample_size)
     meter.measure(lambda: pipeline.decode(latent))
 
 
@@ -132,13 +132,13 @@ def _batch(setting: Setting, meter: Meter) -> None:
     meter.measure(lambda: pipeline(PROMPT, seeds=seeds, steps=setting.steps, parser="rules", progress=False))
 
 
-def _smoothing(setting: Setting, meter: Meter) -> None:
-    """Peaks of 8 smoothed 16x16 maps and their gradient, 100 times."""
+def measure_peaks(peaks: Callable[[Tensor], Tensor], setting: Setting, meter: Meter) -> None:
+    """Peaks [8] of smoothed maps [8, 16, 16] and their gradient, 100 times."""
     maps = torch.rand(8, 16, 16, device=setting.device, requires_grad=True)
 
     def work() -> None:
         for _ in range(100):
-            torch.autograd.grad(gaussian_peak(maps).sum(), maps)
+            torch.autograd.grad(peaks(maps).sum(), maps)
 
     meter.measure(work)
 
@@ -160,7 +160,7 @@ CASES: dict[str, Callable[[Setting, Meter], None]] = {
     "decode": _decode,
     "images": _images,
     "batch": _batch,
-    "smoothing": _smoothing,
+    "smoothing": partial(measure_peaks, gaussian_peak),
     "loading": _loading,
     "import": _import,
 }
@@ -178,6 +178,6 @@ def _opened(setting: Setting) -> StableDiffusion:
     return load(setting.weights, device=setting.device, dtype=getattr(torch, setting.dtype))
 
 
-def _latent(sd: StableDiffusion) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, sd.config.unet.in_channels, *[sd.config.sample_size] * 2, generator=generator)
+def noise(size: int) -> Tensor:
+    """A latent [1, 4, size, size]."""
+    return torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(0))

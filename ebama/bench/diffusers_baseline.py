@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from .cases import PROMPT, Setting, fresh_python
+from .cases import PROMPT, Setting, fresh_python, measure_peaks, noise
 from .meter import Meter
 
 PIPELINE = "StableDiffusionAttendAndExcitePipeline"
@@ -55,15 +56,9 @@ def _opened(setting: Setting) -> Any:
     return pipeline
 
 
-def _latent(pipeline: Any) -> torch.Tensor:
-    size = pipeline.unet.config.sample_size
-    noise = torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(0))
-    return noise.to(pipeline.device, pipeline.unet.dtype)
-
-
 def _forward(setting: Setting, meter: Meter) -> None:
     pipeline = _opened(setting)
-    z = _latent(pipeline)
+    z = noise(pipeline.unet.config.sample_size).to(pipeline.device, pipeline.unet.dtype)
     context = torch.randn(1, 77, pipeline.unet.config.cross_attention_dim).to(z)
     with torch.no_grad():
         meter.measure(lambda: pipeline.unet(z, 981, encoder_hidden_states=context).sample)
@@ -90,7 +85,8 @@ def _picture(pipeline: Any, **options: Any) -> None:
 
 def _decode(setting: Setting, meter: Meter) -> None:
     pipeline = _opened(setting)
-    z = _latent(pipeline) / pipeline.vae.config.scaling_factor
+    z = noise(pipeline.unet.config.sample_size).to(pipeline.device, pipeline.vae.dtype)
+    z /= pipeline.vae.config.scaling_factor
     with torch.no_grad():
         meter.measure(lambda: pipeline.image_processor.postprocess(pipeline.vae.decode(z, return_dict=False)[0]))
 
@@ -104,14 +100,12 @@ def _smoothing(setting: Setting, meter: Meter) -> None:
     """As its loss does: a convolution for each map."""
     module: Any = importlib.import_module(getattr(importlib.import_module("diffusers"), PIPELINE).__module__)
     smooth = module.GaussianSmoothing().to(setting.device)
-    maps = torch.rand(8, 16, 16, device=setting.device, requires_grad=True)
 
-    def work() -> None:
-        for _ in range(100):
-            padded = [F.pad(m[None, None], (1, 1, 1, 1), mode="reflect") for m in maps]
-            torch.autograd.grad(torch.stack([smooth(m).max() for m in padded]).sum(), maps)
+    def peaks(maps: Tensor) -> Tensor:
+        padded = [F.pad(m[None, None], (1, 1, 1, 1), mode="reflect") for m in maps]
+        return torch.stack([smooth(m).max() for m in padded])
 
-    meter.measure(work)
+    measure_peaks(peaks, setting, meter)
 
 
 CASES: dict[str, Callable[[Setting, Meter], None]] = {

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,6 +23,9 @@ from ..prompt.words import Word, find, words
 
 Quantity = Literal["scores", "probabilities"]
 """Maps before and after softmax."""
+
+Keys: TypeAlias = str | int | Sequence[int]
+"""A word or words of the prompt, as `ebama.prompt.words.find` finds them, or positions along the key axis."""
 
 KEY = "ebama"
 
@@ -82,18 +85,11 @@ class Trace:
         """The words of a sample's prompt with their positions along the key axis."""
         return words(self.prompts[sample])
 
-    def maps(
-        self,
-        word: str | int | Sequence[int],
-        *,
-        sample: int = 0,
-        of: Quantity = "probabilities",
-        occurrence: int = 0,
-    ) -> Tensor:
+    def maps(self, word: Keys, *, sample: int = 0, of: Quantity = "probabilities", occurrence: int = 0) -> Tensor:
         """The maps of a word at every call, [calls, h, w] float32: the mean over its tokens.
 
         Args:
-            word: a word or words of the prompt, as `ebama.prompt.words.find` finds them; or a position, or several.
+            word: see `Keys`.
             sample: which of the N.
             of: "scores" or "probabilities".
             occurrence: which of a word that recurs, 0 the first.
@@ -118,13 +114,7 @@ class Trace:
         return maps[..., positions].float().mean(dim=-1)
 
     def map(
-        self,
-        word: str | int | Sequence[int],
-        *,
-        sample: int = 0,
-        call: int = -1,
-        of: Quantity = "probabilities",
-        occurrence: int = 0,
+        self, word: Keys, *, sample: int = 0, call: int = -1, of: Quantity = "probabilities", occurrence: int = 0
     ) -> Tensor:
         """The map of a word at one call, [h, w] float32; the arguments are those of `maps`."""
         return self.maps(word, sample=sample, of=of, occurrence=occurrence)[call]
