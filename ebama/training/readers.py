@@ -31,7 +31,7 @@ from ..evaluation.judges.templates import TEMPLATES
 from ..output.files import write_text
 from ..output.reading import read_object
 from .drawing.scenes import SIDE, TRAINING, Composer, Scene
-from .loop import Loss, TrainingConfig, options_parser, train
+from .loop import TrainingConfig, options_parser, train
 from .train_judge import HELD_OUT, pictures, soften
 
 WORLD = replace(TRAINING, neglect=0.0, miscolour=0.0)
@@ -122,7 +122,11 @@ def prepared(images: Tensor) -> Tensor:
 
 
 class ReaderJudge(nn.Module):
-    """A model of transformers with its tokenizer and, while it is trained, its `PatchReader`."""
+    """A model of transformers with its tokenizer and, while it is trained, its `PatchReader`.
+
+    Its forward takes pictures [B, 3, 64, 64], their scenes and what further chance is drawn from, and returns the loss
+    and figures for the log.
+    """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__()
@@ -164,14 +168,6 @@ def shown(scenes: Sequence[Scene]) -> tuple[Tensor, Tensor]:
     return noun.flatten(1), colour.flatten(1)
 
 
-def draw(composer: Composer, seed: int, step: int, worker: int = 0) -> tuple[list[Scene], Tensor, np.random.Generator]:
-    """A batch of scenes, their softened pictures as the models take them, and what further chance is drawn from."""
-    rng = np.random.default_rng([seed, step, worker])
-    scenes = [composer.compose(rng) for _ in range(CONFIG.batch)]
-    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-    return scenes, prepared(soften(pictures(scenes), generator)), rng
-
-
 def held_out() -> Iterator[tuple[list[Scene], Tensor]]:
     """Scenes that no training drew, with their pictures as the models take them, in batches of 32."""
     composer = Composer(WORLD)
@@ -184,15 +180,25 @@ def held_out() -> Iterator[tuple[list[Scene], Tensor]]:
 def train_and_store(
     name: str,
     section: str,
-    network: ReaderJudge,
-    loss: Loss,
+    make: Callable[[], ReaderJudge],
     measure: Measure,
     processor: Mapping[str, Any],
     arguments: Sequence[str] | None,
 ) -> None:
     """Train a judge, store its model in the folder `name`, and measure it for its `section` of judges.json."""
     parser = options_parser(f"Train the miniature's {name}; store it in float16, and its figures.")
-    trained = train(name, network, loss, CONFIG, parser.parse_args(arguments).state)
+    state = parser.parse_args(arguments).state
+    composer = Composer(WORLD)
+
+    def loss(network: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng([CONFIG.seed, step, worker])
+        scenes = [composer.compose(rng) for _ in range(CONFIG.batch)]
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        result: tuple[Tensor, dict[str, float]] = network(prepared(soften(pictures(scenes), generator)), scenes, rng)
+        return result
+
+    torch.manual_seed(CONFIG.seed)
+    trained = train(name, make(), loss, CONFIG, state)
     if trained is None:  # a worker beside the first
         return
     judge = trained.network

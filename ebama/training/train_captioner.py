@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import BlipForConditionalGeneration
 
 from . import readers
-from .drawing.scenes import SIDE, Composer, Scene
-from .readers import CONFIG, ReaderJudge
+from .drawing.scenes import SIDE, Scene
+from .readers import ReaderJudge
 
 _PREFIX = 4  # tokens that are given: [DEC] a picture of
 
@@ -27,18 +27,16 @@ class CaptioningJudge(ReaderJudge):
         tokenizer = readers.caption_tokenizer()
         super().__init__(BlipForConditionalGeneration(readers.caption_config(tokenizer)), tokenizer)
 
-    def forward(self, pixels: Tensor, scenes: Sequence[Scene]) -> Tensor:
+    def forward(self, pixels: Tensor, scenes: Sequence[Scene], _: object) -> tuple[Tensor, dict[str, float]]:
         """The loss: cross-entropy of the captions' words after the prefix, and the help's."""
-        encoded = self.tokenizer(
-            [readers.description(scene.named) for scene in scenes], padding=True, return_tensors="pt"
-        )
+        captions = [readers.description(scene.named) for scene in scenes]
+        encoded = self.tokenizer(captions, padding=True, return_tensors="pt")
         ids, mask = encoded["input_ids"], encoded["attention_mask"]
         ids[:, 0] = self.tokenizer.bos_token_id
         labels = ids.masked_fill(mask == 0, -100)
         labels[:, :_PREFIX] = -100
-        found = self.model(pixel_values=pixels, input_ids=ids, attention_mask=mask, labels=labels)
-        loss: Tensor = found.loss + self.reader(found.last_hidden_state, scenes)
-        return loss
+        output = self.model(pixel_values=pixels, input_ids=ids, attention_mask=mask, labels=labels)
+        return output.loss + self.reader(output.last_hidden_state, scenes), {}
 
 
 @torch.no_grad()
@@ -48,23 +46,16 @@ def measure(captioner: Any) -> dict[str, float]:
     right: list[bool] = []
     for scenes, pixels in readers.held_out():
         prefix = torch.tensor(tokenizer([readers.BEGINNING] * len(scenes))["input_ids"])
-        found = captioner.generate(pixel_values=pixels, input_ids=prefix, num_beams=3, max_length=30, min_length=10)
-        said = tokenizer.batch_decode(found, skip_special_tokens=True)
+        output = captioner.generate(pixel_values=pixels, input_ids=prefix, num_beams=3, max_length=30, min_length=10)
+        said = tokenizer.batch_decode(output, skip_special_tokens=True)
         right += [text == readers.description(scene.named) for text, scene in zip(said, scenes, strict=True)]
     return {"exact": round(sum(right) / len(right), 4)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, store captioner/ (float16) and its part of judges.json, measured on what is stored."""
-    composer = Composer(readers.WORLD)
-
-    def loss(network: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
-        scenes, pixels, _ = readers.draw(composer, CONFIG.seed, step, worker)
-        return network(pixels, scenes), {}
-
-    torch.manual_seed(CONFIG.seed)
     processor = {"image_processor_type": "BlipImageProcessor", "size": {"height": SIDE, "width": SIDE}}
-    readers.train_and_store("captioner", "captioner", CaptioningJudge(), loss, measure, processor, arguments)
+    readers.train_and_store("captioner", "captioner", CaptioningJudge, measure, processor, arguments)
 
 
 if __name__ == "__main__":

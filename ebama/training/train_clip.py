@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPModel
 
 from ebama.weights.miniature.world import ANIMALS, COLOURS, OBJECTS, Named, caption
 
 from ..evaluation.judges.templates import TEMPLATES, published
 from . import readers
-from .drawing.scenes import SIDE, Composer, Scene
+from .drawing.scenes import SIDE, Scene
 from .readers import CONFIG, ReaderJudge
 
 PLAIN = 0.25
@@ -34,12 +34,15 @@ class ImageTextJudge(ReaderJudge):
         tokenizer = readers.clip_tokenizer()
         super().__init__(CLIPModel(readers.clip_config(tokenizer)), tokenizer)
 
-    def forward(self, pixels: Tensor, texts: Sequence[str], scenes: Sequence[Scene]) -> tuple[Tensor, Tensor]:
-        """The loss, and the similarities [B, B] of pictures and texts."""
-        encoded = self.tokenizer(list(texts), padding=True, return_tensors="pt")
-        found = self.model(**encoded, pixel_values=pixels, return_loss=True)
-        loss = found.loss + self.reader(found.vision_model_output.last_hidden_state, scenes)
-        return loss, found.logits_per_image
+    def forward(
+        self, pixels: Tensor, scenes: Sequence[Scene], rng: np.random.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The contrastive loss and the help's; the share of pictures that are most similar to their own text."""
+        encoded = self.tokenizer(texts(scenes, rng), padding=True, return_tensors="pt")
+        output = self.model(**encoded, pixel_values=pixels, return_loss=True)
+        loss = output.loss + self.reader(output.vision_model_output.last_hidden_state, scenes)
+        right = output.logits_per_image.argmax(dim=1) == torch.arange(len(scenes))
+        return loss, {"retrieval": right.float().mean().item()}
 
 
 def texts(scenes: Sequence[Scene], rng: np.random.Generator) -> list[str]:
@@ -84,7 +87,7 @@ def measure(clip: Any) -> dict[str, float]:
             scores = compare(pixels[row : row + 1], [scene.caption, *wrong.values()])[0].tolist()
             for key, score in zip(wrong, scores[1:], strict=True):
                 hits[key].append(scores[0] > score)
-    return {key: round(sum(found) / len(found), 4) for key, found in hits.items()}
+    return {key: round(sum(right) / len(right), 4) for key, right in hits.items()}
 
 
 def _replaced(named: Sequence[Named], rng: np.random.Generator) -> list[Named]:
@@ -106,21 +109,12 @@ def _replaced(named: Sequence[Named], rng: np.random.Generator) -> list[Named]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, store clip/ (float16) and its part of judges.json, measured on what is stored."""
-    composer = Composer(readers.WORLD)
-
-    def loss(network: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
-        scenes, pixels, rng = readers.draw(composer, CONFIG.seed, step, worker)
-        value, similarity = network(pixels, texts(scenes, rng), scenes)
-        right = similarity.argmax(dim=1) == torch.arange(len(scenes))
-        return value, {"retrieval": right.float().mean().item()}
-
-    torch.manual_seed(CONFIG.seed)
     processor = {
         "image_processor_type": "CLIPImageProcessor",
         "size": {"shortest_edge": SIDE},
         "crop_size": {"height": SIDE, "width": SIDE},
     }
-    readers.train_and_store("clip", "image_text", ImageTextJudge(), loss, measure, processor, arguments)
+    readers.train_and_store("clip", "image_text", ImageTextJudge, measure, processor, arguments)
 
 
 if __name__ == "__main__":
