@@ -76,7 +76,7 @@ class Judge(nn.Module):
             raise ValueError(f"the judge reads pictures [B, 3, 64, 64], got {list(images.shape)}")
         readings = []
         for start in range(0, len(images), batch_size):
-            presence, colour = self(images[start : start + batch_size])
+            presence, colour = self(images[start : start + batch_size].to(self.evidence.weight.device))
             for logits, best in zip(presence.tolist(), colour.argmax(dim=-1).tolist(), strict=True):
                 present = frozenset(noun for noun, logit in zip(NOUNS, logits, strict=True) if logit > 0)
                 colours = {noun: _COLOURS[c] for noun, c in zip(OBJECTS, best, strict=True) if noun in present}
