@@ -111,7 +111,8 @@ class Pipeline:
                 method itself, which is used as it is; or a list of these, which run together (see `Composition`).
             steps: of the sampler; PNDM calls the model once more.
             guidance: classifier-free guidance scale w in e_u + w (e_c - e_u); 1 runs the prompt alone.
-            sampler: "pndm", "ddim" or an object of `ebama.samplers` (its own steps then count).
+            sampler: "pndm", "ddim" (along the model's noise schedule) or an object of `ebama.samplers`, whose own steps
+                and schedule then count.
             latents: initial noise [N, 4, h, w] instead of the seeds'; N / len(prompts) samples for each prompt. Noise
                 that a sampler draws in between comes from the seeds, if there is one for each of a prompt's samples,
                 else from their number.
@@ -134,7 +135,7 @@ class Pipeline:
         seeds, guidance = _plain_seeds(seeds), _plain_number("guidance", guidance)
         negative_prompt = "" if negative_prompt is None else negative_prompt
         completed = methods.complete(method, self.sd.config)
-        solver = get_sampler(sampler, steps) if isinstance(sampler, str) else sampler
+        solver = get_sampler(sampler, steps, schedule=self.sd.schedule) if isinstance(sampler, str) else sampler
         solver = solver.predicting(self.sd.config.prediction)  # which is the network's, whatever the sampler
         check(prompts, seeds, guidance, output, batch_size)
         fit = memory.Split(batch_size, self.checkpoint, batch_size)

@@ -36,7 +36,8 @@ def random_model(config: StableDiffusionConfig = TINY, seed: int = 0) -> StableD
 
 def compvis_state(sd: StableDiffusion) -> dict[str, Tensor]:
     """The state dict a CompVis trainer would have saved, schedule and position ids included."""
-    state = {"betas": torch.linspace(0, 1, 1000), "alphas_cumprod": torch.linspace(1, 0, 1000)}
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    state = {"betas": betas.float(), "alphas_cumprod": torch.cumprod(1 - betas, 0).float()}
     unet, vae = unet_renaming(sd.config.unet), vae_renaming(sd.config.vae)
     for name, weight in sd.unet.state_dict().items():
         state[f"model.diffusion_model.{unet.to_compvis(name)}"] = weight

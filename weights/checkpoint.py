@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ebama.models import SD_V1, StableDiffusionConfig
+from ebama.samplers.schedule import STABLE_DIFFUSION_V1, NoiseSchedule
 
 from .errors import CheckpointError
+from .files.regular import check_folder
 from .files.tensors import Entry, TensorFile, open_tensors
-from .layouts.compvis import EMA_PREFIX, ema_name, file_keys, modern_vae_name, text_name, unet_renaming
+from .layouts.compvis import ComponentNames, component_names, ema_name
 from .layouts.detect import file_kind
 from .layouts.diffusers import read_folder_config
-from .layouts.folder import COMPONENTS, missing_components, not_a_pipeline, weight_files
+from .layouts.folder import COMPONENTS, missing_components, not_a_pipeline, variant_of, weight_files
+from .layouts.keys import EMA_PREFIX, name_in_folder, read_key
+from .layouts.parametrisation import stated_prediction, stored_schedule
 from .layouts.token_table import expand_entries
-
-# Our name of a weight from its name in a folder; None for what is no weight.
-_FOLDER_NAMES: dict[str, Callable[[str], str | None]] = {
-    "unet": str,
-    "vae": modern_vae_name,
-    "text_encoder": text_name,
-}
+from .networks import expected_shapes
 
 
 @dataclass(frozen=True)
 class Component:
-    """Weights of one network by our names; `spell` gives the file's name of one, `unexpected` what has no name."""
+    """Weights of one network by our names; `spell` gives the file's name of one, `unexpected` what has no name and
+    `ignored` what no network needs."""
 
     entries: dict[str, Entry]
     unexpected: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
     spell: Callable[[str], str] = str
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The components at `path`. `ema` says whether the file holds moving averages, `tokenizer` is its folder."""
+    """The components at `path`.
+
+    ema: whether the file holds the U-Net's moving averages.
+    schedule: the noise schedule that the file stores, or Stable Diffusion v1's.
+    tokenizer: the folder's, if it has one.
+    notes: what else was noticed, in words.
+    """
 
     path: Path
     layout: str
@@ -43,7 +49,9 @@ class Checkpoint:
     config: StableDiffusionConfig
     components: dict[str, Component]
     ema: bool = False
+    schedule: NoiseSchedule = STABLE_DIFFUSION_V1
     tokenizer: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 def open_checkpoint(
@@ -59,51 +67,88 @@ def open_checkpoint(
         if ema:
             raise CheckpointError(f"{path} is a diffusers folder, which holds no EMA weights; leave ema=True out.")
         return _open_folder(path, config, meta)
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         message = f"There is no file or folder {path}."
         if len(path.parts) == 2 and not path.is_absolute() and not path.suffix:
             message += " A repository of the Hugging Face hub has to be fetched first: "
             message += f"hf download {path} --local-dir DIR."
         raise CheckpointError(message)
     file = open_tensors(path, meta=meta)
-    if kind := file_kind({key: entry.shape for key, entry in file.entries.items()}):
+    if kind := kind_of(file):
         raise CheckpointError(f"{path} is {kind}; expected a complete Stable Diffusion v1 checkpoint.")
     return from_single_file(file, config or SD_V1, ema=ema)
 
 
+def kind_of(file: TensorFile) -> str | None:
+    """What a single file is instead of Stable Diffusion v1; None if nothing speaks against that."""
+    if kind := file_kind({key: entry.shape for key, entry in file.entries.items()}):
+        return kind
+    statement = stated_prediction(file)
+    return statement and f"a model of another parametrisation, such as v-prediction ({statement})"
+
+
 def from_single_file(file: TensorFile, config: StableDiffusionConfig = SD_V1, *, ema: bool = False) -> Checkpoint:
-    """Sort a CompVis file's tensors into components; with `ema` the U-Net is its moving average."""
-    components = {}
-    for component, keys in file_keys(config).items():
-        entries = [entry for key, entry in file.entries.items() if key.startswith(keys.prefix)]
-        components[component] = _component(file.path, entries, keys.name, config, keys.key)
-    unet, to_compvis = components["unet"], unet_renaming(config.unet).to_compvis
+    """Sort a single file's tensors into components; with `ema`, or if it holds no other, the U-Net is its moving
+    average."""
+    keys = [(read_key(key), entry) for key, entry in file.entries.items()]
 
-    def average(name: str) -> str:
-        return ema_name(to_compvis(name))
+    def entries_of(component: str, average: bool = False) -> list[tuple[str, Entry]]:
+        return [(key.name, entry) for key, entry in keys if (key.component, key.average) == (component, average)]
 
-    averages = {name: file.entries[average(name)] for name in unet.entries if average(name) in file.entries}
-    has_ema = len(averages) == len(unet.entries) > 0
+    names = component_names(config)
+    components = {
+        component: _component(file.path, entries_of(component), known, config, known.key)
+        for component, known in names.items()
+    }
+    averages, complete = _averages(entries_of("unet", average=True), names["unet"], config)
+    notes = [f"{name}: ignored {', '.join(part.ignored)}" for name, part in components.items() if part.ignored]
+    if ema and not complete:
+        raise CheckpointError(
+            f"{file.path} holds {'only some of the' if averages.entries else 'no'} EMA weights ({EMA_PREFIX}*); "
+            "load it without ema=True."
+        )
+    if averages.entries and not components["unet"].entries:
+        notes.append("unet: EMA weights only, which are loaded")
+        ema = True
     if ema:
-        if not has_ema:
-            raise CheckpointError(
-                f"{file.path} holds {'only some of the' if averages else 'no'} EMA weights ({EMA_PREFIX}*); "
-                "load it without ema=True."
-            )
-        components["unet"] = Component(averages, unet.unexpected, average)
-    return Checkpoint(file.path, "compvis", (file.container,), config, components, ema=has_ema)
+        components["unet"] = replace(averages, unexpected=components["unet"].unexpected)
+    schedule = stored_schedule(file) or STABLE_DIFFUSION_V1
+    return Checkpoint(
+        file.path, "compvis", (file.container,), config, components, complete, schedule, notes=tuple(notes)
+    )
+
+
+def _averages(
+    entries: list[tuple[str, Entry]], names: ComponentNames, config: StableDiffusionConfig
+) -> tuple[Component, bool]:
+    """The U-Net's moving averages, whose names may have lost their dots, and whether all are there."""
+    weights = expected_shapes(config)["unet"] if entries else {}
+    dotless = {spelling.replace(".", ""): name for name in weights for spelling in (name, names.to_compvis(name))}
+    averages = {dotless[bare]: entry for name, entry in entries if (bare := name.replace(".", "")) in dotless}
+
+    def spell(name: str) -> str:
+        return ema_name(names.to_compvis(name))
+
+    return Component(averages, spell=spell), 0 < len(averages) == len(weights)
 
 
 def _open_folder(folder: Path, config: StableDiffusionConfig | None, meta: bool) -> Checkpoint:
     if missing := missing_components(folder):
         raise CheckpointError(not_a_pipeline(folder, missing))
+    for name in (*COMPONENTS, "tokenizer", "scheduler"):
+        if (folder / name).is_dir():
+            check_folder(folder / name)
     config = config or read_folder_config(folder)
-    components, containers = {}, set()
-    for component in COMPONENTS:
+    components, containers, notes = {}, set(), []
+    for component, names in component_names(config).items():
         files = [open_tensors(path, meta=meta) for path in weight_files(folder, component)]
         containers |= {file.container for file in files}
-        entries = [entry for file in files for entry in file.entries.values()]
-        components[component] = _component(folder / component, entries, _FOLDER_NAMES[component], config)
+        entries = [(name_in_folder(key, component), entry) for file in files for key, entry in file.entries.items()]
+        part = components[component] = _component(folder / component, entries, names, config)
+        if variant := variant_of(files[0].path):
+            notes.append(f"{component}: variant {variant}")
+        if part.ignored:
+            notes.append(f"{component}: ignored {', '.join(part.ignored)}")
     tokenizer = folder / "tokenizer"
     return Checkpoint(
         folder,
@@ -112,27 +157,31 @@ def _open_folder(folder: Path, config: StableDiffusionConfig | None, meta: bool)
         config,
         components,
         tokenizer=tokenizer if tokenizer.is_dir() else None,
+        notes=tuple(notes),
     )
 
 
 def _component(
     where: Path,
-    entries: Iterable[Entry],
-    rename: Callable[[str], str | None],
+    entries: Iterable[tuple[str, Entry]],
+    names: ComponentNames,
     config: StableDiffusionConfig,
     spell: Callable[[str], str] = str,
 ) -> Component:
     """Entries by our names, without those that have none; two spellings of one weight are an error."""
     named: dict[str, Entry] = {}
-    unexpected = []
-    for entry in entries:
+    unexpected, ignored = [], []
+    for theirs, entry in entries:
         try:
-            name = rename(entry.key)
+            name = names.to_ours(theirs)
         except KeyError:
             unexpected.append(entry.key)
             continue
-        if name in named:
+        if name is None:
+            ignored.append(entry.key)
+        elif name in named:
             raise CheckpointError(f"{where} holds {name} twice, as {named[name].key} and as {entry.key}.")
-        if name is not None:
+        else:
             named[name] = entry
-    return Component(expand_entries(where, named, config.text.vocabulary), tuple(unexpected), spell)
+    named = expand_entries(where, named, config.text.vocabulary)
+    return Component(named, tuple(unexpected), tuple(ignored), spell)

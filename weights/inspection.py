@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
 
-from .checkpoint import Checkpoint, from_single_file, open_checkpoint
+from ebama.samplers import NoiseSchedule
+
+from .checkpoint import Checkpoint, from_single_file, kind_of, open_checkpoint
 from .files.pickle_safety import pickle_globals, refused_globals
 from .files.tensors import Entry, container, open_tensors
-from .layouts.detect import file_kind
 from .layouts.folder import COMPONENTS, missing_components, weight_files
 from .networks import expected_shapes
-from .verify import Differences, differences, listed
+from .verify import Differences, differences, listed, printable
 
 _SD_V1 = "Stable Diffusion v1"
 
@@ -38,6 +39,8 @@ class Inspection:
     containers: how the tensors are stored: safetensors, zip (torch.save), legacy (torch.save before 1.6).
     components: unet, vae and text_encoder; "weights" for another kind.
     ema: whether the U-Net's moving averages are there too.
+    schedule: a noise schedule that the file stores, unless it is Stable Diffusion v1's.
+    notes: what else `load` does: the variant it takes, leftovers it ignores.
     refused_globals: what its pickle would import beyond tensors; such a file is never opened.
     """
 
@@ -48,6 +51,8 @@ class Inspection:
     components: dict[str, ComponentInspection]
     config: str | None = None
     ema: bool = False
+    schedule: str | None = None
+    notes: tuple[str, ...] = ()
     refused_globals: tuple[str, ...] = ()
 
     @property
@@ -79,6 +84,9 @@ class Inspection:
         for name, part in self.components.items():
             for kind, keys in part.differences.by_kind().items():
                 lines.append(f"{name}: {len(keys)} {kind}: {listed(keys)}")
+        if self.schedule:
+            lines.append(f"noise schedule: {self.schedule}")
+        lines += self.notes
         if self.layout:
             lines.append("complete: can be loaded" if self.complete else "NOT complete: load would refuse it")
         return "\n".join(lines)
@@ -102,7 +110,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     if not target.is_file():
         return _of(open_checkpoint(target, meta=True))
     file = open_tensors(target, meta=True)
-    if kind := file_kind({key: entry.shape for key, entry in file.entries.items()}):
+    if kind := kind_of(file):
         return Inspection(target, kind, None, (file.container,), {"weights": _component(file.entries)})
     return _of(from_single_file(file))
 
@@ -117,6 +125,8 @@ def _of(checkpoint: Checkpoint) -> Inspection:
         {name: _component(part.entries, differing.get(name)) for name, part in checkpoint.components.items()},
         checkpoint.config.name,
         checkpoint.ema,
+        None if checkpoint.schedule == NoiseSchedule() else repr(checkpoint.schedule),
+        tuple(map(printable, checkpoint.notes)),
     )
 
 

@@ -58,7 +58,8 @@ def load(
             _fill(network, checkpoint.components[name], checkpoint.path, torch.device(device), dtype)
     unet, vae, text_encoder = (networks[name] for name in COMPONENTS)
     vocabulary = MINIATURE_VOCABULARY if checkpoint.config.name == MINIATURE.name else None
-    return StableDiffusion(unet, vae, text_encoder, tokenizer, checkpoint.config, vocabulary)  # type: ignore[arg-type]
+    config, schedule = checkpoint.config, checkpoint.schedule
+    return StableDiffusion(unet, vae, text_encoder, tokenizer, config, vocabulary, schedule)  # type: ignore[arg-type]
 
 
 def _tokenizer(checkpoint: Checkpoint) -> CLIPTokenizer:

@@ -14,8 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ebama.samplers import NoiseSchedule
+
 from .files.tensors import write_tensors
-from .layouts.compvis import file_keys, rank_may_differ
+from .layouts.compvis import component_names, rank_may_differ
 from .layouts.diffusers import folder_jsons
 from .layouts.folder import COMPONENTS, STEMS
 from .layouts.token_table import TABLE, trim
@@ -41,8 +43,10 @@ def save(
     Everything is written beside `path` and renamed when complete: an interrupted call leaves what was there.
     Other files of a folder that exists stay in it.
 
-    Raises ValueError for a dtype that is not floating point, and for weights that are not finite in it: `load` would
-    refuse them.
+    A noise schedule that is not Stable Diffusion v1's is written as `alphas_cumprod`, which folders have no place for.
+
+    Raises ValueError for a dtype that is not floating point, for weights that are not finite in it, which `load` would
+    refuse, and for what the layout cannot hold.
     """
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype}; expected one of floating point, as torch.float16, or None.")
@@ -53,11 +57,16 @@ def save(
         if target.suffix != ".safetensors" or target.is_dir():
             raise ValueError(f"{target} should be a file whose name ends in .safetensors.")
         with _beside(target) as folder:
-            _write(compvis_weights(sd), folder / target.name, dtype)
+            _write(compvis_weights(sd), folder / target.name, dtype, _stored_schedule(sd.schedule))
             os.replace(folder / target.name, target)
     elif layout == "diffusers":
         if target.exists() and not target.is_dir():
             raise ValueError(f"{target} is a file; a diffusers checkpoint is a folder.")
+        if _stored_schedule(sd.schedule):
+            raise ValueError(
+                "This model has a noise schedule of its own, which `load` takes from single files only: "
+                "save it in layout 'compvis'."
+            )
         with _beside(target) as folder:
             _write_folder(sd, folder / "new", dtype, trim_ids)
             _put_in_place(folder, target.resolve())
@@ -104,8 +113,13 @@ def _link(source: str, destination: str) -> None:
         shutil.copy2(source, destination)
 
 
-def _write(weights: Weights, path: Path, dtype: torch.dtype | None) -> None:
-    ready: Weights = {}
+def _stored_schedule(schedule: NoiseSchedule) -> Weights:
+    return {} if schedule == NoiseSchedule() else {"alphas_cumprod": schedule.alphas_cumprod.float()}
+
+
+def _write(weights: Weights, path: Path, dtype: torch.dtype | None, tables: Weights | None = None) -> None:
+    """Write weights in `dtype`, and tables in their own."""
+    ready: Weights = dict(tables or {})
     storages = set()
     for name, weight in weights.items():
         value = weight.detach().to("cpu", dtype if weight.is_floating_point() else None).contiguous()
@@ -137,7 +151,7 @@ def _write_folder(sd: StableDiffusion, folder: Path, dtype: torch.dtype | None, 
 def compvis_weights(sd: StableDiffusion) -> Weights:
     """The state dict of a CompVis single file, by its names and in its shapes."""
     return {
-        keys.key(name): weight[:, :, None, None] if rank_may_differ(component, name) else weight
-        for component, keys in file_keys(sd.config).items()
+        names.key(name): weight[:, :, None, None] if rank_may_differ(component, name) else weight
+        for component, names in component_names(sd.config).items()
         for name, weight in getattr(sd, component).state_dict().items()
     }

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ebama.models import VAE, Network, StableDiffusionConfig, TextEncoder
+from ebama.samplers.schedule import STABLE_DIFFUSION_V1, NoiseSchedule
 
 from .fingerprint import fingerprint
 from .vocabulary import Vocabulary
@@ -23,7 +24,8 @@ class StableDiffusion:
     """The three networks, frozen and in eval mode, with their tokenizer and configuration.
 
     `unet` may be any `Network`, as in `dataclasses.replace(sd, unet=adapt(...))`. `vocabulary` lists the words that the
-    model knows; None where nobody has listed them.
+    model knows; None where nobody has listed them. `schedule` is the noise schedule that its file stores, or Stable
+    Diffusion v1's: a sampler chosen by name follows it.
     """
 
     unet: Network
@@ -32,6 +34,7 @@ class StableDiffusion:
     tokenizer: CLIPTokenizer
     config: StableDiffusionConfig
     vocabulary: Vocabulary | None = None
+    schedule: NoiseSchedule = STABLE_DIFFUSION_V1
 
     def fingerprint(self) -> str:
         """16 hex digits that change when the weights do; see `weights.fingerprint`."""

@@ -58,8 +58,13 @@ def _mismatch(rank_may_differ: bool, entry: Entry, expected: tuple[int, ...]) ->
 
 def listed(names: Sequence[str]) -> str:
     """The first ten names out of a file, without what would break a line or steer a terminal."""
-    shown = [name if name.isprintable() else ascii(name) for name in names[:_LISTED]]
+    shown = [printable(name) for name in names[:_LISTED]]
     return ", ".join((*shown, "...") if len(names) > _LISTED else shown)
+
+
+def printable(text: str) -> str:
+    """A text out of a file, as one line that does not steer a terminal."""
+    return text if text.isprintable() else ascii(text)
 
 
 def summary(path: Path, differing: Mapping[str, Differences]) -> str:

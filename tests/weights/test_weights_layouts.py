@@ -12,7 +12,6 @@ import torch
 from ebama.models import MINIATURE, SD_V1, VAE, TextConfig, TextEncoder, UNet, UNetConfig, VAEConfig
 from ebama.weights.layouts.compvis import (
     ema_name,
-    modern_vae_name,
     rank_may_differ,
     text_name,
     unet_renaming,
@@ -236,14 +235,14 @@ def test_names_outside_the_network_are_key_errors(name: str) -> None:
 
 
 def test_old_vae_attention_names_become_modern() -> None:
-    stem = "decoder.mid_block.attentions.0"
-    assert modern_vae_name(f"{stem}.query.weight") == f"{stem}.to_q.weight"
-    assert modern_vae_name(f"{stem}.key.bias") == f"{stem}.to_k.bias"
-    assert modern_vae_name(f"{stem}.value.weight") == f"{stem}.to_v.weight"
-    assert modern_vae_name(f"{stem}.proj_attn.bias") == f"{stem}.to_out.0.bias"
+    stem, modern = "decoder.mid_block.attentions.0", vae_renaming(SD_V1.vae).to_ours
+    assert modern(f"{stem}.query.weight") == f"{stem}.to_q.weight"
+    assert modern(f"{stem}.key.bias") == f"{stem}.to_k.bias"
+    assert modern(f"{stem}.value.weight") == f"{stem}.to_v.weight"
+    assert modern(f"{stem}.proj_attn.bias") == f"{stem}.to_out.0.bias"
     with torch.device("meta"):
         for key in VAE(SD_V1.vae).state_dict():
-            assert modern_vae_name(key) == key
+            assert modern(key) == key
 
 
 def test_text_names_lose_their_prefix() -> None:

@@ -328,8 +328,8 @@ def test_ema_takes_the_moving_averages(model: StableDiffusion, tmp_path: Path) -
 
     gone = "out.2.bias"
     save_file({key: w for key, w in state.items() if key != f"model.diffusion_model.{gone}"}, path)
-    with pytest.raises(CheckpointError, match=r"unet: 1 missing \(model_ema\.diffusion_modelout2bias\)"):
-        load(path, config=TINY, ema=True)
+    averages = replace(model, unet=random_model(seed=1).unet)
+    assert differing(averages, load(path, config=TINY, ema=True)) == [], "the averages are all there"
 
     del state["model_ema.diffusion_modelout2bias"]
     save_file(state, path)

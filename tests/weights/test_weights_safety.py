@@ -3,16 +3,28 @@ they are."""
 
 from __future__ import annotations
 
+import argparse
 import builtins
+import collections
+import datetime
+import decimal
+import fractions
 import io
 import os
+import pathlib
 import pickle
+import random
 import struct
 import subprocess
+import sys
+import types
+import uuid
 import warnings
 import zipfile
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save, save_file
@@ -30,6 +42,8 @@ from weights_samples import (
 from ebama.weights import CheckpointError, inspect, load
 from ebama.weights import save as save_folder
 from ebama.weights.files.pickle_safety import pickle_globals
+from ebama.weights.files.stand_ins import stand_in
+from ebama.weights.files.tensors import open_tensors
 from ebama.weights.layouts.detect import file_kind
 
 
@@ -63,6 +77,133 @@ def test_pickles_that_run_code_are_refused_without_running_it(tmp_path: Path, at
     assert not marker.exists()
     assert not found.safe
     assert any(name in refused for refused in found.refused_globals)
+
+
+def _leftovers() -> dict[str, object]:
+    """What trainers keep beside the weights; omegaconf and Lightning are not installed, only named."""
+    config = Call(
+        Global("omegaconf.dictconfig", "DictConfig"),
+        state={
+            "_metadata": Call(
+                Global("omegaconf.base", "ContainerMetadata"),
+                state={"ref_type": Global("typing", "Any"), "object_type": dict, "flags": {}, "key": None},
+            ),
+            "_parent": None,
+            "_content": {"lr": Call(Global("omegaconf.nodes", "AnyNode"), state={"_val": 1e-4, "_parent": None})},
+        },
+    )
+    return {
+        "set": {1, "a"},
+        "frozenset": frozenset({2}),
+        "defaultdict": collections.defaultdict(list, {"loss": [0.5]}),
+        "defaultdict of dicts": collections.defaultdict(dict, {"a": {"b": 1}}),
+        "deque": collections.deque([1.0, 2.0], maxlen=3),
+        "counter": collections.Counter("aab"),
+        "array": np.arange(6.0).reshape(2, 3),
+        "array of objects": np.array(["a", None, 1], dtype=object),
+        "structured array": np.zeros(2, dtype=[("x", "f4")]),
+        "masked array": np.ma.masked_array([1, 2], [0, 1]),
+        "scalars": [np.float32(1), np.int64(2), np.bool_(True), np.str_("a"), np.float64],
+        "random states": [np.random.RandomState(0), np.random.default_rng(0), random.Random(0)],
+        "paths": [Path("/a/b"), pathlib.PureWindowsPath("c")],
+        "times": [datetime.datetime(2022, 1, 1, tzinfo=datetime.timezone.utc), datetime.timedelta(1)],
+        "numbers": [uuid.UUID(int=3), decimal.Decimal("1.5"), fractions.Fraction(1, 3), 2**80, 1j],
+        "arguments": argparse.Namespace(lr=1e-4, layers=[1, 2]),
+        "namespace": types.SimpleNamespace(a=1),
+        "bytes": [b"", b"abc", bytearray(b"a"), range(3), slice(1), ..., type(None)],
+        "omegaconf": config,
+        "attributes": Call(Global("pytorch_lightning.utilities.parsing", "AttributeDict"), {"lr": 1}),
+        "enum": {Call(Global("lightning.pytorch.trainer.states", "TrainerFn"), "fit"): 1},
+        "arguments of transformers": Call(Global("transformers.training_args", "TrainingArguments"), state={"lr": 1}),
+    }
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("kind", _leftovers())
+def test_leftovers_of_trainers_are_inert(tmp_path: Path, kind: str, legacy: bool) -> None:
+    path, before = tmp_path / "m.ckpt", set(sys.modules)
+    save_with_globals(
+        {"state_dict": {"a.b": torch.ones(2)}, "hyper_parameters": _leftovers()[kind]}, path, legacy=legacy
+    )
+    opened = open_tensors(path)
+    assert list(opened.entries) == ["a.b"]
+    assert opened.entries["a.b"].read().tolist() == [1, 1]
+    assert inspect(path).safe
+    assert not {name for name in set(sys.modules) - before if name.startswith(("omegaconf", "pytorch_lightning"))}
+
+
+def test_dictionaries_of_their_own_kind_are_filled(tmp_path: Path) -> None:
+    class AttributeDict(dict):  # type: ignore[type-arg]
+        pass
+
+    AttributeDict.__module__, AttributeDict.__qualname__ = "pytorch_lightning.utilities.parsing", "AttributeDict"
+    module = types.ModuleType(AttributeDict.__module__)
+    module.AttributeDict = AttributeDict  # type: ignore[attr-defined]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, module.__name__, module)
+        patch.setitem(sys.modules, "pytorch_lightning", types.ModuleType("pytorch_lightning"))
+        torch.save({"a": torch.zeros(1), "hyper_parameters": AttributeDict(parameterization="v")}, tmp_path / "m.ckpt")
+    assert open_tensors(tmp_path / "m.ckpt").metadata == {"hyper_parameters.parameterization": "v"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "builtins.eval",
+        "builtins.getattr",
+        "builtins.open",
+        "__builtin__.apply",
+        "collections.abc.Callable",
+        "functools.partial",
+        "importlib.import_module",
+        "numpy.load",
+        "numpy.fromfile",
+        "numpy.core.multiarray.fromfile",
+        "operator.attrgetter",
+        "os.system",
+        "pathlib.os.system",
+        "pickle.loads",
+        "posix.system",
+        "runpy.run_path",
+        "torch.hub.load",
+        "torch.load",
+        "types.FunctionType",
+        "typing.io",
+        "uuid.os",
+        "omegaconfx.y",
+        "mytrainer.Config",
+        "__main__.Config",
+    ],
+)
+def test_only_what_a_rule_names_has_a_stand_in(tmp_path: Path, name: str) -> None:
+    assert stand_in(name) is None
+    module, _, attribute = name.rpartition(".")
+    marker = tmp_path / "marker"
+    save_with_globals({"a": torch.zeros(1), "x": Call(Global(module, attribute), str(marker))}, tmp_path / "m.ckpt")
+    with pytest.raises(CheckpointError, match=rf"asks for {name}, which is not part"):
+        load(tmp_path / "m.ckpt")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("payload", ["reduce", "state", "entries", "element", "as a key", "nested"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_code_inside_a_leftover_does_not_run(tmp_path: Path, payload: str, legacy: bool) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "evil.ckpt"
+    code = _attacks(marker)["system"][0]
+    namespace = Global("argparse", "Namespace")
+    wrapped = {
+        "reduce": Call(namespace, code),
+        "state": Call(namespace, state={"a": code}),
+        "entries": collections.defaultdict(list, {"a": code}),
+        "element": collections.deque([code]),
+        "as a key": {code: 1},
+        "nested": Call(Global("omegaconf.dictconfig", "DictConfig"), Call(namespace, [code])),
+    }[payload]
+    save_with_globals({"state_dict": {"a": torch.zeros(1)}, "x": wrapped}, path, legacy=legacy)
+    with pytest.raises(CheckpointError, match=r"is not safe to open: .*\.system, which is not part"):
+        load(path)
+    assert not inspect(path).safe
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -268,9 +409,59 @@ def test_torchscript_archives_are_refused(tmp_path: Path) -> None:
 
 def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.ckpt")
+    (tmp_path / "endless.ckpt").symlink_to("/dev/zero")
     for use in (load, inspect):
-        with pytest.raises(CheckpointError, match=r"pipe\.ckpt is a device or a pipe"):
-            use(tmp_path / "pipe.ckpt")
+        for name in ("pipe.ckpt", "endless.ckpt"):
+            with pytest.raises(CheckpointError, match=rf"{name} is a device or a pipe"):
+                use(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "unet/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors.index.json",
+        "tokenizer/tokenizer_config.json",
+        "tokenizer/vocab.json",
+        "scheduler/scheduler_config.json",
+    ],
+)
+def test_nothing_of_a_folder_is_waited_for(tmp_path: Path, name: str) -> None:
+    folder = _folder(tmp_path)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    for use in (load, inspect):
+        with pytest.raises(CheckpointError, match=rf"{name} is a device or a pipe"):
+            use(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["m.ckpt", "m/unet/config.json", "m/vae/diffusion_pytorch_model.safetensors", "m/text_encoder/model.safetensors"],
+)
+def test_links_that_lead_nowhere_are_named(tmp_path: Path, name: str) -> None:
+    _folder(tmp_path)
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).symlink_to("../../../blobs/4567")
+    opened = tmp_path / name.partition("/")[0]
+    for use in (partial(load, config=None if name.endswith("json") else TINY), inspect):
+        with pytest.raises(CheckpointError, match=rf"{name} is a link to .*blobs.4567, which is not there"):
+            use(opened)
+
+
+def _folder(tmp_path: Path) -> Path:
+    """A folder whose files are there, though they hold nothing."""
+    for component, file in (
+        ("unet", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+    ):
+        (tmp_path / "m" / component).mkdir(parents=True)
+        (tmp_path / "m" / component / "config.json").write_text("{}")
+        (tmp_path / "m" / component / f"{file}.safetensors").write_bytes(_SAFETENSORS)
+    return tmp_path / "m"
 
 
 def test_paths_that_hold_no_checkpoint_get_a_remedy(tmp_path: Path) -> None:

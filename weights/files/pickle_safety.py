@@ -1,9 +1,7 @@
 """Reading PyTorch pickles without running anything in them.
 
-`torch.load(weights_only=True)` refuses every global it does not know. Checkpoints of Stable Diffusion v1 hold a few
-that the trainer left behind (callbacks, numpy scalars, configuration objects). Those names, and only those, are
-resolved to `Inert`, a class of ours that does nothing, so the trainer's packages need not be installed and are never
-imported.
+`torch.load(weights_only=True)` refuses every global it does not know. Trainers leave more than tensors behind; what
+`stand_ins` knows by rule is resolved to classes of ours that do nothing, so nothing is imported and nothing called.
 """
 
 from __future__ import annotations
@@ -15,16 +13,15 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
 from .archive import is_zip, read_pickle
+from .stand_ins import modern_name, stand_in
 
-_INERT_NAMES = {"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype"}
-_INERT_PACKAGES = {"pytorch_lightning", "lightning", "lightning_fabric", "omegaconf"}
 _TENSOR_NAMES = {
     "_codecs.encode",
     "collections.OrderedDict",
@@ -35,30 +32,18 @@ _TENSOR_NAMES = {
     "torch._utils._rebuild_tensor_v3",
     "torch.device",
     "torch.nn.parameter.Parameter",
+    "torch.serialization._get_layout",
     "torch.storage.UntypedStorage",
 }
 _REMEDY = "Ask for the checkpoint as .safetensors, which cannot hold code."
+_DEPTH = 6  # of dictionaries within each other that are looked into
 _LOCK = threading.Lock()  # torch's list of safe globals is shared by all threads
-
-
-class Inert:
-    """Stands for an object that a checkpoint's trainer left behind; accepts everything and does nothing."""
-
-    def __new__(cls, *args: object, **kwargs: object) -> Inert:
-        """Ignore the arguments."""
-        return super().__new__(cls)
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
 
 
 def load_pickle(path: Path, *, meta: bool = False) -> Mapping[object, object]:
     """The dictionary in a `torch.save` file, zip or legacy; tensors of a zip are memory-mapped.
 
-    With `meta` the tensors have shapes and dtypes but no values, and nothing but the pickle is read. Raises
+    With `meta` tensors that cannot be mapped have shapes and dtypes but no values, and only the pickle is read. Raises
     CheckpointError, naming the global, if the file wants anything but tensors and known leftovers.
     """
     names = pickle_globals(path)
@@ -68,7 +53,7 @@ def load_pickle(path: Path, *, meta: bool = False) -> Mapping[object, object]:
             f"Stable Diffusion checkpoint. Nothing was run. {_REMEDY}"
         )
     zipped = is_zip(path)
-    stand_ins = [(Inert, name) for name in names if _is_inert(name)]
+    inert = [(kind, modern_name(name)) for name in names if (kind := stand_in(name)) is not None]
     # torch.load maps paths only, but it trusts their ending ".safetensors" over the content.
     mapped = zipped and path.suffix != ".safetensors"
     try:
@@ -76,13 +61,16 @@ def load_pickle(path: Path, *, meta: bool = False) -> Mapping[object, object]:
             file = stack.enter_context(path.open("rb"))
             stack.enter_context(_LOCK)
             stack.enter_context(warnings.catch_warnings())
-            stack.enter_context(torch.serialization.safe_globals(stand_ins))  # type: ignore[arg-type]
+            stack.enter_context(torch.serialization.safe_globals(inert))  # type: ignore[arg-type]
             # Older versions may refuse this and read the weights too. TorchVersion compares numbers, not characters.
             if meta and not zipped and torch.__version__ >= "2.10":
                 stack.enter_context(torch.serialization.skip_data())
             warnings.simplefilter("ignore")
             loaded = torch.load(
-                path if mapped else file, weights_only=True, mmap=mapped, map_location="meta" if meta else "cpu"
+                path if mapped else file,
+                weights_only=True,
+                mmap=mapped,
+                map_location="meta" if meta and not mapped else "cpu",
             )
             left = 0 if zipped or meta else path.stat().st_size - file.tell()
     except Exception as error:  # damaged pickles make torch raise almost anything
@@ -95,18 +83,24 @@ def load_pickle(path: Path, *, meta: bool = False) -> Mapping[object, object]:
 
 
 def plain_tensors(loaded: Mapping[object, object]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint's dictionary, out of its `state_dict` if it has one; everything else is dropped.
+    """The tensors of a checkpoint's dictionary and of those inside it, under dotted names, `state_dict.` left out."""
+    return {name: value.detach() for name, value in _leaves(loaded, Tensor)}
 
-    The vectors of a textual-inversion embedding, which lie one level deeper, are kept as `string_to_param.*`.
-    """
-    inner = loaded.get("state_dict")
-    weights = dict(inner if isinstance(inner, Mapping) else loaded)
-    vectors = loaded.get("string_to_param")
-    if isinstance(vectors, Mapping):
-        weights |= {f"string_to_param.{token}": vector for token, vector in vectors.items()}
-    return {
-        name: value.detach() for name, value in weights.items() if isinstance(name, str) and isinstance(value, Tensor)
-    }
+
+def plain_settings(loaded: Mapping[object, object]) -> dict[str, str]:
+    """What is said beside the tensors in strings, numbers and truth values, as text by dotted names."""
+    return {name: str(value) for name, value in _leaves(loaded, (str, bool, int, float))}
+
+
+def _leaves(value: object, kind: Any, name: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, Any]]:
+    """Values of a kind in nested dictionaries whose keys are strings."""
+    if isinstance(value, kind):
+        yield name, value
+    elif isinstance(value, Mapping) and depth:
+        for key, inner in value.items():
+            if isinstance(key, str):
+                inside = name if key == "state_dict" else f"{name}.{key}" if name else key
+                yield from _leaves(inner, kind, inside, depth - 1)
 
 
 def refused_globals(names: Iterable[str]) -> list[str]:
@@ -114,7 +108,7 @@ def refused_globals(names: Iterable[str]) -> list[str]:
 
     On the latter torch's own restricted unpickler has the last word.
     """
-    return sorted(name for name in names if not (_is_inert(name) or name in _TENSOR_NAMES or _is_torch_type(name)))
+    return sorted(name for name in names if not (stand_in(name) or name in _TENSOR_NAMES or _is_torch_type(name)))
 
 
 def pickle_globals(path: Path) -> set[str]:
@@ -149,10 +143,6 @@ def _globals_of(pickled: bytes | BinaryIO) -> Iterator[str]:
             yield ".".join(strings[-2:])
         elif isinstance(argument, str):
             strings = [*strings[-1:], argument]
-
-
-def _is_inert(name: str) -> bool:
-    return name in _INERT_NAMES or name.partition(".")[0] in _INERT_PACKAGES
 
 
 def _is_torch_type(name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from .archive import is_zip
-from .pickle_safety import load_pickle, plain_tensors
+from .pickle_safety import load_pickle, plain_settings, plain_tensors
+from .regular import check_regular
 
 _SAFETENSORS_DTYPES = {
     "F64": torch.float64,
@@ -44,27 +45,33 @@ class Entry:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """The tensors of one file by their names there; `container` is safetensors, zip or legacy."""
+    """The tensors of one file by their names there; `container` is safetensors, zip or legacy.
+
+    `metadata` is what the file says in words: settings by name.
+    """
 
     path: Path
     container: str
     entries: dict[str, Entry]
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_tensors(path: Path, *, meta: bool = False) -> TensorFile:
-    """Open a file of tensors, memory-mapped where the container allows. With `meta` the entries cannot be read.
+    """Open a file of tensors, memory-mapped where the container allows. With `meta` no other is read: entries of a
+    legacy file then have no values.
 
     Raises CheckpointError, in one line that names the file and says what it is instead.
     """
     stored = container(path)
     if stored == "safetensors":
-        return TensorFile(path, stored, _safetensors_entries(path))
-    tensors = plain_tensors(load_pickle(path, meta=meta))
+        return _open_safetensors(path)
+    loaded = load_pickle(path, meta=meta)
+    tensors = plain_tensors(loaded)
     # Taken out as they are read, so that a legacy file's tensors are freed once they are converted.
     entries = {
         key: Entry(key, tuple(tensor.shape), tensor.dtype, partial(tensors.pop, key)) for key, tensor in tensors.items()
     }
-    return TensorFile(path, stored, entries)
+    return TensorFile(path, stored, entries, plain_settings(loaded))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -75,7 +82,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     path.chmod(mode)
 
 
-def _safetensors_entries(path: Path) -> dict[str, Entry]:
+def _open_safetensors(path: Path) -> TensorFile:
     try:
         file = safe_open(str(path), framework="pt")
         entries = {}
@@ -89,7 +96,7 @@ def _safetensors_entries(path: Path) -> dict[str, Entry]:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} is a damaged or cut-off safetensors file: {error}.") from error
-    return entries
+    return TensorFile(path, "safetensors", entries, file.metadata() or {})  # type: ignore[no-untyped-call]
 
 
 def container(path: Path) -> str:
@@ -97,8 +104,7 @@ def container(path: Path) -> str:
 
     Raises CheckpointError, which says what the file is, if it stores none.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} is a device or a pipe; expected a file of weights.")
+    check_regular(path)
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

@@ -1,40 +1,46 @@
 """Names of weights in CompVis files, in diffusers folders and in our models, related by rule for any configuration.
 
-Ours are diffusers' present names. A `Renaming` relates them to CompVis's by pairs of dotted prefixes; the longest
-prefix that matches decides. Names lack the prefix of their component in a file (`COMPVIS_PREFIX`); `FileKeys` has it.
+Ours are diffusers' present names. A `Renaming` relates them to CompVis's, and to those that converters, mergers and
+diffusers of 2022 wrote, by dotted prefixes; the longest prefix that matches decides. Names here lack what stands before
+them in a file (see `keys`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ebama.models import StableDiffusionConfig, UNetConfig, VAEConfig
 
-COMPVIS_PREFIX = {
-    "unet": "model.diffusion_model.",
-    "vae": "first_stage_model.",
-    "text_encoder": "cond_stage_model.transformer.",
-}
-EMA_PREFIX = "model_ema."
-# Weights of the autoencoder's training, kept in some files.
-_TRAINING_ONLY = ("first_stage_model.loss.", "first_stage_model.model_ema.")
-Pair = tuple[str, str]
+from .keys import EMA_PREFIX, PREFIXES
+
+Parts: TypeAlias = Mapping[str, tuple[str, ...]]
+"""Modules of a block by our names, each with CompVis's name first and then the others that are in use."""
+
+Block: TypeAlias = tuple[str, str, Parts]
+"""Our path and CompVis's path to a block, and its parts."""
+
+_ITSELF: Parts = {"": ("",)}
 
 
 class Renaming:
-    """A bijection between our names and CompVis's, given as pairs (our prefix, CompVis prefix)."""
+    """A bijection between our names and CompVis's; `to_ours` also takes our own and older names, mixed as they come."""
 
-    def __init__(self, pairs: Iterable[Pair]) -> None:
-        self._theirs = dict(pairs)
-        self._ours = {theirs: ours for ours, theirs in self._theirs.items()}
+    def __init__(self, blocks: Iterable[Block]) -> None:
+        self._compvis: dict[str, str] = {}
+        self._ours: dict[str, str] = {}
+        for ours, theirs, parts in blocks:
+            for part, names in parts.items():
+                self._compvis[ours + part] = theirs + names[0]
+                self._ours |= {path + name: ours + part for path in (ours, theirs) for name in (part, *names)}
 
     def to_compvis(self, name: str) -> str:
         """CompVis's name of our `name`; KeyError if the configuration has no such weight."""
-        return _rename(name, self._theirs)
+        return _rename(name, self._compvis)
 
     def to_ours(self, name: str) -> str:
-        """Our name of CompVis's `name`; KeyError if the configuration has no such weight."""
+        """Our name of a weight by any of its names; KeyError if the configuration has no such weight."""
         return _rename(name, self._ours)
 
 
@@ -49,93 +55,98 @@ def _rename(name: str, prefixes: dict[str, str]) -> str:
 
 
 @dataclass(frozen=True)
-class FileKeys:
-    """Keys of one component's weights in a CompVis file."""
+class ComponentNames:
+    """Names of one component's weights.
+
+    `to_ours` takes a name without prefix: None for what is no weight, KeyError for what the network does not have.
+    """
 
     prefix: str
     to_compvis: Callable[[str], str]
     to_ours: Callable[[str], str | None]
 
     def key(self, name: str) -> str:
-        """The file's key of our `name`."""
+        """The key of our `name` in a CompVis file."""
         return self.prefix + self.to_compvis(name)
 
-    def name(self, key: str) -> str | None:
-        """Our name of the file's `key`; None for what is no weight, KeyError for what the network does not have."""
-        return None if key.startswith(_TRAINING_ONLY) else self.to_ours(key.removeprefix(self.prefix))
 
-
-def file_keys(config: StableDiffusionConfig) -> dict[str, FileKeys]:
-    """Keys of each component of a CompVis file."""
+def component_names(config: StableDiffusionConfig) -> dict[str, ComponentNames]:
+    """Names of each component's weights."""
     unet, vae = unet_renaming(config.unet), vae_renaming(config.vae)
     return {
-        "unet": FileKeys(COMPVIS_PREFIX["unet"], unet.to_compvis, unet.to_ours),
-        "vae": FileKeys(COMPVIS_PREFIX["vae"], vae.to_compvis, vae.to_ours),
-        "text_encoder": FileKeys(COMPVIS_PREFIX["text_encoder"], "text_model.{}".format, text_name),
+        "unet": ComponentNames(PREFIXES["unet"][0], unet.to_compvis, unet.to_ours),
+        "vae": ComponentNames(
+            PREFIXES["vae"][0],
+            vae.to_compvis,
+            lambda name: None if name.startswith(_VAE_TRAINING) else vae.to_ours(name),
+        ),
+        "text_encoder": ComponentNames(PREFIXES["text_encoder"][0], "text_model.{}".format, text_name),
     }
 
 
-_UNET_RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
+_UNET_RESNET: Parts = {
+    ".norm1": (".in_layers.0",),
+    ".conv1": (".in_layers.2",),
+    ".time_emb_proj": (".emb_layers.1",),
+    ".norm2": (".out_layers.0",),
+    ".conv2": (".out_layers.3",),
+    ".conv_shortcut": (".skip_connection",),
 }
-_VAE_RESNET = {
-    "norm1": "norm1",
-    "conv1": "conv1",
-    "norm2": "norm2",
-    "conv2": "conv2",
-    "conv_shortcut": "nin_shortcut",
+_VAE_RESNET: Parts = {
+    ".norm1": (".norm1",),
+    ".conv1": (".conv1",),
+    ".norm2": (".norm2",),
+    ".conv2": (".conv2",),
+    ".conv_shortcut": (".nin_shortcut",),
 }
-_VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
-
-
-def _joined(ours: str, theirs: str, parts: Mapping[str, str]) -> Iterator[Pair]:
-    for our_part, their_part in parts.items():
-        yield f"{ours}.{our_part}", f"{theirs}.{their_part}"
+_VAE_ATTENTION: Parts = {
+    ".group_norm": (".norm",),
+    ".to_q": (".q", ".query"),
+    ".to_k": (".k", ".key"),
+    ".to_v": (".v", ".value"),
+    ".to_out.0": (".proj_out", ".proj_attn"),
+}
+_VAE_TRAINING = ("loss.", "model_ema.")  # weights of the autoencoder's training, left in some files
 
 
 def unet_renaming(config: UNetConfig) -> Renaming:
     """CompVis numbers the blocks through all levels and each block's modules within it."""
-    return Renaming(_unet_pairs(config))
+    return Renaming(_unet_blocks(config))
 
 
-def _unet_pairs(config: UNetConfig) -> Iterator[Pair]:
+def _unet_blocks(config: UNetConfig) -> Iterator[Block]:
     levels, blocks = len(config.widths), config.blocks
-    yield "time_embedding.linear_1", "time_embed.0"
-    yield "time_embedding.linear_2", "time_embed.2"
-    yield "conv_in", "input_blocks.0.0"
+    yield "time_embedding.linear_1", "time_embed.0", _ITSELF
+    yield "time_embedding.linear_2", "time_embed.2", _ITSELF
+    yield "conv_in", "input_blocks.0.0", _ITSELF
     for i in range(levels):
         first = 1 + i * (blocks + 1)  # a downsampler ends each level but the last
         for j in range(blocks):
-            yield from _joined(f"down_blocks.{i}.resnets.{j}", f"input_blocks.{first + j}.0", _UNET_RESNET)
-            yield f"down_blocks.{i}.attentions.{j}", f"input_blocks.{first + j}.1"
-        yield f"down_blocks.{i}.downsamplers.0.conv", f"input_blocks.{first + blocks}.0.op"
-    yield from _joined("mid_block.resnets.0", "middle_block.0", _UNET_RESNET)
-    yield "mid_block.attentions.0", "middle_block.1"
-    yield from _joined("mid_block.resnets.1", "middle_block.2", _UNET_RESNET)
+            yield f"down_blocks.{i}.resnets.{j}", f"input_blocks.{first + j}.0", _UNET_RESNET
+            yield f"down_blocks.{i}.attentions.{j}", f"input_blocks.{first + j}.1", _ITSELF
+        yield f"down_blocks.{i}.downsamplers.0.conv", f"input_blocks.{first + blocks}.0.op", _ITSELF
+    yield "mid_block.resnets.0", "middle_block.0", _UNET_RESNET
+    yield "mid_block.attentions.0", "middle_block.1", _ITSELF
+    yield "mid_block.resnets.1", "middle_block.2", _UNET_RESNET
     for i in range(levels):
         first = i * (blocks + 1)
         attends = config.attention[levels - 1 - i]
         for j in range(blocks + 1):
-            yield from _joined(f"up_blocks.{i}.resnets.{j}", f"output_blocks.{first + j}.0", _UNET_RESNET)
+            yield f"up_blocks.{i}.resnets.{j}", f"output_blocks.{first + j}.0", _UNET_RESNET
             if attends:
-                yield f"up_blocks.{i}.attentions.{j}", f"output_blocks.{first + j}.1"
+                yield f"up_blocks.{i}.attentions.{j}", f"output_blocks.{first + j}.1", _ITSELF
         # The upsampler follows whatever its block holds.
-        yield f"up_blocks.{i}.upsamplers.0.conv", f"output_blocks.{first + blocks}.{2 if attends else 1}.conv"
-    yield "conv_norm_out", "out.0"
-    yield "conv_out", "out.2"
+        yield f"up_blocks.{i}.upsamplers.0.conv", f"output_blocks.{first + blocks}.{2 if attends else 1}.conv", _ITSELF
+    yield "conv_norm_out", "out.0", _ITSELF
+    yield "conv_out", "out.2", _ITSELF
 
 
 def vae_renaming(config: VAEConfig) -> Renaming:
     """CompVis numbers the decoder's levels as the encoder's, so they run backwards."""
-    return Renaming(_vae_pairs(config))
+    return Renaming(_vae_blocks(config))
 
 
-def _vae_pairs(config: VAEConfig) -> Iterator[Pair]:
+def _vae_blocks(config: VAEConfig) -> Iterator[Block]:
     levels = len(config.widths)
     for same in (
         "quant_conv",
@@ -145,32 +156,20 @@ def _vae_pairs(config: VAEConfig) -> Iterator[Pair]:
         "decoder.conv_in",
         "decoder.conv_out",
     ):
-        yield same, same
+        yield same, same, _ITSELF
     for i in range(levels):
         for j in range(config.blocks):
-            yield from _joined(f"encoder.down_blocks.{i}.resnets.{j}", f"encoder.down.{i}.block.{j}", _VAE_RESNET)
-        yield f"encoder.down_blocks.{i}.downsamplers.0.conv", f"encoder.down.{i}.downsample.conv"
+            yield f"encoder.down_blocks.{i}.resnets.{j}", f"encoder.down.{i}.block.{j}", _VAE_RESNET
+        yield f"encoder.down_blocks.{i}.downsamplers.0.conv", f"encoder.down.{i}.downsample.conv", _ITSELF
         theirs = f"decoder.up.{levels - 1 - i}"
         for j in range(config.blocks + 1):
-            yield from _joined(f"decoder.up_blocks.{i}.resnets.{j}", f"{theirs}.block.{j}", _VAE_RESNET)
-        yield f"decoder.up_blocks.{i}.upsamplers.0.conv", f"{theirs}.upsample.conv"
+            yield f"decoder.up_blocks.{i}.resnets.{j}", f"{theirs}.block.{j}", _VAE_RESNET
+        yield f"decoder.up_blocks.{i}.upsamplers.0.conv", f"{theirs}.upsample.conv", _ITSELF
     for side in ("encoder", "decoder"):
-        yield f"{side}.conv_norm_out", f"{side}.norm_out"
-        yield from _joined(f"{side}.mid_block.resnets.0", f"{side}.mid.block_1", _VAE_RESNET)
-        yield from _joined(f"{side}.mid_block.resnets.1", f"{side}.mid.block_2", _VAE_RESNET)
-        yield from _joined(f"{side}.mid_block.attentions.0", f"{side}.mid.attn_1", _VAE_ATTENTION)
-
-
-_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-
-
-def modern_vae_name(name: str) -> str:
-    """The present diffusers name of a VAE weight: folders of 2022 call the attention's layers query, key, value."""
-    path, _, parameter = name.rpartition(".")
-    parent, _, layer = path.rpartition(".")
-    if parent.endswith(".mid_block.attentions.0") and layer in _OLD_ATTENTION:
-        return f"{parent}.{_OLD_ATTENTION[layer]}.{parameter}"
-    return name
+        yield f"{side}.conv_norm_out", f"{side}.norm_out", _ITSELF
+        yield f"{side}.mid_block.resnets.0", f"{side}.mid.block_1", _VAE_RESNET
+        yield f"{side}.mid_block.resnets.1", f"{side}.mid.block_2", _VAE_RESNET
+        yield f"{side}.mid_block.attentions.0", f"{side}.mid.attn_1", _VAE_ATTENTION
 
 
 def rank_may_differ(component: str, name: str) -> bool:
@@ -178,10 +177,14 @@ def rank_may_differ(component: str, name: str) -> bool:
     return component == "vae" and ".attentions." in name and name.endswith(".weight") and "group_norm" not in name
 
 
+_OF_A_WHOLE_CLIP = ("vision_model.", "visual_projection", "text_projection", "logit_scale")
+
+
 def text_name(name: str) -> str | None:
-    """Our name of a text encoder's weight: without `text_model.`; None for `position_ids`, which is no weight."""
+    """Our name of a text encoder's weight, without `text_model.`; None for what it does not use: `position_ids` and
+    the rest of a whole CLIP."""
     name = name.removeprefix("text_model.")
-    return None if name.endswith("position_ids") else name
+    return None if name.endswith("position_ids") or name.startswith(_OF_A_WHOLE_CLIP) else name
 
 
 def ema_name(compvis_name: str) -> str:

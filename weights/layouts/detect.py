@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .compvis import COMPVIS_PREFIX
+from .keys import Key, read_key
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -27,6 +27,7 @@ _PARTS = {
     "encoder.down_blocks. text_model. encoder.layers.",
     "a VAE alone": "encoder.down. decoder.up.",
 }
+_CONV_IN = ("input_blocks.0.0.weight", "conv_in.weight")
 _BY_CHANNELS = {
     5: "a depth-guided model",
     7: "an upscaling model",
@@ -51,13 +52,18 @@ def file_kind(shapes: Shapes) -> str | None:
             return kind
     if all("." not in name and shape[-1:] in _EMBEDDING_SHAPES for name, shape in shapes.items()):
         return _EMBEDDING
-    unet = COMPVIS_PREFIX["unet"]
-    conv_in = shapes.get(f"{unet}input_blocks.0.0.weight", ())
-    context = next((s for n, s in shapes.items() if n.startswith(unet) and n.endswith("attn2.to_k.weight")), ())
-    full_size = len(conv_in) == 4 and len(context) == 2 and conv_in[0] == 320
-    if full_size and (other := unet_kind(conv_in[1], context[1])):
+    keys = {read_key(key): shape for key, shape in shapes.items()}
+    if other := _other_unet({key: shape for key, shape in keys.items() if key.component == "unet"}):
         return other
-    if any(name.startswith(tuple(COMPVIS_PREFIX.values())) for name in shapes):
+    if any(key.component for key in keys):
         return None
-    parts = (kind for kind, starts in _PARTS.items() if any(name.startswith(tuple(starts.split())) for name in shapes))
+    names = [key.name for key in keys]
+    parts = (kind for kind, starts in _PARTS.items() if any(name.startswith(tuple(starts.split())) for name in names))
     return next(parts, "a file of other weights")
+
+
+def _other_unet(shapes: Mapping[Key, tuple[int, ...]]) -> str | None:
+    conv_in = next((shape for key, shape in shapes.items() if key.name in _CONV_IN), ())
+    context = next((shape for key, shape in shapes.items() if key.name.endswith("attn2.to_k.weight")), ())
+    full_size = len(conv_in) == 4 and len(context) == 2 and conv_in[0] == 320
+    return unet_kind(conv_in[1], context[1]) if full_size else None

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from ebama.models import MINIATURE, SD_V1, StableDiffusionConfig, TextConfig, UNetConfig, VAEConfig
 
 from ..errors import CheckpointError
+from ..files.regular import read_json
 from .detect import unet_kind
 
 Json = dict[str, Any]
@@ -99,14 +100,9 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _parsed(file: Path, parse: Callable[[Json], T]) -> T:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{file} is missing; a diffusers folder needs it to say what the network is.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file} is not readable JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{file} holds a {type(values).__name__}; expected a JSON object.")
+    if not file.exists() and not file.is_symlink():
+        raise CheckpointError(f"{file} is missing; a diffusers folder needs it to say what the network is.")
+    values = read_json(file)
     with _naming(file):
         return parse(values)
 
@@ -128,23 +124,36 @@ def _check_fixed(values: Json, name: str) -> None:
 
 
 def _complete(values: Json, name: str, **defaults: object) -> Json:
-    """`values` with defaults where they are absent."""
+    """`values` with defaults where they are absent or null."""
     optional = {key: value for key, value in _FILES["written"][name].items() if key in _OPTIONAL}
-    return optional | defaults | {k: value for k, value in values.items() if value is not None or k not in _PER_LEVEL}
+    return optional | defaults | {k: value for k, value in values.items() if value is not None}
 
 
-def _value(values: Json, key: str) -> Any:
-    """The value of a key as our configurations have it: one number where a list has the same for every level."""
+def _value(values: Json, key: str, like: object) -> Any:
+    """The value of a key as our configurations have it, one number where a list has the same for every level.
+
+    Raises ValueError unless it is of the type of `like`.
+    """
     value = values[key]
     if key in _PER_LEVEL and isinstance(value, list):
         if not value or any(entry != value[0] for entry in value):
             raise ValueError(f"{key} is {value!r}; only equal entries are supported.")
-        return value[0]
-    return tuple(value) if key in _LISTS else value
+        value = value[0]
+    if key in _LISTS:
+        if not isinstance(value, list) or not all(_is_like(entry, like[0]) for entry in value):  # type: ignore[index]
+            raise ValueError(f"{key} is {value!r}; expected a list as {list(like)}.")  # type: ignore[call-overload]
+        return tuple(value)
+    if not _is_like(value, like):
+        raise ValueError(f"{key} is {value!r}; expected a value as {like!r}.")
+    return value
 
 
-def _read(values: Json, fields: Mapping[str, str]) -> dict[str, Any]:
-    return {field: _value(values, key) for key, field in fields.items()}
+def _is_like(value: object, like: object) -> bool:
+    return type(value) is type(like) or (isinstance(like, float) and type(value) is int)
+
+
+def _read(values: Json, fields: Mapping[str, str], like: object) -> dict[str, Any]:
+    return {field: _value(values, key, getattr(like, field)) for key, field in fields.items()}
 
 
 def _written(config: object, fields: Mapping[str, str]) -> Json:
@@ -174,8 +183,8 @@ def _unet_config(values: Json) -> tuple[UNetConfig, int]:
     heads = values.get("num_attention_heads") or values.get("attention_head_dim") or 8
     if not isinstance(heads, list):
         heads = [heads] * len(values["block_out_channels"])
-    fields = _read(values | {"attention_head_dim": heads}, _UNET_FIELDS)
-    return _sane(UNetConfig(attention=attention, **fields)), _value(values, "sample_size")
+    fields = _read(values | {"attention_head_dim": heads}, _UNET_FIELDS, SD_V1.unet)
+    return _sane(UNetConfig(attention=attention, **fields)), _value(values, "sample_size", SD_V1.sample_size)
 
 
 def _vae_config(values: Json) -> VAEConfig:
@@ -190,15 +199,16 @@ def _vae_config(values: Json) -> VAEConfig:
         if len(blocks) != len(widths):
             raise ValueError(f"{key} and block_out_channels {widths} have different lengths.")
     values = _complete(values, "vae/config.json", layers_per_block=1)  # not Stable Diffusion v1's
-    return _sane(VAEConfig(**_read(values, _VAE_FIELDS)))
+    return _sane(VAEConfig(**_read(values, _VAE_FIELDS, SD_V1.vae)))
 
 
 def _text_config(values: Json) -> TextConfig:
+    values = values.get("text_config", values)  # of a whole CLIP
     _check_fixed(values, "text_encoder/config.json")
     values = _complete(values, "text_encoder/config.json")
     if values["hidden_act"] not in ("quick_gelu", "gelu"):
         raise ValueError(f"hidden_act is {values['hidden_act']!r}; expected 'quick_gelu' or 'gelu'.")
-    return _sane(TextConfig(**_read(values, _TEXT_FIELDS)))
+    return _sane(TextConfig(**_read(values, _TEXT_FIELDS, SD_V1.text)))
 
 
 def folder_jsons(config: StableDiffusionConfig) -> dict[str, Json]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import CheckpointError
+from ..files.regular import check_regular, read_json
 
 # Stems of a component's file of weights, as safetensors and as pickle.
 STEMS = {
@@ -35,25 +36,56 @@ def not_a_pipeline(folder: Path, missing: list[str]) -> str:
 
 
 def weight_files(folder: Path, component: str) -> list[Path]:
-    """The file with the weights of a folder's component, or its shards: full precision before fp16, safetensors before
-    pickles. Raises CheckpointError if there is none."""
-    folder, stems = folder / component, STEMS[component]
-    for variant in ("", ".fp16"):
-        for stem, ending in zip(stems, ("safetensors", "bin"), strict=True):
-            if (file := folder / f"{stem}{variant}.{ending}").is_file():
-                return [file]
-            for index in (f"{stem}{variant}.{ending}.index.json", f"{stem}.{ending}.index{variant}.json"):
-                if (folder / index).is_file():
-                    return list(_shards(folder / index))
-    raise CheckpointError(f"{folder} holds no weights; expected {stems[0]}.safetensors or {stems[1]}.bin.")
+    """The file with the weights of a folder's component, or its shards, safetensors before pickles.
+
+    Of several variants (fp16, bf16, non_ema, ...) it is the one without a name, in full precision; a variant alone is
+    taken as it is. Raises CheckpointError if there is nothing, or nothing to choose by.
+    """
+    folder, names = folder / component, _weight_names(folder / component, component)
+    if not names:
+        others = ", ".join(sorted(path.name for path in folder.iterdir())[:10])
+        expected = f"expected {STEMS[component][0]}.safetensors or {STEMS[component][1]}.bin"
+        raise CheckpointError(f"{folder} holds no weights; {expected}{f', there is: {others}' if others else ''}.")
+    variant = "" if "" in names else next(iter(names))
+    if variant and len(names) > 1:
+        raise CheckpointError(
+            f"{folder} holds several variants, {', '.join(sorted(names))}, and none without a variant's name; keep one."
+        )
+    path = folder / names[variant]
+    check_regular(path)
+    return list(_shards(path)) if path.suffix == ".json" else [path]
+
+
+def variant_of(file: Path) -> str:
+    """The variant that a file's name states, as fp16; empty if it states none."""
+    match = _NAME.fullmatch(file.name)
+    return (match["variant"] or match["late"] or "") if match else ""
+
+
+# STEM[.VARIANT].ENDING, or the index of its shards, of which diffusers has spelled the variant in two places.
+_NAME = re.compile(
+    r"(?P<stem>diffusion_pytorch_model|pytorch_model|model)(?:\.(?P<variant>[\w-]+?))?(?:-\d+-of-\d+)?"
+    r"\.(?P<ending>safetensors|bin)(?P<index>\.index(?:\.(?P<late>[\w-]+))?\.json)?"
+)
+
+
+def _weight_names(folder: Path, component: str) -> dict[str, str]:
+    """The name of the file to open for each variant."""
+    found = []
+    for name in os.listdir(folder):
+        match = _NAME.fullmatch(name)
+        if match and "-of-" not in name:
+            usual = match["stem"] in STEMS[component]
+            order = (not usual, match["ending"] != "safetensors", match["index"] is not None, name)
+            found.append((order, variant_of(Path(name)), name))
+    return {variant: name for _, variant, name in sorted(found, reverse=True)}
 
 
 def _shards(index: Path) -> Iterator[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{index} is not an index of shards ({error!r}).") from error
-    for name in names:
-        if not isinstance(name, str) or name not in os.listdir(index.parent):
-            raise CheckpointError(f"{index} names the shard {name!r}, which is not beside it.")
+    shards = read_json(index, "an index of shards").get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise CheckpointError(f"{index} is not an index of shards; expected a `weight_map`.")
+    for name in sorted(set(map(str, shards.values()))):
+        if name not in os.listdir(index.parent):
+            raise CheckpointError(f"{index} names the shard {name[:200]!r}, which is not beside it.")
         yield index.parent / name

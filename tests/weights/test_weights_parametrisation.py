@@ -1,0 +1,221 @@
+"""What a single file says of its training: another prediction is refused by name, another noise schedule followed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from weights_samples import TINY, compvis_state, random_model
+
+from ebama import Pipeline
+from ebama.samplers import DDIM, NoiseSchedule
+from ebama.weights import CheckpointError, inspect, load, save
+from ebama.weights.checkpoint import open_checkpoint
+
+State = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def state() -> State:
+    return compvis_state(random_model())
+
+
+@pytest.fixture(scope="module")
+def some(state: State) -> State:
+    """A weight of each component, without the schedule: what a file says is read before its weights are counted."""
+    components = (
+        "model.diffusion_model.out",
+        "first_stage_model.quant_conv",
+        "cond_stage_model.transformer.text_model.f",
+    )
+    return {key: weight for key, weight in state.items() if key.startswith(components)}
+
+
+def _schedule(path: Path) -> NoiseSchedule:
+    return open_checkpoint(path, TINY).schedule
+
+
+def _refusal(path: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load(path, config=TINY)
+    found = inspect(path)
+    assert not found.complete
+    message = str(caught.value)
+    assert found.kind in message
+    assert "v-prediction" in message
+    assert "\n" not in message
+    return message
+
+
+# --- prediction ---
+
+
+@pytest.mark.parametrize("key", ["v_pred", "ztsnr", "edm_mean", "edm_vpred.sigma_max", "model.v_pred"])
+@pytest.mark.parametrize("pickled", [False, True])
+def test_keys_that_mark_another_prediction(some: State, tmp_path: Path, key: str, pickled: bool) -> None:
+    marked, path = {**some, key: torch.tensor([])}, tmp_path / "m.ckpt"
+    torch.save({"state_dict": marked}, path) if pickled else save_file(marked, path)
+    assert f"(its key {key} says so)" in _refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "named"),
+    [
+        ({"modelspec.prediction_type": "v"}, "modelspec.prediction_type is 'v'"),
+        ({"modelspec.predict_key": "v"}, "modelspec.predict_key is 'v'"),
+        ({"prediction_type": "v_prediction"}, "prediction_type is 'v_prediction'"),
+        ({"prediction_type": "sample"}, "prediction_type is 'sample'"),
+        ({"ss_v_parameterization": "True"}, "ss_v_parameterization is 'True'"),
+        ({"ss_zero_terminal_snr": "True"}, "ss_zero_terminal_snr is 'True'"),
+        ({"config": json.dumps({"model": {"params": {"parameterization": "v"}}})}, "parameterization is 'v'"),
+        ({"v_pred": "1"}, "v_pred is '1'"),
+    ],
+)
+def test_metadata_that_names_another_prediction(
+    some: State, tmp_path: Path, metadata: dict[str, str], named: str
+) -> None:
+    save_file(some, tmp_path / "m.safetensors", metadata)
+    assert named in _refusal(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"modelspec.prediction_type": "epsilon", "modelspec.architecture": "stable-diffusion-v1"},
+        {"modelspec.predict_key": "Epsilon", "ss_v_parameterization": "False", "ss_zero_terminal_snr": "False"},
+        {"parameterization": "eps", "config": json.dumps({"prediction_type": None, "v_pred": False})},
+        {"modelspec.description": "not v_pred, whatever the title says", "config": "{" * 100_000},
+        {"format": "pt"},
+    ],
+)
+def test_metadata_that_names_the_noise_is_no_obstacle(some: State, tmp_path: Path, metadata: dict[str, str]) -> None:
+    save_file(some, tmp_path / "m.safetensors", metadata)
+    open_checkpoint(tmp_path / "m.safetensors", TINY)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"hyper_parameters": {"parameterization": "v"}},
+        {"config": {"model": {"params": {"parameterization": "v"}}}},
+        {"v_pred": True},
+        {"noise_scheduler": {"prediction_type": "v_prediction"}},
+    ],
+)
+def test_settings_in_a_pickle_that_name_another_prediction(some: State, tmp_path: Path, beside: dict[str, Any]) -> None:
+    torch.save({**beside, "state_dict": some}, tmp_path / "m.ckpt")
+    _refusal(tmp_path / "m.ckpt")
+
+
+@pytest.mark.parametrize(
+    "line", ['    parameterization: "v"', "parameterization: v", "  prediction_type: 'v_prediction'"]
+)
+def test_a_yaml_beside_the_file_may_name_it(some: State, tmp_path: Path, line: str) -> None:
+    save_file(some, tmp_path / "m.safetensors")
+    (tmp_path / "m.yaml").write_text(f"model:\n  params:\n{line}\n    linear_start: 0.00085\n")
+    assert "m.yaml: p" in _refusal(tmp_path / "m.safetensors")
+    (tmp_path / "m.yaml").write_text('model:\n  params:\n    parameterization: "eps"  # not "v"\n')
+    open_checkpoint(tmp_path / "m.safetensors", TINY)
+
+
+# --- noise schedule ---
+
+
+def _table(schedule: NoiseSchedule) -> Tensor:
+    return schedule.alphas_cumprod
+
+
+LINEAR = NoiseSchedule(kind="linear", beta_start=0.0001, beta_end=0.02)
+OTHER = NoiseSchedule(kind="scaled_linear", beta_start=0.001, beta_end=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_stable_diffusions_own_schedule_is_known_in_every_precision(
+    some: State, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    tables = {"betas": betas.to(dtype), "alphas_cumprod": torch.cumprod(1 - betas, 0).to(dtype)}
+    for i, names in enumerate((["betas"], ["alphas_cumprod"], ["betas", "alphas_cumprod"], [])):
+        save_file({**some, **{name: tables[name] for name in names}}, tmp_path / f"{i}.safetensors")
+        assert _schedule(tmp_path / f"{i}.safetensors") == NoiseSchedule()
+    assert inspect(tmp_path / "0.safetensors").schedule is None
+
+
+@pytest.mark.parametrize("schedule", [LINEAR, OTHER, NoiseSchedule(kind="cosine"), NoiseSchedule(500)])
+@pytest.mark.parametrize("table", ["alphas_cumprod", "betas", "model.alphas_cumprod"])
+def test_another_stored_schedule_is_followed(some: State, tmp_path: Path, schedule: NoiseSchedule, table: str) -> None:
+    alphas = _table(schedule)
+    before = torch.cat([torch.ones(1, dtype=torch.float64), alphas[:-1]])
+    stored = 1 - alphas / before if table == "betas" else alphas
+    save_file({**some, table: stored.float()}, tmp_path / "m.safetensors")
+    schedule = _schedule(tmp_path / "m.safetensors")
+    assert schedule.train_steps == len(alphas)
+    torch.testing.assert_close(_table(schedule), alphas, rtol=1e-4, atol=1e-6)
+
+
+def test_inspect_names_another_schedule(some: State, tmp_path: Path) -> None:
+    save_file({**some, "alphas_cumprod": _table(LINEAR).float()}, tmp_path / "m.safetensors")
+    found = inspect(tmp_path / "m.safetensors")
+    assert str(found.schedule).startswith("NoiseSchedule(train_steps=1000, beta_start=0.0001")
+    assert f"noise schedule: {found.schedule}" in str(found)
+
+
+def test_a_sampler_chosen_by_name_follows_the_models_schedule(state: State, tmp_path: Path) -> None:
+    save_file({**state, "alphas_cumprod": _table(LINEAR).float()}, tmp_path / "m.safetensors")
+    usual, sd = random_model(), load(tmp_path / "m.safetensors", config=TINY)
+    options: dict[str, Any] = {"method": "sd", "output": "latent", "progress": False}
+    named = Pipeline(sd)("a cat", sampler="ddim", steps=2, **options)
+    given = Pipeline(usual)("a cat", sampler=DDIM(2, schedule=sd.schedule), **options)
+    assert torch.equal(named.latents, given.latents)
+    assert not torch.equal(named.latents, Pipeline(usual)("a cat", sampler="ddim", steps=2, **options).latents)
+    assert named.recipes[0].sampler == DDIM(2, schedule=LINEAR)
+    asked = Pipeline(sd)("a cat", sampler=DDIM(2), **options)  # a sampler of one's own has its own
+    assert asked.recipes[0].sampler == DDIM(2)
+
+
+@pytest.mark.parametrize("pickled", ["zip", "legacy"])
+def test_pickles_store_schedules_too(some: State, tmp_path: Path, pickled: str) -> None:
+    weights = {"state_dict": {**some, "alphas_cumprod": _table(LINEAR).float()}}
+    torch.save(weights, tmp_path / "m.ckpt", _use_new_zipfile_serialization=pickled == "zip")
+    assert _schedule(tmp_path / "m.ckpt") == LINEAR
+    # A legacy file's values are at its end, and are not read to inspect it.
+    assert (inspect(tmp_path / "m.ckpt").schedule is None) == (pickled == "legacy")
+
+
+@pytest.mark.parametrize(
+    ("table", "values", "message"),
+    [
+        ("alphas_cumprod", torch.linspace(1, 0, 1000), r"alphas_cumprod\[0\] is 1\.0"),
+        ("alphas_cumprod", torch.linspace(0.1, 0.9, 1000), r"expected values that fall"),
+        ("alphas_cumprod", torch.full((1000,), torch.nan), "nan"),
+        ("alphas_cumprod", torch.ones(1000, 1), r"alphas_cumprod has shape \[1000, 1\]"),
+        ("alphas_cumprod", torch.arange(1000), "torch.int64"),
+        ("betas", torch.linspace(0, 1, 1000), "cannot be used"),
+        ("betas", torch.zeros(0), r"betas has shape \[0\]"),
+    ],
+)
+def test_a_schedule_that_no_sampler_can_follow_is_refused(
+    some: State, tmp_path: Path, table: str, values: Tensor, message: str
+) -> None:
+    save_file({**some, table: values}, tmp_path / "m.safetensors")
+    for use in (lambda path: load(path, config=TINY), inspect):
+        with pytest.raises(CheckpointError, match=message) as caught:
+            use(tmp_path / "m.safetensors")
+        assert str(caught.value).startswith(f"{tmp_path / 'm.safetensors'}")
+
+
+def test_a_saved_model_keeps_its_schedule(state: State, tmp_path: Path) -> None:
+    save_file({**state, "alphas_cumprod": _table(OTHER).float()}, tmp_path / "m.safetensors")
+    sd = load(tmp_path / "m.safetensors", config=TINY)
+    for dtype in (None, torch.float16):
+        save(sd, tmp_path / "again.safetensors", "compvis", dtype=dtype)
+        again = load(tmp_path / "again.safetensors", config=TINY)
+        torch.testing.assert_close(_table(again.schedule), _table(OTHER), rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match=r"a noise schedule of its own.* layout 'compvis'"):
+        save(sd, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()

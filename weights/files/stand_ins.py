@@ -1,0 +1,106 @@
+"""Which leftovers of a trainer may stand in a pickle beside the tensors, and the inert objects that stand for them.
+
+By rule: containers and plain values of Python, arrays and scalars of numpy, paths, dates and numbers, and whatever the
+packages of configurations and trainers made. Neither is imported; other names are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+
+_PLAIN = {
+    "builtins": "Ellipsis bool bytearray bytes complex dict float frozenset int list object range set slice str tuple "
+    "type",
+    "collections": "Counter OrderedDict",
+    "copyreg": "_reconstructor __newobj__",
+    "datetime": "date datetime time timedelta timezone",
+    "decimal": "Decimal",
+    "fractions": "Fraction",
+    "pathlib": "Path PosixPath PurePath PurePosixPath PureWindowsPath WindowsPath",
+    "random": "Random",
+    "types": "SimpleNamespace",
+    "typing": "Any Dict List Optional Tuple Union",
+    "uuid": "SafeUUID UUID",
+}
+_NUMPY = {
+    "numpy": "bool bool_ bytes_ complex128 complex64 datetime64 dtype float16 float32 float64 generic int16 int32 "
+    "int64 int8 longdouble longlong ndarray object_ str_ timedelta64 uint16 uint32 uint64 uint8 ulonglong void",
+    "numpy.core.multiarray": "_reconstruct scalar",
+    "numpy.core.numeric": "_frombuffer",
+}
+_CONFIGURATIONS = {
+    "accelerate",
+    "addict",
+    "argparse",
+    "box",
+    "diffusers",
+    "easydict",
+    "hydra",
+    "lightning",
+    "lightning_fabric",
+    "lightning_utilities",
+    "ml_collections",
+    "munch",
+    "omegaconf",
+    "pytorch_lightning",
+    "transformers",
+    "yacs",
+}
+_MAPPINGS = re.compile(r"Dict|Map|Box|Munch|Node|Params")  # names of configurations that are dictionaries of their own
+# Names that Python 2 had for modules and types, under which torch.save still writes them.
+_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+_TYPES = {"unicode": "str", "long": "int", "xrange": "range"}
+
+
+class Inert:
+    """Stands for an object that a checkpoint's trainer left behind; accepts everything and does nothing."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> Inert:
+        """Ignore the arguments."""
+        return super().__new__(cls)
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class InertMapping:
+    """Stands for what may be a dictionary of its own kind: torch fills in entries and attributes of this type only."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> OrderedDict[object, object]:  # type: ignore[misc]
+        """Ignore the arguments."""
+        return OrderedDict()
+
+
+class InertList:
+    """Stands for what entries are appended to: torch appends to lists only."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> list[object]:  # type: ignore[misc]
+        """Ignore the arguments."""
+        return []
+
+
+_CONTAINERS: dict[str, type] = {"defaultdict": InertMapping, "deque": InertList}
+
+
+def stand_in(name: str) -> type | None:
+    """What stands for `module.name` of a pickle; None for what no rule allows."""
+    module, _, attribute = modern_name(name).rpartition(".")
+    if module.partition(".")[0] in _CONFIGURATIONS:
+        return InertMapping if _MAPPINGS.search(attribute) else Inert
+    if module == "collections" and attribute in _CONTAINERS:
+        return _CONTAINERS[attribute]
+    module = module.replace("pathlib._local", "pathlib").replace("numpy._core", "numpy.core")
+    is_numpy = module.startswith(("numpy.dtypes", "numpy.ma", "numpy.random."))
+    return Inert if is_numpy or attribute in (_PLAIN | _NUMPY).get(module, "").split() else None
+
+
+def modern_name(name: str) -> str:
+    """`module.name` as Python 3 has it, which is how torch looks it up."""
+    module, _, attribute = name.rpartition(".")
+    if module in _MODULES:
+        module, attribute = _MODULES[module], _TYPES.get(attribute, attribute)
+    return f"{module}.{attribute}"
