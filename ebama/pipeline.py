@@ -22,6 +22,7 @@ from ebama.weights import StableDiffusion, Vocabulary
 from . import __version__, methods
 from .guidance import Method, PipelineInputs, Task
 from .guidance.gradient_method import BASE_RESOLUTION
+from .guidance.options import LARGEST
 from .methods.registry import AnyMethod
 from .output.recipe import Recipe
 from .prompt import Group, Parsed, Words, parse
@@ -283,7 +284,7 @@ def _plain_seeds(seeds: Iterable[int]) -> list[int]:
 
 def _plain_number(name: str, value: float) -> float:
     """A number as Python's; whole ones stay whole."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not abs(value) < float("inf"):
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not abs(value) <= LARGEST:
         raise ValueError(f"{name} is {value!r}; expected a finite number (7.5 is usual, 1 switches it off).")
     return int(value) if _is_whole(value) else float(value)
 

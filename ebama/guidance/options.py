@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import field, fields
 from typing import Any, TypeVar
@@ -14,6 +13,8 @@ Rule = Callable[[str, Any], Any]
 """(name of an option, value given) -> the value to hold. Raises ValueError for a value that no run could use."""
 
 
+LARGEST = 3e38
+"""The largest number that float32 holds, about."""
 MAX_COUNT = 1000
 """The most that something can be repeated: no run ends that does more, and options come from files too."""
 
@@ -40,7 +41,7 @@ def check(name: str, value: Any, good: bool, expected: str) -> Any:
 
 def is_number(value: Any, least: float = -math.inf) -> bool:
     """Whether it is a finite number of at least `least`; true and false are none."""
-    is_finite = isinstance(value, int | float) and abs(value) <= sys.float_info.max
+    is_finite = isinstance(value, int | float) and abs(value) <= LARGEST
     return is_finite and not isinstance(value, bool) and bool(least <= value)
 
 
