@@ -15,7 +15,6 @@ from .runtime.exhaustion import is_exhausted
 from .runtime.stops import raised_stops
 from .runtime.streams import lasting_output
 
-
 LONGEST_LINE = 1000
 
 

@@ -29,6 +29,7 @@ from ebama.weights.tokenizer import clip_tokenizer
 
 from ..pipeline import Pipeline
 from ..runtime.allocator import keep_freed_memory
+from ..runtime.stops import raised_stops
 from .processes import Child
 
 _LIMIT = 1800  # seconds for one picture
@@ -133,4 +134,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with raised_stops():
+        main()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..output.files import write_text, written_whole
+from ..output.reading import parse_object, read_text
 from .meter import Round
 
 
@@ -86,13 +87,13 @@ class Report:
     def load(cls, path: Path) -> Report:
         """Read a file that `save` wrote. Raises ValueError if that is not what the file holds."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = parse_object(read_text(path))
             for m in values["measured"]:
                 m["rounds"] = tuple(Round(**r) for r in m["rounds"])
             measured = tuple(Measured(**{f.name: m[f.name] for f in fields(Measured)}) for m in values["measured"])
             report = cls(**values | {"measured": measured})
             report.markdown()
-        except (KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no benchmark that `bench --json` wrote ({error}).") from error
         return report
 

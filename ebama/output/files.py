@@ -49,7 +49,7 @@ def is_replaceable(path: Path) -> bool:
     """Whether a new file may take the place of what is there: not of a device, a pipe or this process's output."""
     try:
         facts = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return True
     return stat.S_ISREG(facts.st_mode) and not any(_is_same(facts, stream) for stream in (1, 2))
 
@@ -68,10 +68,11 @@ def check_folder(out: Path) -> None:
 
 def check_file(path: Path) -> None:
     """Raise ValueError unless a file could be written as `path`, which is not made here."""
-    if path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
+    target = Path(os.path.realpath(path))
+    if target.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
         raise ValueError(f"{path} cannot be written; expected the name of a file.")
-    if not path.exists() or is_replaceable(path):
-        check_folder(Path(os.path.realpath(path)).parent)
+    if is_replaceable(path):
+        check_folder(target.parent)
 
 
 @contextmanager

@@ -73,8 +73,9 @@ def decoded(content: bytes) -> Image.Image:
 
 def read_picture(path: Path) -> Image.Image:
     """The picture in a file; ValueError, naming the file, if it is none, and OSError if it cannot be opened."""
+    content = read_bytes(path)
     try:
-        return decoded(read_bytes(path))
+        return decoded(content)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

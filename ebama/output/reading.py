@@ -20,10 +20,11 @@ def read_bytes(path: Path, at_most: int = MAX_BYTES) -> bytes:
     pipe would be waited for, and a device never ends.
     """
     with path.open("rb") if os.name == "nt" else open(path, "rb", opener=_open_at_once) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode):
             raise ValueError(f"{path} is a pipe or a device; expected a regular file.")
-        content = file.read(at_most + 1)
-    if len(content) > at_most:
+        content = file.read(at_most + 1) if facts.st_size <= at_most else None
+    if content is None or len(content) > at_most:  # it may grow meanwhile
         raise ValueError(f"{path} is too large; expected at most {at_most / 2**20:g} MiB.")
     return content
 

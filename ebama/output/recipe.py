@@ -81,9 +81,12 @@ class Recipe:
         if missing := sorted(set(needed) - values.keys()):
             raise ValueError(f"{', '.join(missing)} are missing.")
         values["sampler"] = _read_sampler(metadata["sampler"])
-        groups, most = metadata["groups"], SEQUENCE - 2  # a group has a token at least
-        _expect("groups", groups, isinstance(groups, list) and len(groups) <= most, f"a list of at most {most}")
+        groups, last = metadata["groups"], SEQUENCE - 2
+        _expect("groups", groups, isinstance(groups, list) and len(groups) <= last, f"a list of at most {last}")
         values["groups"] = tuple(read_group(group) for group in groups)
+        positions = [at for group in values["groups"] for word in (group.object, *group.modifiers) for at in word]
+        if odd := [position for position in positions if not 1 <= position <= last]:
+            raise ValueError(f"groups: {odd[0]} is no position from 1 to {last}.")
         latent = metadata.get("latent", [])
         values["latent"] = tuple(_expect("latent", latent, isinstance(latent, list), "the sizes of a latent"))
         return cls(**values)
