@@ -54,6 +54,7 @@ class Picture:
     lines: dict[str, list[dict[str, Any]]]
 
 
+@dataclass(eq=False)
 class Service:
     """A pipeline, and what is the same for all requests.
 
@@ -61,19 +62,15 @@ class Service:
     tokenizer cannot do both at once.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        *,
-        weights: Path | None = None,
-        dtype: str = "float32",
-        batch: int = 4,
-        parser: str = "auto",
-    ) -> None:
-        self.pipeline, self.weights, self.dtype, self.batch = pipeline, weights, dtype, batch
-        self.parser = parser
-        self._tokenizer = deepcopy(pipeline.sd.tokenizer)
-        parse("a cat", self._tokenizer, parser)  # opens the parser now, so that no visitor waits for it
+    pipeline: Pipeline
+    weights: Path | None = None
+    dtype: str = "float32"
+    batch: int = 4
+    parser: str = "auto"
+
+    def __post_init__(self) -> None:
+        self._tokenizer = deepcopy(self.pipeline.sd.tokenizer)
+        parse("a cat", self._tokenizer, self.parser)  # opens the parser now, so that no visitor waits for it
 
     def prepare(self, request: GenerateRequest) -> PreparedRequest:
         """Parse the prompt; ValueError if a method cannot work with it or would take too long."""

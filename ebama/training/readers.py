@@ -44,9 +44,6 @@ PATCH, WIDTH, LAYERS, HEADS = 8, 96, 4, 4
 HELD_OUT_SCENES = 640
 REPORT = MINIATURE_FOLDER / "judges.json"
 
-Measure = Callable[[Any], dict[str, float]]
-"""What a model reaches on the held-out scenes."""
-
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _COLOURS = tuple(COLOURS)
 
@@ -181,7 +178,7 @@ def train_and_store(
     name: str,
     section: str,
     make: Callable[[], ReaderJudge],
-    measure: Measure,
+    measure: Callable[[Any], dict[str, float]],
     processor: Mapping[str, Any],
     arguments: Sequence[str] | None,
 ) -> None:

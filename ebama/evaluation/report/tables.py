@@ -30,7 +30,7 @@ def write(folder: Path, baseline: str = BASELINE) -> str:
     path = folder / "scores.jsonl"
     if not path.is_file():
         raise ValueError(f"There is no {path}; `evaluate --score-only {folder}` makes it.")
-    lines = _lines(path)
+    lines = [{"file": None, "scores": {}, **line} for line in jsonl.read(path, check_score)]
     about, judges = settings(folder), read_judges(folder)
     table = compare(lines, about, judges, baseline)
     if not table and not any(line["file"] and (folder / line["file"]).is_file() for line in lines):
@@ -50,10 +50,6 @@ def settings(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         warnings.warn(f"{error} The report is made without it.", stacklevel=2)
         return {}
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [{"file": None, "scores": {}, **line} for line in jsonl.read(path, check_score)]
 
 
 def _markdown(table: Sequence[Row]) -> str:
