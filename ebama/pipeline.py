@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import platform
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from .guidance.gradient_method import BASE_RESOLUTION
 from .guidance.options import LARGEST
 from .methods.registry import AnyMethod
 from .output.recipe import Recipe
-from .prompt import Group, Parsed, Words, parse
+from .prompt import PICTURE_WORDS, Group, Parsed, Words, parse
 from .prompt.alignment import align, check_characters
 from .prompt.parsers import check as check_parser
 from .runtime import memory
@@ -102,6 +102,7 @@ class Pipeline:
         on_call: Callable[[int, int], None] | None = None,
         batch_size: int = 8,
         parser: str = "auto",
+        ignore: Collection[str] = PICTURE_WORDS,
     ) -> Result:
         """Make len(prompts) x len(seeds) pictures.
 
@@ -125,7 +126,7 @@ class Pipeline:
             progress: show a progress bar.
             on_call: told (done, all) model calls after each of them; what it raises ends the run.
             batch_size: samples that run at once; the pictures do not depend on it.
-            parser: see `ebama.prompt.parse`.
+            parser, ignore: see `ebama.prompt.parse`.
 
         Raises:
             ValueError: a value out of range, with what was expected.
@@ -144,7 +145,7 @@ class Pipeline:
         with running(weight, lambda: memory.advice(fit.batch_size, fit.checkpoint, self.budget)):
             starts = initial_noise(self.sd.config, len(prompts), seeds, latents)
             _check_negative_prompt(negative_prompt, self.sd.tokenizer)
-            parsed = self._parse(prompts, groups, completed, parser)
+            parsed = self._parse(prompts, groups, completed, parser, ignore)
             index = [sample * len(prompts) // len(starts) for sample in range(len(starts))]  # of each sample's prompt
             inputs = PipelineInputs(
                 prompts=[parsed[i] for i in index],
@@ -237,7 +238,14 @@ class Pipeline:
             for prompt, parsed, start in zip(prompts, task.inputs.prompts, starts, strict=True)
         )
 
-    def _parse(self, prompts: Sequence[str], groups: Sequence[Any] | None, method: Method, parser: str) -> list[Parsed]:
+    def _parse(
+        self,
+        prompts: Sequence[str],
+        groups: Sequence[Any] | None,
+        method: Method,
+        parser: str,
+        ignore: Collection[str],
+    ) -> list[Parsed]:
         if self.sd.vocabulary is not None:
             _warn_unknown_words(prompts, self.sd.vocabulary)
         if not (method.needs.groups or method.needs.phrases):
@@ -252,7 +260,10 @@ class Pipeline:
             raise ValueError(
                 f"groups has {len(groups)} entries for {len(prompts)} prompts; give one list for each prompt."
             )
-        return [parse(p, self.sd.tokenizer, parser, groups=g) for p, g in zip(prompts, groups, strict=True)]
+        return [
+            parse(prompt, self.sd.tokenizer, parser, groups=given, ignore=ignore)
+            for prompt, given in zip(prompts, groups, strict=True)
+        ]
 
 
 def check(prompts: Sequence[str], seeds: Iterable[int], guidance: float, output: str, batch_size: int) -> None:

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from .given_words import Words
 from .groups import Group, Parsed, groups_from_words, parse
+from .lexicon import PICTURE_WORDS
+from .objects import ParsedWord
 from .tokenization import PromptError, SpanTokenizer, Tokenizer
 
-__all__ = ["Group", "Parsed", "PromptError", "SpanTokenizer", "Tokenizer", "Words", "groups_from_words", "parse"]
+__all__ = [
+    "PICTURE_WORDS",
+    "Group",
+    "Parsed",
+    "ParsedWord",
+    "PromptError",
+    "SpanTokenizer",
+    "Tokenizer",
+    "Words",
+    "groups_from_words",
+    "parse",
+]

@@ -12,7 +12,7 @@ from functools import cached_property
 from .tokenization import PromptError, Span, Tokenizer, tokenize
 
 SEQUENCE = 77  # positions of CLIP's text encoder: start, 75 tokens, end
-LONGEST = 20_000  # characters of a prompt
+LONGEST = 10_000  # characters of a prompt
 _SHOWN = 12
 _SHOWN_OF_A_CUT_WORD = 20  # characters before the first that the encoder does not see
 _SURROGATE = re.compile(r"[\ud800-\udfff]")

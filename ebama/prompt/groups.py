@@ -8,13 +8,14 @@ no start token, and its first is 0.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from .alignment import Alignment, align, positions
+from .alignment import Alignment, align, find_all, positions
 from .cleaning import joined
 from .given_words import Words, assign
-from .objects import find_structure
+from .lexicon import PICTURE_WORDS
+from .objects import Object, find_structure
 from .parsers import Parser, analyse
 from .tokenization import PromptError, Span, Tokenizer
 
@@ -83,6 +84,7 @@ def parse(
     parser: Parser = "auto",
     *,
     groups: Sequence[Group | Words] | None = None,
+    ignore: Collection[str] = PICTURE_WORDS,
 ) -> Parsed:
     """Read a prompt: its groups, its tokens and its noun phrases.
 
@@ -92,8 +94,12 @@ def parse(
     its words (`objects.ParsedWord`). Given `groups` (positions, words, or none at all), they stand in for the parsed
     ones.
 
-    Raises `PromptError` for an empty prompt, a prompt without a noun, an unknown parser, and a group that lies wholly
-    or partly beyond the 75 tokens that CLIP sees. Other words beyond them get a warning.
+    A noun that stands in one of the words or phrases to `ignore` is no object, unless there is no other. The default,
+    `lexicon.PICTURE_WORDS`, has those for the picture itself ("photo of", "digital art", "4k"); () ignores none.
+
+    Raises `PromptError` for an empty prompt or one of more than `alignment.LONGEST` characters, a prompt without a
+    noun, an unknown parser, and a group that lies wholly or partly beyond what the text encoder sees (75 tokens of
+    CLIP's 77). Other words beyond that get a warning.
     """
     alignment = align(prompt, tokenizer)
     if lost := alignment.lost():
@@ -107,7 +113,7 @@ def parse(
     if groups is not None:
         chosen = _given(groups, alignment)
     elif structure.objects:
-        chosen = _groups(structure.objects, alignment)
+        chosen = _groups(_without(ignore, structure.objects, alignment.prompt) or structure.objects, alignment)
     else:
         raise PromptError(
             f"no noun found in {alignment.prompt!r} (parser: {name}): name the objects and their modifiers yourself, "
@@ -139,7 +145,15 @@ def groups_from_words(prompt: str, words: Sequence[Words], tokenizer: Tokenizer)
     return list(_given(words, align(prompt, tokenizer)))
 
 
-def _groups(objects: Iterable[tuple[Span, Sequence[Span]]], alignment: Alignment) -> tuple[Group, ...]:
+def _without(ignore: Collection[str], objects: Sequence[Object], prompt: str) -> list[Object]:
+    """The objects that stand in none of the words or phrases to ignore."""
+    if isinstance(ignore, str) or not all(isinstance(words, str) for words in ignore):
+        raise PromptError(f"ignore={ignore!r}: expected a list of words, as ['photo']")
+    ignored = [span for words in ignore for span in find_all(prompt, words)]
+    return [one for one in objects if not any(start <= one[0][0] and one[0][1] <= end for start, end in ignored)]
+
+
+def _groups(objects: Iterable[Object], alignment: Alignment) -> tuple[Group, ...]:
     visible = alignment.visible_positions
     return tuple(
         Group(visible(noun), tuple(visible(modifier) for modifier in modifiers)) for noun, modifiers in objects

@@ -108,3 +108,17 @@ NOUNS = _words(
     "spoonful octopus walrus cactus hippopotamus platypus stable"
 )
 PLURALS = _words("people men women children mice geese sheep deer fish wolves knives")
+
+# Words for the picture itself, not for anything in it: a "photo of" something, but a photo on a wall is an object.
+_PICTURES = _words(
+    "photo photograph picture image painting drawing sketch illustration depiction rendering render portrait print "
+    "scene shot snapshot view close-up closeup watercolor watercolour cartoon collage style"
+)
+PICTURE_WORDS = (
+    frozenset(f"{word}{ending} of" for word in _PICTURES for ending in ("", "s"))
+    | frozenset(f"{kind} {word}" for kind in ("oil", "digital", "acrylic", "matte") for word in ("painting", "drawing"))
+    | frozenset(f"{kind} art" for kind in ("digital", "concept", "pixel", "line", "fan", "vector"))
+    | frozenset(("octane render", "unreal engine", "depth of field", "oil on canvas", "studio lighting"))
+    | frozenset(f"{kind} {what}" for kind in ("high", "best") for what in ("quality", "resolution", "detail"))
+    | _words("artwork photography masterpiece bokeh artstation hd uhd hdr 4k 8k")
+)

@@ -41,6 +41,10 @@ class ParsedWord:
         return self.start, self.end
 
 
+Object = tuple[Span, Sequence[Span]]
+"""Characters of an object and of each of its modifiers."""
+
+
 @dataclass(frozen=True)
 class Structure:
     """Objects, modifiers and noun phrases of a prompt, in characters (start, end) of it.
@@ -49,7 +53,7 @@ class Structure:
     where they begin, outer before inner.
     """
 
-    objects: tuple[tuple[Span, tuple[Span, ...]], ...]
+    objects: tuple[Object, ...]
     phrases: tuple[Span, ...]
 
 

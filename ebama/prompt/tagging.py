@@ -46,8 +46,8 @@ def tag(words: Sequence[str]) -> list[str]:
             coordinated = before in ("CCONJ", "PUNCT") and i > 1 and tags[i - 2] == "VERB"
             if before in _BEFORE_A_NOUN and after in ("NOUN", "ADJ") and not coordinated:
                 tags[i] = "ADJ"
-            elif before in ("DET", "NUM", "ADJ", "END", "CCONJ", "PUNCT") and not coordinated:
-                tags[i] = _tag_gerund(words, tags, i)
+            elif before in ("DET", "NUM", "ADJ", "END") or (before in ("CCONJ", "PUNCT") and after != "ADP"):
+                tags[i] = "VERB" if coordinated else _tag_gerund(words, tags, i)
         elif tags[i] == "ADJ" and word.endswith("ed") and word not in lexicon.COLOURS and after not in ("NOUN", "ADJ"):
             # "a dog dressed in", "is parked on"; but "is checkered", "a spotted and sleepy cat"
             if before == "NOUN" or (before == "AUX" and after == "ADP"):
@@ -61,11 +61,11 @@ def tag(words: Sequence[str]) -> list[str]:
             tags[i] = "NOUN"  # "on the back of"
         elif tags[i] == "ADV" and word not in lexicon.ADVERBS and (after == "NOUN" or (before == "AUX" and ends)):
             tags[i] = "ADJ"  # "a curly dog", "the dog is curly"
+        elif tags[i] == "NOUN" and words[last] in lexicon.MODALS and tags[last - 1 : last] in (["NOUN"], ["PRON"]):
+            tags[i] = "VERB"  # "birds can fly", but "a can opener"
         elif tags[i] == "NOUN" and word not in lexicon.NOUNS:
             if before in ("NOUN", "PRON") and _is_verb(word, words[last], after):
                 tags[i] = "VERB"
-            elif words[last] in lexicon.MODALS and before == "AUX" and tags[last - 1 : last] != ["DET"]:
-                tags[i] = "VERB"  # "can see", but "a can opener"
             elif before == "AUX" and words[last] in lexicon.COPULAS and ends:
                 tags[i] = "NOUN" if _is_plural(word) else "ADJ"  # "the dog is shabby"
     return tags

@@ -1,0 +1,338 @@
+"""Readings of any text: what the groups of odd prompts are, and that no text at all ends in another error."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ebama.prompt import Group, Parsed, ParsedWord, PromptError, groups_from_words, parse, parsers, rules, words
+from ebama.prompt.alignment import LONGEST
+from ebama.prompt.cleaning import without_signs
+from ebama.weights import clip_tokenizer
+
+TOKENIZER = clip_tokenizer()
+PARSERS = parsers.installed()
+SMALL = [name for name in PARSERS if name == "rules" or name.startswith("en_core_web_sm")]
+Words = list[tuple[str, list[str]]]
+
+
+def named(parsed: Parsed) -> Words:
+    return [(parsed.text(*g.object), [parsed.text(*m) for m in g.modifiers]) for g in parsed.groups]
+
+
+CAR_AND_BOWL: Words = [("car", ["red"]), ("bowl", ["blue"])]
+CAT_AND_DOG: Words = [("cat", []), ("dog", [])]
+
+READ_BY_ALL: dict[str, Words] = {
+    # words that share a token
+    "a red car 😂😂": [("car", ["red"])],
+    "a cat 🐱🐱 and a dog": CAT_AND_DOG,
+    "a cat 👨‍👩‍👧 and a 🇩🇪 dog": CAT_AND_DOG,
+    "an id card and a red bowl": [("card", ["id"]), ("bowl", ["red"])],
+    "a dog that cannot fly and a cat": [("dog", []), ("cat", [])],
+    # symbols between words
+    "a red car | a blue bowl": CAR_AND_BOWL,
+    "a red car || a blue bowl": CAR_AND_BOWL,
+    "a red car + a blue bowl": CAR_AND_BOWL,
+    "a red car / a blue bowl": CAR_AND_BOWL,
+    "a red car → a blue bowl": CAR_AND_BOWL,
+    "a red car — a blue bowl": CAR_AND_BOWL,
+    "a red car 🚗 a blue bowl 🥣": CAR_AND_BOWL,
+    "1. a red car 2. a blue bowl": CAR_AND_BOWL,
+    "* a red car * a blue bowl": CAR_AND_BOWL,
+    "a red car & a blue bowl": CAR_AND_BOWL,
+    "a red car; a blue bowl.": CAR_AND_BOWL,
+    "red/blue car": [("car", ["red", "blue"])],
+    "a black–and–white cat": [("cat", ["black–and–white"])],
+    # symbols at a word's edge
+    "a [red] car and a {blue} bowl": CAR_AND_BOWL,
+    "a <red> car and a #blue bowl": CAR_AND_BOWL,
+    "a *red* car and a _blue_ bowl": CAR_AND_BOWL,
+    "a ~red~ car and a ((blue)) bowl": CAR_AND_BOWL,
+    "a red [car] and a blue (bowl)": CAR_AND_BOWL,
+    "a cat!!! and a dog???": CAT_AND_DOG,
+    "#cat and #dog": CAT_AND_DOG,
+    # quotes and brackets
+    'a "red" car and a “blue” bowl': CAR_AND_BOWL,
+    "a «red» car and a ‘blue’ bowl": CAR_AND_BOWL,
+    'a "bright red" car': [("car", ["bright", "red"])],
+    "a (very big) dog and a cat": [("dog", ["very", "big"]), ("cat", [])],
+    "a [red and blue] car": [("car", ["red", "blue"])],
+    "a [red] [shiny] car": [("car", ["red", "shiny"])],
+    'two "red" and "blue" cars': [("cars", ["red", "blue"])],
+    "a cat (with a red hat) and a dog": [("cat", []), ("hat", ["red"]), ("dog", [])],
+    'a poster with the words "red car"': [("poster", []), ("words", []), ("car", ["red"])],
+    "the dogs' red house": [("dogs", []), ("house", ["red"])],
+    # pronouns and their kind
+    "two cats looking at each other": [("cats", [])],
+    "a dog and others": [("dog", [])],
+    "someone holding a red hat": [("hat", ["red"])],
+    # lists of adjectives
+    "a sleek, futuristic, chrome robot": [("robot", ["sleek", "futuristic", "chrome"])],
+    "a soft, plush, brown bear": [("bear", ["soft", "plush", "brown"])],
+    "a shiny, chrome robot and a cat": [("robot", ["shiny", "chrome"]), ("cat", [])],
+    "a tall, slender woman": [("woman", ["tall", "slender"])],
+    "a small, cozy, rustic, stone cottage": [("cottage", ["small", "cozy", "rustic", "stone"])],
+    "an orange, banana and apple": [("orange", []), ("banana", []), ("apple", [])],
+    "a red car, blue bowl and green cup": [*CAR_AND_BOWL, ("cup", ["green"])],
+    # nouns in -ing
+    "a red starling and a blue herring": [("starling", ["red"]), ("herring", ["blue"])],
+    "a herring, a whiting and a red pot": [("herring", []), ("whiting", []), ("pot", ["red"])],
+    "red starling, blue herring": [("starling", ["red"]), ("herring", ["blue"])],
+    "a starling on a branch": [("starling", []), ("branch", [])],
+    "a barking and growling dog": [("dog", ["barking", "growling"])],
+    "a running and jumping dog": [("dog", ["running", "jumping"])],
+    "a dog eating, yodeling and snoring": [("dog", [])],
+    # contracted verbs
+    "a dog that isn't red and a cat": [("dog", ["red"]), ("cat", [])],
+    "a dog that’s red and a cat": [("dog", ["red"]), ("cat", [])],
+    "the dogs aren't red and the cat is black": [("dogs", ["red"]), ("cat", ["black"])],
+    "they're red dogs": [("dogs", ["red"])],
+    "a cat that can't see a red dog": [("cat", []), ("dog", ["red"])],
+    "a cat's red hat": [("cat", []), ("hat", ["red"])],
+}
+
+
+@pytest.mark.parametrize("parser", SMALL)
+@pytest.mark.parametrize("prompt", READ_BY_ALL)
+def test_odd_prompts_are_read_like_plain_ones(parser: str, prompt: str) -> None:
+    assert named(parse(prompt, TOKENIZER, parser)) == READ_BY_ALL[prompt]
+
+
+def test_a_symbol_inside_a_token_does_not_hide_the_word() -> None:
+    for parser in SMALL:
+        parsed = parse("a 'red' car", TOKENIZER, parser)  # CLIP takes "'re" for a word, as in "they're"
+        assert parsed.groups == (Group((5,), ((2, 3),)),)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "wanted"),
+    [
+        ('a "red" car', "a red car"),
+        ("a red car | a bowl", "a red car , a bowl"),
+        ("red|blue—cat", "red,blue,cat"),
+        ("t-shirt and 1/2 O’Neil", "t-shirt and 1,2 O’Neil"),
+        ("हिन्दी ❤️ dog…", "हिन्दी , dog "),
+        ("- a cat", "a cat"),
+        ("the dogs' hats, (two)", "the dogs' hats, ,two,"),
+    ],
+)
+def test_the_text_that_parsers_read(prompt: str, wanted: str) -> None:
+    text, indices = without_signs(prompt)
+    assert text == wanted
+    assert all(text[k] in (prompt[i], ",", " ", "-") for k, i in enumerate(indices))
+
+
+# Any text
+
+_WORDS = (
+    "a an the red blue cat dog car two that is isn't can't and or with of in other each who it running starling very "
+    "black-and-white t-shirt id 3d cat's dogs' É İstanbul ß 漢字 हिन्दी ภาษา العربية cafe\u0301 photo 1. and/or"
+)
+_SIGNS = (
+    *"|[](){}\"'“”‘’*_#@…-–—/\\&+=<>~`$%^→♥①½،。.,;:!?",
+    *("😂😂", "👍🏽", "👨‍👩‍👧", "❤️", "🇩🇪", "...", "<|endoftext|>"),
+    *"\u200b\u200d\ufeff\u0301\u202e\t\n\x00\x85\u3000\ufe0f",
+)
+_PIECES = st.sampled_from([*_WORDS.split() * 2, *_SIGNS]) | st.characters(codec="utf-8")
+_GLUED = st.tuples(_PIECES, st.sampled_from(["", " ", " ", " ", "  "])).map("".join)
+_REPEATED = st.tuples(_PIECES, st.integers(1, 40)).map(lambda pair: f"{pair[0]} " * pair[1] + "cat")
+TEXTS = st.one_of(st.lists(_GLUED, max_size=14).map("".join), _REPEATED, st.text(max_size=40))
+
+
+def check_reading(text: str, parser: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            parsed = parse(text, TOKENIZER, parser)
+        except PromptError:
+            return
+    objects = [position for group in parsed.groups for position in group.object]
+    assert len(objects) == len(set(objects))
+    for word in (word for group in parsed.groups for word in (group.object, *group.modifiers)):
+        assert set(word) <= set(parsed.tokens)
+        assert parsed.text(*word) in parsed.prompt
+        assert any(character.isalnum() for character in parsed.text(*word))
+    for first, after, phrase in parsed.phrases:
+        assert parsed.tokens[0] <= first < after <= parsed.tokens[-1] + 1
+        assert phrase in parsed.prompt
+    assert all(words.find(parsed, word.text) for word in words.words(parsed))
+
+
+def fuzz(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    )
+
+
+@pytest.mark.parametrize("parser", SMALL)
+@fuzz(60)
+@given(text=TEXTS)
+def test_any_text_is_read_or_refused(parser: str, text: str) -> None:
+    check_reading(text, parser)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parser", PARSERS)
+@fuzz(1500)
+@given(text=TEXTS)
+def test_any_text_is_read_or_refused_at_length(parser: str, text: str) -> None:
+    check_reading(text, parser)
+
+
+@fuzz(60)
+@given(text=TEXTS, start=st.integers(0, 30), length=st.integers(1, 12))
+def test_words_of_any_text_are_assigned_or_refused(text: str, start: int, length: int) -> None:
+    word = text[start : start + length]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            parsed = parse(text, TOKENIZER, "rules", groups=[(word, [])])
+        except PromptError:
+            return
+    assert set(parsed.groups[0].object) <= set(parsed.tokens)
+
+
+# A Doc, and a list of words
+
+
+@cache
+def model() -> Any:
+    return pytest.importorskip("spacy").load(next(name for name in SMALL if name != "rules"))
+
+
+def doc(text: str) -> Any:
+    return model()(text)
+
+
+@pytest.mark.skipif(len(SMALL) < 2, reason="no spaCy model")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a red cafe\u0301 and a blue bowl",
+        "  a  red\ncafe\u0301\tand\u00a0a blue bowl \n",
+        "a red cafe\u0301 | a blue bowl 😂😂",
+    ],
+)
+def test_a_doc_is_of_the_prompt_as_the_user_has_it(text: str) -> None:
+    parsed = parse(text, TOKENIZER, doc(text))
+    assert named(parsed) == [("café", ["red"]), ("bowl", ["blue"])]
+    assert parsed.parser_name == "doc"
+    with pytest.raises(PromptError, match="Doc"):
+        parse(text.replace("blue", "green"), TOKENIZER, doc(text))
+
+
+def test_words_with_their_heads_are_a_reading() -> None:
+    prompt = "  the glorp,\nzib cafe\u0301 "
+    listed = [
+        ParsedWord("the", 2, 5, "DET", "det", 4),
+        ParsedWord("glorp", 6, 11, "ADJ", "amod", 4),
+        ParsedWord(",", 11, 12, "PUNCT", "punct", 4),
+        ParsedWord("zib", 13, 16, "ADJ", "amod", 4),
+        ParsedWord("cafe\u0301", 17, 22, "NOUN", "ROOT", 4),
+    ]
+    parsed = parse(prompt, TOKENIZER, listed)
+    assert named(parsed) == [("café", ["glorp", "zib"])]
+    assert parsed.parser_name == "words"
+    assert parse("a red dog", TOKENIZER, rules.analyse("a red dog")).groups == (Group((3,), ((2,),)),)
+    for wrong, message in (
+        ([], "expected"),
+        (["the"], "expected a list of ebama.prompt.objects.ParsedWord"),
+        ([replace(listed[0], end=99, head=0)], "is no word of"),
+        (listed[::-1], "is no word of"),
+        ([*listed[:4], replace(listed[4], head=3)], "hangs on itself"),
+        ([replace(listed[0], head=7)], "a head among the 1 words"),
+    ):
+        with pytest.raises(PromptError, match=message):
+            parse(prompt, TOKENIZER, wrong)  # type: ignore[arg-type]
+
+
+def test_what_hangs_on_a_sign_hangs_on_its_head() -> None:
+    listed = [
+        ParsedWord("[", 0, 1, "X", "nmod", 3),
+        ParsedWord("red", 1, 4, "ADJ", "amod", 0),
+        ParsedWord("]", 4, 5, "X", "nmod", 3),
+        ParsedWord("car", 6, 9, "NOUN", "ROOT", 3),
+    ]
+    assert named(parse("[red] car", TOKENIZER, listed)) == [("car", ["red"])]
+
+
+# Words for the picture itself
+
+
+@pytest.mark.parametrize("parser", SMALL)
+@pytest.mark.parametrize(
+    ("prompt", "wanted", "with_all"),
+    [
+        ("a photo of a cat", ["cat"], ["photo", "cat"]),
+        ("a Picture of a cat and a dog", ["cat", "dog"], ["Picture", "cat", "dog"]),
+        ("an oil painting of a red car, digital art", ["car"], ["painting", "car", "art"]),
+        ("photos of two cats", ["cats"], ["photos", "cats"]),
+        ("a cat, oil painting", ["cat"], ["cat", "painting"]),
+        ("a painting on a wall", ["painting", "wall"], ["painting", "wall"]),
+        ("a picture frame and a cat", ["frame", "cat"], ["frame", "cat"]),
+        ("a photo of", ["photo"], ["photo"]),
+    ],
+)
+def test_words_for_the_picture_are_no_objects(parser: str, prompt: str, wanted: list[str], with_all: list[str]) -> None:
+    assert [noun for noun, _ in named(parse(prompt, TOKENIZER, parser))] == wanted
+    assert [noun for noun, _ in named(parse(prompt, TOKENIZER, parser, ignore=()))] == with_all
+
+
+def test_any_word_may_be_ignored() -> None:
+    prompt = "a red dog, a cat and a dog house"
+    for ignore, wanted in (
+        (["dog"], ["cat", "house"]),
+        (["red Dog", "CAT"], ["house"]),
+        (["dog house"], ["dog", "cat"]),
+        (["dog", "cat", "house"], ["dog", "cat", "house"]),
+        (["do", "", "elephant"], ["dog", "cat", "house"]),
+    ):
+        assert [noun for noun, _ in named(parse(prompt, TOKENIZER, "rules", ignore=ignore))] == wanted
+    assert len(parse(prompt, TOKENIZER, "rules", groups=[("dog", [])], ignore=["dog"]).groups) == 1
+    for wrong in ("dog", [5]):
+        with pytest.raises(PromptError, match="ignore="):
+            parse(prompt, TOKENIZER, "rules", ignore=wrong)  # type: ignore[arg-type]
+
+
+# Long prompts
+
+
+@pytest.mark.parametrize("letter", ["a", "a ", "漢", "😂", "("])
+def test_prompts_are_bounded(letter: str) -> None:
+    prompt = letter * 10**6
+    for call in (lambda: parse(prompt, TOKENIZER), lambda: groups_from_words(prompt, [("a", [])], TOKENIZER)):
+        with pytest.raises(
+            PromptError, match=rf"^the prompt has {len(prompt):,} characters: expected at most {LONGEST:,}$"
+        ):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "lost"),
+    [
+        ("red," * 40, "red red"),
+        ("very " * 72 + "much-loved, (cat)", "cat"),
+        ("very " * 75 + "!!! ...", "!!! ..."),
+        ("very " * 74 + "antidisestablishment", "antidisestablishment"),
+        ("dog" * 80, None),
+    ],
+)
+def test_the_warning_lists_only_words_that_are_not_seen(prompt: str, lost: str | None) -> None:
+    with pytest.warns(UserWarning, match="it does not see: ") as caught:
+        parse(prompt, TOKENIZER, "rules", groups=[])
+    said = str(caught[0].message).partition("not see: ")[2]
+    if lost is None:  # one word of many tokens is not shown from its beginning
+        assert len(said) < 200
+    else:
+        assert said == lost
