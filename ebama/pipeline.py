@@ -272,6 +272,8 @@ def check(prompts: Sequence[str], seeds: Iterable[int], guidance: float, output:
         raise ValueError("There is no prompt; give at least one.")
     if odd := [prompt for prompt in prompts if not isinstance(prompt, str)]:
         raise ValueError(f"A prompt is {odd[0]!r}; expected a string.")
+    for prompt in prompts:
+        check_characters(prompt)
     _plain_seeds(seeds)
     _plain_number("guidance", guidance)
     if output not in ("pil", "latent"):
