@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from ebama.weights.files.regular import check_folder, read_json
 from ebama.weights.files.tensors import Entry, open_tensors
 from ebama.weights.tokenizer import VOCABULARY, clip_tokenizer
 
@@ -59,13 +59,14 @@ def read(folder: Path) -> tuple[CLIPModel, CLIPTokenizer, CLIPImageProcessorPil]
     Raises ValueError, in one line, for what is damaged, missing, or no plain CLIP of two transformers.
     """
     path = folder / CONFIG
+    check_folder(folder)
+    settings = read_json(path)
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
         described, prepared = settings["model_cfg"], settings.get("preprocess_cfg", {})
         config, processor = _config(path, described), _processor(prepared, described["vision_cfg"]["image_size"])
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__} {error}") from error
-    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    file = next((folder / name for name in WEIGHTS if (folder / name).exists() or (folder / name).is_symlink()), None)
     if file is None:
         raise ValueError(f"{folder} holds no weights: expected {' or '.join(WEIGHTS)} beside {CONFIG}.")
     tensors = dict(_renamed(open_tensors(file).entries))

@@ -5,9 +5,7 @@ Everything runs in float32. Nothing is ever downloaded.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BlipForConditionalGeneration, CLIPModel
-from transformers.utils import logging
 
 from ebama.weights.fingerprint import fingerprint
 from ebama.weights.loading import MINIATURE_FOLDER
 from ebama.weights.tokenizer import clip_tokenizer_class
 
 from ...output.png import as_rgb
+from . import folder as folders
 from . import open_clip
 from .transformers_names import DTYPE, BertTokenizer, BlipImageProcessorPil, CLIPImageProcessorPil
 
@@ -53,7 +51,7 @@ class _Model:
         self._processor = processor
 
     def _pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        """Pictures as the folder's preprocessor_config.json says, on the model's device."""
+        """Pictures as the folder's settings say, on the model's device."""
         pixels = self._processor(images=[as_rgb(image) for image in images], return_tensors="pt")["pixel_values"]
         prepared: Tensor = pixels.to(self._model.device)
         return prepared
@@ -75,14 +73,21 @@ class Clip(_Model):
         if _is_open_clip(path):
             model, tokenizer, processor = open_clip.read(path)
         else:
-            kinds = (CLIPModel, clip_tokenizer_class(), CLIPImageProcessorPil)
-            model, tokenizer, processor = (_read(path, kind.from_pretrained) for kind in kinds)
+            model = _read(path, CLIPModel)
+            described = model.config
+            processor = folders.read_processor(
+                path, folders.CLIP, CLIPImageProcessorPil, described.vision_config.image_size
+            )
+            tokenizer = folders.read_tokenizer(
+                path, folders.CLIP, clip_tokenizer_class(), described.text_config.vocab_size
+            )
+            _check_end(path, tokenizer, described.text_config)
         name = "the miniature's image-text judge" if str(folder) == EMBEDDED else _name("CLIP", path, model)
         return cls(model.to(device), tokenizer, processor, name)
 
     @torch.no_grad()
     def images(self, images: Sequence[Image.Image]) -> Tensor:
-        """Unit vectors [n, D] of pictures, prepared as the folder's preprocessor_config.json says."""
+        """Unit vectors [n, D] of pictures, prepared as the folder's settings say."""
         features = self._model.get_image_features(pixel_values=self._pixels(images))
         return _unit_vectors(features)
 
@@ -122,14 +127,14 @@ class Captioner(_Model):
     def open(cls, folder: str | Path, device: str = "cpu") -> Captioner:
         """Open a transformers folder, or "miniature". Raises ValueError, in one line, if it holds no BLIP captioner."""
         path = captioner_folder(folder)
-        model = _read(path, BlipForConditionalGeneration.from_pretrained)
-        name = "the miniature's captioner" if str(folder) == EMBEDDED else _name("BLIP", path, model)
-        return cls(
-            model.to(device),
-            _read(path, BertTokenizer.from_pretrained),
-            _read(path, BlipImageProcessorPil.from_pretrained),
-            name,
+        model = _read(path, BlipForConditionalGeneration)
+        described = model.config
+        processor = folders.read_processor(
+            path, folders.BLIP, BlipImageProcessorPil, described.vision_config.image_size
         )
+        tokenizer = folders.read_tokenizer(path, folders.BLIP, BertTokenizer, described.text_config.vocab_size)
+        name = "the miniature's captioner" if str(folder) == EMBEDDED else _name("BLIP", path, model)
+        return cls(model.to(device), tokenizer, processor, name)
 
     @torch.no_grad()
     def captions(self, images: Sequence[Image.Image]) -> list[str]:
@@ -148,7 +153,7 @@ def _name(kind: str, folder: Path, model: nn.Module) -> str:
 
 def clip_folder(folder: str | Path) -> Path:
     """The folder of a CLIP model, or "miniature"; raises ValueError, in one line, if it plainly holds none."""
-    return Path(folder) if _is_open_clip(Path(folder)) else _folder(folder, "clip", "clip")
+    return Path(folder) if _is_open_clip(Path(folder)) else _folder(folder, folders.CLIP, "clip")
 
 
 def _is_open_clip(folder: Path) -> bool:
@@ -158,56 +163,28 @@ def _is_open_clip(folder: Path) -> bool:
 
 def captioner_folder(folder: str | Path) -> Path:
     """The folder of a BLIP captioner, or "miniature"; raises ValueError, in one line, if it plainly holds none."""
-    return _folder(folder, "blip", "captioner")
+    return _folder(folder, folders.BLIP, "captioner")
 
 
-def _folder(folder: str | Path, kind: str, embedded: str) -> Path:
+def _folder(folder: str | Path, kind: folders.Kind, embedded: str) -> Path:
     """The folder itself, once it is sure that it holds a model of the kind."""
     path = MINIATURE_FOLDER / embedded if str(folder) == EMBEDDED else Path(folder)
-    config = path / "config.json"
-    if not config.is_file():
-        raise ValueError(
-            f"{path} holds no config.json: expected the folder of a {kind.upper()} model in transformers' layout, "
-            f'or "{EMBEDDED}".'
-        )
-    try:
-        stored = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{config} is damaged: {error}") from error
-    if stored != kind:
-        raise ValueError(f"{path} holds a model of type {stored!r}; expected {kind!r}.")
-    if not (path / "preprocessor_config.json").is_file():
-        raise ValueError(f"{path} holds no preprocessor_config.json, which says how pictures are prepared.")
+    folders.check(path, kind)
     return path
 
 
-def _read(path: Path, opener: Callable[..., Any]) -> Any:
-    """Read a part of a folder with transformers; any failure, and weights that are missing, as one line."""
-    weights = getattr(opener, "__self__", None) in (CLIPModel, BlipForConditionalGeneration)
-    more: dict[str, Any] = {DTYPE: torch.float32, "output_loading_info": True} if weights else {}
-    try:
-        with _quiet():
-            read = opener(str(path), local_files_only=True, **more)
-    except Exception as error:  # whatever the libraries below raise: OSError, KeyError, SafetensorError, ...
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} could not be read by transformers: {reason}") from error
-    if not weights:
-        return read
-    model, report = read
+def _read(path: Path, kind: Any) -> Any:
+    """The model of transformers' class `kind`, whole: tensors that are missing are an error of one line."""
+    options: dict[str, Any] = {DTYPE: torch.float32, "output_loading_info": True}
+    model, report = folders.call(path, kind.from_pretrained, **options)
     if missing := [*report["missing_keys"], *report["mismatched_keys"]]:
         raise ValueError(f"{path} lacks {len(missing)} of the model's tensors, e.g. {sorted(map(str, missing))[0]}.")
     return model
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and reports of transformers while it reads."""
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
+def _check_end(path: Path, tokenizer: Any, config: Any) -> None:
+    """Raise ValueError unless texts end in the token where CLIP reads their vector; 2 stands for the largest id."""
+    last = tokenizer("a")["input_ids"][-1]
+    end = max(tokenizer.get_vocab().values()) if config.eos_token_id == 2 else config.eos_token_id
+    if last != end:
+        raise ValueError(f"{path} holds a tokenizer whose texts end in id {last}; its model reads them at id {end}.")

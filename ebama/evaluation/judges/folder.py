@@ -1,0 +1,179 @@
+"""Folders of transformers' models, complete or refused: what is missing in one would otherwise be made up.
+
+transformers builds a tokenizer of two tokens where there is none, and prepares pictures as another model wants them
+where nothing says how: every text then gets one vector, and every score is a number all the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from transformers.utils import logging
+
+from ebama.weights.files.regular import check_folder, check_regular, read_json
+
+Json = dict[str, Any]
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+_SETTINGS = ("preprocessor_config.json", "processor_config.json")  # of transformers 4; of 5, which saves no other
+_WORDS = 20  # by which a tokenizer is tried
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the folder of a kind of model holds: `type` is config.json's, `vocabulary` the files instead of
+    tokenizer.json, `crops` whether pictures are cropped unless the settings say otherwise."""
+
+    type: str
+    vocabulary: tuple[str, ...]
+    word_end: str
+    crops: bool
+
+
+CLIP = Kind("clip", ("vocab.json", "merges.txt"), word_end="</w>", crops=True)
+BLIP = Kind("blip", ("vocab.txt",), word_end="", crops=False)
+
+
+def check(folder: Path, kind: Kind) -> None:
+    """Raise ValueError, in one line, if the folder lacks a part of such a model; its weights are not read."""
+    if not folder.is_dir() or not (folder / "config.json").exists():
+        raise ValueError(
+            f"{folder} holds no config.json: expected the folder of a {kind.type.upper()} model in transformers' "
+            'layout, or "miniature".'
+        )
+    check_folder(folder)
+    if (stored := read_json(folder / "config.json").get("model_type")) != kind.type:
+        raise ValueError(f"{folder} holds a model of type {stored!r}; expected {kind.type!r}.")
+    if not _holds(folder, *_WEIGHTS):
+        raise ValueError(f"{folder} holds no weights: expected {' or '.join(_WEIGHTS[:2])}.")
+    missing = [name for name in kind.vocabulary if not _holds(folder, name)]
+    if missing and not _holds(folder, "tokenizer.json"):
+        raise ValueError(
+            f"{folder} holds no tokenizer: it lacks {' and '.join(missing)}; expected tokenizer.json, or "
+            f"{' and '.join(kind.vocabulary)}."
+        )
+    image_settings(folder, kind)
+
+
+def _holds(folder: Path, *names: str) -> bool:
+    """Whether a file of one of these names is there; CheckpointError for one that leads nowhere."""
+    for name in names:
+        if (folder / name).is_symlink():
+            check_regular(folder / name)
+    return any((folder / name).is_file() for name in names)
+
+
+def image_settings(folder: Path, kind: Kind) -> Json:
+    """How pictures are prepared, from the file of either version. Raises ValueError, which names what is missing."""
+    for name in _SETTINGS:
+        if _holds(folder, name):
+            settings = read_json(folder / name)
+            if name == _SETTINGS[0] or "image_processor" in settings:
+                return _checked(folder / name, settings.get("image_processor", settings), kind)
+    raise ValueError(
+        f"{folder} holds no {_SETTINGS[0]} (nor {_SETTINGS[1]} with an image_processor), which says how pictures are "
+        "prepared."
+    )
+
+
+def _checked(file: Path, settings: object, kind: Kind) -> Json:
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file}: image_processor is {settings!r}; expected settings by name.")
+    needed: dict[str, Callable[[object], bool]] = {}
+    if settings.get("do_resize", True):
+        needed |= {"size": _is_size, "resample": lambda value: type(value) is int and 0 <= value <= 5}
+    if settings.get("do_center_crop", kind.crops):
+        needed |= {"crop_size": _is_size}
+    if settings.get("do_normalize", True):
+        needed |= {"image_mean": _are_three, "image_std": lambda value: _are_three(value) and 0 not in value}  # type: ignore[operator]
+    if missing := [name for name in needed if settings.get(name) is None]:
+        raise ValueError(f"{file} lacks {', '.join(missing)}; without it, how pictures are prepared is not known.")
+    if wrong := [name for name, fits in needed.items() if not fits(settings[name])]:
+        raise ValueError(
+            f"{file}: {wrong[0]} is {str(settings[wrong[0]])[:80]}, with which no picture can be prepared."
+        )
+    return settings
+
+
+def _is_size(value: object) -> bool:
+    sides = list(value.values()) if isinstance(value, Mapping) else [value]
+    return bool(sides) and all(type(side) is int and 0 < side < 10_000 for side in sides)
+
+
+def _are_three(value: object) -> bool:
+    return (
+        isinstance(value, list) and len(value) == 3 and all(type(x) in (int, float) and math.isfinite(x) for x in value)
+    )
+
+
+def read_processor(folder: Path, kind: Kind, processor: Any, side: int) -> Any:
+    """What prepares pictures, of transformers' class `processor`, for a model that takes `side` x `side` pixels."""
+    settings = image_settings(folder, kind)
+    probe = Image.new("RGB", (side + 9, side + 5))
+    try:
+        with quiet():
+            read = processor.from_dict(settings)
+            height, width = read(images=[probe], return_tensors="pt")["pixel_values"].shape[-2:]
+    except Exception as error:  # whatever the libraries below raise
+        raise ValueError(f"{folder}: pictures cannot be prepared as its settings say: {_reason(error)}") from error
+    if (height, width) != (side, side):
+        raise ValueError(f"{folder} prepares pictures of {height}x{width} pixels; its model takes {side}x{side}.")
+    return read
+
+
+def read_tokenizer(folder: Path, kind: Kind, tokenizer: Any, vocabulary: int) -> Any:
+    """The tokenizer, of transformers' class `tokenizer`, of a model whose table has `vocabulary` rows."""
+    read = call(folder, tokenizer.from_pretrained)
+    tokens: dict[str, int] = read.get_vocab()
+    last = max(tokens.values(), default=-1)
+    # A few rows may be spare: BLIP's own tokens, a table rounded up.
+    if last >= vocabulary or len(tokens) < vocabulary - max(2, vocabulary // 100):
+        raise ValueError(
+            f"{folder} holds a tokenizer of {len(tokens)} tokens, the last with id {last}; its model has a vocabulary "
+            f"of {vocabulary}."
+        )
+    words = [token for token in sorted(tokens, key=tokens.__getitem__) if _is_word(token, kind.word_end)][-_WORDS:]
+    texts = [word.removesuffix(kind.word_end) for word in words]
+    ids = [read(text, add_special_tokens=False)["input_ids"] for text in texts]
+    if not words or 2 * sum(i == [tokens[word]] for word, i in zip(words, ids, strict=True)) < len(words):
+        example = f"{texts[-1]!r} becomes {len(ids[-1])} tokens" if words else "it has no words"
+        raise ValueError(f"{folder} holds a tokenizer that does not know its own words ({example}); download it again.")
+    return read
+
+
+def _is_word(token: str, end: str) -> bool:
+    word = token.removesuffix(end)
+    return token.endswith(end) and len(word) > 2 and word.isascii() and word.isalpha() and word.islower()
+
+
+def call(folder: Path, opener: Callable[..., Any], **options: Any) -> Any:
+    """Read a part of a folder with transformers; any failure as one line."""
+    try:
+        with quiet():
+            return opener(str(folder), local_files_only=True, **options)
+    except Exception as error:  # whatever the libraries below raise: OSError, KeyError, SafetensorError, ...
+        raise ValueError(f"{folder} could not be read by transformers: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and reports of transformers while it reads."""
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()

@@ -1,0 +1,316 @@
+"""Folders of CLIP and BLIP: those of either version of transformers score alike, and what lacks a part is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from ebama.evaluation.judges import folder as folders
+from ebama.evaluation.judges.transformers_names import BertTokenizer, BlipImageProcessorPil, CLIPImageProcessorPil
+from ebama.evaluation.judges.vision_language import Captioner, Clip, captioner_folder, clip_folder
+from ebama.weights.loading import MINIATURE_FOLDER
+from ebama.weights.tokenizer import clip_tokenizer_class
+
+KINDS = {"clip": folders.CLIP, "captioner": folders.BLIP}
+OPENERS: dict[str, Callable[[Path], Any]] = {"clip": Clip.open, "captioner": Captioner.open}
+CHECKS: dict[str, Callable[[Path], Path]] = {"clip": clip_folder, "captioner": captioner_folder}
+PARTS = tuple(KINDS)
+
+
+@pytest.fixture
+def copy(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The embedded model of the test's `part` in a folder of its own."""
+    return Path(shutil.copytree(MINIATURE_FOLDER / request.node.callspec.params["part"], tmp_path / "judge"))
+
+
+def _as_version_4(folder: Path) -> None:
+    """The files that transformers 4 saves: a vocabulary instead of tokenizer.json."""
+    stored = json.loads((folder / "tokenizer.json").read_text())
+    model = stored["model"]
+    vocabulary = model["vocab"] | {token["content"]: token["id"] for token in stored["added_tokens"]}
+    if "merges" in model:
+        merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+        (folder / "vocab.json").write_text(json.dumps(vocabulary))
+        (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    else:
+        (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.__getitem__)) + "\n")
+    (folder / "tokenizer.json").unlink()
+    config = folder / "tokenizer_config.json"
+    settings = json.loads(config.read_text())
+    special = {name: token for name, token in settings.items() if name.endswith("_token")}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+    added = {
+        name: {"__type": "AddedToken", "content": token, "lstrip": False, "normalized": True, "rstrip": False,
+               "single_word": False}
+        for name, token in special.items()
+    }  # fmt: skip
+    settings.pop("backend")
+    config.write_text(json.dumps(settings | added | {"clean_up_tokenization_spaces": True}))
+
+
+def _as_version_5(folder: Path) -> None:
+    """The files that transformers 5 saves: the pictures' settings within those of the whole processor."""
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": settings, "processor_class": "X"}))
+    (folder / "preprocessor_config.json").unlink()
+
+
+def _with_both(folder: Path) -> None:
+    """Late versions 4 save settings of the processor beside the pictures' own."""
+    (folder / "processor_config.json").write_text('{"processor_class": "CLIPProcessor"}')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("version", [_as_version_4, _as_version_5, _with_both])
+def test_folders_of_both_versions_of_transformers_score_alike(
+    part: str, version: Callable[[Path], None], copy: Path
+) -> None:
+    version(copy)
+    rng = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (2, 40, 70, 3), dtype=torch.uint8, generator=rng)
+    images = [Image.fromarray(image.numpy()) for image in pixels]
+    ours, original = OPENERS[part](copy), OPENERS[part](MINIATURE_FOLDER / part)
+    if isinstance(ours, Captioner):
+        assert ours.captions(images) == original.captions(images)
+    else:
+        texts = ["a red car and a cat", "a bear", "A  Purple crown!"]
+        assert torch.equal(ours.images(images), original.images(images))
+        assert torch.equal(ours.texts(texts), original.texts(texts))
+
+
+@pytest.mark.slow
+def test_a_folder_that_transformers_itself_saves_opens(tmp_path: Path) -> None:
+    from transformers import CLIPModel, CLIPProcessor
+
+    CLIPModel.from_pretrained(MINIATURE_FOLDER / "clip").save_pretrained(tmp_path)
+    CLIPProcessor.from_pretrained(MINIATURE_FOLDER / "clip").save_pretrained(tmp_path)
+    vectors = [Clip.open(folder).texts(["a red car"]) for folder in (tmp_path, MINIATURE_FOLDER / "clip")]
+    assert vectors[0] is not None
+    assert vectors[1] is not None
+    assert torch.equal(*vectors)
+
+
+# --- what is missing ---
+
+
+def _refusal(part: str, folder: Path) -> str:
+    """The one line with which a folder is refused before its weights are read."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the tests say what it holds)
+        CHECKS[part](folder)
+    message = str(caught.value)
+    assert message.startswith(str(folder))
+    assert "\n" not in message
+    with pytest.raises(ValueError, match=r".") as caught:
+        OPENERS[part](folder)
+    assert str(caught.value) == message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("part", "gone", "named"),
+    [
+        ("clip", ["tokenizer.json"], "holds no tokenizer: it lacks vocab.json and merges.txt"),
+        ("clip", ["tokenizer.json", "tokenizer_config.json"], "holds no tokenizer: it lacks vocab.json and merges.txt"),
+        ("captioner", ["tokenizer.json"], "holds no tokenizer: it lacks vocab.txt"),
+        ("captioner", ["tokenizer.json", "tokenizer_config.json"], "holds no tokenizer: it lacks vocab.txt"),
+        ("clip", ["preprocessor_config.json"], "holds no preprocessor_config.json"),
+        ("captioner", ["preprocessor_config.json"], "holds no preprocessor_config.json"),
+        ("clip", ["model.safetensors"], "holds no weights: expected model.safetensors"),
+        ("captioner", ["config.json"], "holds no config.json: expected the folder of a BLIP model"),
+    ],
+)
+def test_a_missing_file_is_named(part: str, gone: list[str], named: str, copy: Path) -> None:
+    for name in gone:
+        (copy / name).unlink()
+    assert named in _refusal(part, copy)
+
+
+@pytest.mark.parametrize("part", ["clip"])
+@pytest.mark.parametrize(("left", "lacks"), [("vocab.json", "merges.txt"), ("merges.txt", "vocab.json")])
+def test_half_a_tokenizer_is_none(part: str, left: str, lacks: str, copy: Path) -> None:
+    _as_version_4(copy)
+    (copy / lacks).unlink()
+    assert f"it lacks {lacks}; expected tokenizer.json, or vocab.json and merges.txt" in _refusal(part, copy)
+    assert (copy / left).is_file()
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors", "special_tokens_map.json"],
+)
+def test_pipes_and_dangling_links_are_not_opened(part: str, name: str, copy: Path) -> None:
+    (copy / name).unlink(missing_ok=True)
+    os.mkfifo(copy / name)
+    assert f"{name} is a device or a pipe" in _refusal(part, copy)
+    (copy / name).unlink()
+    (copy / name).symlink_to("../blobs/0123")
+    if name not in ("config.json", "added_tokens.json"):
+        assert f"{name} is a link to ../blobs/0123, which is not there" in _refusal(part, copy)
+
+
+# --- settings of pictures ---
+
+INCOMPLETE: dict[str, list[str]] = {
+    "clip": ["size", "resample", "crop_size", "image_mean", "image_std"],
+    "captioner": ["size", "resample", "image_mean", "image_std"],
+}
+
+
+@pytest.mark.parametrize("layout", ["version 4", "version 5"])
+@pytest.mark.parametrize("part", PARTS)
+def test_incomplete_settings_are_refused_by_what_they_lack(part: str, layout: str, copy: Path) -> None:
+    whole = json.loads((copy / "preprocessor_config.json").read_text())
+    name = "preprocessor_config.json" if layout == "version 4" else "processor_config.json"
+    (copy / "preprocessor_config.json").unlink()
+
+    def write(settings: object) -> str:
+        (copy / name).write_text(json.dumps(settings if layout == "version 4" else {"image_processor": settings}))
+        with pytest.raises(ValueError, match=rf"{name}") as caught:
+            CHECKS[part](copy)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert f"lacks {', '.join(INCOMPLETE[part])};" in write({})
+    for key in INCOMPLETE[part]:
+        assert f"lacks {key};" in write({k: v for k, v in whole.items() if k != key})
+        assert f"lacks {key};" in write({**whole, key: None})
+    for wrong in ({"image_std": [0.5, 0, 0.5]}, {"image_mean": [0.5]}, {"size": {}}, {"size": "64"}, {"resample": 9}):
+        assert next(iter(wrong)) in write({**whole, **wrong})
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"image_processor": 3}', "[" * 100_000])
+@pytest.mark.parametrize("part", PARTS)
+def test_damaged_settings_are_refused(part: str, content: str, copy: Path) -> None:
+    (copy / "preprocessor_config.json").write_text(content)
+    assert "preprocessor_config.json" in _refusal(part, copy)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("clip", {"do_center_crop": False, "crop_size": None, "size": {"height": 64, "width": 64}}),
+        ("clip", {"do_normalize": False, "image_mean": None, "image_std": None}),
+        ("clip", {"size": 64, "crop_size": 64}),
+        ("captioner", {"do_rescale": True, "unknown": [1]}),
+    ],
+)
+def test_settings_that_need_less_are_complete(part: str, change: dict[str, Any], copy: Path) -> None:
+    file = copy / "preprocessor_config.json"
+    settings = {**json.loads(file.read_text()), **change}
+    file.write_text(json.dumps({key: value for key, value in settings.items() if value is not None}))
+    processor = CLIPImageProcessorPil if part == "clip" else BlipImageProcessorPil
+    CHECKS[part](copy)
+    folders.read_processor(copy, KINDS[part], processor, 64)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_pictures_of_another_size_than_the_models_are_refused(part: str, copy: Path) -> None:
+    file = copy / "preprocessor_config.json"
+    side = {"height": 32, "width": 32}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "size": side, "crop_size": side}))
+    with pytest.raises(ValueError, match=r"prepares pictures of 32x32 pixels; its model takes 64x64\."):
+        OPENERS[part](copy)
+
+
+# --- tokenizers that are not the model's ---
+
+
+def _tokenizer(part: str, folder: Path) -> Any:
+    vocabulary = 791 if part == "clip" else 49
+    kind = clip_tokenizer_class() if part == "clip" else BertTokenizer
+    return folders.read_tokenizer(folder, KINDS[part], kind, vocabulary)
+
+
+def _rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    stored = json.loads((folder / "tokenizer.json").read_text())
+    change(stored)
+    (folder / "tokenizer.json").write_text(json.dumps(stored))
+
+
+def _cut(tokens: int) -> Callable[[dict[str, Any]], object]:
+    def cut(stored: dict[str, Any]) -> None:
+        model = stored["model"]
+        model["vocab"] = {token: i for token, i in model["vocab"].items() if i < tokens}
+        model["merges"] = model.get("merges", [])[: max(tokens - 512, 0)]
+        stored["added_tokens"] = [token for token in stored["added_tokens"] if token["id"] < tokens]
+
+    return cut
+
+
+@pytest.mark.parametrize(("part", "tokens"), [("clip", 600), ("clip", 780), ("captioner", 20), ("captioner", 40)])
+def test_a_tokenizer_too_small_for_its_model_is_refused(part: str, tokens: int, copy: Path) -> None:
+    _rewrite(copy, _cut(tokens))
+    vocabulary = 791 if part == "clip" else 49
+    with pytest.raises(ValueError, match=rf"could not be read|vocabulary of {vocabulary}\.") as caught:
+        _tokenizer(part, copy)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_tokenizer_too_large_for_its_model_is_refused(part: str, copy: Path) -> None:
+    kind = clip_tokenizer_class() if part == "clip" else BertTokenizer
+    assert len(_tokenizer(part, copy)) in (791, 49)
+    with pytest.raises(ValueError, match=r"the last with id \d+; its model has a vocabulary of 40\."):
+        folders.read_tokenizer(copy, KINDS[part], kind, 40)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("content", ["", "{}", "{", "[]"])
+def test_an_empty_tokenizer_is_refused(part: str, content: str, copy: Path) -> None:
+    (copy / "tokenizer.json").write_text(content)
+    with pytest.raises(ValueError, match=r"could not be read|vocabulary of|own words") as caught:
+        OPENERS[part](copy)
+    assert str(caught.value).startswith(str(copy))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["clip"])
+def test_a_tokenizer_without_its_merges_is_refused(part: str, copy: Path) -> None:
+    _rewrite(copy, lambda stored: stored["model"].update(merges=[]))
+    with pytest.raises(ValueError, match=r"does not know its own words \('\w+' becomes \d+ tokens\)"):
+        _tokenizer(part, copy)
+    _as_version_4(copy)
+    assert (copy / "merges.txt").read_text() == "#version: 0.2\n"
+    with pytest.raises(ValueError, match=r"does not know its own words"):
+        _tokenizer(part, copy)
+
+
+def test_clips_own_tokenizer_knows_its_own_words(tmp_path: Path) -> None:
+    from ebama.weights import clip_tokenizer
+
+    clip_tokenizer().save_pretrained(tmp_path)
+    assert len(folders.read_tokenizer(tmp_path, folders.CLIP, clip_tokenizer_class(), 49408)) == 49408
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["clip"])
+def test_texts_end_where_the_model_reads_them(part: str, copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = 2  # in old folders: the largest id
+    (copy / "config.json").write_text(json.dumps(config))
+    OPENERS[part](copy)
+    config["text_config"]["eos_token_id"] = 700
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"whose texts end in id 790; its model reads them at id 700"):
+        OPENERS[part](copy)
+
+
+@pytest.mark.parametrize("part", ["clip"])
+def test_weights_that_are_missing_are_named(part: str, copy: Path) -> None:
+    assert "logit_scale" in load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    (copy / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"could not be read by transformers") as caught:
+        OPENERS[part](copy)
+    assert "\n" not in str(caught.value)
