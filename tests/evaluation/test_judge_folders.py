@@ -147,7 +147,7 @@ def test_half_a_tokenizer_is_none(part: str, left: str, lacks: str, copy: Path) 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize(
     "name",
-    ["config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors", "special_tokens_map.json"],
+    ["config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors", "added_tokens.json"],
 )
 def test_pipes_and_dangling_links_are_not_opened(part: str, name: str, copy: Path) -> None:
     (copy / name).unlink(missing_ok=True)
