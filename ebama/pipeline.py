@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import platform
 import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from torch import Tensor
 from ebama.samplers import Sampler
 from ebama.samplers import get as get_sampler
 from ebama.weights import StableDiffusion, Vocabulary
+from ebama.weights.stable_diffusion import pixels
 
 from . import __version__, methods
 from .guidance import Method, PipelineInputs, Task
@@ -103,6 +104,9 @@ class Pipeline:
         batch_size: int = 8,
         parser: str = "auto",
         ignore: Collection[str] = PICTURE_WORDS,
+        original_size: tuple[int, int] | None = None,
+        crop: tuple[int, int] = (0, 0),
+        target_size: tuple[int, int] | None = None,
     ) -> Result:
         """Make len(prompts) x len(seeds) pictures.
 
@@ -120,13 +124,15 @@ class Pipeline:
                 else from their number.
             groups: objects and their modifiers, as `Group`s or as words, e.g. [("crown", ["purple"])], instead of the
                 parser's; for several prompts, one list for each.
-            negative_prompt: what the other branch of guidance sees; None is "".
+            negative_prompt: what the other branch of guidance sees; None is "", for which some models have zeros.
             output: "latent" leaves the VAE out.
             trace: keep the mean maps of every call, see `Trace`; `TraceOptions` says which, and what else.
             progress: show a progress bar.
             on_call: told (done, all) model calls after each of them; what it raises ends the run.
             batch_size: samples that run at once; the pictures do not depend on it.
             parser, ignore: see `ebama.prompt.parse`.
+            original_size, crop, target_size: of training pictures like the result, for models that are told (Stable
+                Diffusion XL), see `StableDiffusion.condition`.
 
         Raises:
             ValueError: a value out of range, with what was expected.
@@ -146,11 +152,18 @@ class Pipeline:
             starts = initial_noise(self.sd.config, len(prompts), seeds, latents)
             _check_negative_prompt(negative_prompt, self.sd.tokenizer)
             parsed = self._parse(prompts, groups, completed, parser, ignore)
+            given = {"original_size": original_size, "crop": crop or (0, 0), "target_size": target_size}
+            sizes: dict[str, Any] = {name: None if size is None else pixels(name, size) for name, size in given.items()}
+            height, width = (side * self.sd.config.vae.factor for side in starts[0].noise.shape[-2:])
+
+            def condition(texts: Sequence[str], negative: bool = False) -> Tensor:
+                return self.sd.condition(texts, size=(height, width), negative=negative, **sizes)
+
             index = [sample * len(prompts) // len(starts) for sample in range(len(starts))]  # of each sample's prompt
             inputs = PipelineInputs(
                 prompts=[parsed[i] for i in index],
-                negative_context=self.sd.encode_text([negative_prompt]).expand(len(index), -1, -1),
-                encode=self.sd.encode_text,
+                negative_context=condition([negative_prompt], negative=True).expand(len(index), -1, -1),
+                encode=condition,
                 tokenizer=self.sd.tokenizer,
                 guidance=guidance,
                 sample_size=self.sd.config.sample_size,
@@ -158,7 +171,7 @@ class Pipeline:
             )
             task = Task(
                 network=self.sd.unet,
-                context=self.sd.encode_text([reading.prompt for reading in parsed])[index],
+                context=condition([reading.prompt for reading in parsed])[index],
                 groups=[reading.groups for reading in inputs.prompts],
                 tokens=[reading.tokens for reading in inputs.prompts],
                 calls=len(solver.timesteps),
@@ -178,7 +191,7 @@ class Pipeline:
                 on_call=on_call,
             )
         images = self.decode(samples.latents, fit.decode_size) if output == "pil" else None
-        recipes = self._recipes([prompts[i] for i in index], task, completed, solver, starts, negative_prompt)
+        recipes = self._recipes([prompts[i] for i in index], task, completed, solver, starts, negative_prompt, sizes)
         return Result(images, samples.latents, samples.losses, samples.trace, recipes)
 
     def decode(self, latents: Tensor, batch_size: int = 8) -> list[Image.Image]:
@@ -217,6 +230,7 @@ class Pipeline:
         solver: Sampler,
         starts: Sequence[InitialNoise],
         negative_prompt: str,
+        sizes: Mapping[str, Any],
     ) -> tuple[Recipe, ...]:
         fingerprint = self.sd.fingerprint()
         versions = {"ebama": __version__, "torch": torch.__version__, "python": platform.python_version()}
@@ -234,6 +248,7 @@ class Pipeline:
                 model=self.sd.config.name,
                 fingerprint=fingerprint,
                 versions=versions,
+                **sizes,
             )
             for prompt, parsed, start in zip(prompts, task.inputs.prompts, starts, strict=True)
         )

@@ -107,7 +107,8 @@ def random_model(config: StableDiffusionConfig, sharpness: float = 1.0) -> Stabl
     """A model of random weights whose U-Net counts its calls."""
     unet, vae, text_encoder = CountingUNet(config.unet), VAE(config.vae), TextEncoder(config.text)
     networks = randomise(unet, 0, sharpness), randomise(vae, 1), randomise(text_encoder, 2)
-    return StableDiffusion(*networks, clip_tokenizer(), config)
+    text_encoder_2 = randomise(TextEncoder(config.text_2), 3) if config.text_2 else None
+    return StableDiffusion(*networks, clip_tokenizer(), config, text_encoder_2=text_encoder_2)
 
 
 @cache

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from numbers import Integral
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from ebama.models import VAE, Network, StableDiffusionConfig, TextEncoder
+from ebama.models import VAE, Context, Network, StableDiffusionConfig, TextEncoder, sinusoids
+from ebama.models.text import TextEncoding
 from ebama.samplers.schedule import STABLE_DIFFUSION_V1, NoiseSchedule
 
 from .fingerprint import fingerprint
@@ -18,14 +20,18 @@ from .vocabulary import Vocabulary
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
+Size = tuple[int, int]
+"""(height, width) or (top, left) in pixels."""
+
 
 @dataclass(frozen=True, eq=False)
 class StableDiffusion:
-    """The three networks, frozen and in eval mode, with their tokenizer and configuration.
+    """The networks, frozen and in eval mode, with their tokenizers and configuration.
 
     `unet` may be any `Network`, as in `dataclasses.replace(sd, unet=adapt(...))`. `vocabulary` lists the words that the
     model knows; None where nobody has listed them. `schedule` is the noise schedule that its file stores, or Stable
-    Diffusion v1's: a sampler chosen by name follows it.
+    Diffusion v1's: a sampler chosen by name follows it. `text_encoder_2` and `tokenizer_2` are None where the model has
+    one text encoder, and `tokenizer_2` too where both read the same tokens.
     """
 
     unet: Network
@@ -35,15 +41,30 @@ class StableDiffusion:
     config: StableDiffusionConfig
     vocabulary: Vocabulary | None = None
     schedule: NoiseSchedule = STABLE_DIFFUSION_V1
+    text_encoder_2: TextEncoder | None = None
+    tokenizer_2: CLIPTokenizer | None = None
+
+    @property
+    def text_encoders(self) -> tuple[tuple[TextEncoder, CLIPTokenizer], ...]:
+        """The text encoders with their tokenizers, one or two."""
+        first, second = (self.text_encoder, self.tokenizer), self.tokenizer_2
+        if self.text_encoder_2 is None:
+            return (first,)
+        return first, (self.text_encoder_2, self.tokenizer if second is None else second)
 
     def fingerprint(self) -> str:
         """16 hex digits that change when the weights do; see `weights.fingerprint`."""
-        networks = (self.unet, self.vae, self.text_encoder)
+        networks = (self.unet, self.vae, *(encoder for encoder, _ in self.text_encoders))
         return fingerprint(*(network for network in networks if isinstance(network, nn.Module)))
 
+    @overload
+    def encode_text(self, prompts: Sequence[str], *, pooled: Literal[False] = False) -> Tensor: ...
+    @overload
+    def encode_text(self, prompts: Sequence[str], *, pooled: Literal[True]) -> tuple[Tensor, Tensor]: ...
     @torch.no_grad()
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Contexts [B, 77, width] of B prompts: the last hidden state after the final layer norm.
+    def encode_text(self, prompts: Sequence[str], *, pooled: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Contexts [B, 77, width] of B prompts, side by side where two text encoders make them; with `pooled`
+        (contexts, pooled vectors [B, P]).
 
         Prompts are padded to 77 positions, which the U-Net reads too, and cut there.
         """
@@ -51,12 +72,75 @@ class StableDiffusion:
             raise TypeError(f"encode_text got {prompts!r}; expected a list of strings.")
         if not prompts:
             raise ValueError("encode_text got no prompts; expected at least one.")
-        ids = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            truncation=True,
-            max_length=self.config.text.positions,
-            return_tensors="pt",
-        )["input_ids"]
-        encoded: Tensor = self.text_encoder(ids.to(self.text_encoder.final_layer_norm.weight.device))
-        return encoded
+        encodings = [_encoded(prompts, encoder, tokenizer) for encoder, tokenizer in self.text_encoders]
+        contexts = torch.cat([encoding.context for encoding in encodings], dim=-1)
+        if not pooled:
+            return contexts
+        vectors = encodings[-1].pooled
+        if vectors is None:
+            raise ValueError(f"{self.config.name} has no pooled text vector; leave pooled=True out.")
+        return contexts, vectors
+
+    @torch.no_grad()
+    def condition(
+        self,
+        prompts: Sequence[str],
+        *,
+        size: Size | None = None,
+        original_size: Size | None = None,
+        crop: Size = (0, 0),
+        target_size: Size | None = None,
+        negative: bool = False,
+    ) -> Tensor:
+        """What the U-Net reads of B prompts: contexts [B, 77, width], as a `Context` where it takes a vector too.
+
+        Args:
+            size: of the pictures to make; None for the size that the model was trained on.
+            original_size, crop, target_size: of the training pictures that the result should look like: their size
+                before they were cut, where the cut began, and the size that they had then. None stands for `size`.
+            negative: these are negative prompts, of which empty ones are zeros where the model was trained so.
+
+        Raises:
+            ValueError: sizes that are no pair of numbers, or for a U-Net that takes none.
+        """
+        config = self.config
+        sizes = {"original_size": original_size, "crop": crop, "target_size": target_size}
+        if not config.number_width:
+            if given := [name for name, value in sizes.items() if value not in (None, (0, 0))]:
+                raise ValueError(f"{given[0]} is {sizes[given[0]]!r}, but the U-Net of {config.name} takes no sizes.")
+            contexts, pooled = self.encode_text(prompts), None
+        else:
+            contexts, pooled = self.encode_text(prompts, pooled=True)
+        if negative and config.zero_empty_prompt:
+            empty = torch.tensor([not prompt.strip() for prompt in prompts], device=contexts.device)
+            contexts = contexts.masked_fill(empty[:, None, None], 0)
+            pooled = None if pooled is None else pooled.masked_fill(empty[:, None], 0)
+        if pooled is None:
+            return contexts
+        size = size or (config.sample_size * config.vae.factor,) * 2
+        numbers = [number for name, value in sizes.items() for number in pixels(name, size if value is None else value)]
+        embedded = sinusoids(torch.tensor(numbers, device=pooled.device), config.number_width).flatten().to(pooled)
+        return Context.of(contexts, torch.cat([pooled, embedded.expand(len(pooled), -1)], dim=1))
+
+
+def _encoded(prompts: Sequence[str], encoder: TextEncoder, tokenizer: CLIPTokenizer) -> TextEncoding:
+    tokens = tokenizer(
+        list(prompts),
+        padding="max_length",
+        truncation=True,
+        max_length=encoder.config.positions,
+        return_tensors="pt",
+    )
+    ids, pad = tokens["input_ids"], encoder.config.pad_token
+    if pad is not None:
+        ids = ids.masked_fill(tokens["attention_mask"] == 0, pad)
+    return encoder.encode(ids.to(encoder.final_layer_norm.weight.device))
+
+
+def pixels(name: str, value: Size) -> Size:
+    """A size as Python's numbers; ValueError, which names it, unless it is two whole numbers."""
+    given = value if isinstance(value, tuple | list) else ()
+    whole = [int(n) for n in given if isinstance(n, Integral) and not isinstance(n, bool) and 0 <= n < 2**16]
+    if len(whole) != 2 or len(given) != 2:
+        raise ValueError(f"{name} is {value!r}; expected two whole numbers of pixels.")
+    return whole[0], whole[1]

@@ -15,6 +15,7 @@ from ..prompt.alignment import SEQUENCE
 from .png import read_metadata
 
 DTYPES = ("float32", "float16", "bfloat16")
+_SIZES: dict[str, tuple[int, int] | None] = {"original_size": None, "crop": (0, 0), "target_size": None}
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Recipe:
     Attributes:
         seed: of the initial noise; None if it was given as a latent.
         method: its name and all its options, as `Method.describe` says them.
-        prompt, sampler, guidance, negative_prompt, groups, parser: see `Pipeline.__call__`.
+        prompt, sampler, guidance, negative_prompt, groups, parser, original_size, crop, target_size: see
+            `Pipeline.__call__`.
         latent: shape of the latent.
         model, fingerprint: name of the model's configuration, and a hash of its weights.
         versions: of the library, of torch and of Python.
@@ -46,6 +48,9 @@ class Recipe:
     versions: Mapping[str, str] = field(default_factory=dict)
     weights: str | None = None
     dtype: str | None = None
+    original_size: tuple[int, int] | None = None
+    crop: tuple[int, int] = (0, 0)
+    target_size: tuple[int, int] | None = None
 
     def loaded_from(self, weights: Path | str | None, dtype: str) -> Recipe:
         """The same recipe, which also says what the model was loaded from: all that it takes to run it again."""
@@ -53,7 +58,8 @@ class Recipe:
 
     def arguments(self) -> dict[str, Any]:
         """The recipe as arguments of `Pipeline.__call__`, all but the method."""
-        same = ("prompt", "sampler", "guidance", "negative_prompt", "groups", "parser")
+        same = ["prompt", "sampler", "guidance", "negative_prompt", "groups", "parser"]
+        same += [name for name, usual in _SIZES.items() if getattr(self, name) != usual]
         return {"seeds": [self.seed], **{name: getattr(self, name) for name in same}}
 
     def to_metadata(self) -> dict[str, Any]:
@@ -68,6 +74,9 @@ class Recipe:
         }
         if self.dtype is None:
             del metadata["weights"], metadata["dtype"]
+        for name, usual in _SIZES.items():
+            value = metadata.pop(name)
+            metadata |= {} if value == usual else {name: list(value)}
         return metadata
 
     @classmethod
@@ -89,6 +98,9 @@ class Recipe:
             raise ValueError(f"groups: {odd[0]} is no position from 1 to {last}.")
         latent = metadata.get("latent", [])
         values["latent"] = tuple(_expect("latent", latent, isinstance(latent, list), "the sizes of a latent"))
+        for name in _SIZES.keys() & values.keys():
+            size = values[name]
+            values[name] = tuple(_expect(name, size, isinstance(size, list), "two whole numbers of pixels"))
         return cls(**values)
 
     def __post_init__(self) -> None:
@@ -101,6 +113,11 @@ class Recipe:
         _expect("guidance", self.guidance, _is_number(self.guidance), "a finite number")
         sides = all(type(side) is int and 0 < side < 2**16 for side in self.latent)
         _expect("latent", self.latent, sides, "the sizes of a latent")
+        for name, usual in _SIZES.items():
+            size = getattr(self, name)
+            pair = isinstance(size, tuple) and len(size) == 2
+            fits = size == usual or (pair and all(type(side) is int and 0 <= side < 2**16 for side in size))
+            _expect(name, size, fits, "two whole numbers of pixels")
         texts = isinstance(self.versions, Mapping) and all(isinstance(text, str) for text in self.versions.values())
         _expect("versions", self.versions, texts, "strings by name")
         _expect("weights", self.weights, self.weights is None or isinstance(self.weights, str), "a path or null")

@@ -70,7 +70,7 @@ def footprint(sd: StableDiffusion, guiding: int) -> Footprint:
     side = factor * max(math.ceil(sd.config.sample_size / 4 / factor), 2)
     like = next(sd.text_encoder.parameters())
     z = like.new_ones(1, sd.config.unet.in_channels, side, side)
-    context = like.new_ones(1, sd.config.text.positions, sd.config.unet.context_width)
+    context = sd.condition([""])
     known = [weight for part in (sd.unet, sd.vae) if isinstance(part, nn.Module) for weight in part.parameters()]
     cross = [site for site in sd.unet.sites(z.shape) if site.kind == "cross"]
     base = guiding * side // sd.config.sample_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,15 @@ def test_samplers_survive(sampler: DDIM | PNDM) -> None:
     assert Recipe.from_metadata(metadata).sampler == sampler
 
 
+def test_sizes_survive() -> None:
+    sizes = {"original_size": (512, 768), "crop": (0, 64), "target_size": (1024, 1024)}
+    recipe = replace(Recipe.from_metadata(STORED), **sizes)
+    stored = json.loads(json.dumps(recipe.to_metadata()))
+    assert {name: stored[name] for name in sizes} == {name: list(size) for name, size in sizes.items()}
+    assert Recipe.from_metadata(stored) == recipe
+    assert {name: recipe.arguments()[name] for name in sizes} == sizes
+
+
 def test_a_recipe_without_newer_names_and_with_unknown_ones_is_read() -> None:
     older = {name: value for name, value in STORED.items() if name not in NEWER}
     recipe = Recipe.from_metadata(older | {"mood": "blue"})
@@ -148,6 +157,10 @@ def test_a_missing_name_is_named(name: str) -> None:
         ("sampler.schedule", {"kind": "table", "table": "0.5"}, "sampler.schedule.table is '0.5'"),
         ("sampler.schedule", {"kind": "table", "table": [0.5, "x"], "train_steps": 2}, "sampler.schedule.table"),
         ("sampler.schedule", {"kind": "table", "table": [0.5] * 100001}, "expected at most 100000 numbers"),
+        ("original_size", [512], "original_size is (512,); expected two whole numbers of pixels"),
+        ("crop", [0, -1], "crop is (0, -1); expected two whole numbers of pixels"),
+        ("target_size", 1024, "target_size is 1024; expected two whole numbers of pixels"),
+        ("target_size", [2.0, 3], "target_size is (2.0, 3)"),
         ("sampler.schedule", {"prediction": "x0"}, "NoiseSchedule.prediction is 'x0'"),
         ("sampler.schedule", {"prediction": ["v"]}, "sampler.schedule.prediction is ['v']; expected a name"),
         ("sampler.schedule", ["linear"], "sampler.schedule is ['linear']"),

@@ -1,0 +1,229 @@
+"""Models of the shape of Stable Diffusion 2.x and XL in the pipeline: conditions, prediction, every method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from reference import TINY, TINY_V2, TINY_V2_V, TINY_XL, random_model, relative
+from torch import Tensor
+
+from ebama import methods
+from ebama.models import Context, StableDiffusionConfig, sinusoids
+from ebama.pipeline import Pipeline, Result
+from ebama.samplers import DDIM, PNDM, NoiseSchedule
+from ebama.trace import TraceOptions
+from ebama.weights import StableDiffusion
+
+PROMPTS = ["a purple crown and a blue suitcase", "a cat and a frog"]
+
+
+@cache
+def model(config: StableDiffusionConfig) -> StableDiffusion:
+    return random_model(config)
+
+
+def run(config: StableDiffusionConfig, prompts: Sequence[str] = PROMPTS, **options: Any) -> Result:
+    defaults: dict[str, Any] = {"steps": 2, "output": "latent", "progress": False, "parser": "rules", "method": "sd"}
+    return Pipeline(model(config))(prompts, **(defaults | options))
+
+
+# --- text ---
+
+
+def ids_of(text: str, pad: int) -> Tensor:
+    words = model(TINY).tokenizer(text)["input_ids"]
+    return torch.tensor([[*words, *[pad] * (77 - len(words))]])
+
+
+@torch.no_grad()
+def test_short_texts_are_filled_with_the_models_own_token() -> None:
+    """Stable Diffusion 2.x fills them with token 0, a "!" inside of a word; a typed "!" stays what it is."""
+    sd, first = model(TINY_V2), model(TINY)
+    for text in ("a cat", "", "a cat!", "wow!!! a frog !", "a " * 100):
+        ids = sd.tokenizer(text, truncation=True, max_length=77)["input_ids"]
+        assert 0 not in ids
+        expected = sd.text_encoder(torch.tensor([[*ids, *[0] * (77 - len(ids))]]))
+        assert torch.equal(sd.encode_text([text]), expected)
+        expected = first.text_encoder(torch.tensor([[*ids, *[49407] * (77 - len(ids))]]))
+        assert torch.equal(first.encode_text([text]), expected)
+
+
+@torch.no_grad()
+def test_two_text_encoders_side_by_side() -> None:
+    sd = model(TINY_XL)
+    assert sd.text_encoder_2 is not None
+    context, pooled = sd.encode_text(["a cat", ""], pooled=True)
+    assert (context.shape, pooled.shape) == ((2, 77, 40), (2, 20))
+    assert torch.equal(context, sd.encode_text(["a cat", ""]))
+    second = sd.text_encoder_2.encode(ids_of("a cat", 0))
+    assert second.pooled is not None
+    torch.testing.assert_close(context[:1, :, :16], sd.text_encoder(ids_of("a cat", 49407)))
+    torch.testing.assert_close(context[:1, :, 16:], second.context)
+    torch.testing.assert_close(pooled[:1], second.pooled)
+    for config in (TINY, TINY_V2):
+        with pytest.raises(ValueError, match=rf"{config.name} has no pooled text vector"):
+            model(config).encode_text(["a cat"], pooled=True)
+
+
+def test_the_second_tokenizer_serves_the_second_encoder() -> None:
+    class Shouting:
+        def __call__(self, texts: list[str], **options: Any) -> Any:
+            return model(TINY_XL).tokenizer([text + " suitcase" for text in texts], **options)
+
+    other = replace(model(TINY_XL), tokenizer_2=Shouting())  # type: ignore[arg-type]
+    both, plain, longer = (
+        other.encode_text(["a"]),
+        model(TINY_XL).encode_text(["a"]),
+        model(TINY_XL).encode_text(["a suitcase"]),
+    )
+    assert torch.equal(both[..., :16], plain[..., :16])
+    assert torch.equal(both[..., 16:], longer[..., 16:])
+
+
+def test_the_fingerprint_covers_both_text_encoders() -> None:
+    sd = model(TINY_XL)
+    changed = random_model(TINY_XL)
+    assert changed.fingerprint() == sd.fingerprint()
+    assert changed.text_encoder_2 is not None
+    changed.text_encoder_2.final_layer_norm.weight[0] += 1
+    assert changed.fingerprint() != sd.fingerprint()
+
+
+# --- the vector ---
+
+
+@pytest.mark.parametrize(
+    ("sizes", "numbers"),
+    [
+        ({}, (64, 64, 0, 0, 64, 64)),
+        ({"size": (32, 48)}, (32, 48, 0, 0, 32, 48)),
+        ({"size": (32, 48), "original_size": (512, 256)}, (512, 256, 0, 0, 32, 48)),
+        ({"crop": (7, 9)}, (64, 64, 7, 9, 64, 64)),
+        ({"size": (32, 32), "crop": [1, 0], "target_size": (1024, 1000)}, (32, 32, 1, 0, 1024, 1000)),
+    ],
+)
+def test_the_vector_is_the_pooled_text_and_six_numbers(sizes: dict[str, Any], numbers: tuple[int, ...]) -> None:
+    sd = model(TINY_XL)
+    condition = sd.condition(PROMPTS, **sizes)
+    assert isinstance(condition, Context)
+    context, pooled = sd.encode_text(PROMPTS, pooled=True)
+    assert torch.equal(condition.tokens, context)
+    assert torch.equal(condition.vector[:, :20], pooled)
+    for vector in condition.vector:
+        assert torch.equal(vector[20:], sinusoids(torch.tensor(numbers), 4).flatten())
+
+
+@pytest.mark.parametrize("size", [(1,), (1, 2, 3), 5, "ab", (1.5, 2), (-1, 2), (True, 2), (2**16, 2)])
+def test_sizes_are_two_whole_numbers(size: Any) -> None:
+    with pytest.raises(ValueError, match=r"original_size is .*; expected two whole numbers of pixels"):
+        model(TINY_XL).condition(["a cat"], original_size=size)
+
+
+@pytest.mark.parametrize("sizes", [{"original_size": (8, 8)}, {"crop": (1, 0)}, {"target_size": (8, 8)}])
+def test_sizes_for_a_network_that_takes_none(sizes: dict[str, Any]) -> None:
+    (name,) = sizes
+    for config in (TINY, TINY_V2):
+        with pytest.raises(ValueError, match=rf"{name} is .*, but the U-Net of {config.name} takes no sizes"):
+            model(config).condition(["a cat"], **sizes)
+        with pytest.raises(ValueError, match=rf"{name} is "):
+            run(config, ["a cat"], **sizes)
+        assert type(model(config).condition(["a cat"], size=(512, 512))) is Tensor
+
+
+def test_empty_negative_prompts_are_zeros_where_the_model_was_trained_so() -> None:
+    condition = model(TINY_XL).condition(["", "blurry", "  "], negative=True)
+    plain = model(TINY_XL).condition(["", "blurry", "  "])
+    assert isinstance(condition, Context)
+    assert isinstance(plain, Context)
+    for i in (0, 2):
+        assert not condition.tokens[i].any()
+        assert not condition.vector[i, :20].any()
+        assert plain.tokens[i].any()
+    assert torch.equal(condition.tokens[1], plain.tokens[1])
+    assert torch.equal(condition.vector[1], plain.vector[1])
+    assert torch.equal(condition.vector[:, 20:], plain.vector[:, 20:])
+    encoded = model(TINY_V2).condition([""], negative=True)
+    assert torch.equal(encoded, model(TINY_V2).encode_text([""]))
+
+
+# --- runs ---
+
+
+@torch.no_grad()
+def by_hand(config: StableDiffusionConfig, sampler: DDIM | PNDM, z: Tensor, negative: str, **sizes: Any) -> Tensor:
+    """Plain sampling of the first prompt with guidance 7.5, its rows one by one."""
+    sd, size = model(config), (z.shape[2] * 2, z.shape[3] * 2)
+    without = sd.condition([negative], size=size, negative=True, **sizes)
+    prompt = sd.condition(PROMPTS[:1], size=size, **sizes)
+
+    def denoise(z: Tensor, t: int) -> Tensor:
+        unguided, guided = (sd.unet(z, t, context) for context in (without, prompt))
+        return unguided + 7.5 * (guided - unguided)  # type: ignore[no-any-return]
+
+    return sampler.sample(denoise, z)
+
+
+@pytest.mark.parametrize("negative", ["", "blurry"])
+@pytest.mark.parametrize("kind", [PNDM, DDIM])
+@pytest.mark.parametrize("config", [TINY_V2, TINY_V2_V, TINY_XL], ids=lambda config: config.name)
+def test_a_run_is_the_loop_by_hand(config: StableDiffusionConfig, kind: type[PNDM | DDIM], negative: str) -> None:
+    z = torch.randn(1, 4, 8, 16, generator=torch.Generator().manual_seed(3))
+    schedule = NoiseSchedule(prediction=config.prediction)
+    expected = by_hand(config, kind(3, schedule=schedule), z, negative)
+    for sampler in (kind.__name__.lower(), kind(3), kind(3, schedule=schedule)):
+        found = run(config, PROMPTS[:1], latents=z, steps=3, sampler=sampler, negative_prompt=negative)
+        assert relative(found.latents, expected) < 1e-4
+        assert found.recipes[0].sampler.schedule == schedule
+
+
+def test_sizes_reach_the_network_and_the_recipe() -> None:
+    z = torch.randn(1, 4, 16, 8, generator=torch.Generator().manual_seed(3))
+    sizes: dict[str, Any] = {"original_size": [512, 300], "crop": tuple(np.array([3, 4])), "target_size": (900, 1000)}
+    expected = by_hand(TINY_XL, DDIM(2), z, "", **sizes)
+    found = run(TINY_XL, PROMPTS[:1], latents=z, sampler="ddim", **sizes)
+    assert relative(found.latents, expected) < 1e-4
+    assert relative(run(TINY_XL, PROMPTS[:1], latents=z, sampler="ddim").latents, expected) > 1e-4
+    arguments = found.recipes[0].arguments() | {"seeds": [0]}
+    again = Pipeline(model(TINY_XL))(**arguments, method="sd", latents=z, output="latent", progress=False)
+    assert torch.equal(again.latents, found.latents)
+
+
+def _cases() -> Iterator[Any]:
+    """The slow ones step on until a loss is small, which a random network's never is."""
+    for name in methods.names():
+        refining = getattr(methods.get(name).complete(), "refinements", dict)()
+        yield pytest.param(TINY_XL, name, marks=[pytest.mark.slow] if refining else [])
+        yield pytest.param(TINY_V2_V, name, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("config", "name"), list(_cases()), ids=lambda value: getattr(value, "name", value))
+def test_every_method_runs_and_a_batch_is_its_samples(config: StableDiffusionConfig, name: str) -> None:
+    options: dict[str, Any] = {"method": name, "steps": 1, "sampler": "ddim", "guidance": 2.0}
+    z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    together = run(config, latents=z, **options)
+    assert together.latents.isfinite().all()
+    if not methods.get(name).complete(config).edits_prompts:
+        for k, prompt in enumerate(PROMPTS):
+            single = run(config, [prompt], latents=z[k : k + 1], **options)
+            assert relative(single.latents, together.latents[k : k + 1]) < 1e-3
+
+
+@pytest.mark.parametrize("config", [TINY_V2_V, TINY_XL], ids=lambda config: config.name)
+def test_clean_latents_of_a_trace(config: StableDiffusionConfig) -> None:
+    """At the last call the latent without noise is nearly the final one."""
+    result = run(config, PROMPTS[:1], sampler=DDIM.at([900, 500, 1]), trace=TraceOptions(latents=True))
+    assert result.trace is not None
+    assert relative(result.trace.latents[:, -1].float(), result.latents) < 0.1
+
+
+def test_memory_is_measured_with_the_vector() -> None:
+    pipeline = Pipeline(model(TINY_XL), memory="8GB")
+    result = pipeline(PROMPTS[:1], method="ebama", steps=1, output="pil", progress=False, parser="rules")
+    assert result.images is not None
+    assert result.images[0].size == (64, 64)
