@@ -21,10 +21,9 @@ from ebama.weights import StableDiffusion, Vocabulary
 from ebama.weights.stable_diffusion import pixels
 
 from . import __version__, methods
-from .guidance import Method, PipelineInputs, Task
+from .guidance import AnyMethod, Method, PipelineInputs, Task
 from .guidance.gradient_method import BASE_RESOLUTION
 from .guidance.options import LARGEST
-from .methods.registry import AnyMethod
 from .output.recipe import Recipe
 from .prompt import PICTURE_WORDS, Group, Parsed, Words, parse
 from .prompt.alignment import align, check_characters

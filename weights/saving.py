@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ebama.models import UNet
 from ebama.samplers import NoiseSchedule
 
 from .files.tensors import write_tensors
@@ -48,6 +49,8 @@ def save(
     Raises ValueError for a dtype that is not floating point, for weights that are not finite in it, which `load` would
     refuse, and for what the layout cannot hold.
     """
+    if not isinstance(sd.unet, UNet):
+        raise ValueError(f"The network is a {type(sd.unet).__name__}, which no layout has; only a UNet can be saved.")
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype}; expected one of floating point, as torch.float16, or None.")
     target = Path(path)

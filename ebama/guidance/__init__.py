@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .any_network import guide_for, start_for
+from .any_network import AnyMethod, guide_for, start_for
 from .composition import Composition, compose
 from .conditioning import Conditioning, classifier_free
 from .gradient import Energy, Maps, Refinement, Step, descent, gradient_guide
@@ -11,6 +11,7 @@ from .method import Controls, Cost, GuidanceResult, Guide, Method, Needs, Start
 from .task import PipelineInputs, Task
 
 __all__ = [
+    "AnyMethod",
     "Composition",
     "Conditioning",
     "Controls",

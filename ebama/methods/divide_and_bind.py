@@ -56,6 +56,10 @@ class DivideAndBind(GradientMethod):
         )
 
         def energy(records: AttentionRecords, samples: list[int], i: int) -> Tensor:
+            if len({record.site.kind for record in records}) > 1:
+                raise ValueError(
+                    "The energy of divide-and-bind reads cross-attention alone; choose sites of that kind."
+                )
             objects, modifiers, content = all_objects[samples], all_modifiers[samples], all_content[samples]
             coarse = min(record.site.resolution for record in records)
             base = records.where(resolution=coarse).mean_probabilities()

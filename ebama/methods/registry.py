@@ -10,7 +10,7 @@ from typing import Any
 
 from ebama.models import SD_V1, StableDiffusionConfig
 
-from ..guidance import Composition, Method, Needs, compose
+from ..guidance import AnyMethod, Composition, Method, Needs, compose
 from .ane import AttendAndExcite
 from .attention_regulation import AttentionRegulation
 from .cd import ComposableDiffusion
@@ -74,10 +74,6 @@ class Choice:
     def needs(self) -> Needs:
         """What the method requires."""
         return self.complete().needs
-
-
-AnyMethod = str | Choice | Method | Sequence[str | Choice | Method]
-"""A method, a choice of one, a text that names one, or several of these in one run."""
 
 
 def complete(method: AnyMethod, config: StableDiffusionConfig = SD_V1) -> Method:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from foreign_networks import STYLES, DitCross, SeparateCross, foreign
+from foreign_networks import DitCross, SeparateCross, foreign
 from reference import relative
 from torch import Tensor, nn
 
@@ -101,7 +101,7 @@ def test_a_guide_on_a_foreign_network_is_the_plain_gradient(style: str, name: st
     torch.testing.assert_close(found.gradient_norms, gradient.flatten(1).norm(dim=1), rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", ["ldm", pytest.param("fused", marks=pytest.mark.slow), "dit", "dit-masked"])
 @pytest.mark.parametrize("name", GUIDED)
 def test_a_batch_is_what_its_samples_are_one_by_one(style: str, name: str) -> None:
     _, network = foreign(style)
@@ -266,8 +266,12 @@ def test_a_masked_key_where_it_only_lowers_a_map_gives_a_number(name: str) -> No
 
 def test_the_finer_sites_of_divide_and_bind_on_a_network_of_two_levels() -> None:
     _, network = foreign("ldm")
-    found = guide_for(DivideAndBind(mode="tv-bind"), network, contexts(1), GROUPS, TOKENS, calls=3)(noise(1), 1, 0)
+    method = DivideAndBind(mode="tv-bind", max_refinements=(2, 2))
+    found = guide_for(method, network, contexts(1), GROUPS, TOKENS, calls=3)(noise(1), 1, 0)
     assert found.latents.isfinite().all()
+    mixed = guide_for(method, network, contexts(1), GROUPS, TOKENS, calls=3, sites=["inner.attn2", "up.attn1"])
+    with pytest.raises(ValueError, match="reads cross-attention alone"):
+        mixed(noise(1), 1, 0)
 
 
 @dataclass(frozen=True)

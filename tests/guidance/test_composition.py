@@ -71,7 +71,12 @@ def test_losses_are_summed_over_the_parts_that_guide_a_sample() -> None:
     torch.testing.assert_close(both[1], plain[1])
 
 
-@pytest.mark.parametrize("name", ["cd", "strd", "ebca", "ane", "syngen", "ebama", "conform"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name", ["cd", "strd", "ebca", "syngen", *(pytest.param(n, marks=SLOW) for n in ("ane", "conform"))]
+)
 def test_sd_adds_nothing(name: str) -> None:
     (method,) = quick(name)
     expected = run([CROWN, CATS], method).latents
@@ -80,10 +85,11 @@ def test_sd_adds_nothing(name: str) -> None:
     assert passes([CROWN], methods.complete([method, "sd"])) == passes([CROWN], method)  # type: ignore[arg-type]
 
 
-PAIRS = [("syngen", "ane"), ("ebca", "ebama"), ("strd", "syngen"), ("cd", "ane"), ("strd", "ebca"), ("cd", "ebca")]
+PAIRS = [("strd", "syngen"), ("cd", "ebca")]
+MORE_PAIRS = [("syngen", "ane"), ("ebca", "ebama"), ("cd", "ane"), ("strd", "ebca"), ("attention-regulation", "ebama")]
 
 
-@pytest.mark.parametrize("names", PAIRS, ids=",".join)
+@pytest.mark.parametrize("names", [*PAIRS, *(pytest.param(pair, marks=SLOW) for pair in MORE_PAIRS)], ids=",".join)
 def test_a_batch_is_what_its_samples_are_one_by_one(names: Sequence[str]) -> None:
     method = methods.complete(quick(*names))
     assert_batch_is_one_by_one([CROWN, CATS], method)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from ebama.prompt import parse
 from ebama.runtime import memory
 from ebama.samplers import DDIM
 from ebama.trace import TraceOptions
-from ebama.weights import StableDiffusion
+from ebama.weights import StableDiffusion, save
 
 CROWN, CATS = "a purple crown and a blue suitcase", "a furry cat and a red dog"
 QUICK: dict[str, dict[str, Any]] = {
@@ -85,6 +86,14 @@ def test_a_memory_budget_on_a_foreign_network(style: str) -> None:
     assert 0 < needs.checkpointed <= needs.guided
     with pytest.raises(ValueError, match="is too little"):
         run(sd, CROWN, "ane", memory="1MB")
+
+
+def test_a_foreign_network_cannot_be_saved_as_a_checkpoint(tmp_path: Path) -> None:
+    for sd in (foreign("ldm"), dataclasses.replace(model(), unet=OwnClass(model().unet))):
+        for path, layout in ((tmp_path / "folder", "diffusers"), (tmp_path / "file.safetensors", "compvis")):
+            with pytest.raises(ValueError, match="which no layout has; only a UNet can be saved"):
+                save(sd, path, layout)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_pictures_and_recipes_of_a_foreign_network() -> None:

@@ -9,6 +9,8 @@ import pytest
 import torch
 from reference import TINY, randomise, relative
 
+from ebama.guidance.control import HandedOn
+from ebama.methods.ebca import MovingContext
 from ebama.models import UNet
 
 pytestmark = pytest.mark.slow
@@ -53,3 +55,15 @@ def test_an_attention_pass_is_one_graph_and_its_gradient_the_same(compiled: tupl
         gradients += torch.autograd.grad(records.mean_probabilities().square().sum(), z)
     assert len(graphs) == 1
     assert relative(*gradients) <= 1e-5
+
+
+def test_a_control_that_moves_the_context_is_watched_in_one_graph(compiled: tuple[UNet, list[Any]]) -> None:
+    (unet, graphs), plain = compiled, randomise(UNet(TINY.unet))
+    z, context = torch.randn(2, 4, 16, 16), torch.randn(2, 77, 16)
+    moving = MovingContext(torch.full((2, 77), 0.02), 0.3)
+    for t in (981, 961):
+        with torch.no_grad():
+            watched = HandedOn(moving)
+            assert relative(unet(z, t, context, control=watched), plain(z, t, context, control=moving)) <= 1e-5
+            watched.check_asked()
+    assert len(graphs) == 1
