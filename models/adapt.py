@@ -72,7 +72,7 @@ class _Open:
         if running.probe is None and name not in request.record and request.control is None:
             return checkpointed(own, use_reentrant=False) if running.checkpoint else own()
         description: Layer = self._description  # type: ignore[attr-defined]
-        x, context, mask = inputs(name, description, super().forward, args, kwargs)  # type: ignore[misc]
+        x, context, mask = inputs(name, self, description, super().forward, args, kwargs)  # type: ignore[misc, arg-type]
         attention = attention_over(name, self, description, "self" if context is None else "cross")  # type: ignore[arg-type]
         if running.probe is not None:
             output = own()
@@ -102,7 +102,7 @@ class AdaptedNetwork(nn.Module):
         self.net = net
         self._call, self._context_shape, self._channels = call, context_shape, channels
         self._named: tuple[int, dict[int, str]] = (0, {})
-        self._sites: dict[tuple[int, int], list[Site]] = {}
+        self._sites: dict[tuple[int, int, int], list[Site]] = {}
 
     @property
     def _names(self) -> dict[int, str]:
@@ -113,15 +113,15 @@ class AdaptedNetwork(nn.Module):
         return self._named[1]
 
     def sites(self, latent_shape: Sequence[int]) -> list[Site]:
-        """Attention layers in execution order for latents [..., h, w]; runs the module once for a size not seen yet.
+        """Attention layers in execution order for latents [..., C, h, w]; runs the module once for a size not seen yet.
 
         That run also holds each layer against `Attention`. Raises ValueError, with the layer's name, where they
         differ: it then computes something else beside softmax(QK^T / sqrt(d)) V.
         """
-        height, width = (int(side) for side in latent_shape[-2:])
-        if (height, width) not in self._sites:
-            self._sites[height, width] = self._find_sites(height, width)
-        return self._sites[height, width]
+        channels, height, width = [self._channels, *map(int, latent_shape)][-3:]
+        if (channels, height, width) not in self._sites:
+            self._sites[channels, height, width] = self._find_sites(channels, height, width)
+        return self._sites[channels, height, width]
 
     def forward(
         self,
@@ -184,10 +184,10 @@ class AdaptedNetwork(nn.Module):
             _running.reset(token)
 
     @torch.no_grad()
-    def _find_sites(self, height: int, width: int) -> list[Site]:
+    def _find_sites(self, channels: int, height: int, width: int) -> list[Site]:
         like = next(self.net.parameters())
         generator = torch.Generator().manual_seed(0)  # numbers in which a difference would show
-        z = torch.randn(1, self._channels, height, width, generator=generator).to(like)
+        z = torch.randn(1, channels, height, width, generator=generator).to(like)
         context = torch.randn(1, *self._context_shape, generator=generator).to(like)
         probe: list[tuple[str, Kind, int, int]] = []
         training = self.net.training
@@ -219,7 +219,7 @@ def adapt(
         layers: what its attention layers are like, by their class, or by the name of a single one in the module.
         call: runs the module, see `Call`.
         context_shape: (keys, width) of the text context.
-        channels: of the latents.
+        channels: of the latents where `sites` is asked for a height and width alone.
 
     Raises:
         ValueError: nothing fits the description, or a layer lacks a part that it names.

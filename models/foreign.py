@@ -26,6 +26,7 @@ class Layer:
         out: the output projection, a linear layer or a sequence of one and dropout.
         heads: the attribute that holds the number of heads, or the number itself.
         q, k, v: the projections of queries, keys and values; or `kv`, keys and values in one; or `qkv`, all in one.
+        norm: what the layer applies to its queries' input first (in self-attention to all of it), if anything.
         context, mask: the parameters of its `forward` for them, if they have unusual names.
 
     Raises ValueError for another combination of projections.
@@ -38,6 +39,7 @@ class Layer:
     v: str | None = None
     kv: str | None = None
     qkv: str | None = None
+    norm: str | None = None
     context: str | None = None
     mask: str | None = None
 
@@ -76,21 +78,23 @@ class Rows(nn.Module):
         return nn.functional.linear(x, self.weight, self.bias)
 
 
+def part(name: str, module: nn.Module, path: str) -> Any:
+    """The part of a layer at an attribute path; ValueError, which names the layer, if it is not there."""
+    value: Any = module
+    for step in path.split("."):
+        value = value[int(step)] if step.isdecimal() else getattr(value, step, None)
+        if value is None:
+            raise ValueError(
+                f"The layer {name} ({type(module).__name__}) has no {path!r}, which its description names."
+            )
+    return value
+
+
 def attention_over(name: str, module: nn.Module, description: Layer, kind: Kind) -> Attention:
     """Our layer over the weights of a foreign one; ValueError, which names the layer, if a part is not there."""
 
-    def part(path: str) -> Any:
-        value: Any = module
-        for step in path.split("."):
-            value = value[int(step)] if step.isdecimal() else getattr(value, step, None)
-            if value is None:
-                raise ValueError(
-                    f"The layer {name} ({type(module).__name__}) has no {path!r}, which its description names."
-                )
-        return value
-
     def linear(path: str | None) -> Any:
-        projection = part(str(path))
+        projection = part(name, module, str(path))
         if not isinstance(getattr(projection, "weight", None), Tensor) or projection.weight.ndim != 2:
             raise ValueError(f"{path!r} of the layer {name} is no linear layer, but {type(projection).__name__}.")
         return projection
@@ -101,19 +105,26 @@ def attention_over(name: str, module: nn.Module, description: Layer, kind: Kind)
         q, k, v = linear(description.q), *(Rows(linear(description.kv), i, 2) for i in range(2))
     else:
         q, k, v = (linear(path) for path in (description.q, description.k, description.v))
-    heads = description.heads if isinstance(description.heads, int) else part(description.heads)
+    heads = description.heads if isinstance(description.heads, int) else part(name, module, description.heads)
+    if description.norm is not None and not callable(part(name, module, description.norm)):
+        raise ValueError(f"{description.norm!r} of the layer {name} is no module that norms its input.")
     inner_width = q.weight.shape[0]
     if type(heads) is not int or heads < 1 or inner_width % heads:
         raise ValueError(
             f"The layer {name} has heads = {heads!r}; expected a divisor of its inner width {inner_width}."
         )
-    return Attention.of(q, k, v, part(description.out), heads=heads, kind=kind)
+    return Attention.of(q, k, v, part(name, module, description.out), heads=heads, kind=kind)
 
 
 def inputs(
-    name: str, description: Layer, forward: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    name: str,
+    module: nn.Module,
+    description: Layer,
+    forward: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Queries, context (None: self-attention) and mask of a foreign layer's call."""
+    """Queries' input, context (None: self-attention) and mask of a foreign layer's call."""
     bound = inspect.signature(forward).bind(*args, **kwargs)
     values = dict(bound.arguments)
     for catch_all in [p.name for p in bound.signature.parameters.values() if p.kind is p.VAR_KEYWORD]:
@@ -126,7 +137,8 @@ def inputs(
     if more or not isinstance(x, Tensor) or x.ndim != 3:
         problem = f"takes {', '.join(more)} too" if more else "does not take queries of shape [batch, query, width]"
         raise ValueError(f"The layer {name} cannot be adapted: it {problem}; say context= or mask= in its description.")
-    return x, None if context is x else context, _per_head(mask)
+    context = None if context is x else context
+    return (part(name, module, description.norm)(x) if description.norm else x), context, _per_head(mask)
 
 
 def _per_head(mask: Tensor | None) -> Tensor | None:
@@ -150,7 +162,9 @@ def check_output(name: str, theirs: Any, ours: Tensor | None) -> None:
     if not float((theirs - ours).abs().max()) <= TOLERANCE * scale:
         raise ValueError(
             f"The layer {name} cannot be adapted: its output is not that of softmax(QK^T / sqrt(d)) V over the "
-            "described projections (another scale, a norm, a bias or a residual inside, or heads in another order)."
+            "described projections (another scale, a norm, a bias or a residual inside, heads in another order, or a "
+            "mask of other numbers than those added to scores; norm= names a norm of its input). Hooks on its "
+            "projections give its scores all the same: attention_scores(query, key)."
         )
 
 

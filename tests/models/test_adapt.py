@@ -218,6 +218,57 @@ def test_a_layer_that_computes_more_is_refused_by_name() -> None:
         network.sites((8, 8))
 
 
+class PreNorm(CrossAttention):
+    """lucidrains': a norm of the layer's input inside the layer."""
+
+    def __init__(self, context_width: int | None, channels: int = 8) -> None:
+        super().__init__(channels, context_width, 2, 6, 0.0)
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        return super().forward(self.norm(x), context, mask)
+
+
+@pytest.mark.parametrize("context_width", [None, 10])
+def test_a_norm_of_the_input_inside_the_layer_is_named(context_width: int | None) -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attn = PreNorm(context_width)
+
+        def forward(self, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
+            x = z.flatten(2).transpose(1, 2)
+            return (x + self.attn(x, context if context_width else None)).transpose(1, 2).reshape(z.shape)
+
+    torch.manual_seed(0)
+    net, call = Flat(), lambda net, z, t, c: net(z, t, c)
+    nn.init.normal_(net.attn.norm.weight)
+    z, context = 5 * torch.randn(2, 8, 4, 6) + 1, torch.randn(2, 7, 10)
+    expected = net(z, torch.zeros(2), context)
+    parts: dict[str, Any] = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out", "heads": "heads"}
+    with pytest.raises(ValueError, match=r"attn cannot be adapted.*norm= names a norm of its input"):
+        adapt(copy.deepcopy(net), {PreNorm: layer(**parts)}, call, context_shape=(7, 10)).sites(z.shape)
+    with pytest.raises(ValueError, match=r"attn \(PreNorm\) has no 'norm1'"):
+        adapt(copy.deepcopy(net), {PreNorm: layer(**parts, norm="norm1")}, call, context_shape=(7, 10))
+    network = adapt(net, {PreNorm: layer(**parts, norm="norm")}, call, context_shape=(7, 10))
+    noise, records = network(z, 0, context, record=["attn"])
+    torch.testing.assert_close(noise, expected)
+    x = net.attn.norm(z.flatten(2).transpose(1, 2))
+    keys = net.attn.to_k(context if context_width else x)
+    for head in range(2):
+        part = slice(6 * head, 6 * head + 6)
+        scores = net.attn.to_q(x)[..., part] @ keys[..., part].transpose(1, 2) / math.sqrt(6)
+        torch.testing.assert_close(records[0].scores[:, head], scores)
+
+
+def test_the_latents_say_how_many_channels_they_have() -> None:
+    net = LdmLike().eval()
+    net.conv_in, net.conv_out = nn.Conv2d(9, 8, 3, padding=1), nn.Conv2d(8, 9, 3, padding=1)
+    network = adapt(net, LDM, lambda net, z, t, c: net(z, t, c), context_shape=(7, 10))
+    assert len(network.attention(torch.randn(1, 9, 8, 8), 3, torch.randn(1, 7, 10), resolution=8)) == 2
+    assert len(network.sites((9, 8, 8))) == 6
+
+
 def test_what_cannot_be_described_is_refused() -> None:
     call: Any = lambda net, z, t, c: net(z, t, c)  # noqa: E731
     with pytest.raises(ValueError, match="expected q, k, v, or q, kv, or qkv"):
