@@ -7,7 +7,7 @@ similarity metrics ask for them, and in the captioner's words. It is no CLIP: it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +16,13 @@ from transformers import CLIPModel
 
 from ebama.weights.miniature.world import ANIMALS, COLOURS, OBJECTS, Named, caption
 
-from ..evaluation.judges.templates import TEMPLATES, published
+from ..evaluation.judges.templates import published
 from . import readers
-from .drawing.scenes import SIDE, Scene
+from .drawing.scenes import SIDE, Scene, pick
 from .readers import CONFIG, ReaderJudge
 
 PLAIN = 0.25
 """Share of texts without a template: half of them captions alone, half as the captioner says them."""
-
-T = TypeVar("T")
 
 
 class ImageTextJudge(ReaderJudge):
@@ -54,7 +52,7 @@ def texts(scenes: Sequence[Scene], rng: np.random.Generator) -> list[str]:
             return scene.caption
         if draw < PLAIN:
             return readers.description(scene.named).removeprefix(f"{readers.BEGINNING} ")
-        return published(scene.caption)[int(rng.integers(len(TEMPLATES)))]
+        return pick(rng, published(scene.caption))
 
     return [text(scene) for scene in scenes]
 
@@ -92,18 +90,14 @@ def measure(clip: Any) -> dict[str, float]:
 
 def _replaced(named: Sequence[Named], rng: np.random.Generator) -> list[Named]:
     """One noun, or one colour if there is any and a coin says so, replaced by another of its kind."""
-
-    def one_of(choices: Sequence[T]) -> T:
-        return choices[int(rng.integers(len(choices)))]
-
     coloured = [pair for pair in named if pair[1]]
     if coloured and rng.random() < 0.5:
-        noun, colour = changed = one_of(coloured)
-        wrong: Named = noun, one_of([other for other in COLOURS if other != colour])
+        noun, colour = changed = pick(rng, coloured)
+        wrong: Named = noun, pick(rng, [other for other in COLOURS if other != colour])
     else:
-        noun, colour = changed = one_of(named)
+        noun, colour = changed = pick(rng, named)
         nouns = {noun for noun, _ in named}
-        wrong = one_of([other for other in (OBJECTS if noun in OBJECTS else ANIMALS) if other not in nouns]), colour
+        wrong = pick(rng, [other for other in (OBJECTS if noun in OBJECTS else ANIMALS) if other not in nouns]), colour
     return [wrong if pair == changed else pair for pair in named]
 
 

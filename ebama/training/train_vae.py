@@ -14,7 +14,7 @@ from tqdm import trange
 
 from ebama.models import MINIATURE, VAE
 
-from .drawing.scenes import TRAINING, VARIED, Composer, Scene
+from .drawing.scenes import TRAINING, VARIED, Composer, Scene, pick
 from .loop import TrainingConfig, checkpoint, options_parser, save, train
 
 CROP = 32
@@ -62,7 +62,7 @@ def to_tensor(images: list[np.ndarray]) -> Tensor:
 
 def crop(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """A CROP x CROP window around one of the objects: flat background teaches nothing."""
-    left, top, right, bottom = scene.drawn[int(rng.integers(len(scene.drawn)))].box
+    left, top, right, bottom = pick(rng, scene.drawn).box
     centre = rng.uniform((top, left), (bottom, right))
     y, x = (int(np.clip(c - CROP / 2, 0, scene.image.shape[0] - CROP)) for c in centre)
     return scene.image[y : y + CROP, x : x + CROP]

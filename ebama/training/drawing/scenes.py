@@ -7,9 +7,10 @@ name an object that is not drawn ("neglect") or give an object another colour th
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from ebama.weights.miniature.world import ANIMALS, COLOURS, OBJECTS, WORN, Named
 
 from .sprites import Array, load_sprites
 
+T = TypeVar("T")
 SIDE = 64
 _COLOURS = tuple(COLOURS)
 _PASTEL = (185, 225)
@@ -120,17 +122,15 @@ class Composer:
         """Which mistake the caption makes, and the objects that are drawn for it."""
         draw = float(rng.random())
         if len(named) == 2 and draw < self.config.neglect:
-            return "neglect", (named[int(rng.integers(2))],)
+            return "neglect", (pick(rng, named),)
         coloured = len(named) == 2 and all(colour for _, colour in named)
         if coloured and self.config.neglect <= draw < self.config.neglect + self.config.miscolour:
             (first, a), (second, b) = named
             if a != b and rng.random() < 0.7:
                 return "colour", ((first, b), (second, a))
-            changed = int(rng.integers(2))
-            others = [c for c in _COLOURS if c != named[changed][1]]
-            shown = list(named)
-            shown[changed] = (named[changed][0], others[int(rng.integers(len(others)))])
-            return "colour", tuple(shown)
+            noun, colour = changed = pick(rng, named)
+            wrong = noun, pick(rng, [other for other in _COLOURS if other != colour])
+            return "colour", tuple(wrong if pair == changed else pair for pair in named)
         return "clean", named
 
     def _sprite(self, rng: np.random.Generator, noun: str, colour: str | None, longest: int) -> Array:
@@ -150,6 +150,11 @@ def scenes(config: SceneConfig = TRAINING, seed: int = 0) -> Iterator[Scene]:
         yield composer.compose(rng)
 
 
+def pick(rng: np.random.Generator, choices: Sequence[T]) -> T:
+    """One of the choices, all equally likely."""
+    return choices[int(rng.integers(len(choices)))]
+
+
 def _index(rng: np.random.Generator, shares: tuple[float, ...]) -> int:
     """An index drawn with the given shares."""
     return min(bisect(list(accumulate(shares)), rng.random()), len(shares) - 1)
@@ -162,10 +167,10 @@ def _name_objects(rng: np.random.Generator, count: int, config: SceneConfig) -> 
     """
 
     def animal() -> Named:
-        return ANIMALS[int(rng.integers(len(ANIMALS)))], None
+        return pick(rng, ANIMALS), None
 
     def coloured() -> Named:
-        return OBJECTS[int(rng.integers(len(OBJECTS)))], _COLOURS[int(rng.integers(len(_COLOURS)))]
+        return pick(rng, OBJECTS), pick(rng, _COLOURS)
 
     if count == 1:
         if rng.random() < 0.5:
@@ -176,7 +181,7 @@ def _name_objects(rng: np.random.Generator, count: int, config: SceneConfig) -> 
     if count == 2:
         kind = _index(rng, config.pairs)
         if kind == 1 and rng.random() < 0.25:
-            return animal(), (WORN[int(rng.integers(len(WORN)))], None)
+            return animal(), (pick(rng, WORN), None)
         makers = ((animal, animal), (animal, coloured), (coloured, coloured))[kind]
     else:
         makers = tuple(animal if rng.random() < 0.5 else coloured for _ in range(count))
