@@ -20,10 +20,11 @@
 
   const items = [...grid.querySelectorAll("tbody tr")].map((row, index) => {
     const item = { ...prompts[index], row, index, url: null };
-    item.pictures = item.pictures.map((picture, at) => {
+    item.places = item.pictures.map((picture, at) => {
       const [method, seed] = [Math.floor(at / seeds.length), at % seeds.length];
       return picture && { ...picture, item, at, method, seed, button: null, matches: true };
     });
+    item.pictures = item.places.filter(Boolean);
     return item;
   });
 
@@ -54,7 +55,7 @@
   let current = null; // the picture that Tab comes to
   const choose = (picture) => {
     if (!picture) return;
-    if (current && current.button) current.button.tabIndex = -1;
+    if (current?.button) current.button.tabIndex = -1;
     current = picture;
     current.button.tabIndex = 0;
   };
@@ -70,7 +71,7 @@
         picture.button.picture = picture;
         return picture.button;
       };
-      cell.append(...item.pictures.slice(place(method, 0), place(method + 1, 0)).map(button));
+      cell.append(...item.places.slice(place(method, 0), place(method + 1, 0)).map(button));
     });
     update(item);
   };
@@ -78,18 +79,18 @@
     if (item.url === null || item.row.contains(document.activeElement)) return;
     if (item.url) URL.revokeObjectURL(item.url);
     item.url = null;
-    for (const picture of item.pictures) if (picture) picture.button = null;
+    for (const picture of item.pictures) picture.button = null;
     for (const cell of item.row.querySelectorAll(".cell")) cell.replaceChildren();
   };
   const update = (item) => {
-    const filled = item.pictures.filter((picture) => picture && picture.button);
+    const filled = item.pictures.filter(({ button }) => button);
     for (const { button, matches } of filled) button.classList.toggle("out", !matches);
-    if (!(current && current.button && current.matches)) choose(filled.find(({ matches }) => matches));
+    if (!(current?.button && current.matches)) choose(filled.find(({ matches }) => matches));
   };
 
   // --- what is asked for ---
   const gain = ({ item, seed, scores }) => {
-    const other = item.pictures[place(baseline, seed)];
+    const other = item.places[place(baseline, seed)];
     const at = byId("score").value;
     return !other || other.scores[at] === null || scores[at] === null ? 0 : scores[at] - other.scores[at];
   };
@@ -106,7 +107,7 @@
     byId("score").parentElement.hidden = !["better", "worse"].includes(show);
     let [matching, among, all] = [0, 0, 0];
     for (const item of items) {
-      const pictures = item.pictures.filter(Boolean);
+      const { pictures } = item;
       for (const picture of pictures) picture.matches = boxes[picture.method].checked && test(picture);
       const judged = pictures.filter((picture) => boxes[picture.method].checked && isJudged(picture));
       const failed = judged.filter(isFailed).length;
@@ -156,7 +157,7 @@
     fill(item);
     open = { item, seed, method };
     byId("closer-title").textContent = `${item.text}, seed ${seeds[seed]}`;
-    const pictures = item.pictures.filter((picture) => picture && picture.seed === seed && boxes[picture.method].checked);
+    const pictures = item.pictures.filter((picture) => picture.seed === seed && boxes[picture.method].checked);
     byId("closer-pictures").replaceChildren(...pictures.map((picture) => figure(picture, picture.method === method)));
     if (!dialog.open) dialog.showModal();
   };
@@ -169,7 +170,7 @@
   });
 
   // --- moving about ---
-  const pictureOf = (event) => (event.target.closest("button.pic") || {}).picture;
+  const pictureOf = (event) => event.target.closest("button.pic")?.picture;
   grid.addEventListener("click", (event) => {
     const picture = pictureOf(event);
     if (!picture) return;
@@ -185,7 +186,7 @@
     const item = visible[visible.indexOf(from.item) + below];
     if (!item) return;
     fill(item);
-    const usable = item.pictures.filter((picture) => picture && picture.matches);
+    const usable = item.pictures.filter(({ matches }) => matches);
     const to = below ? usable.find(({ at }) => at === from.at) || usable[0] : usable[usable.indexOf(from) + beside];
     if (!to) return;
     choose(to);
