@@ -71,7 +71,7 @@ def _tokenizer(checkpoint: Checkpoint) -> CLIPTokenizer:
             f"{checkpoint.path} has no tokenizer/ folder, and its text encoder ({text.vocabulary} tokens, "
             f"{text.positions} positions) does not fit CLIP's ({VOCABULARY}, {POSITIONS})."
         )
-    return clip_tokenizer()
+    return clip_tokenizer(text.positions)
 
 
 def _fill(network: nn.Module, component: Component, path: Path, device: torch.device, dtype: torch.dtype) -> None:

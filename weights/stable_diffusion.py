@@ -15,6 +15,7 @@ from ebama.models.text import TextEncoding
 from ebama.samplers.schedule import STABLE_DIFFUSION_V1, NoiseSchedule
 
 from .fingerprint import fingerprint
+from .tokenizer import token_rows
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -124,16 +125,7 @@ class StableDiffusion:
 
 
 def _encoded(prompts: Sequence[str], encoder: TextEncoder, tokenizer: CLIPTokenizer) -> TextEncoding:
-    tokens = tokenizer(
-        list(prompts),
-        padding="max_length",
-        truncation=True,
-        max_length=encoder.config.positions,
-        return_tensors="pt",
-    )
-    ids, pad = tokens["input_ids"], encoder.config.pad_token
-    if pad is not None:
-        ids = ids.masked_fill(tokens["attention_mask"] == 0, pad)
+    ids = torch.tensor(token_rows(tokenizer, prompts, encoder.config.positions, encoder.config.pad_token))
     return encoder.encode(ids.to(encoder.final_layer_norm.weight.device))
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from .errors import CheckpointError
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from transformers import CLIPTokenizer
 
 VOCABULARY = 49408
@@ -21,18 +22,22 @@ POSITIONS = 77
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
-@lru_cache(maxsize=1)
-def clip_tokenizer() -> CLIPTokenizer:
-    """The tokenizer of Stable Diffusion v1: 49,408 tokens, 77 positions. Built once; do not change it in place."""
+@lru_cache(maxsize=4)
+def clip_tokenizer(positions: int = POSITIONS) -> CLIPTokenizer:
+    """The tokenizer of Stable Diffusion v1: 49,408 tokens, 77 positions or another number.
+
+    Built once for all models and threads: do not change it in place, which its own padding and truncation would do
+    (see `token_rows`).
+    """
     import transformers  # slow to import, and not needed to open or save weights
 
     merges = clip_merges()
     vocabulary = {token: i for i, token in enumerate(clip_tokens(merges))}
     if transformers.__version__.startswith("4."):
-        tokenizer = _from_files(vocabulary, merges)
+        tokenizer = _from_files(vocabulary, merges, positions)
     else:
         # Declared as strings, but only pairs work.
-        tokenizer = transformers.CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=POSITIONS)  # type: ignore[arg-type]
+        tokenizer = transformers.CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=positions)  # type: ignore[arg-type]
     # transformers ignores arguments it does not know and then builds a vocabulary of two.
     if len(tokenizer) != VOCABULARY:
         raise RuntimeError(f"transformers built a CLIP tokenizer of {len(tokenizer)} tokens; expected {VOCABULARY}.")
@@ -72,6 +77,33 @@ def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokeniz
     return tokenizer
 
 
+def token_rows(tokenizer: CLIPTokenizer, texts: Sequence[str], length: int, pad: int | None = None) -> list[list[int]]:
+    """The ids of each text, cut or padded on the right to `length`, start and end included.
+
+    `pad` is the token that fills the rest; None: the tokenizer's own.
+
+    Padding and truncation of a tokenizer are its state, which all threads share; they are neither switched here nor
+    do they matter: what an encoding lacks is in its further parts.
+    """
+    backend, rows = tokenizer.backend_tokenizer, []
+    pad = tokenizer.pad_token_id if pad is None else pad
+    repeated = (backend.truncation or {}).get("stride", 0)
+    for encoding in backend.encode_batch(list(texts)):
+        content = _content(encoding)
+        for part in encoding.overflowing:
+            content += _content(part)[repeated:]
+        mask, real = encoding.special_tokens_mask, encoding.attention_mask
+        specials = [token for token, special, one in zip(encoding.ids, mask, real, strict=True) if special and one]
+        start = sum(real[: mask.index(0)]) if 0 in mask else len(specials)
+        row = [*specials[:start], *content[: length - len(specials)], *specials[start:]]
+        rows.append(row + [pad] * (length - len(row)))
+    return rows
+
+
+def _content(encoding: Encoding) -> list[int]:
+    return [token for token, special in zip(encoding.ids, encoding.special_tokens_mask, strict=True) if not special]
+
+
 def clip_tokens(merges: Sequence[tuple[str, str]]) -> list[str]:
     """A vocabulary in CLIP's order: bytes, bytes that end a word, what the merges make, start and end."""
     symbols = _byte_symbols()
@@ -88,13 +120,13 @@ def clip_merges() -> list[tuple[str, str]]:
     return merges
 
 
-def _from_files(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> CLIPTokenizer:
+def _from_files(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], positions: int) -> CLIPTokenizer:
     """A tokenizer by transformers 4, which takes files only."""
     with TemporaryDirectory() as folder:
         Path(folder, "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
         lines = ["#version: 0.2", *map(" ".join, merges)]
         Path(folder, "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        tokenizer: CLIPTokenizer = clip_tokenizer_class().from_pretrained(folder, model_max_length=POSITIONS)
+        tokenizer: CLIPTokenizer = clip_tokenizer_class().from_pretrained(folder, model_max_length=positions)
     return tokenizer
 
 

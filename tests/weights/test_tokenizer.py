@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
 from importlib import resources
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ebama.weights import CheckpointError, clip_tokenizer
-from ebama.weights.tokenizer import read_tokenizer
+from ebama.weights.tokenizer import read_tokenizer, token_rows
 
 START, END = 49406, 49407
 
@@ -135,3 +136,39 @@ def test_folders_without_a_clip_tokenizer_are_refused(tmp_path: Path) -> None:
     _old_format(tmp_path / "large")
     with pytest.raises(CheckpointError, match="table has 1000 rows"):
         read_tokenizer(tmp_path / "large", 1000, 77)
+
+
+TEXTS = [
+    "",
+    "a purple crown",
+    "crown " * 200,
+    "a cat 😂😂 漢字",
+    "crown " * 75,
+    "crown " * 76,
+    "a <|endoftext|> b",
+    "Don't!",
+]
+
+
+@pytest.mark.parametrize("length", [77, 16, 248])
+def test_rows_are_what_the_tokenizer_pads_and_cuts(length: int) -> None:
+    own = copy.deepcopy(clip_tokenizer())
+    expected = own(TEXTS, padding="max_length", truncation=True, max_length=length)["input_ids"]
+    assert token_rows(clip_tokenizer(), TEXTS, length) == expected
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("stride", [0, 3])
+def test_rows_do_not_depend_on_the_state_of_a_tokenizer_nor_change_it(side: str, stride: int) -> None:
+    own = copy.deepcopy(clip_tokenizer())
+    own.backend_tokenizer.enable_truncation(9, stride=stride)
+    own.backend_tokenizer.enable_padding(direction=side, length=20)
+    state = own.backend_tokenizer.truncation, own.backend_tokenizer.padding
+    assert token_rows(own, TEXTS, 77) == token_rows(clip_tokenizer(), TEXTS, 77)
+    assert (own.backend_tokenizer.truncation, own.backend_tokenizer.padding) == state
+
+
+def test_the_limit_is_the_text_encoder_s() -> None:
+    assert clip_tokenizer(248).model_max_length == 248
+    assert clip_tokenizer(248)("a crown")["input_ids"] == clip_tokenizer()("a crown")["input_ids"]
+    assert clip_tokenizer().model_max_length == 77
