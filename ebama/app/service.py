@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +57,7 @@ class Picture:
 class Service:
     """A pipeline, and what is the same for all requests.
 
-    Prompts are parsed in another thread than the one in which pictures are made, with a tokenizer of their own: one
-    tokenizer cannot do both at once.
+    Prompts are parsed in another thread than the one in which pictures are made.
     """
 
     pipeline: Pipeline
@@ -69,25 +67,24 @@ class Service:
     parser: str = "auto"
 
     def __post_init__(self) -> None:
-        self._tokenizer = deepcopy(self.pipeline.sd.tokenizer)
-        parse("a cat", self._tokenizer, self.parser)  # opens the parser now, so that no visitor waits for it
+        parse("a cat", self.pipeline.sd.tokenizer, self.parser)  # opens the parser now, so that no visitor waits for it
 
     def prepare(self, request: GenerateRequest) -> PreparedRequest:
         """Parse the prompt; ValueError if a method cannot work with it or would take too long."""
-        config = self.pipeline.sd.config
+        config, tokenizer = self.pipeline.sd.config, self.pipeline.sd.tokenizer
         chosen = {name: choice.complete(config) for name, choice in request.parsed_methods.items()}
         try:
-            parsed = parse(request.prompt, self._tokenizer, self.parser)
+            parsed = parse(request.prompt, tokenizer, self.parser)
         except PromptError:
             if any(method.needs.groups for method in chosen.values()):
                 raise
-            parsed = parse(request.prompt, self._tokenizer, self.parser, groups=())
+            parsed = parse(request.prompt, tokenizer, self.parser, groups=())
         for name, method in chosen.items():
             cost = method.cost(parsed, request.calls)
             if (passes := cost.predictions + cost.attention + cost.backwards) > MAX_PASSES:
                 raise ValueError(f"{name} may take {passes} passes a picture; expected at most {MAX_PASSES}.")
         notes = []
-        if lost := align(request.prompt, self._tokenizer).lost():
+        if lost := align(request.prompt, tokenizer).lost():
             notes.append(f"The text encoder sees only the beginning of this prompt; it does not see: {lost}.")
         vocabulary = self.pipeline.sd.vocabulary
         if vocabulary is not None and (unknown := vocabulary.unknown_words(request.prompt)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -79,7 +80,7 @@ def read(folder: Path) -> tuple[CLIPModel, CLIPTokenizer, CLIPImageProcessorPil]
     if more := tensors.keys() - expected.keys():
         raise ValueError(f"{file} does not fit {CONFIG}: there is no place for {sorted(more)[0]}.")
     model.load_state_dict(tensors)
-    return model, clip_tokenizer(), processor
+    return model, copy.deepcopy(clip_tokenizer()), processor  # a judge pads, which changes it
 
 
 def _config(path: Path, described: Mapping[str, Any]) -> CLIPConfig:
