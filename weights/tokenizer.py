@@ -22,13 +22,17 @@ POSITIONS = 77
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
-@lru_cache(maxsize=4)
 def clip_tokenizer(positions: int = POSITIONS) -> CLIPTokenizer:
     """The tokenizer of Stable Diffusion v1: 49,408 tokens, 77 positions or another number.
 
     Built once for all models and threads: do not change it in place, which its own padding and truncation would do
     (see `token_rows`).
     """
+    return _clip_tokenizer(positions)
+
+
+@lru_cache(maxsize=4)
+def _clip_tokenizer(positions: int) -> CLIPTokenizer:
     import transformers  # slow to import, and not needed to open or save weights
 
     merges = clip_merges()
