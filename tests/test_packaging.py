@@ -34,7 +34,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "ebama/smoothing.py": ({"torch"}, {"ebama/kernels/"}),
     "ebama/maps.py": ({"torch"}, set()),
     "ebama/energy.py": ({"torch"}, {"ebama/smoothing.py", "ebama/maps.py"}),
-    "weights/": ({"torch", "safetensors", "transformers"}, {"models/", "samplers/"}),
+    "weights/": ({"torch", "safetensors", "tokenizers", "transformers"}, {"models/", "samplers/"}),
     "ebama/prompt/": ({"spacy", "tokenizers", "transformers"}, set()),
     "ebama/output/": ({"PIL", "numpy"}, {"samplers/", "ebama/prompt/"}),
     "ebama/guidance/": ({"torch"}, {"models/", "ebama/maps.py", "ebama/prompt/"}),
