@@ -34,13 +34,13 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all."""
+    """Write UTF-8 text, whole or not at all; what UTF-8 cannot hold, as in the names of some files, is escaped."""
     with written_whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """A value as JSON in its own letters; what UTF-8 cannot hold, as in the names of some files, is escaped."""
+    """A value as JSON in its own letters, but for those that UTF-8 cannot hold."""
     text = json.dumps(value, ensure_ascii=False, **options)
     return text.encode("utf-8", "backslashreplace").decode()
 

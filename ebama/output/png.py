@@ -19,6 +19,8 @@ KEY = "ebama"
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """The formats that are read: none whose reader starts another program, as that of EPS does."""
 MAX_PIXELS = 2**26
+END = b"IEND\xaeB`\x82"
+"""The last chunk of every PNG, with its checksum."""
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -98,12 +100,13 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a picture is there and can be read to its end."""
+    """Whether a PNG is there and can be read to its end."""
     try:
-        read_picture(path)
+        content = read_bytes(path)
+        decoded(content)
     except (OSError, ValueError):
         return False
-    return True
+    return content.endswith(END)
 
 
 def _has_recipe(path: Path, metadata: dict[str, Any]) -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import Pipe
@@ -234,3 +237,35 @@ def test_ours_and_diffusers_are_measured_in_turn(case: str, tmp_path: Path) -> N
     assert len(ours.rounds) == len(theirs.rounds) == 2
     assert theirs.gflop is None
     assert replace(ours, side="", rounds=(), peak=0) == Measured(case, "", (), ours.gflop, 0, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_stopped_benchmark_leaves_nothing_behind(number: int, tmp_path: Path) -> None:
+    command = [sys.executable, "train_free.py", "bench", "--only", "forward", "--repeat", "500"]
+    with subprocess.Popen(
+        [*command, "--against", "diffusers"],
+        cwd=Path(__file__).resolve().parents[2],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored if the tests run in the background
+    ) as process:
+        deadline = time.monotonic() + 120
+        while len(workers := children(process.pid)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, shown = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert b"Traceback" not in shown
+    assert workers
+    while (left := [worker for worker in workers if Path(f"/proc/{worker}").exists()]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("tmp")]
+
+
+def children(parent: int) -> list[int]:
+    """The processes that a process started."""
+    tasks = Path(f"/proc/{parent}/task/{parent}/children")
+    return [int(child) for child in tasks.read_text().split()] if tasks.exists() else []

@@ -26,10 +26,15 @@ def names(folder: Path) -> set[str]:
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
     write_text(tmp_path / "a", "one")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(tmp_path / "a", "two \ud800")
+    with pytest.raises(TypeError):
+        write_text(tmp_path / "a", 2)  # type: ignore[arg-type]
     assert (tmp_path / "a").read_text() == "one"
     assert names(tmp_path) == {"a"}
+
+
+def test_texts_that_utf_8_cannot_hold_are_written_all_the_same(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "é \udcff")
+    assert (tmp_path / "a").read_text(encoding="utf-8") == "é \\udcff"
 
 
 def test_links_stay_and_their_files_are_replaced(tmp_path: Path) -> None:
