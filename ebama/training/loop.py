@@ -33,7 +33,9 @@ STATE = Path.home() / ".cache" / "ebama" / "miniature"
 def options_parser(description: str | None) -> argparse.ArgumentParser:
     """The options of a program that works on a training's state."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--state", type=Path, default=STATE, help="where trainings keep their state")
+    parser.add_argument(
+        "--state", type=Path, default=STATE, help="where trainings keep their state (default: %(default)s)"
+    )
     return parser
 
 
