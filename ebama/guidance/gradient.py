@@ -64,6 +64,10 @@ def gradient_guide(
         samples: those that move; the others are left alone, at no cost. None for all.
         refinements: model calls with further steps; those that have no step size have none.
         step: another way to step down the gradient. One that remembers serves one run: make a guide for each.
+
+    Raises:
+        ValueError: from the guide, where the energy does not return a loss for each sample, or one of NaN because a mask
+            or a control hides keys from the maps.
     """
 
     def differentiate(z: Tensor, t: Any, i: int, chosen: list[int]) -> tuple[Tensor, Tensor]:
@@ -72,9 +76,14 @@ def gradient_guide(
             records = maps(moving, t[chosen] if isinstance(t, Tensor) and t.ndim else t, chosen)
             with torch.autocast(z.device.type, enabled=False):
                 losses = energy(records, chosen, i)
+            if losses.shape != (len(chosen),):
+                raise ValueError(
+                    f"The energy returned shape {list(losses.shape)}; expected [{len(chosen)}], a loss a sample."
+                )
             if not losses.requires_grad:  # no sample has anything to gain
                 return losses, torch.zeros_like(z)
             (gradient,) = torch.autograd.grad(losses.sum(), moving)
+        _check_visible(losses, gradient, records, chosen)
         return losses.detach(), gradient
 
     def guide(z: Tensor, t: Any, i: int) -> GuidanceResult:
@@ -104,3 +113,15 @@ def gradient_guide(
         return GuidanceResult(z, losses, norms)
 
     return guide
+
+
+def _check_visible(losses: Tensor, gradient: Tensor, records: AttentionRecords, samples: list[int]) -> None:
+    """Raise ValueError for a loss of NaN if keys are hidden from the sample's maps; without a gradient, NaN is an
+    energy's way to say that the sample has nothing to gain."""
+    for row in (losses.isnan() & gradient.flatten(1).ne(0).any(dim=1)).nonzero().flatten().tolist():
+        hidden = [record.scores[row].isneginf().flatten(0, 1).any(dim=0) for record in records]  # [key] of each site
+        if keys := sorted({key for site in hidden for key in site.nonzero().flatten().tolist()}):
+            raise ValueError(
+                f"The energy of sample {samples[row]} is NaN, and a mask or a control hides keys {keys} from its maps "
+                "(their scores are -inf); leave hidden positions out of groups and tokens."
+            )

@@ -100,7 +100,7 @@ class GradientMethod(Method):
 
         steps = gradient_guide(
             maps,
-            _visible(self.energy(task), task),
+            self.energy(task),
             self.step_sizes(task.calls),
             samples=[sample for sample, groups in enumerate(task.groups) if self.applies_to(groups)],
             refinements=self.refinements(),
@@ -121,23 +121,3 @@ class GradientMethod(Method):
         guided = range(calls)[: self.guided_steps] if self.applies_to(prompt.groups) else range(0)
         passes = len(guided) + sum(r.max_rounds for i, r in self.refinements().items() if i in guided)
         return Cost(predictions=2 * calls, attention=passes, backwards=passes)
-
-
-def _visible(energy: Energy, task: Task) -> Energy:
-    """The energy; ValueError where that of a sample is NaN since a mask or a control hides one of its words."""
-
-    def checked(records: AttentionRecords, samples: list[int], i: int) -> Tensor:
-        losses = energy(records, samples, i)
-        if losses.isnan().any():  # else an energy's way to say that a sample has nothing to gain
-            for row in losses.isnan().nonzero().flatten().tolist():
-                words = [word for group in task.groups[samples[row]] for word in (group.object, *group.modifiers)]
-                positions = {*task.tokens[samples[row]], *(position for word in words for position in word)}
-                hidden = [r.scores[row].isneginf().flatten(0, 1).any(dim=0) for r in records if r.site.kind == "cross"]
-                if keys := sorted(positions & {k for site in hidden for k in site.nonzero().flatten().tolist()}):
-                    raise ValueError(
-                        f"The energy of sample {samples[row]} is NaN, and a mask or a control hides its positions "
-                        f"{keys} (their scores are -inf); leave hidden positions out of groups and tokens."
-                    )
-        return losses
-
-    return checked

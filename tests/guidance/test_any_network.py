@@ -249,7 +249,7 @@ def test_a_masked_key_among_the_words_is_an_error_that_names_it(name: str) -> No
     _, network = foreign("dit-masked")  # keys 4 to 6 are hidden
     z, context = noise(2), contexts(2)
     groups = [[Group((1,), ((2,),))], [Group((1,), ((5,),))]]
-    with pytest.raises(ValueError, match=r"energy of sample 1 is NaN, and a mask.* hides its positions \[5\]"):
+    with pytest.raises(ValueError, match=r"energy of sample 1 is NaN, and a mask.* hides keys \[4, 5, 6\]"):
         guide_for(name, network, context, groups, [(1, 2), (1, 5)], calls=3)(z, 1, 0)
     visible = guide_for(name, network, context, groups[0], (1, 2, 3), calls=3)(z, 1, 0)
     assert visible.latents.isfinite().all()

@@ -126,3 +126,30 @@ def test_a_method_says_which_sites_its_energy_reads() -> None:
 def test_methods_of_your_own_check_step_size_and_guided_steps(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Brighter(**options)  # type: ignore[arg-type]
+
+
+def test_a_hidden_key_under_an_energy_of_your_own_is_named() -> None:
+    def maps(z: Tensor, t: int, samples: list[int]) -> AttentionRecords:
+        scores = (
+            z.flatten(2).mT.unsqueeze(1).expand(-1, 1, -1, 3)
+        )  # three keys, of which sample 1 does not see the last
+        hidden = torch.tensor([[False] * 3, [False, False, True]])[samples, None, None]
+        return AttentionRecords([AttentionRecord(SITE, scores.masked_fill(hidden, -math.inf))])
+
+    def energy(keys: list[int]) -> Energy:
+        return lambda records, samples, i: records.mean_scores()[..., keys].softmax(1).square().sum(dim=(1, 2, 3))
+
+    z = latents(2)
+    with pytest.raises(ValueError, match=r"energy of sample 1 is NaN, and a mask or a control hides keys \[2\]"):
+        gradient_guide(maps, energy([1, 2]), SIZES)(z, 7, 0)
+    assert gradient_guide(maps, energy([0, 1]), SIZES)(z, 7, 0).latents.isfinite().all()
+    assert gradient_guide(maps, energy([1, 2]), SIZES, samples=[0])(z, 7, 0).latents.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", ["mean", "map"])
+def test_an_energy_without_a_loss_for_each_sample_is_named(shape: str) -> None:
+    def energy(records: AttentionRecords, samples: list[int], i: int) -> Tensor:
+        return records.mean_scores().mean() if shape == "mean" else records.mean_scores().mean(dim=(1, 2))
+
+    with pytest.raises(ValueError, match=r"The energy returned shape \[.*\]; expected \[2\], a loss a sample"):
+        gradient_guide(network([]), energy, SIZES)(latents(2), 7, 0)
