@@ -66,8 +66,8 @@ def gradient_guide(
         step: another way to step down the gradient. One that remembers serves one run: make a guide for each.
 
     Raises:
-        ValueError: from the guide, where the energy does not return a loss for each sample, or one of NaN because a mask
-            or a control hides keys from the maps.
+        ValueError: from the guide, where the energy does not return a loss for each sample, or returns one of NaN since
+            a mask or a control hides keys from the maps.
     """
 
     def differentiate(z: Tensor, t: Any, i: int, chosen: list[int]) -> tuple[Tensor, Tensor]:
