@@ -24,6 +24,9 @@ from torch.nn import functional as F
 from . import kernels
 
 HALF = (torch.float16, torch.bfloat16)
+NAMESPACE = (__package__ or "ebama").replace(".", "_")
+"""Of the operator: the package that holds this file, so that a copy in another one has its own."""
+OPERATORS = getattr(torch.ops, NAMESPACE)
 
 
 class Matrices(NamedTuple):
@@ -53,7 +56,7 @@ def gaussian_peak(maps: Tensor, kernel_size: int = 3, sigma: float = 0.5**0.5) -
     if maps.dtype in HALF:
         return gaussian_peak(maps.float(), kernel_size, sigma).to(maps.dtype)
     planes = maps.reshape(math.prod(maps.shape[:-2]), *maps.shape[-2:])
-    _, vertical, horizontal = torch.ops.ebama.peak(planes.detach(), kernel_size, sigma)
+    _, vertical, horizontal = OPERATORS.peak(planes.detach(), kernel_size, sigma)
     peaks: Tensor = (planes * (vertical.unsqueeze(2) * horizontal.unsqueeze(1))).sum((1, 2))
     return peaks.view(maps.shape[:-2])
 
@@ -67,7 +70,7 @@ def gaussian_smooth(maps: Tensor, kernel_size: int = 3, sigma: float = 0.5**0.5)
         return (_matrix(h, *kind) @ exact @ _matrix(w, *kind).T).to(maps.dtype)
 
 
-LIBRARY = torch.library.Library("ebama", "FRAGMENT")
+LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
 LIBRARY.define(
     "peak(Tensor maps, int kernel_size, float sigma) -> (Tensor pixels, Tensor vertical, Tensor horizontal)",
     tags=(torch.Tag.pt2_compliant_tag,),
@@ -93,18 +96,18 @@ def _peak(maps: Tensor, kernel_size: int, sigma: float) -> tuple[Tensor, Tensor,
 LIBRARY.impl("peak", _peak, "CompositeExplicitAutograd")
 
 
-@torch.library.register_fake("ebama::peak", lib=LIBRARY)  # type: ignore[untyped-decorator]
+@torch.library.register_fake(f"{NAMESPACE}::peak", lib=LIBRARY)  # type: ignore[untyped-decorator]
 def _fake_peak(maps: Tensor, kernel_size: int, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
     n, h, w = maps.shape
     return maps.new_empty(n, dtype=torch.int64), maps.new_empty(n, h), maps.new_empty(n, w)
 
 
-@torch.library.register_vmap("ebama::peak", lib=LIBRARY)  # type: ignore[untyped-decorator]
+@torch.library.register_vmap(f"{NAMESPACE}::peak", lib=LIBRARY)  # type: ignore[untyped-decorator]
 def _batched_peak(
     info: Any, in_dims: tuple[int | None, ...], maps: Tensor, kernel_size: int, sigma: float
 ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
     maps = maps.movedim(in_dims[0] or 0, 0)
-    together = torch.ops.ebama.peak(maps.flatten(0, 1), kernel_size, sigma)
+    together = OPERATORS.peak(maps.flatten(0, 1), kernel_size, sigma)
     return tuple(part.unflatten(0, maps.shape[:2]) for part in together), (0, 0, 0)
 
 

@@ -97,10 +97,8 @@ def room_of(path: str) -> str:
 
 def own_path(module: str) -> str | None:
     """Where a module of ours lies in the checkout, as far as its name tells; None for one of another package."""
-    if module.startswith("./"):
-        path = module.removeprefix("./")
-    elif module == "ebama" or module.startswith("ebama."):
-        path = module.replace(".", "/")
+    if module.startswith("./") or module == "ebama" or module.startswith("ebama."):
+        path = module.removeprefix("./") if module.startswith("./") else module.replace(".", "/")
         path = path.removeprefix("ebama/") if path.split("/")[1:2] in (["models"], ["samplers"], ["weights"]) else path
     else:
         return None
