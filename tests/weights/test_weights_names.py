@@ -19,6 +19,7 @@ from ebama.models import UNetConfig, VAEConfig
 from ebama.weights import CheckpointError, StableDiffusion, clip_tokenizer, inspect, load, save
 from ebama.weights.checkpoint import open_checkpoint
 from ebama.weights.layouts.compvis import ema_name
+from ebama.weights.layouts.diffusers import read_folder_config
 from ebama.weights.layouts.keys import Key, name_in_folder, read_key
 from ebama.weights.networks import expected_shapes
 from ebama.weights.verify import differences, summary
@@ -272,6 +273,16 @@ def test_a_folder_whose_text_encoder_is_a_whole_clip_opens(model: StableDiffusio
     loaded = load(copy)
     assert differing(model, loaded) == []
     assert loaded.config.text == SMALL.text
+
+
+def test_a_whole_clips_settings_may_leave_out_what_is_usual(model: StableDiffusion, copy: Path) -> None:
+    config = copy / "text_encoder" / "config.json"
+    text = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config.write_text(json.dumps({"model_type": "clip", "text_config": text, "vision_config": {}, "projection_dim": 4}))
+    assert read_folder_config(copy).text == SMALL.text
+    config.write_text(json.dumps({"text_config": {}}))
+    with pytest.raises(CheckpointError, match=r"contexts of width 8 but the text encoder writes width 512"):
+        read_folder_config(copy)
 
 
 # --- moving averages ---

@@ -146,6 +146,15 @@ def test_dictionaries_of_their_own_kind_are_filled(tmp_path: Path) -> None:
     assert open_tensors(tmp_path / "m.ckpt").metadata == {"hyper_parameters.parameterization": "v"}
 
 
+def test_dictionaries_that_hold_themselves_are_read_once(tmp_path: Path) -> None:
+    inside: dict[str, object] = {"x": torch.ones(1), "n": 3}
+    holds: dict[str, object] = {f"k{i}": inside for i in range(1000)}
+    inside |= {f"back{i}": holds for i in range(1000)}
+    torch.save({**holds, "again": {"state_dict": inside}}, tmp_path / "m.ckpt")
+    opened = open_tensors(tmp_path / "m.ckpt")
+    assert (list(opened.entries), opened.metadata) == (["k0.x"], {"k0.n": "3"})
+
+
 @pytest.mark.parametrize(
     "name",
     [

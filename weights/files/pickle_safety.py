@@ -92,15 +92,19 @@ def plain_settings(loaded: Mapping[object, object]) -> dict[str, str]:
     return {name: str(value) for name, value in _leaves(loaded, (str, bool, int, float))}
 
 
-def _leaves(value: object, kind: Any, name: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, Any]]:
-    """Values of a kind in nested dictionaries whose keys are strings."""
+def _leaves(
+    value: object, kind: Any, name: str = "", depth: int = _DEPTH, seen: set[int] | None = None
+) -> Iterator[tuple[str, Any]]:
+    """Values of a kind in nested dictionaries whose keys are strings; a dictionary that comes again is passed over."""
+    seen = set() if seen is None else seen
     if isinstance(value, kind):
         yield name, value
-    elif isinstance(value, Mapping) and depth:
+    elif isinstance(value, Mapping) and depth and id(value) not in seen:
+        seen.add(id(value))
         for key, inner in value.items():
             if isinstance(key, str):
                 inside = name if key == "state_dict" else f"{name}.{key}" if name else key
-                yield from _leaves(inner, kind, inside, depth - 1)
+                yield from _leaves(inner, kind, inside, depth - 1, seen)
 
 
 def refused_globals(names: Iterable[str]) -> list[str]:

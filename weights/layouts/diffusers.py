@@ -54,6 +54,16 @@ _TEXT_FIELDS = {
     "num_hidden_layers": "layers",
     "vocab_size": "vocabulary",
 }
+# transformers' own defaults, which its version 4 leaves out of the text encoder's settings in those of a whole CLIP.
+_CLIP_TEXT = {
+    "hidden_act": "quick_gelu",
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "max_position_embeddings": 77,
+    "num_attention_heads": 8,
+    "num_hidden_layers": 12,
+    "vocab_size": 49408,
+}
 # Names of the U-Net's blocks by whether they attend.
 _DOWN_BLOCKS = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
 _UP_BLOCKS = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
@@ -203,7 +213,8 @@ def _vae_config(values: Json) -> VAEConfig:
 
 
 def _text_config(values: Json) -> TextConfig:
-    values = values.get("text_config", values)  # of a whole CLIP
+    if isinstance(values.get("text_config"), dict):  # of a whole CLIP
+        values = _CLIP_TEXT | values["text_config"]
     _check_fixed(values, "text_encoder/config.json")
     values = _complete(values, "text_encoder/config.json")
     if values["hidden_act"] not in ("quick_gelu", "gelu"):
