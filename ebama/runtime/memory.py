@@ -74,7 +74,10 @@ def footprint(sd: StableDiffusion, guiding: int) -> Footprint:
     known = [weight for part in (sd.unet, sd.vae) if isinstance(part, nn.Module) for weight in part.parameters()]
     cross = [site for site in sd.unet.sites(z.shape) if site.kind == "cross"]
     base = guiding * side // sd.config.sample_size
-    sites = [site for site in cross if site.resolution == (base, base)] or cross
+    nearest = min(
+        {site.resolution for site in cross}, key=lambda at: abs(at[0] - base) + abs(at[1] - base), default=None
+    )
+    sites = [site for site in cross if site.resolution == nearest]
 
     @torch.no_grad()
     def predict() -> object:

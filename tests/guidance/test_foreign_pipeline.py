@@ -88,6 +88,18 @@ def test_a_memory_budget_on_a_foreign_network(style: str) -> None:
         run(sd, CROWN, "ane", memory="1MB")
 
 
+def test_a_budget_where_no_site_has_the_maps_that_usually_guide() -> None:
+    sd = foreign("ldm")  # maps of 16x16 and 8x8 for the latent that is measured, where 4x4 would guide
+    small = dataclasses.replace(sd, config=dataclasses.replace(sd.config, sample_size=64))
+    assert memory.footprint(small, 16).guided > memory.footprint(small, 16).prediction
+
+
+def test_checkpointing_on_a_foreign_network() -> None:
+    sd, options = foreign("ldm"), {"steps": 1, "output": "latent", "progress": False, "parser": "rules"}
+    plain, checkpointed = (Pipeline(sd, checkpoint=on)(CROWN, method="ebca,ebama", **options) for on in (False, True))  # type: ignore[arg-type]
+    assert relative(checkpointed.latents, plain.latents) <= 1e-5
+
+
 def test_a_foreign_network_cannot_be_saved_as_a_checkpoint(tmp_path: Path) -> None:
     for sd in (foreign("ldm"), dataclasses.replace(model(), unet=OwnClass(model().unet))):
         for path, layout in ((tmp_path / "folder", "diffusers"), (tmp_path / "file.safetensors", "compvis")):
