@@ -275,7 +275,7 @@ class Pipeline:
                 f"groups has {len(groups)} entries for {len(prompts)} prompts; give one list for each prompt."
             )
         return [
-            parse(prompt, self.sd.tokenizer, parser, groups=given, ignore=ignore)
+            parse(prompt, self.sd.tokenizer, parser, groups=given, ignore=ignore, separator=method.separator)
             for prompt, given in zip(prompts, groups, strict=True)
         ]
 

@@ -69,7 +69,8 @@ class Method(ABC):
 
     The defaults of options are Stable Diffusion v1's; `ebama.methods.presets` holds those of other models. `changes`
     and `reference` say what the method does and who published it, in a line each. A method that `edits_prompts` makes
-    one prompt's image from another's, so all prompts of a seed run together.
+    one prompt's image from another's, so all prompts of a seed run together. What stands between `separator`s of a
+    prompt is encoded on its own.
     """
 
     name: ClassVar[str]
@@ -77,6 +78,7 @@ class Method(ABC):
     reference: ClassVar[str]
     needs: ClassVar[Needs] = Needs()
     edits_prompts: ClassVar[bool] = False
+    separator: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         apply_rules(self)

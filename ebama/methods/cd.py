@@ -10,6 +10,7 @@ from ..guidance import Conditioning, Cost, Method, Needs, Task, classifier_free
 from ..guidance.options import is_number, option
 from ..prompt import Parsed
 
+BAR = "|"
 _JOINT = re.compile(r"\b(?:and|with)\b|[\s.,;]", re.IGNORECASE)
 
 
@@ -42,6 +43,7 @@ class ComposableDiffusion(Method):
     changes: ClassVar[str] = "sums the noise estimates of the prompt's parts"
     reference: ClassVar[str] = "Liu et al. 2022 (Composable Diffusion)"
     needs: ClassVar[Needs] = Needs(phrases=True)
+    separator: ClassVar[str | None] = BAR
 
     weights: tuple[float, ...] | None = option(None, _part_weights)
 
@@ -78,12 +80,12 @@ def parts(prompt: Parsed) -> list[str]:
 
     Raises ValueError if nothing stands beside a bar.
     """
-    if "|" in prompt.prompt:
-        found = [part.strip() for part in prompt.prompt.split("|")]
+    if BAR in prompt.prompt:
+        found = [part.strip() for part in prompt.prompt.split(BAR)]
         if not all(found):
             raise ValueError(f"A part of {prompt.prompt!r} is empty; put words on both sides of each |.")
         return found
-    characters = [(prompt.spans[first - 1][0], prompt.spans[last - 2][1]) for first, last, _ in prompt.phrases]
+    characters = [prompt.stretch(first, last - 1) for first, last, _ in prompt.phrases]
     found = [prompt.prompt[start:end] for start, end in _apart((0, len(prompt.prompt)), characters, prompt.prompt)]
     return found if len(found) > 1 else [prompt.prompt]
 

@@ -23,8 +23,8 @@ def word_positions(prompt: Parsed) -> list[tuple[str, list[int]]]:
     return found
 
 
-def replacing(source: Parsed, target: Parsed) -> Tensor:
-    """[77, 77], row n of the source to column m of the target: word k stands for word k.
+def replacing(source: Parsed, target: Parsed, length: int = SEQUENCE) -> Tensor:
+    """[length, length], row n of the source to column m of the target: word k stands for word k.
 
     Token by token where both words have as many; else each of the target's n tokens has the sum of the source's over n.
     Raises `PromptError` if the prompts have different numbers of words.
@@ -35,7 +35,7 @@ def replacing(source: Parsed, target: Parsed) -> Tensor:
             f"{target.prompt!r} has {len(words[1])} words and cannot replace those of {source.prompt!r}, which has "
             f"{len(words[0])}: write as many, or refine instead of replacing."
         )
-    matrix = _outside_the_words(source, target)
+    matrix = _outside_the_words(source, target, length)
     for (_, old), (_, new) in zip(*words, strict=True):
         if len(old) == len(new):
             matrix[old, new] = 1
@@ -45,13 +45,19 @@ def replacing(source: Parsed, target: Parsed) -> Tensor:
     return matrix
 
 
-def refining(source: Parsed, target: Parsed, ids: Sequence[Hashable], target_ids: Sequence[Hashable]) -> Tensor:
-    """[77, 77], row n of the source to column m of the target: equal tokens of a global alignment of their ids; the
-    columns of the target's other tokens are 0. (Ids are those of the positions 1 to T.)"""
-    matrix = _outside_the_words(source, target)
-    for position, partner in enumerate(align_tokens(ids, target_ids), start=1):
+def refining(
+    source: Parsed,
+    target: Parsed,
+    ids: Sequence[Hashable],
+    target_ids: Sequence[Hashable],
+    length: int = SEQUENCE,
+) -> Tensor:
+    """[length, length], row n of the source to column m of the target: equal tokens of a global alignment of their ids;
+    the columns of the target's other tokens are 0. (Ids are those of the prompts' `tokens`.)"""
+    matrix = _outside_the_words(source, target, length)
+    for position, partner in zip(target.tokens, align_tokens(ids, target_ids), strict=True):
         if partner is not None:
-            matrix[partner + 1, position] = 1
+            matrix[source.tokens[partner], position] = 1
     return matrix
 
 
@@ -78,11 +84,13 @@ def align_tokens(source: Sequence[Hashable], target: Sequence[Hashable]) -> list
     return partners
 
 
-def _outside_the_words(source: Parsed, target: Parsed) -> Tensor:
+def _outside_the_words(source: Parsed, target: Parsed, length: int) -> Tensor:
     """Start for start, end for end, and padding for padding of the same position, or the first of the source's."""
-    matrix = torch.zeros(SEQUENCE, SEQUENCE, dtype=torch.float32)
-    end, target_end = len(source.tokens) + 1, len(target.tokens) + 1
-    matrix[0, 0] = matrix[end, target_end] = 1
-    for position in range(target_end + 1, SEQUENCE):
-        matrix[min(max(position, end + 1), SEQUENCE - 1), position] = 1
+    matrix = torch.zeros(length, length, dtype=torch.float32)
+    start, end, target_end = source.tokens[0], source.tokens[-1] + 1, target.tokens[-1] + 1
+    for position in range(start):
+        matrix[position, position] = 1
+    for position in range(target_end, length):
+        partner = end if position == target_end else max(position, end + 1)
+        matrix[min(partner, length - 1), position] = 1
     return matrix

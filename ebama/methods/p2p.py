@@ -17,7 +17,6 @@ from ..guidance import Conditioning, Controls, Method, Needs, Task
 from ..guidance.gradient_method import BASE_RESOLUTION
 from ..guidance.options import is_number, one_of, option, pairs
 from ..prompt import Parsed
-from ..prompt.alignment import SEQUENCE
 from ..prompt.tokenization import tokenize
 from .correspondence import refining, replacing, word_positions
 
@@ -95,16 +94,17 @@ class PromptToPrompt(Method):
         )
         runs = conditioning.prompt_rows.view(-1, inputs.prompts_per_group)  # the rows of one seed, source first
         sources, targets = runs[:, :1].expand(-1, len(edits)).flatten(), runs[:, 1:].flatten()
+        length = task.context.shape[1]
         taken = torch.stack([self._matrix(task, source, edit) for edit in edits])
         own = (taken.sum(dim=1) == 0).float()
-        factor = torch.stack([_of_words(edit, dict(self.reweight).items(), 1.0) for edit in edits])
+        factor = torch.stack([_of_words(edit, dict(self.reweight).items(), 1.0, length) for edit in edits])
 
         def control(i: int) -> Control | None:
             windows = [
                 (word, float(_inside(i, task.steps + 1, window))) for word, window in dict(self.word_steps).items()
             ]
             rest = float(_inside(i, task.steps + 1, self.cross_steps))
-            inside = torch.stack([_of_words(edit, windows, rest) for edit in edits])
+            inside = torch.stack([_of_words(edit, windows, rest, length) for edit in edits])
             copied = self_sites if _inside(i, task.steps, self.self_steps) else frozenset()
             if not copied and not inside.any():
                 return None
@@ -123,10 +123,10 @@ class PromptToPrompt(Method):
         """Columns: the edit's tokens as sums of the source's; 0 for a new one."""
         as_many = len(source.prompt.split()) == len(edit.prompt.split())
         if self.edit == "replace" or (self.edit == "auto" and as_many):
-            return replacing(source, edit)
+            return replacing(source, edit, task.context.shape[1])
         tokenizer = task.inputs.tokenizer
         ids, edit_ids = (tokenize(prompt.prompt, tokenizer).ids[: len(prompt.tokens)] for prompt in (source, edit))
-        return refining(source, edit, ids, edit_ids)
+        return refining(source, edit, ids, edit_ids, task.context.shape[1])
 
     def _check_words(self, edits: Sequence[Parsed]) -> None:
         known = {word for edit in edits for word, _ in word_positions(edit)}
@@ -158,9 +158,9 @@ class SharedMaps(Control):
         return probabilities.index_copy(0, self._targets, maps)
 
 
-def _of_words(prompt: Parsed, values: Iterable[tuple[str, float]], rest: float) -> Tensor:
-    """[77]: a value for the tokens of some words, `rest` for the others."""
-    found = torch.full((SEQUENCE,), rest, dtype=torch.float32)
+def _of_words(prompt: Parsed, values: Iterable[tuple[str, float]], rest: float, length: int) -> Tensor:
+    """[length]: a value for the tokens of some words, `rest` for the others."""
+    found = torch.full((length,), rest, dtype=torch.float32)
     for word, value in values:
         for other, positions in word_positions(prompt):
             if other == word.lower():

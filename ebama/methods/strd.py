@@ -49,12 +49,13 @@ class StructuredDiffusion(Method):
         alone = dict(zip(texts, task.inputs.encode(texts), strict=True))
         contexts, rows = [], []
         all_written, mean = conditioning.contexts.clone(), conditioning.contexts.clone()
-        for row, own in zip(conditioning.prompt_rows.tolist(), phrases, strict=True):
+        for row, prompt, own in zip(conditioning.prompt_rows.tolist(), task.inputs.prompts, phrases, strict=True):
+            start = prompt.tokens[0]
             aligned = [conditioning.contexts[row]]
             for first, last, text in own:
                 aligned.append(conditioning.contexts[row].clone())
                 for context in (aligned[-1], all_written[row]):
-                    context[first:last] = alone[text][1 : 1 + last - first]
+                    context[first:last] = alone[text][start : start + last - first]
             mean[row] = torch.stack(aligned).mean(dim=0)
             contexts += aligned[1:]
             rows += [row] * len(own)

@@ -66,8 +66,12 @@ class Parsed:
 
     def text(self, *positions: int) -> str:
         """The prompt from the first to the last of some positions: "spiky" for those of "spi" and "ky"."""
+        return self.prompt[slice(*self.stretch(*positions))]
+
+    def stretch(self, *positions: int) -> Span:
+        """The characters (start, end) of the prompt from the first to the last of some positions."""
         first = self.tokens[0]
-        return self.prompt[self.spans[min(positions) - first][0] : self.spans[max(positions) - first][1]]
+        return self.spans[min(positions) - first][0], self.spans[max(positions) - first][1]
 
     def positions(self, stretch: Span) -> tuple[int, ...]:
         """Positions of the tokens for the characters (start, end) of the prompt; none for those that are not seen."""
@@ -85,6 +89,7 @@ def parse(
     *,
     groups: Sequence[Group | Words] | None = None,
     ignore: Collection[str] = PICTURE_WORDS,
+    separator: str | None = None,
 ) -> Parsed:
     """Read a prompt: its groups, its tokens and its noun phrases.
 
@@ -99,15 +104,17 @@ def parse(
 
     Raises `PromptError` for an empty prompt or one of more than `alignment.LONGEST` characters, a prompt without a
     noun, an unknown parser, and a group that lies wholly or partly beyond what the text encoder sees (75 tokens of
-    CLIP's 77). Other words beyond that get a warning.
+    CLIP's 77). Other words beyond that get a warning; what stands between `separator`s is counted on its own.
     """
     alignment = align(prompt, tokenizer)
-    if lost := alignment.lost():
-        warnings.warn(
-            f"the text encoder sees {len(alignment.tokens)} of this prompt's {len(alignment.spans)} tokens; "
-            f"it does not see: {lost}",
-            stacklevel=2,
-        )
+    parts = alignment.prompt.split(separator) if separator else [alignment.prompt]
+    for part in [align(part, tokenizer) for part in parts if part.strip()] if len(parts) > 1 else [alignment]:
+        if lost := part.lost():
+            warnings.warn(
+                f"the text encoder sees {len(part.tokens)} of this prompt's {len(part.spans)} tokens; it does not see: "
+                f"{lost}",
+                stacklevel=2,
+            )
     words, name = analyse(alignment.prompt, parser, prompt)
     structure = find_structure(joined(words, alignment))
     if groups is not None:

@@ -189,3 +189,18 @@ def test_more_than_77_pieces() -> None:
         assert torch.equal(found.latents, run(long, "sd").latents)
         halves = " | ".join([" ".join(["a red dog"] * 20)] * 2)
         assert rows_of(halves, ComposableDiffusion()) == [3] * 3
+
+
+@pytest.mark.parametrize("counts", [(20, 20), (20, 20, 20), (1, 24)])
+def test_words_that_are_not_seen_are_counted_in_each_part(counts: tuple[int, ...]) -> None:
+    """A prompt of parts that are short is seen whole; of a long part the end is named, and of another method too."""
+    halves = " | ".join(" ".join(["a red dog"] * count) for count in counts)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*does not see")
+        run(halves, ComposableDiffusion(), steps=1)
+    with pytest.warns(UserWarning, match="does not see"):
+        run(halves, "sd", steps=1)
+    long = halves + " | " + "a red dog " * 25 + "cat"
+    with pytest.warns(UserWarning, match="75 of this prompt's 76 tokens; it does not see: cat$") as caught:
+        run(long, ComposableDiffusion(), steps=1)
+    assert len([one for one in caught if "does not see" in str(one.message)]) == 1
