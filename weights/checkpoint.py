@@ -9,7 +9,7 @@ from pathlib import Path
 from ebama.models import SD_V1, StableDiffusionConfig
 from ebama.samplers.schedule import STABLE_DIFFUSION_V1, NoiseSchedule
 
-from .errors import CheckpointError
+from .errors import CheckpointError, listed
 from .files.regular import check_folder
 from .files.tensors import Entry, TensorFile, open_tensors
 from .layouts.compvis import ComponentNames, component_names, ema_name
@@ -101,7 +101,7 @@ def from_single_file(file: TensorFile, config: StableDiffusionConfig = SD_V1, *,
         for component, known in names.items()
     }
     averages, complete = _averages(entries_of("unet", average=True), names["unet"], config)
-    notes = [f"{name}: ignored {', '.join(part.ignored)}" for name, part in components.items() if part.ignored]
+    notes = [f"{name}: ignored {listed(part.ignored)}" for name, part in components.items() if part.ignored]
     if ema and not complete:
         raise CheckpointError(
             f"{file.path} holds {'only some of the' if averages.entries else 'no'} EMA weights ({EMA_PREFIX}*); "
@@ -148,7 +148,7 @@ def _open_folder(folder: Path, config: StableDiffusionConfig | None, meta: bool)
         if variant := variant_of(files[0].path):
             notes.append(f"{component}: variant {variant}")
         if part.ignored:
-            notes.append(f"{component}: ignored {', '.join(part.ignored)}")
+            notes.append(f"{component}: ignored {listed(part.ignored)}")
     tokenizer = folder / "tokenizer"
     return Checkpoint(
         folder,

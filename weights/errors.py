@@ -1,7 +1,17 @@
-"""What every function of this package raises when a checkpoint is not what it should be."""
+"""The error for a checkpoint that is not what it should be, and how its messages list names."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+_LISTED = 10
 
 
 class CheckpointError(ValueError):
     """A file or folder is not a Stable Diffusion v1 checkpoint that can be used; the message names it and says why."""
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first ten names out of a file, without what would break a line or steer a terminal."""
+    shown = [name if name.isprintable() else ascii(name) for name in names[:_LISTED]]
+    return ", ".join((*shown, "...") if len(names) > _LISTED else shown)

@@ -11,11 +11,12 @@ from pathlib import Path
 from ebama.samplers import NoiseSchedule
 
 from .checkpoint import Checkpoint, from_single_file, kind_of, open_checkpoint
+from .errors import listed
 from .files.pickle_safety import pickle_globals, refused_globals
 from .files.tensors import Entry, container, open_tensors
 from .layouts.folder import COMPONENTS, missing_components, weight_files
 from .networks import expected_shapes
-from .verify import Differences, differences, listed, printable
+from .verify import Differences, differences
 
 _SD_V1 = "Stable Diffusion v1"
 
@@ -126,7 +127,7 @@ def _of(checkpoint: Checkpoint) -> Inspection:
         checkpoint.config.name,
         checkpoint.ema,
         None if checkpoint.schedule == NoiseSchedule() else repr(checkpoint.schedule),
-        tuple(map(printable, checkpoint.notes)),
+        checkpoint.notes,
     )
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from .checkpoint import Checkpoint
+from .errors import listed
 from .files.tensors import Entry
 from .layouts.compvis import rank_may_differ
 
 Shapes = Mapping[str, tuple[int, ...]]
-_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,6 @@ def _mismatch(rank_may_differ: bool, entry: Entry, expected: tuple[int, ...]) ->
     if entry.shape != expected and not (rank_may_differ and len(shapes[0]) == 2 and shapes[1] == (*shapes[0], 1, 1)):
         return f"{entry.key} {list(entry.shape)} instead of {list(expected)}"
     return "" if entry.dtype.is_floating_point else f"{entry.key} of {entry.dtype} instead of floating point"
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first ten names out of a file, without what would break a line or steer a terminal."""
-    shown = [printable(name) for name in names[:_LISTED]]
-    return ", ".join((*shown, "...") if len(names) > _LISTED else shown)
-
-
-def printable(text: str) -> str:
-    """A text out of a file, as one line that does not steer a terminal."""
-    return text if text.isprintable() else ascii(text)
 
 
 def summary(path: Path, differing: Mapping[str, Differences]) -> str:

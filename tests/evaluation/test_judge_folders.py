@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from ebama.evaluation.benchmarks import BenchmarkPrompt
 from ebama.evaluation.judges import folder as folders
+from ebama.evaluation.judges.scorer import JudgeScorer
 from ebama.evaluation.judges.transformers_names import BertTokenizer, BlipImageProcessorPil, CLIPImageProcessorPil
 from ebama.evaluation.judges.vision_language import Captioner, Clip, captioner_folder, clip_folder
 from ebama.weights.loading import MINIATURE_FOLDER
@@ -314,3 +316,22 @@ def test_weights_that_are_missing_are_named(part: str, copy: Path) -> None:
     with pytest.raises(ValueError, match=r"could not be read by transformers") as caught:
         OPENERS[part](copy)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_judges_read_the_same_under_another_default_dtype(dtype: torch.dtype) -> None:
+    images = [Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 9 + i).convert("RGB") for i in range(2)]
+    prompts = [BenchmarkPrompt("a", "a red car and a cat")] * 2
+
+    def scores() -> list[Any]:
+        clip = Clip.open("miniature")
+        return [JudgeScorer()(images, prompts), clip.images(images).tolist(), clip.texts(["a red car"])]
+
+    expected, before = scores(), torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        again = scores()
+    finally:
+        torch.set_default_dtype(before)
+    assert again[:2] == expected[:2]
+    assert torch.equal(again[2], expected[2])

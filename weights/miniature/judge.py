@@ -96,6 +96,6 @@ def satisfied(reading: Reading, named: Sequence[Named]) -> tuple[bool, bool]:
 
 def load_judge(path: Path = WEIGHTS) -> Judge:
     """The trained judge in float32 on the CPU, ready to read."""
-    judge = Judge()
+    judge = Judge().float()  # whatever the default dtype is
     judge.load_state_dict(load_file(path))  # copies into float32 parameters
     return judge.eval()
