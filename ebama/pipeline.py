@@ -23,7 +23,7 @@ from ebama.weights.stable_diffusion import pixels
 from . import __version__, methods
 from .guidance import AnyMethod, Method, PipelineInputs, Task
 from .guidance.gradient_method import BASE_RESOLUTION
-from .guidance.options import LARGEST
+from .guidance.options import LARGEST, plain
 from .output.recipe import Recipe
 from .prompt import PICTURE_WORDS, Group, Parsed, Words, parse
 from .prompt.alignment import align, check_characters
@@ -138,11 +138,16 @@ class Pipeline:
             FloatingPointError: a latent became infinite or NaN, usually from a step size that is too large.
             MemoryError: memory ran out; says what to lower.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts = list(prompt) if isinstance(prompt, Iterable) and not isinstance(prompt, str) else [prompt]
         seeds, guidance = _plain_seeds(seeds), _plain_number("guidance", guidance)
+        steps, batch_size = plain(steps), plain(batch_size)
         negative_prompt = "" if negative_prompt is None else negative_prompt
         completed = methods.complete(method, self.sd.config)
         solver = get_sampler(sampler, steps, schedule=self.sd.schedule) if isinstance(sampler, str) else sampler
+        if not isinstance(solver, Sampler):
+            raise ValueError(f"sampler is {sampler!r}; expected a name or an object of ebama.samplers, as DDIM(50).")
+        if not isinstance(trace, bool | TraceOptions | None):
+            raise ValueError(f"trace is {trace!r}; expected True, False or TraceOptions(...).")
         solver = solver.predicting(self.sd.config.prediction)  # which is the network's, whatever the sampler
         check(prompts, seeds, guidance, output, batch_size)
         fit = memory.Split(batch_size, self.checkpoint, batch_size)
@@ -266,6 +271,8 @@ class Pipeline:
             if isinstance(parser, str):
                 check_parser(parser)
             parser = "rules"  # nothing of the reading is used but where the words stand
+        if not isinstance(groups, Sequence | None):
+            raise ValueError(f"groups is {groups!r}; expected a list, as [('crown', ['purple'])].")
         if groups is None:
             groups = [None if method.needs.groups else ()] * len(prompts)
         elif len(prompts) == 1 and not (groups and isinstance(groups[0], list)):
@@ -303,7 +310,7 @@ def _is_whole(value: object) -> bool:
 
 def _plain_seeds(seeds: Iterable[int]) -> list[int]:
     """Seeds as Python's numbers, which JSON can hold."""
-    values = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes) else []
+    values = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes | Tensor) else []
     if not values or not all(_is_whole(seed) and 0 <= seed < 2**63 for seed in values):
         raise ValueError(f"seeds are {seeds!r}; expected a list of at least one whole number from 0 to 2**63 - 1.")
     return [int(seed) for seed in values]
@@ -311,6 +318,7 @@ def _plain_seeds(seeds: Iterable[int]) -> list[int]:
 
 def _plain_number(name: str, value: float) -> float:
     """A number as Python's; whole ones stay whole."""
+    value = plain(value)
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or not abs(value) <= LARGEST:
         raise ValueError(f"{name} is {value!r}; expected a finite number (7.5 is usual, 1 switches it off).")
     return int(value) if _is_whole(value) else float(value)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from ..output.claims import alone, write_first
 from ..output.files import to_json, write_text
 from ..output.naming import file_name
 from ..output.png import is_whole, save_png
-from ..output.reading import read_object
+from ..output.reading import parse_object, read_object
 from ..pipeline import Pipeline, check
 from ..prompt.parsers import analyse
 from . import jsonl
@@ -136,7 +135,7 @@ def start(run: Run, out: Path, model: str, fingerprint: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if write_first(path, to_json(settings, indent=1) + "\n"):
         return
-    before, now = read_object(path), json.loads(json.dumps(settings))
+    before, now = read_object(path), parse_object(to_json(settings))
     if differing := [key for key in now if before.get(key) != now[key]]:
         values = "; ".join(f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in differing)
         raise ValueError(f"{out} was begun with other settings ({values}); choose another folder with --out.")

@@ -26,10 +26,16 @@ def option(default: T, rule: Rule) -> T:
 
 
 def apply_rules(method: Any) -> None:
-    """Check all options of a frozen dataclass that have a rule; lists, as from JSON, become tuples."""
+    """Check all options of a frozen dataclass that have a rule; lists, as from JSON, become tuples, and numbers of
+    other libraries Python's."""
     for f in fields(method):
-        if "rule" in f.metadata:
-            object.__setattr__(method, f.name, f.metadata["rule"](f.name, getattr(method, f.name)))
+        rule: Rule = f.metadata.get("rule", lambda name, value: value)
+        object.__setattr__(method, f.name, rule(f.name, plain(getattr(method, f.name))))
+
+
+def plain(value: Any) -> Any:
+    """A single number of NumPy's or torch's as Python's; anything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def check(name: str, value: Any, good: bool, expected: str) -> Any:
@@ -77,7 +83,7 @@ def whole_numbers(expected: str, count: int | None = None) -> Rule:
     """A tuple of whole numbers from 0 to `MAX_COUNT`, of a given length if it says one."""
 
     def rule(name: str, value: Any) -> tuple[int, ...]:
-        numbers = tuple(value) if isinstance(value, Iterable) else (None,)
+        numbers = tuple(map(plain, value)) if isinstance(value, Iterable) else (None,)
         good = all(type(n) is int and 0 <= n <= MAX_COUNT for n in numbers) and count in (None, len(numbers))
         check(name, value, good, expected)
         return numbers
@@ -103,6 +109,7 @@ def thresholds(name: str, value: Any) -> tuple[tuple[int, float], ...]:
     try:
         held = tuple((int(i), float(threshold)) for i, threshold in value)
         good = all(0 <= i == given[0] for (i, _), given in zip(held, value, strict=True))
+        good = good and all(is_number(threshold) for _, threshold in held)
     except (TypeError, ValueError, OverflowError):
         held, good = (), False
     check(name, value, good and len(dict(held)) == len(held), "pairs (model call, threshold), each call once")

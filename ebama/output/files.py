@@ -40,8 +40,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """A value as JSON in its own letters, but for those that UTF-8 cannot hold."""
-    text = json.dumps(value, ensure_ascii=False, **options)
+    """A value as JSON in its own letters, but for those that UTF-8 cannot hold; numbers may be NumPy's or torch's."""
+    text = json.dumps(value, ensure_ascii=False, default=lambda number: number.item(), **options)
     return text.encode("utf-8", "backslashreplace").decode()
 
 

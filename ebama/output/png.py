@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -117,4 +116,4 @@ def _has_recipe(path: Path, metadata: dict[str, Any]) -> bool:
 
 
 def _comparable(metadata: dict[str, Any]) -> str:
-    return json.dumps({key: value for key, value in metadata.items() if key != "versions"}, sort_keys=True)
+    return to_json({key: value for key, value in metadata.items() if key != "versions"}, sort_keys=True)

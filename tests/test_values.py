@@ -1,0 +1,139 @@
+"""Values as people have them: numbers of other libraries where their meaning is plain, one clear error elsewhere."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from weights_samples import random_model
+
+from ebama import Pipeline, methods
+from ebama.output.files import to_json
+from ebama.pipeline import Result
+from ebama.samplers import DDIM
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    return Pipeline(random_model())
+
+
+def run(pipeline: Pipeline, **options: Any) -> Result:
+    usual = {
+        "prompt": "a red car",
+        "steps": 1,
+        "sampler": "ddim",
+        "parser": "rules",
+        "method": "sd",
+        "output": "latent",
+    }
+    return pipeline(**usual | options, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "plain"),
+    [
+        (
+            "seeds",
+            [np.arange(2, 4), torch.arange(2, 4), range(2, 4), iter([2, 3]), [np.uint8(2), torch.tensor(3)]],
+            [2, 3],
+        ),
+        ("steps", [np.int64(2), torch.tensor(2), np.array(2)], 2),
+        ("guidance", [np.float32(2.5), torch.tensor(2.5), np.float64(2.5), np.array(2.5)], 2.5),
+        ("guidance", [np.int64(3), torch.tensor(3)], 3),
+        ("batch_size", [np.int8(2), torch.tensor(2)], 2),
+        ("sampler", [DDIM(np.int64(2), eta=np.float32(0.5))], DDIM(2, eta=0.5)),
+    ],
+)
+def test_numbers_of_other_libraries_are_numbers(name: str, values: list[Any], plain: Any, pipeline: Pipeline) -> None:
+    expected = run(pipeline, **{name: plain})
+    for value in values:
+        result = run(pipeline, **{name: value})
+        assert json.loads(to_json(result.metadata)) == json.loads(to_json(expected.metadata))
+        assert torch.equal(result.latents, expected.latents)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        (
+            "seeds",
+            [
+                [True],
+                [np.True_],
+                torch.arange(2),
+                [torch.tensor(3)],
+                True,
+                3,
+                torch.tensor(3),
+                np.int64(3),
+                None,
+                [None],
+                "0",
+                b"0",
+            ],
+        ),
+        ("seeds", [["0"], [0.0], [NAN], [np.float32(1)], [-1], [2**63], [np.uint64(2**63)], [], np.zeros((1, 1), int)]),
+        ("steps", [True, 2.0, "2", NAN, None, np.float32(2), torch.tensor(2.0), 0, -1, 10**30, [2], np.array([2])]),
+        (
+            "guidance",
+            [True, "7", None, NAN, INF, -INF, 10**400, 1e308, np.float64(NAN), torch.tensor([7.5, 1]), np.True_],
+        ),
+        ("batch_size", [True, "2", 2.0, NAN, None, 0, -1, np.float32(2), torch.tensor(True)]),
+        ("sampler", [3, None, True, ["ddim"], DDIM]),
+        ("trace", [3, "yes", ["latents"]]),
+        ("groups", [3, True, {"car": ["red"]}, [3], ["car"], "car"]),
+        ("prompt", [3, None, True, [3], [None], b"a car", []]),
+        ("negative_prompt", [3, True, ["a"], b"a"]),
+        ("output", ["x", None, 3]),
+    ],
+)
+def test_other_values_are_named(name: str, values: list[Any], pipeline: Pipeline) -> None:
+    for value in values:
+        with pytest.raises(ValueError, match=r"expected|give |a prompt is a string") as caught:
+            run(pipeline, **{name: value})
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "value", "plain"),
+    [
+        ("ebama", "step_size", np.float32(3), 3.0),
+        ("ebama", "step_size", torch.tensor(3.0), 3.0),
+        ("ebama", "guided_steps", np.int64(3), 3),
+        ("ebama", "initial_steps", np.int32(2), 2),
+        ("ebama", "center", np.True_, True),
+        ("ane", "thresholds", [(np.int64(0), np.float32(0.5))], ((0, 0.5),)),
+        ("conform", "refined_calls", np.array([0, 5]), (0, 5)),
+    ],
+)
+def test_options_of_other_libraries_are_numbers(method: str, option: str, value: Any, plain: Any) -> None:
+    ((_, stored),) = methods.get(method, **{option: value}).options
+    assert stored == plain
+    assert type(stored) is type(plain)
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "value"),
+    [
+        *(("ebama", "step_size", value) for value in (True, NAN, INF, -1, "3", 10**400, 1e39, np.float64(NAN), None)),
+        *(("ebama", "initial_steps", value) for value in (True, 0, 2.0, 1001, 2**70, None)),
+        *(("ane", "max_refinements", value) for value in (True, -1, 2.0, 1001, 2**70)),
+        *(
+            ("ane", "thresholds", value)
+            for value in ([(0, NAN)], [(0, INF)], [(0.5, 1)], [(-1, 1)], 3, [[0]], {0: 0.5})
+        ),
+        *(("conform", "refined_calls", value) for value in ([2**70], [0.5], [True], 3, "0", None)),
+        ("divide-and-bind", "max_refinements", [10**9, 1]),
+    ],
+)
+def test_options_that_no_run_could_use_are_named(method: str, option: str, value: Any) -> None:
+    if method not in methods.names():
+        pytest.skip(f"there is no {method}")
+    with pytest.raises(ValueError, match=rf"^{option} is .*; expected"):
+        methods.get(method, **{option: value})
