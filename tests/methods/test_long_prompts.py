@@ -1,0 +1,54 @@
+"""A text encoder of 248 positions: every method works on words that CLIP's 77 positions would not hold."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from reference import TINY, random_model
+
+from ebama import Pipeline, methods
+from ebama.prompt import PromptError
+from ebama.weights import StableDiffusion, clip_tokenizer
+
+FAR = "a cat " + "that is very big " * 25 + "and a red car"
+METHODS = [name for name in methods.names() if name != "p2p"]
+
+
+@cache
+def long_model() -> StableDiffusion:
+    """All of the small model, but 248 positions."""
+    sd = random_model(replace(TINY, text=replace(TINY.text, positions=248)), sharpness=1.5)
+    return replace(sd, tokenizer=clip_tokenizer(248))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_words_beyond_77_positions_guide(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*does not see")
+        options = {"steps": 1, "sampler": "ddim", "output": "latent", "progress": False, "parser": "rules"}
+        result = Pipeline(long_model())(FAR, method=name, trace=True, **options)  # type: ignore[arg-type]
+    assert torch.isfinite(result.latents).all()
+    assert result.trace is not None
+    assert result.trace.probabilities.shape[-1] == 248
+    last = result.trace.prompts[0].tokens[-1]
+    assert last == len(FAR.split())
+    if methods.get(name).complete(TINY).needs.groups:
+        assert result.trace.prompts[0].groups[-1].object == (last,)
+
+
+def test_an_edit_beyond_77_positions_takes_the_words_of_its_source() -> None:
+    edit = FAR.replace("red car", "blue car")
+    result = Pipeline(long_model())(
+        [FAR, edit], method="p2p", steps=1, sampler="ddim", output="latent", progress=False, parser="rules"
+    )
+    assert torch.isfinite(result.latents).all()
+    assert not torch.equal(result.latents[0], result.latents[1])
+
+
+def test_words_beyond_248_positions_are_not_seen() -> None:
+    with pytest.warns(UserWarning, match="246 of this prompt's 247"), pytest.raises(PromptError, match="'car' lies"):
+        Pipeline(long_model())("very " * 246 + "car", method="ebama", steps=1, progress=False, parser="rules")
