@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..output.seeds import parse as parse_seeds
+from ..prompt.lexicon import PICTURE_WORDS
 
 if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -33,6 +34,7 @@ def sampling(options: argparse.Namespace) -> dict[str, Any]:
         "sampler": options.sampler,
         "negative_prompt": options.negative,
         "parser": options.parser,
+        "ignore": options.ignore,
     }
 
 
@@ -61,7 +63,12 @@ def option(text: str) -> str:
 def group(text: str) -> tuple[str, list[str]]:
     """OBJECT:MODIFIER,... as words."""
     noun, _, modifiers = text.partition(":")
-    return noun.strip(), [word.strip() for word in modifiers.split(",") if word.strip()]
+    return noun.strip(), words(modifiers)
+
+
+def words(text: str) -> list[str]:
+    """WORD,... as words."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 _SHARED: dict[str, dict[str, Any]] = {
@@ -78,6 +85,12 @@ _SHARED: dict[str, dict[str, Any]] = {
     "guidance": {"type": float, "default": 7.5, "help": "classifier-free guidance scale"},
     "sampler": {"default": "pndm", "help": "pndm or ddim"},
     "parser": {"default": "auto", "help": "auto, rules, or an installed spaCy model"},
+    "ignore": {
+        "type": words,
+        "default": PICTURE_WORDS,
+        "metavar": "WORD,...",
+        "help": "no objects of a prompt (default: words for the picture itself, as 'photo of'; '' for none)",
+    },
     "batch_size": {"type": positive, "default": 4, "help": "samples that run at once"},
     "out": {"type": Path, "default": Path("outputs")},
     "format": {"choices": ("png", "svg"), "default": "png"},

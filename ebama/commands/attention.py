@@ -38,7 +38,18 @@ def add(commands: Commands) -> None:
     add_shared(parser, "format")
     parser.add_argument("--animate", choices=("gif", "webp"), help="also a moving picture of all calls")
     add_shared(
-        parser, "group", "negative", "steps", "guidance", "sampler", "parser", "out", "weights", "device", "dtype"
+        parser,
+        "group",
+        "negative",
+        "steps",
+        "guidance",
+        "sampler",
+        "parser",
+        "ignore",
+        "out",
+        "weights",
+        "device",
+        "dtype",
     )
     parser.set_defaults(run=_run)
 
@@ -70,7 +81,8 @@ def _run(options: argparse.Namespace) -> None:
     arguments = {"seeds": [options.seed], "groups": options.group, "trace": trace_options, **sampling(options)}
     if options.group is None:  # the same objects for all, so that methods that need none are measured by them too
         with suppress(PromptError):
-            arguments["groups"] = parse(options.prompt, pipeline.sd.tokenizer, options.parser).groups
+            tokenizer = pipeline.sd.tokenizer
+            arguments["groups"] = parse(options.prompt, tokenizer, options.parser, ignore=options.ignore).groups
     runs: dict[str, tuple[Result, Trace]] = {}
     rows: dict[str, list[MapRow]] = {}
     for name, method in systems.items():

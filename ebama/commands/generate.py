@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
         metavar="NAME=VALUE",
         help="a hyper-parameter of --method",
     )
-    add_shared(parser, "group", "negative", "steps", "guidance", "sampler", "parser", "batch_size")
+    add_shared(parser, "group", "negative", "steps", "guidance", "sampler", "parser", "ignore", "batch_size")
     parser.add_argument("--memory", metavar="SIZE", help="the most that may be in use, as 6GB; runs are cut to fit")
     defaults = vars(parser.parse_args([]))  # of all that says nothing beside --from-png
     parser.add_argument("--from-png", type=Path, metavar="FILE", help="make the picture of FILE again")

@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("sheet", help="one picture of prompts x methods x seeds")
     parser.add_argument("prompts", nargs="+", metavar="PROMPT")
-    add_shared(parser, "method", "seeds", "steps", "guidance", "sampler", "negative", "parser", seeds="0:2")
+    add_shared(parser, "method", "seeds", "steps", "guidance", "sampler", "negative", "parser", "ignore", seeds="0:2")
     add_shared(parser, "batch_size", "format", "out", "weights", "device", "dtype")
     parser.set_defaults(run=_run)
 

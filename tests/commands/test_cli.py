@@ -179,6 +179,16 @@ def test_generate_names_files_by_method_and_options(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == names
 
 
+@pytest.mark.parametrize(
+    ("options", "positions"), [([], [5]), (["--ignore", ""], [2, 5]), (["--ignore", "cat, photo of it"], [2])]
+)
+@pytest.mark.usefixtures("tiny")
+def test_generate_takes_words_that_are_no_objects(options: list[str], positions: list[int], tmp_path: Path) -> None:
+    assert generate(tmp_path, "a photo of a cat", *options) == 0
+    (path,) = tmp_path.rglob("*.png")
+    assert [group["object"] for group in read_metadata(path)["groups"]] == [[position] for position in positions]
+
+
 @pytest.mark.usefixtures("tiny")
 def test_generate_writes_an_image_for_each_method_and_seed_with_its_recipe(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
