@@ -98,6 +98,26 @@ def test_a_picture_is_changed_from_a_noisy_latent() -> None:
         torch.testing.assert_close(end, schedule.add_noise(latent, n, 0))
 
 
+@pytest.mark.parametrize("strength", [0.2, 0.75, 1.0])
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_a_start_in_the_middle_is_diffusers_strength(strength: float, eta: float) -> None:
+    scheduler = pytest.importorskip("diffusers").DDIMScheduler(
+        1000, 0.00085, 0.012, "scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1
+    )
+    scheduler.set_timesteps(20)
+    timesteps = scheduler.timesteps[20 - int(20 * strength) :]
+    latent, n, drawn = noise(*SHAPE), noise(*SHAPE, seed=1), generators(SHAPE[0])
+    rest = DDIM(20, eta).starting_at(int(timesteps[0]))
+    assert rest.timesteps == tuple(timesteps.tolist())
+    z = rest.schedule.add_noise(latent, n, rest.timesteps[0])
+    expected = scheduler.add_noise(latent, n, timesteps[:1])
+    torch.testing.assert_close(z, expected)
+    for t in timesteps.tolist():
+        more = torch.stack([torch.randn(SHAPE[1:], generator=g) for g in drawn]) if eta else None
+        expected = scheduler.step(toy(expected, t), t, expected, eta=eta, variance_noise=more).prev_sample
+    assert relative(rest.sample(toy, z, generators=generators(SHAPE[0])), expected) < 1e-4
+
+
 def test_a_sampler_starts_again_where_it_starts() -> None:
     assert DDIM(50).starting_at(999).timesteps == DDIM(50).timesteps
     with pytest.raises(ValueError, match="Nothing is left to sample from timestep 0; the last one is 1"):

@@ -225,6 +225,16 @@ def test_a_timestep_for_each_sample(times: Tensor, dtype: torch.dtype) -> None:
         torch.testing.assert_close(together["step"][i : i + 1], one)
 
 
+def test_whole_timesteps_for_each_sample_are_as_in_diffusers() -> None:
+    scheduler = pytest.importorskip("diffusers").DDPMScheduler(1000, 0.0001, 0.02, "linear", clip_sample=False)
+    schedule, t = NoiseSchedule.of(scheduler.alphas_cumprod), torch.tensor([3, 500, 999])
+    assert schedule == LINEAR
+    z, epsilon = noise(3, 2, 4), noise(3, 2, 4, seed=1)
+    torch.testing.assert_close(schedule.add_noise(z, epsilon, t), scheduler.add_noise(z, epsilon, t))
+    clean = torch.stack([scheduler.step(epsilon[i], int(t[i]), z[i]).pred_original_sample for i in range(3)])
+    torch.testing.assert_close(schedule.clean(z, epsilon, t), clean, rtol=1e-4, atol=1e-4)
+
+
 def test_the_gradient_reaches_a_fractional_timestep() -> None:
     t = torch.tensor([3.25, 700.5], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(NoiseSchedule().sigma, t)
