@@ -32,7 +32,7 @@ from .attention import (
     select_sites,
 )
 from .foreign import Layer, attention_over, check_output, inputs, resolution
-from .network import of_shape
+from .network import of_shape, same_values
 
 Call = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 """(net, z [B, C, h, w], t [B], context [B, key, D]) -> noise [B, C, h, w]: how the foreign module is run."""
@@ -48,7 +48,11 @@ class _Running:
     checkpoint: bool
     probe: list[tuple[str, Kind, int, int]] | None = None
     records: list[AttentionRecord] = field(default_factory=list)
-    moved: Tensor | None = None
+    moves: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def moved(self, context: Tensor) -> Tensor:
+        """What a control has made of a context that the module gives to several layers; others stay as they are."""
+        return next((moved for given, moved in reversed(self.moves) if same_values(given, context)), context)
 
 
 _running: ContextVar[_Running | None] = ContextVar("running", default=None)  # so that threads do not see each other
@@ -79,8 +83,7 @@ class _Open:
             check_output(name, output, attention(x, context, mask=mask).out)
             running.probe.append((name, attention.kind, x.shape[1], attention.heads))
             return output
-        if context is not None and running.moved is not None:
-            context = running.moved
+        given, context = context, None if context is None else running.moved(context)
         run = partial(attention, site=running.sites[name], request=request, mask=mask)
         result: AttentionResult = (
             checkpointed(run, x, context, use_reentrant=False) if running.checkpoint else run(x, context)
@@ -89,8 +92,8 @@ class _Open:
             running.records.append(result.record)
         if result.out is None:
             raise _Stop
-        if context is not None:
-            running.moved = result.context
+        if given is not None and result.context is not context:
+            running.moves.append((given, result.context))
         return result.out
 
 

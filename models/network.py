@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from .attention import AttentionRecords, Control, Kind, Site
@@ -56,3 +57,8 @@ def of_shape(available: Sequence[Site], resolution: int | tuple[int, int] | None
     return [
         site for site in available if (size is None or site.resolution == size) and (kind is None or site.kind == kind)
     ]
+
+
+def same_values(first: Tensor, second: Tensor) -> bool:
+    """Whether two contexts are the same: one tensor, or equal ones."""
+    return first is second or (first.shape == second.shape and torch.equal(first.to(second), second))

@@ -42,8 +42,7 @@ def guide_for(
     """The guide of a method on a network of your own: (z [B, C, h, w], t, i) -> latents, losses, gradient norms.
 
     Call it before model call i of your sampling loop, with the timestep t that the network takes then: a number, or
-    one for each sample. A guide may
-    remember earlier calls, so make one for each run.
+    one for each sample. A guide may remember earlier calls, so make one for each run.
 
     Args:
         method: see `AnyMethod`; a name has Stable Diffusion v1's options.

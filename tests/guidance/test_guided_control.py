@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ebama.guidance import Conditioning, Controls, Energy, GradientMethod, Method, Needs, Task, guide_for
-from ebama.guidance.control import HandedOn, watched
+from ebama.guidance.control import ChainedControl, HandedOn, watched
 from ebama.maps import ContentRange
 from ebama.methods.ane import ane_loss
 from ebama.models import AttentionCall, AttentionRecord, AttentionRecords, Control, Site
@@ -236,3 +236,25 @@ def test_the_range_of_a_sample_is_its_own() -> None:
     both = ane_loss(maps, [[Group((1,))], [Group((2,))]], [(0, 1), (2, 3)])
     single = [ane_loss(maps[k : k + 1], [Group((k + 1,))], tokens) for k, tokens in enumerate([(0, 1), (2, 3)])]
     torch.testing.assert_close(both, torch.cat(single))
+
+
+class OnlyContexts:
+    """A network whose own attention layers know of keys and values alone, and never ask for a next context."""
+
+    def __init__(self) -> None:
+        self.network = foreign("ldm")[1]
+
+    def __call__(self, z: Tensor, t: int, context: Tensor, *, control: Control) -> Tensor:
+        site = self.network.sites(z.shape)[1]
+        return self.network(z, t, control.contexts(site, context)[0])
+
+
+def test_chained_controls_that_move_nothing_ask_nothing_of_the_network() -> None:
+    chained = ChainedControl([Swapping(), Softer()])
+    assert watched(lambda i: chained, 0) is chained
+    moving = ChainedControl([Swapping(), ChainedControl([Moving()])])
+    control = watched(lambda i: moving, 0)
+    assert isinstance(control, HandedOn)
+    OnlyContexts()(noise(0, 8), 5, torch.randn(1, 7, 10), control=control)
+    with pytest.raises(ValueError, match=r"^Moving moves the text context .* no cross-attention site asked"):
+        control.check_asked()

@@ -12,6 +12,7 @@ import torch
 from foreign_networks import LDM, STYLES, CrossAttention, FusedSelf, LdmLike, foreign, inputs
 from torch import Tensor, nn
 
+from ebama.guidance.control import HandedOn
 from ebama.models import AttentionCall, Control, Network, Site, UNet, adapt, layer
 
 
@@ -122,6 +123,36 @@ def test_context_that_a_control_moves_travels_from_site_to_site(style: str) -> N
         torch.testing.assert_close(seen, context + i)
     assert len(control.seen) >= 2
     assert not torch.allclose(moved, network(z, t, context), atol=1e-4)
+
+
+class TwoTexts(nn.Module):
+    """Layers that read another text each, in turn, as where two encoders are used; copies are made on the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third, self.fourth = (CrossAttention(4, 10, 2, 2, 0.0) for _ in range(4))
+
+    def forward(self, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        x = z.flatten(2).mT
+        x = x + self.first(x, context)
+        x = x + self.second(x, context.flip(1))
+        x = x + self.third(x, context.clone())
+        x = x + self.fourth(x, context.flip(1))
+        return x.mT.reshape(z.shape)
+
+
+def test_a_moved_context_reaches_the_layers_that_read_that_context() -> None:
+    torch.manual_seed(0)
+    plain = TwoTexts().eval()
+    network = adapt(copy.deepcopy(plain), LDM, lambda net, z, t, c: net(z, t, c), context_shape=(7, 10))
+    z, t, context = inputs()
+    expected = plain(z, torch.full((2,), t), context)
+    torch.testing.assert_close(network(z, t, context, control=Control()), expected, rtol=1e-5, atol=1e-5)
+    control = Nudge()
+    network(z, t, context, control=HandedOn(control))
+    expected_contexts = context, context.flip(1), context + 1, context.flip(1) + 1
+    for seen, expected in zip(control.seen, expected_contexts, strict=True):
+        torch.testing.assert_close(seen, expected)
 
 
 def test_rewritten_scores_are_what_the_layer_uses() -> None:
