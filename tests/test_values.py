@@ -40,7 +40,7 @@ def run(pipeline: Pipeline, **options: Any) -> Result:
     [
         (
             "seeds",
-            [np.arange(2, 4), torch.arange(2, 4), range(2, 4), iter([2, 3]), [np.uint8(2), torch.tensor(3)]],
+            [np.arange(2, 4), range(2, 4), iter([2, 3]), [np.uint8(2), np.int64(3)]],
             [2, 3],
         ),
         ("steps", [np.int64(2), torch.tensor(2), np.array(2)], 2),
