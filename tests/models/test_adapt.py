@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_networks import LDM, STYLES, CrossAttention, FusedSelf, LdmLike, foreign, inputs
+from foreign_networks import DIT, LDM, STYLES, CrossAttention, DitCross, FusedSelf, LdmLike, foreign, inputs
 from torch import Tensor, nn
 
+from ebama.guidance import guide_for
 from ebama.guidance.control import HandedOn
 from ebama.models import AttentionCall, Control, Network, Site, UNet, adapt, layer
+from ebama.prompt import Group
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -290,6 +292,33 @@ def test_a_norm_of_the_input_inside_the_layer_is_named(context_width: int | None
         part = slice(6 * head, 6 * head + 6)
         scores = net.attn.to_q(x)[..., part] @ keys[..., part].transpose(1, 2) / math.sqrt(6)
         torch.testing.assert_close(records[0].scores[:, head], scores)
+
+
+class Padded(nn.Module):
+    """A network that takes the text's mask beside the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cross = DitCross(8, 10, 2)
+
+    def forward(self, z: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        return self.cross(z.flatten(2).transpose(1, 2), text, mask=mask).transpose(1, 2).reshape(z.shape)
+
+
+def test_a_mask_travels_in_the_context() -> None:
+    """So that a guide which asks for some samples of the batch hides each one's own padding."""
+    torch.manual_seed(0)
+    call: Any = lambda net, z, t, c: net(z, c[..., :-1], c[..., -1] > 0)  # noqa: E731
+    network = adapt(Padded(), DIT, call, context_shape=(7, 11))
+    z, mask = torch.randn(2, 8, 4, 6), torch.ones(2, 7, 1)
+    mask[0, 4:], mask[1, 6:] = 0, 0
+    context = torch.cat([torch.randn(2, 7, 10), mask], -1)
+    groups, tokens = [[Group((2,), ((1,),))], [Group((5,), ((3,),))]], [range(1, 4), range(1, 6)]
+    together = guide_for("ebama", network, context, groups, tokens, calls=1)(z, 0, 0)
+    alone = guide_for("ebama", network, context[1:], groups[1], tokens[1], calls=1)(z[1:], 0, 0)
+    torch.testing.assert_close(together.latents[1:], alone.latents)
+    hidden = network.attention(z, 0, context, resolution=(4, 6))[0].scores.isneginf()
+    assert torch.equal(hidden[:, 0, 0], mask[..., 0] == 0)
 
 
 def test_the_latents_say_how_many_channels_they_have() -> None:
