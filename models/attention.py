@@ -44,16 +44,24 @@ class AttentionRecord:
     """Scores of one site in one call: QK^T / sqrt(d), [batch, head, query, key], before softmax.
 
     Queries are the pixels of `site.resolution` in row-major order. These are the scores that the layer used: a mask
-    has set those of hidden keys to -inf, a control may have rewritten them.
+    has set those of hidden keys to -inf, a control may have rewritten them. `given_probabilities` are those of a layer
+    whose softmax runs over more keys than these, as where text and image are one sequence.
     """
 
     site: Site
     scores: Tensor
+    given_probabilities: Tensor | None = None
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """Softmax of the scores over the keys, [batch, head, query, key]; float32 for half precision scores."""
-        return _softmax(self.scores)
+        """Softmax of the scores over the keys, or the given ones, [batch, head, query, key]; float32 for half precision
+        scores."""
+        return _softmax(self.scores) if self.given_probabilities is None else self.given_probabilities
+
+    def select(self, rows: Any, heads: Any = slice(None)) -> AttentionRecord:
+        """The record of some rows of the batch, and of some of the heads."""
+        given = self.given_probabilities
+        return AttentionRecord(self.site, self.scores[rows][:, heads], None if given is None else given[rows][:, heads])
 
 
 class AttentionRecords(Sequence[AttentionRecord]):

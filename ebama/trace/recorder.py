@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ebama.models import AttentionRecord, AttentionRecords, Site
+from ebama.models import AttentionRecords, Site
 
 from ..guidance import Conditioning, Task, guidance_resolution
 from .trace import Trace
@@ -96,7 +96,7 @@ class TraceRecorder:
         [B, 4, h, w] that it predicts."""
         options = self._options
         heads = slice(None) if options.head is None else slice(options.head, options.head + 1)
-        own = AttentionRecords([AttentionRecord(r.site, r.scores[self._rows][:, heads]) for r in records])
+        own = AttentionRecords([record.select(self._rows, heads) for record in records])
         energy = -torch.cat([record.scores.float().logsumexp(dim=-1) for record in own], dim=1).mean(dim=(1, 2))
         kept = {"energy": energy.cpu()}
         if options.scores:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from reference import randomise, relative
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebama.models import Attention, Request, Site, attention_scores
+from ebama.guidance import gradient_guide
+from ebama.models import Attention, AttentionRecord, AttentionRecords, Request, Site, attention_scores
 
 SITE = Site("here", "self", (1, 6), 2)
 RECORD = Request(frozenset({"here"}))
@@ -114,3 +115,47 @@ def test_masked_scores_of_half_precision_have_finite_probabilities(dtype: torch.
     assert result.record.scores.dtype == dtype
     torch.testing.assert_close(result.record.probabilities.sum(-1), torch.ones(2, 2, 6))
     assert result.out.isfinite().all()
+
+
+class Joint(nn.Module):
+    """Like a block of SD3: one softmax over the keys of text and pixels, each with projections of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text, self.pixels = nn.Linear(10, 3 * 8), nn.Linear(4, 3 * 8)
+
+    def scores(self, z: Tensor, text: Tensor) -> Tensor:
+        """[batch, 2 heads, token, token], the text's tokens first."""
+        tokens = torch.cat([self.text(text), self.pixels(z.flatten(2).transpose(1, 2))], dim=1)
+        query, key, _ = (part.unflatten(-1, (2, 4)).transpose(1, 2) for part in tokens.chunk(3, -1))
+        return attention_scores(query, key)
+
+
+def test_probabilities_of_one_softmax_over_text_and_pixels() -> None:
+    torch.manual_seed(0)
+    net, z, text = Joint().double(), torch.randn(2, 4, 4, 6).double(), torch.randn(2, 5, 10).double()
+    site = Site("joint", "cross", (4, 6), 2)
+
+    def maps(z: Tensor, t: int, samples: list[int]) -> AttentionRecords:
+        scores = net.scores(z, text[samples])
+        block = (..., slice(5, None), slice(0, 5))
+        return AttentionRecords([AttentionRecord(site, scores[block], scores.softmax(-1)[block])])
+
+    def energy(records: AttentionRecords, samples: list[int], i: int) -> Tensor:
+        return -records.mean_probabilities()[..., 2].mean((1, 2))
+
+    guided = gradient_guide(maps, energy, [3.0])(z, 0, 0)
+    for sample in range(2):
+        leaf = z[sample : sample + 1].clone().requires_grad_()
+        exponentials = net.scores(leaf, text[sample : sample + 1]).exp()[0]
+        share = exponentials[:, 5:, 2] / exponentials[:, 5:].sum(-1)  # of the text's third token, over all keys
+        loss = -share.mean()
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        assert guided.losses is not None
+        torch.testing.assert_close(guided.losses[sample], loss.detach())
+        torch.testing.assert_close(guided.latents[sample], z[sample] - 3 * gradient[0])
+    record = maps(z, 0, [0, 1])[0]
+    assert (record.probabilities.sum(-1) < 1).all()
+    part = record.select([1], slice(1, 2))
+    assert torch.equal(part.probabilities, record.probabilities[1:, 1:])
+    assert torch.equal(part.scores, record.scores[1:, 1:])
