@@ -30,7 +30,7 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
     they stand around modifiers of the noun that follows: '"red" car' and "a red car | a bowl" are read like the same
     words in plain writing.
     """
-    commas = _around_what_is_no_modifier(prompt)
+    commas = _parting_signs(prompt)
     text = list(prompt)
     for match in _CHUNK.finditer(prompt):
         start, end = match.span()
@@ -49,8 +49,9 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
     return "".join(text[i] for i in kept), kept
 
 
-def _around_what_is_no_modifier(prompt: str) -> set[int]:
-    """Where quotes and brackets stand that part what is between them from the rest."""
+def _parting_signs(prompt: str) -> set[int]:
+    """Where quotes and brackets stand that part the words between them from the rest: all but those around modifiers
+    of the noun that follows, as in 'a "bright red" car'."""
     commas: set[int] = set()
     for match in _ENCLOSED.finditer(prompt):
         before = re.findall(r"\w+|[.,;:!?]", prompt[max(0, match.start() - 40) : match.start()].lower())[-1:]
@@ -98,7 +99,7 @@ def joined(words: Sequence[ParsedWord], alignment: Alignment) -> list[ParsedWord
         at = alignment.positions(word.span)
         unit = units[-1] if units else []
         shared = bool(at and before and at[0] <= before[-1])
-        if unit and (shared or _hyphenated([words[k] for k in unit], word)):
+        if unit and (shared or _is_hyphenated(words[unit[-1]], word, begun=len(unit) > 1)):
             unit.append(i)
         else:
             units.append([i])
@@ -116,9 +117,9 @@ def joined(words: Sequence[ParsedWord], alignment: Alignment) -> list[ParsedWord
     return whole
 
 
-def _hyphenated(unit: Sequence[ParsedWord], word: ParsedWord) -> bool:
-    last = unit[-1]
-    return last.end == word.start and (word.text == "-" or (last.text == "-" and len(unit) > 1))
+def _is_hyphenated(last: ParsedWord, word: ParsedWord, *, begun: bool) -> bool:
+    """Whether a word goes on after a hyphen; `begun` says that the hyphen itself follows a word."""
+    return last.end == word.start and (word.text == "-" or (last.text == "-" and begun))
 
 
 def _depth(words: Sequence[ParsedWord], i: int) -> int:
@@ -135,9 +136,9 @@ def moved(words: Sequence[ParsedWord], indices: Sequence[int]) -> list[ParsedWor
 
 def composed(words: Sequence[ParsedWord], text: str) -> list[ParsedWord]:
     """Words of a text as those of the `normalised` text."""
-    moved = []
+    result = []
     for word in words:
         end = len(normalised(text[: word.end]))
         start = max(end - len(normalised(text[word.start : word.end])), 0)
-        moved.append(replace(word, start=start, end=end))
-    return moved
+        result.append(replace(word, start=start, end=end))
+    return result

@@ -115,7 +115,7 @@ _PICTURES = _words(
     "scene shot snapshot view close-up closeup watercolor watercolour cartoon collage style"
 )
 PICTURE_WORDS = (
-    frozenset(f"{word}{ending} of" for word in _PICTURES for ending in ("", "s"))
+    frozenset(f"{word}{verb}" for word in _PICTURES for verb in (" of", "s of", " showing", " depicting"))
     | frozenset(f"{kind} {word}" for kind in ("oil", "digital", "acrylic", "matte") for word in ("painting", "drawing"))
     | frozenset(f"{kind} art" for kind in ("digital", "concept", "pixel", "line", "fan", "vector"))
     | frozenset(("octane render", "unreal engine", "depth of field", "oil on canvas", "studio lighting"))

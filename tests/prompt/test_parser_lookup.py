@@ -22,6 +22,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name / f"{name}-3.8.0").mkdir()
         (tmp_path / name / f"{name}-3.8.0" / "config.cfg").touch()
     for name in ("installed_bare", "installed_model"):
+        (tmp_path / f"{name}-1.0.dist-info").mkdir()
         (tmp_path / f"{name}-1.0.dist-info" / "METADATA").write_text(
             f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
         )

@@ -267,6 +267,15 @@ def test_what_hangs_on_a_sign_hangs_on_its_head() -> None:
     assert named(parse("[red] car", TOKENIZER, listed)) == [("car", ["red"])]
 
 
+@pytest.mark.parametrize("parser", SMALL)
+def test_lines_and_lists_are_read_one_by_one(parser: str) -> None:
+    for prompt in ("A cat\nA dog\nA red bird", "cat; dog; red bird", "- a cat\n- a dog\n- a red bird"):
+        assert [(noun.lower(), m) for noun, m in named(parse(prompt, TOKENIZER, parser))] == [
+            *CAT_AND_DOG,
+            ("bird", ["red"]),
+        ]
+
+
 # Words for the picture itself
 
 
@@ -279,6 +288,7 @@ def test_what_hangs_on_a_sign_hangs_on_its_head() -> None:
         ("an oil painting of a red car, digital art", ["car"], ["painting", "car", "art"]),
         ("photos of two cats", ["cats"], ["photos", "cats"]),
         ("a cat, oil painting", ["cat"], ["cat", "painting"]),
+        ("an image showing a cat", ["cat"], ["image", "cat"]),
         ("a painting on a wall", ["painting", "wall"], ["painting", "wall"]),
         ("a picture frame and a cat", ["frame", "cat"], ["frame", "cat"]),
         ("a photo of", ["photo"], ["photo"]),
