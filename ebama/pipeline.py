@@ -28,6 +28,7 @@ from .output.recipe import Recipe
 from .prompt import PICTURE_WORDS, Group, Parsed, Words, parse
 from .prompt.alignment import align, check_characters
 from .prompt.parsers import check as check_parser
+from .prompt.words import Boxes, place
 from .runtime import memory
 from .runtime.memory import parse as parse_memory
 from .runtime.running import running
@@ -95,6 +96,7 @@ class Pipeline:
         sampler: str | Sampler = "pndm",
         latents: Tensor | None = None,
         groups: Sequence[Group | Words] | Sequence[Sequence[Group | Words]] | None = None,
+        boxes: Boxes | Sequence[Boxes] | None = None,
         negative_prompt: str | None = "",
         output: Literal["pil", "latent"] = "pil",
         trace: bool | TraceOptions = False,
@@ -123,6 +125,9 @@ class Pipeline:
                 else from their number.
             groups: objects and their modifiers, as `Group`s or as words, e.g. [("crown", ["purple"])], instead of the
                 parser's; for several prompts, one list for each.
+            boxes: where objects should be, by their words, in fractions of the picture from its left and top, e.g.
+                {"crown": (left, top, right, bottom)}; the second of two crowns is "crown#2". For several prompts, one
+                mapping for each ({} for none). Methods that place objects read them.
             negative_prompt: what the other branch of guidance sees; None is "", for which some models have zeros.
             output: "latent" leaves the VAE out.
             trace: keep the mean maps of every call, see `Trace`; `TraceOptions` says which, and what else.
@@ -155,7 +160,7 @@ class Pipeline:
         with running(weight, lambda: memory.advice(fit.batch_size, fit.checkpoint, self.budget)):
             starts = initial_noise(self.sd.config, len(prompts), seeds, latents)
             _check_negative_prompt(negative_prompt, self.sd.tokenizer)
-            parsed = self._parse(prompts, groups, completed, parser, ignore)
+            parsed = self._parse(prompts, groups, boxes, completed, parser, ignore)
             given = {"original_size": original_size, "crop": crop or (0, 0), "target_size": target_size}
             sizes: dict[str, Any] = {name: None if size is None else pixels(name, size) for name, size in given.items()}
             height, width = (side * self.sd.config.vae.factor for side in starts[0].noise.shape[-2:])
@@ -181,6 +186,7 @@ class Pipeline:
                 calls=len(solver.timesteps),
                 steps=solver.steps,
                 first_timestep=solver.timesteps[0],
+                noise=[1 - solver.schedule.alpha(t) for t in solver.timesteps],
                 pipeline=inputs,
             )
             fit = self._split(completed, task, starts, min(batch_size, len(starts)))
@@ -261,30 +267,56 @@ class Pipeline:
         self,
         prompts: Sequence[str],
         groups: Sequence[Any] | None,
+        boxes: Boxes | Sequence[Boxes] | None,
         method: Method,
         parser: str,
         ignore: Collection[str],
     ) -> list[Parsed]:
         if self.sd.vocabulary is not None:
             _warn_unknown_words(prompts, self.sd.vocabulary)
-        if not (method.needs.groups or method.needs.phrases):
+        reads_groups = method.needs.groups or bool(boxes)
+        if not (reads_groups or method.needs.phrases):
             if isinstance(parser, str):
                 check_parser(parser)
             parser = "rules"  # nothing of the reading is used but where the words stand
         if not isinstance(groups, Sequence | None):
             raise ValueError(f"groups is {groups!r}; expected a list, as [('crown', ['purple'])].")
         if groups is None:
-            groups = [None if method.needs.groups else ()] * len(prompts)
+            groups = [None if reads_groups else ()] * len(prompts)
         elif len(prompts) == 1 and not (groups and isinstance(groups[0], list)):
             groups = [groups]
         if len(groups) != len(prompts):
             raise ValueError(
                 f"groups has {len(groups)} entries for {len(prompts)} prompts; give one list for each prompt."
             )
-        return [
+        parsed = [
             parse(prompt, self.sd.tokenizer, parser, groups=given, ignore=ignore, separator=method.separator)
             for prompt, given in zip(prompts, groups, strict=True)
         ]
+        return _placed(parsed, boxes, method)
+
+
+def _placed(parsed: list[Parsed], boxes: Boxes | Sequence[Boxes] | None, method: Method) -> list[Parsed]:
+    """The prompts with the boxes of their objects; ValueError for boxes that do not fit, and for none where the method
+    needs them."""
+    given: Any = (
+        [boxes or {}] * len(parsed) if not boxes or (isinstance(boxes, Mapping) and len(parsed) == 1) else boxes
+    )
+    if (
+        not isinstance(given, list | tuple)
+        or len(given) != len(parsed)
+        or not all(isinstance(b, Mapping) for b in given)
+    ):
+        raise ValueError(
+            f"boxes are {boxes!r} for {len(parsed)} prompts; give one mapping from words to boxes for each."
+        )
+    parsed = [place(prompt, own) for prompt, own in zip(parsed, given, strict=True)]
+    if method.needs.boxes and boxes is None and not any(group.box for prompt in parsed for group in prompt.groups):
+        raise ValueError(
+            f"{method.name} places objects in boxes, and got none; give them by words, as "
+            'boxes={"crown": (0, 0.2, 0.5, 0.8)}: left, top, right and bottom in fractions of the picture.'
+        )
+    return parsed
 
 
 def check(prompts: Sequence[str], seeds: Iterable[int], guidance: float, output: str, batch_size: int) -> None:

@@ -17,7 +17,8 @@ from ebama.methods import Choice
 from ebama.prompt import PromptError, parse
 from ebama.weights import clip_tokenizer
 
-SINGLE = [name for name in methods.names() if name != "p2p"]
+BOXED = [name for name in methods.names() if methods.get(name).needs.boxes]
+SINGLE = [name for name in methods.names() if name not in ("p2p", *BOXED)]
 MOVERS = [name for name in SINGLE if methods.get(name).method.needs.groups]
 REST = [name for name in SINGLE if name not in MOVERS]
 LONG = "a red car and " + "very " * 80 + "old dog"
@@ -28,6 +29,7 @@ def quick(name: str) -> Choice:
         "ane": {"thresholds": ((0, 0.5),), "max_refinements": 2},
         "conform": {"refined_calls": (0,), "max_refinements": 2},
         "divide-and-bind": {"thresholds": ((0, 0.2),), "max_refinements": (2, 2)},
+        "boxdiff": {"max_refinements": 2},
     }
     return methods.get(name, **options.get(name, {}))
 
@@ -35,6 +37,7 @@ def quick(name: str) -> Choice:
 def test_every_method_but_p2p_is_covered() -> None:
     assert len(MOVERS) == 7
     assert len(REST) == 4
+    assert BOXED == ["boxdiff", "layout-guidance"]
 
 
 @pytest.mark.parametrize("name", SINGLE)
@@ -115,9 +118,10 @@ def _float64_by_default() -> Iterator[None]:
 def test_another_default_dtype_changes_nothing(name: str) -> None:
     prompt: Any = ["a red car and a cat", "a blue car and a cat"] if name == "p2p" else "a red car and a cat"
     method = methods.get("p2p") if name == "p2p" else quick(name)
-    result = run(prompt, method, steps=2, trace=True)
+    options: dict[str, Any] = {"steps": 2, "trace": True, "boxes": {"car": (0, 0, 0.5, 0.7)} if name in BOXED else None}
+    result = run(prompt, method, **options)
     torch.set_default_dtype(torch.float32)
-    assert torch.equal(result.latents, run(prompt, method, steps=2, trace=True).latents)
+    assert torch.equal(result.latents, run(prompt, method, **options).latents)
 
 
 def test_numbers_of_other_libraries_are_taken_as_pythons() -> None:

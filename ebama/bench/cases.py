@@ -26,6 +26,7 @@ from .meter import Meter
 
 PROMPT = "a purple crown and a blue suitcase"
 PAIR = ("a red car", "a blue car")
+BOXES = {"crown": (0, 0.2, 0.5, 0.8), "suitcase": (0.5, 0.2, 1, 0.8)}
 """For methods that make one picture from another."""
 
 IMPORTS = {
@@ -122,8 +123,11 @@ def _images(setting: Setting, meter: Meter) -> None:
     """A whole picture of a method, on the miniature."""
     choice = methods.get(setting.part)
     prompt = PAIR if choice.method.edits_prompts else PROMPT
+    boxes = BOXES if choice.needs.boxes else None
     pipeline = Pipeline(_opened(setting))
-    meter.measure(lambda: pipeline(prompt, method=choice, steps=setting.steps, parser="rules", progress=False))
+    meter.measure(
+        lambda: pipeline(prompt, method=choice, steps=setting.steps, parser="rules", progress=False, boxes=boxes)
+    )
 
 
 def _batch(setting: Setting, meter: Meter) -> None:

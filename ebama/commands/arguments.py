@@ -71,6 +71,29 @@ def words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
+def box(text: str) -> tuple[str, tuple[float, ...]]:
+    """WORD:LEFT,TOP,RIGHT,BOTTOM."""
+    word, _, sides = text.rpartition(":")
+    try:
+        numbers = tuple(float(side) for side in sides.split(","))
+    except ValueError:
+        numbers = ()
+    if not word.strip() or len(numbers) != 4:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no box; expected WORD:LEFT,TOP,RIGHT,BOTTOM in fractions of the picture, e.g. "
+            "crown:0,0.2,0.5,0.8"
+        )
+    return word.strip(), numbers
+
+
+def boxes(pairs: list[tuple[str, tuple[float, ...]]] | None) -> dict[str, tuple[float, ...]] | None:
+    """The boxes of all --box together; ValueError for a word with two."""
+    words = [word for word, _ in pairs or ()]
+    if twice := [word for word in words if words.count(word) > 1]:
+        raise ValueError(f"--box names {twice[0]!r} twice; the second one of a prompt is {twice[0]}#2.")
+    return dict(pairs) if pairs else None
+
+
 _SHARED: dict[str, dict[str, Any]] = {
     "method": {
         "nargs": "+",
@@ -80,6 +103,12 @@ _SHARED: dict[str, dict[str, Any]] = {
     },
     "seeds": {"type": seeds, "default": "0", "help": "0:4 is 0 1 2 3; or 3; or 1,5,9 (default %(default)s)"},
     "group": {"type": group, "action": "append", "metavar": "OBJECT:MODIFIER,...", "help": "instead of parsing"},
+    "box": {
+        "type": box,
+        "action": "append",
+        "metavar": "WORD:L,T,R,B",
+        "help": "where an object should be, in fractions of the picture; for methods that read boxes",
+    },
     "negative": {"default": "", "help": "negative prompt"},
     "steps": {"type": int, "default": 50},
     "guidance": {"type": float, "default": 7.5, "help": "classifier-free guidance scale"},

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import add_shared, sampling
+from .arguments import add_shared, boxes, sampling
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline, Result
@@ -40,6 +40,7 @@ def add(commands: Commands) -> None:
     add_shared(
         parser,
         "group",
+        "box",
         "negative",
         "steps",
         "guidance",
@@ -79,6 +80,7 @@ def _run(options: argparse.Namespace) -> None:
     check_folder(folder.parent)
     pipeline = open_pipeline(options.weights, options.device, options.dtype)
     arguments = {"seeds": [options.seed], "groups": options.group, "trace": trace_options, **sampling(options)}
+    arguments["boxes"] = boxes(options.box)
     if options.group is None:  # the same objects for all, so that methods that need none are measured by them too
         with suppress(PromptError):
             tokenizer = pipeline.sd.tokenizer

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import METHOD_HELP, add_shared, option, sampling
+from .arguments import METHOD_HELP, add_shared, boxes, option, sampling
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
         metavar="NAME=VALUE",
         help="a hyper-parameter of --method",
     )
-    add_shared(parser, "group", "negative", "steps", "guidance", "sampler", "parser", "ignore", "batch_size")
+    add_shared(parser, "group", "box", "negative", "steps", "guidance", "sampler", "parser", "ignore", "batch_size")
     parser.add_argument("--memory", metavar="SIZE", help="the most that may be in use, as 6GB; runs are cut to fit")
     defaults = vars(parser.parse_args([]))  # of all that says nothing beside --from-png
     parser.add_argument("--from-png", type=Path, metavar="FILE", help="make the picture of FILE again")
@@ -73,6 +73,7 @@ def _generate(options: argparse.Namespace) -> None:
         )
     method_text = "+".join((options.method, *options.option))
     systems = {text: methods.parse(text) for text in (method_text, *options.compare)}
+    placed = boxes(options.box)
     get(options.sampler, options.steps)
     folder = options.out / slug(options.prompt)
     check_folder(folder)
@@ -89,6 +90,7 @@ def _generate(options: argparse.Namespace) -> None:
                 seeds=seeds[first : first + size],
                 method=method,
                 groups=options.group,
+                boxes=placed,
                 batch_size=size,
                 **sampling(options),
             )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import astuple
 from typing import TYPE_CHECKING
 
-from .arguments import add_shared, sampling
+from .arguments import add_shared, boxes, sampling
 
 if TYPE_CHECKING:
     from .arguments import Commands
@@ -15,8 +16,8 @@ def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("sheet", help="one picture of prompts x methods x seeds")
     parser.add_argument("prompts", nargs="+", metavar="PROMPT")
-    add_shared(parser, "method", "seeds", "steps", "guidance", "sampler", "negative", "parser", "ignore", seeds="0:2")
-    add_shared(parser, "batch_size", "format", "out", "weights", "device", "dtype")
+    add_shared(parser, "method", "seeds", "box", "steps", "guidance", "sampler", "negative", seeds="0:2")
+    add_shared(parser, "parser", "ignore", "batch_size", "format", "out", "weights", "device", "dtype")
     parser.set_defaults(run=_run)
 
 
@@ -24,21 +25,31 @@ def _run(options: argparse.Namespace) -> None:
     """Figure 3 of the paper: prompts x methods x seeds in one image, with every sample's recipe in it."""
     from .. import methods
     from ..output.files import check_folder
+    from ..prompt import Box
     from ..trace import figures
     from ..trace.export import write_figure
     from .model import open_pipeline
 
     systems = {name: methods.parse(name) for name in options.method}
+    placed = boxes(options.box)
     check_folder(options.out)
     pipeline = open_pipeline(options.weights, options.device, options.dtype)
     images, recipes = [], []
     for prompt in options.prompts:
         results = [
-            pipeline(prompt, seeds=options.seeds, method=method, batch_size=options.batch_size, **sampling(options))
+            pipeline(
+                prompt,
+                seeds=options.seeds,
+                method=method,
+                boxes=placed,
+                batch_size=options.batch_size,
+                **sampling(options),
+            )
             for method in systems.values()
         ]
         images.append([result.images or [] for result in results])
         recipes += [metadata for result in results for metadata in result.metadata]
-    figure = figures.comparison(images, options.prompts, list(systems), options.seeds)
+    sides = [astuple(Box.of(sides)) for sides in (placed or {}).values()]
+    figure = figures.comparison(images, options.prompts, list(systems), options.seeds, sides)
     options.out.mkdir(parents=True, exist_ok=True)
     write_figure(figure, options.out / f"sheet.{options.format}", {"pictures": recipes})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .any_network import AnyMethod, guide_for, start_for
 from .composition import Composition, compose
 from .conditioning import Conditioning, classifier_free
-from .gradient import Energy, Maps, Refinement, Step, descent, gradient_guide
+from .gradient import Energy, Losses, Maps, Refinement, Step, descent, gradient_guide
 from .gradient_method import GradientMethod, guidance_resolution
 from .method import Controls, Cost, GuidanceResult, Guide, Method, Needs, Start
 from .task import PipelineInputs, Task
@@ -20,6 +20,7 @@ __all__ = [
     "GradientMethod",
     "GuidanceResult",
     "Guide",
+    "Losses",
     "Maps",
     "Method",
     "Needs",

@@ -49,6 +49,7 @@ class Composition(Method):
         sites = dict.fromkeys(part.needs.sites for part in parts if part.needs.sites != Needs.sites)
         needs = Needs(
             groups=any(part.needs.groups for part in parts),
+            boxes=any(part.needs.boxes for part in parts),
             phrases=any(part.needs.phrases for part in parts),
             sites=", ".join(sites) or Needs.sites,
             gradient=any(part.needs.gradient for part in parts),

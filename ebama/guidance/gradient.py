@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,24 @@ from .method import GuidanceResult, Guide
 Maps = Callable[[Tensor, Any, list[int]], AttentionRecords]
 """(z [n, ...], t, samples [n]) -> records of those samples of the batch, with z in their graph; t as `Guide` has it."""
 
-Energy = Callable[[AttentionRecords, list[int], int], Tensor]
+
+class Losses(NamedTuple):
+    """An energy whose steps at one model call go down different things, [n] each.
+
+    Attributes:
+        step: what the call's ordinary step makes smaller.
+        refine: what a round of refinement does.
+        closing: what the ordinary step after refinement does.
+        unmet: booleans, which samples still miss their target and refine (further).
+    """
+
+    step: Tensor
+    refine: Tensor
+    closing: Tensor
+    unmet: Tensor
+
+
+Energy = Callable[[AttentionRecords, list[int], int], "Tensor | Losses"]
 """(records, samples, i) -> losses [len(samples)], each a function of its own sample only.
 
 The records hold those `samples` of the batch, in that order; i is the index of the model call.
@@ -33,10 +50,13 @@ One that remembers (momentum, Adam) does so for each sample: some step more ofte
 @dataclass(frozen=True)
 class Refinement:
     """Further steps at one model call: a sample whose loss exceeds `target` steps on until a loss that it saw did not,
-    or `max_rounds` are made; then it makes the call's ordinary step."""
+    or `max_rounds` are made; then it makes the call's ordinary step, if it is `closing`.
+
+    Where an energy gives `Losses`, these say who is unmet, and the target says nothing."""
 
     target: float
     max_rounds: int
+    closing: bool = True
 
 
 def descent(z: Tensor, gradient: Tensor, step_size: float, samples: list[int], i: int) -> Tensor:
@@ -70,47 +90,54 @@ def gradient_guide(
             a mask or a control hides keys from the maps.
     """
 
-    def differentiate(z: Tensor, t: Any, i: int, chosen: list[int]) -> tuple[Tensor, Tensor]:
-        with torch.inference_mode(False), torch.enable_grad():
-            moving = z.detach().clone().requires_grad_(True)
-            records = maps(moving, t[chosen] if isinstance(t, Tensor) and t.ndim else t, chosen)
-            with torch.autocast(z.device.type, enabled=False):
-                losses = energy(records, chosen, i)
-            if losses.shape != (len(chosen),):
-                raise ValueError(
-                    f"The energy returned shape {list(losses.shape)}; expected [{len(chosen)}], a loss a sample."
-                )
-            if not losses.requires_grad:  # no sample has anything to gain
-                return losses, torch.zeros_like(z)
-            (gradient,) = torch.autograd.grad(losses.sum(), moving)
-        _check_visible(losses, gradient, records, chosen)
-        return losses.detach(), gradient
+    def measure(z: Tensor, t: Any, i: int, chosen: list[int]) -> tuple[Losses, AttentionRecords]:
+        records = maps(z, t[chosen] if isinstance(t, Tensor) and t.ndim else t, chosen)
+        with torch.autocast(z.device.type, enabled=False):
+            measured = energy(records, chosen, i)
+        losses = measured.step if isinstance(measured, Losses) else measured
+        if losses.shape != (len(chosen),):
+            raise ValueError(
+                f"The energy returned shape {list(losses.shape)}; expected [{len(chosen)}], a loss a sample."
+            )
+        if isinstance(measured, Losses):
+            return measured, records
+        target = refinements[i].target if refinements and i in refinements else math.inf
+        return Losses(measured, measured, measured, measured > target), records
 
     def guide(z: Tensor, t: Any, i: int) -> GuidanceResult:
         moved = list(range(len(z)) if samples is None else samples)
         if i >= len(step_sizes) or not moved:
             return GuidanceResult(z)
-        z, losses, norms = z.clone(), z.new_full((len(z),), math.nan), z.new_full((len(z),), math.nan)
+        z, norms = z.clone(), z.new_full((len(z),), math.nan)
+        values = norms.clone()
 
-        def move(chosen: list[int]) -> None:
-            values, gradient = differentiate(z[chosen], t, i, chosen)
-            losses[chosen] = values.to(losses)
+        def move(chosen: list[int], choose: Callable[[Losses], Tensor]) -> list[int]:
+            """One step of the chosen samples; those of them that missed their target before it."""
+            with torch.inference_mode(False), torch.enable_grad():
+                moving = z[chosen].detach().clone().requires_grad_(True)
+                losses, records = measure(moving, t, i, chosen)
+                followed = choose(losses)
+                gradient = torch.zeros_like(moving)
+                if followed.requires_grad:  # else no sample has anything to gain
+                    (gradient,) = torch.autograd.grad(followed.sum(), moving)
+            _check_visible(followed.detach(), gradient, records, chosen)
+            values[chosen] = followed.detach().to(values)
             norms[chosen] = gradient.flatten(1).norm(dim=1).to(norms)
             z[chosen] = step(z[chosen], gradient, step_sizes[i], chosen, i).to(z)
+            return [sample for sample, unmet in zip(chosen, losses.unmet.tolist(), strict=True) if unmet]
 
-        def above(chosen: list[int], target: float) -> list[int]:
-            return [sample for sample in chosen if losses[sample] > target]
-
-        move(moved)
-        if refinement := (refinements or {}).get(i):
-            entered = refining = above(moved, refinement.target)
-            for _ in range(refinement.max_rounds - 1):  # the first round was the step above
-                if refining:
-                    move(refining)
-                    refining = above(refining, refinement.target)
-            if entered and refinement.max_rounds:
-                move(entered)
-        return GuidanceResult(z, losses, norms)
+        refinement = (refinements or {}).get(i)
+        if refinement is None or not refinement.max_rounds:
+            move(moved, lambda losses: losses.step)
+            return GuidanceResult(z, values, norms)
+        # The first round starts where the ordinary step would: one pass serves both.
+        entered = refining = move(moved, lambda losses: torch.where(losses.unmet, losses.refine, losses.step))
+        for _ in range(refinement.max_rounds - 1):
+            if refining:
+                refining = move(refining, lambda losses: losses.refine)
+        if entered and refinement.closing:
+            move(entered, lambda losses: losses.closing)
+        return GuidanceResult(z, values, norms)
 
     return guide
 

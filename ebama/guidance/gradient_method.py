@@ -119,5 +119,6 @@ class GradientMethod(Method):
     def cost(self, prompt: Parsed, calls: int) -> Cost:
         """Two predictions a call; one pass over the maps and one backward a guided call and a refinement round."""
         guided = range(calls)[: self.guided_steps] if self.applies_to(prompt.groups) else range(0)
-        passes = len(guided) + sum(r.max_rounds for i, r in self.refinements().items() if i in guided)
+        rounds = [r.max_rounds - (not r.closing) for i, r in self.refinements().items() if i in guided]
+        passes = len(guided) + sum(rounds)
         return Cost(predictions=2 * calls, attention=passes, backwards=passes)

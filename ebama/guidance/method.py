@@ -41,10 +41,11 @@ PLACES = ("start", "conditioning", "control", "guide")
 
 @dataclass(frozen=True)
 class Needs:
-    """A method's requirements: `groups` (the prompt's objects), `phrases` (its noun phrases), the attention
-    sites that it reads or rewrites, in words, and whether it takes a gradient through them."""
+    """A method's requirements: `groups` (the prompt's objects), `boxes` (of these), `phrases` (its noun phrases), the
+    attention sites that it reads or rewrites, in words, and whether it takes a gradient through them."""
 
     groups: bool = False
+    boxes: bool = False
     phrases: bool = False
     sites: str = "none"
     gradient: bool = False

@@ -51,6 +51,7 @@ class Task:
         tokens: content positions of each sample.
         calls: how many model calls the sampler makes; steps: those that it was asked for (PNDM makes one call more).
         first_timestep: of the initial noise.
+        noise: 1 - abar_t, the noise's part in the latent's variance, at each model call; () where it is not known.
         sites: names of the sites whose maps guide, if not those that the method chooses.
         checkpoint: compute activations of guided passes again for the gradient instead of keeping them.
         controlled_by: the method whose control acts in guided passes; None for the guiding method itself.
@@ -64,6 +65,7 @@ class Task:
     calls: int
     steps: int
     first_timestep: int = 999
+    noise: Sequence[float] = ()
     sites: tuple[str, ...] | None = None
     checkpoint: bool = False
     controlled_by: Method | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..guidance import Conditioning, Cost, GradientMethod, GuidanceResult, Guide, Method, Needs, Task
 from .ane import AttendAndExcite
 from .attention_regulation import AttentionRegulation
+from .boxed import BoxDiff, LayoutGuidance
 from .cd import ComposableDiffusion
 from .conform import Conform
 from .divide_and_bind import DivideAndBind
@@ -20,6 +21,7 @@ from .syngen import SynGen
 __all__ = [
     "AttendAndExcite",
     "AttentionRegulation",
+    "BoxDiff",
     "Choice",
     "ComposableDiffusion",
     "Conditioning",
@@ -32,6 +34,7 @@ __all__ = [
     "GradientMethod",
     "GuidanceResult",
     "Guide",
+    "LayoutGuidance",
     "Method",
     "Needs",
     "PromptToPrompt",

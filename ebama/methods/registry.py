@@ -13,6 +13,7 @@ from ebama.models import SD_V1, StableDiffusionConfig
 from ..guidance import AnyMethod, Composition, Method, Needs, compose
 from .ane import AttendAndExcite
 from .attention_regulation import AttentionRegulation
+from .boxed import BoxDiff, LayoutGuidance
 from .cd import ComposableDiffusion
 from .conform import Conform
 from .divide_and_bind import DivideAndBind
@@ -39,6 +40,8 @@ _METHODS: dict[str, type[Method]] = {
         Conform,
         DivideAndBind,
         AttentionRegulation,
+        BoxDiff,
+        LayoutGuidance,
         PromptToPrompt,
     )
 }

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ebama.samplers import PNDM, NoiseSchedule, Sampler, get, names
 
-from ..prompt import Group
+from ..prompt import Box, Group
 from ..prompt.alignment import SEQUENCE
 from .png import read_metadata
 
@@ -68,7 +68,7 @@ class Recipe:
         metadata |= {
             "method": dict(self.method),
             "sampler": _describe_sampler(self.sampler),
-            "groups": [asdict(group) for group in self.groups],
+            "groups": [_describe_group(group) for group in self.groups],
             "latent": list(self.latent),
             "versions": dict(self.versions),
         }
@@ -140,9 +140,16 @@ def read_group(stored: object) -> Group:
     """A group from JSON, whose tuples are lists."""
     try:
         values: Any = stored
-        return Group(tuple(values["object"]), tuple(tuple(word) for word in values["modifiers"]))
-    except (KeyError, TypeError):
+        words = tuple(values["object"]), tuple(tuple(word) for word in values["modifiers"])
+        sides = values.get("box")
+    except (AttributeError, KeyError, TypeError):
         raise ValueError(f"A group is {_short(stored)}; expected positions of an object and its modifiers.") from None
+    return Group(*words, box=None if sides is None else Box.of(sides))
+
+
+def _describe_group(group: Group) -> dict[str, Any]:
+    stored = {"object": group.object, "modifiers": group.modifiers}
+    return stored if group.box is None else stored | {"box": list(astuple(group.box))}
 
 
 def _describe_sampler(sampler: Sampler) -> dict[str, Any]:

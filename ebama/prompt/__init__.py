@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..boxes import Box
 from .given_words import Words
 from .groups import Group, Parsed, groups_from_words, parse
 from .lexicon import PICTURE_WORDS
@@ -10,6 +11,7 @@ from .tokenization import PromptError, SpanTokenizer, Tokenizer
 
 __all__ = [
     "PICTURE_WORDS",
+    "Box",
     "Group",
     "Parsed",
     "ParsedWord",

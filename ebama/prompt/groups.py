@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from ..boxes import Box
 from .alignment import Alignment, align, find_all, positions
 from .cleaning import joined
 from .given_words import Words, assign
@@ -24,12 +25,14 @@ from .tokenization import PromptError, Span, Tokenizer
 class Group:
     """An object and its modifiers as positions of tokens in the encoder's sequence: `Group((3,), ((2,),))`.
 
-    A word of several tokens has several positions. Nothing may occur twice. (`parse` checks that they are positions of
+    A word of several tokens has several positions. Nothing may occur twice. `box` is where the object should be, for
+    methods that read boxes. (`parse` checks that they are positions of
     the prompt's tokens, which of CLIP's sequence are 1 to 75 at most.)
     """
 
     object: tuple[int, ...]
     modifiers: tuple[tuple[int, ...], ...] = ()
+    box: Box | None = None
 
     def __post_init__(self) -> None:
         words = (self.object, *self.modifiers) if isinstance(self.modifiers, tuple) else ()

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+from ..boxes import Box
 from .alignment import find_all, word_spans
 from .groups import Parsed
+from .tokenization import PromptError, Span
+
+Boxes = Mapping[str, "Box | Sequence[float]"]
+"""A box for words of a prompt: `{"crown": (0, 0.2, 0.5, 0.8)}`; the second of two is "crown#2"."""
+
+_OCCURRENCE = re.compile(r"(.+)#([1-9]\d*)")
 
 
 class Word(NamedTuple):
@@ -39,3 +49,53 @@ def find(prompt: Parsed, word: str, occurrence: int = 0) -> tuple[int, ...]:
 def _is_seen(prompt: Parsed, span: tuple[int, int]) -> bool:
     """Whether the encoder sees a word whole."""
     return prompt.sees(span) and bool(prompt.positions(span))
+
+
+def place(prompt: Parsed, boxes: Boxes) -> Parsed:
+    """The prompt whose groups have the boxes of their words.
+
+    A word is an object's, or several words that hold one ("blue suitcase"); of one that recurs, the first that is an
+    object, or the n-th with "#n". Raises `PromptError` for a word that is not in the prompt or no object there, for a
+    box that is none, and for two boxes of one object.
+    """
+    groups = list(prompt.groups)
+    placed: dict[int, str] = {}
+    for word, sides in boxes.items():
+        k = _group_of(prompt, word)
+        if k in placed:
+            raise PromptError(f"{placed[k]!r} and {word!r} are one object of {prompt.prompt!r}: give it one box")
+        placed[k] = word
+        try:
+            groups[k] = replace(groups[k], box=Box.of(sides))
+        except ValueError as error:
+            raise PromptError(f"boxes[{word!r}]: {error}") from None
+    return replace(prompt, groups=tuple(groups))
+
+
+def _group_of(prompt: Parsed, word: str) -> int:
+    """Index of the group that a word names."""
+    if not isinstance(word, str):
+        raise PromptError(f"boxes has {word!r}: expected words of the prompt, as {{'crown': (0, 0.2, 0.5, 0.8)}}")
+    numbered = _OCCURRENCE.fullmatch(word)
+    spans = [span for span in find_all(prompt.prompt, numbered[1] if numbered else word) if prompt.sees(span)]
+    if numbered:
+        spans = spans[int(numbered[2]) - 1 :][:1]
+    if not spans:
+        words = ", ".join(dict.fromkeys(prompt.prompt[slice(*span)] for span in word_spans(prompt.prompt)))
+        raise PromptError(f"boxes[{word!r}]: {word!r} is not in the prompt {prompt.prompt!r}; its words are {words}")
+    if (k := _first_object(prompt, spans)) is None:
+        objects = ", ".join(prompt.text(*group.object) for group in prompt.groups) or "none"
+        raise PromptError(
+            f"boxes[{word!r}]: {word!r} is no object of {prompt.prompt!r}; its objects are {objects}; "
+            "name it in groups= to have it as one"
+        )
+    return k
+
+
+def _first_object(prompt: Parsed, spans: Sequence[Span]) -> int | None:
+    for span in spans:
+        at = set(prompt.positions(span))
+        for k, group in enumerate(prompt.groups):
+            if at & set(group.object):
+                return k
+    return None

@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
@@ -118,8 +119,10 @@ def comparison(
     prompts: Sequence[str],
     names: Sequence[str],
     seeds: Sequence[int],
+    boxes: Sequence[Sequence[float]] = (),
 ) -> Figure:
-    """Figure 3 of the paper: `pictures[prompt][method][seed]`, a block of columns for each prompt, a row a method.
+    """Figure 3 of the paper: `pictures[prompt][method][seed]`, a block of columns for each prompt, a row a method;
+    `boxes` (left, top, right, bottom) in fractions of a picture are drawn in all.
 
     Blocks stand side by side as far as ACROSS pictures go, then below each other.
     """
@@ -134,6 +137,8 @@ def comparison(
         for line, name, row in zip(axes, names, rows, strict=True):
             for axis, picture in zip(line, row, strict=True):
                 _picture(axis, picture)
+                for box, (colour, _) in zip(boxes, cycle(LINES), strict=False):
+                    _outline(axis, box, colour)
             if index % across == 0:
                 line[0].set_ylabel(_plain(name.replace("+", "\n+")), fontsize=10 if "+" not in name else 7)
         for axis, seed in zip(axes[0], seeds, strict=True):
@@ -166,7 +171,14 @@ def _overlay(axis: Axes, picture: Image.Image, map_: Maps, row: MapRow) -> tuple
         height, width = map_.shape
         centre = (row.mark[1] + 0.5) / width, (row.mark[0] + 0.5) / height
         axis.plot(*centre, "o", markersize=7, markerfacecolor="none", markeredgecolor="white", markeredgewidth=1.5)
+    if row.box is not None:
+        _outline(axis, row.box, "white")
     return grey, layer
+
+
+def _outline(axis: Axes, box: Sequence[float], colour: str) -> None:
+    left, top, right, bottom = box
+    axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.5))
 
 
 def _grey(picture: Image.Image) -> npt.NDArray[np.uint8]:

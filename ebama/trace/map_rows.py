@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from ..prompt.words import find
 from .trace import Quantity, Trace
 
 Maps = npt.NDArray[np.float32]
@@ -16,13 +17,14 @@ Maps = npt.NDArray[np.float32]
 @dataclass(frozen=True, eq=False)
 class MapRow:
     """One row of a grid of maps: those of a word [columns, h, w], drawn from `low` to `high`; `mark` is a pixel (y, x)
-    to point at."""
+    to point at, `box` (left, top, right, bottom) in fractions of the picture where the word's object should be."""
 
     label: str
     maps: Maps
     low: float
     high: float
     mark: tuple[int, int] | None = None
+    box: tuple[float, ...] | None = None
 
 
 def map_rows(
@@ -51,7 +53,8 @@ def map_rows(
     if not labelled:
         members = [word for group in prompt.groups for word in (*group.modifiers, group.object)]
         labelled = [(prompt.text(*word), word) for word in members] or list(trace.words())
-    return [_row(label, trace.maps(word, of=of).numpy()) for label, word in labelled]
+    rows = [_row(label, trace.maps(word, of=of).numpy()) for label, word in labelled]
+    return [replace(row, box=_box(trace, word)) for row, (_, word) in zip(rows, labelled, strict=True)]
 
 
 def share_scales(systems: Mapping[str, Sequence[MapRow]]) -> dict[str, list[MapRow]]:
@@ -71,6 +74,15 @@ def describe(trace: Trace) -> str:
     heads = "mean over heads" if trace.head is None else f"head {trace.head}"
     layers = site.name if len(trace.sites) == 1 else f"{len(trace.sites)} layers"
     return f"{site.kind}-attention {site.resolution[0]}x{site.resolution[1]}, {layers}, {heads}"
+
+
+def _box(trace: Trace, word: str | tuple[int, ...]) -> tuple[float, ...] | None:
+    """That of the object that a word is, or modifies."""
+    at = set(find(trace.prompts[0], word) if isinstance(word, str) else word)
+    groups = [
+        group for group in trace.prompts[0].groups if group.box and at & {*group.object, *sum(group.modifiers, ())}
+    ]
+    return astuple(groups[0].box) if groups and groups[0].box else None
 
 
 def _row(label: str, maps: Maps, mark: tuple[int, int] | None = None) -> MapRow:

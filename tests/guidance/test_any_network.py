@@ -23,10 +23,10 @@ from ebama.methods.ane import ane_loss
 from ebama.methods.ebama_official import official_loss
 from ebama.methods.syngen import syngen_loss
 from ebama.models import AttentionRecords, Network, Site
-from ebama.prompt import Group
+from ebama.prompt import Box, Group
 
-GROUPS = [Group((2,), ((1,),)), Group((4, 5), ((3,),))]
-OTHER = [Group((1,)), Group((3,), ((4,),))]
+GROUPS = [Group((2,), ((1,),), Box(0, 0, 0.5, 0.7)), Group((4, 5), ((3,),), Box(0.5, 0.2, 1, 1))]
+OTHER = [Group((1,), box=Box(0.2, 0, 0.9, 0.9)), Group((3,), ((4,),))]
 TOKENS = (1, 2, 3, 4, 5)
 GUIDED = [name for name in methods.names() if "guide" in methods.get(name).complete().places]
 
@@ -107,7 +107,8 @@ def test_a_batch_is_what_its_samples_are_one_by_one(style: str, name: str) -> No
     _, network = foreign(style)
     z, context, groups, tokens = noise(3), contexts(3), [GROUPS, OTHER, []], TOKENS
     if style == "dit-masked":  # keys 4 to 6 are hidden
-        groups, tokens = [[Group((1,), ((2,),)), Group((3,))], [Group((3,), ((2,),)), Group((1,))], []], (0, 1, 2, 3)
+        box, tokens = Box(0, 0, 0.5, 0.7), (0, 1, 2, 3)
+        groups = [[Group((1,), ((2,),), box), Group((3,))], [Group((3,), ((2,),), box), Group((1,))], []]
     together = guide_for(name, network, context, groups, tokens, calls=5)(z, 500, 0)
     assert (together.latents - z).flatten(1).norm(dim=1).gt(0).tolist() == [True, True, False]
     for k in range(3):
@@ -116,7 +117,8 @@ def test_a_batch_is_what_its_samples_are_one_by_one(style: str, name: str) -> No
 
 
 def test_every_guide_of_the_registry_is_tried() -> None:
-    assert GUIDED == ["ane", "syngen", "ebama", "ebama-official", "conform", "divide-and-bind"]
+    boxed = ["boxdiff", "layout-guidance"]
+    assert ["ane", "syngen", "ebama", "ebama-official", "conform", "divide-and-bind", *boxed] == GUIDED
 
 
 def test_five_lines_guide_a_network_of_your_own() -> None:

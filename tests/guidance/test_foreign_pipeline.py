@@ -30,6 +30,9 @@ QUICK: dict[str, dict[str, Any]] = {
     "ane": {"max_refinements": 2},
     "conform": {"max_refinements": 2},
     "divide-and-bind": {"max_refinements": (2, 2)},
+    "attention-regulation": {"iterations": 2},
+    "boxdiff": {"max_refinements": 2},
+    "layout-guidance": {"max_rounds": 2},
 }
 STYLES: dict[str, Any] = {"ldm": (LdmLike, LDM), "fused": (FusedLike, FUSED), "dit": (DitLike, DIT)}
 
@@ -57,9 +60,11 @@ def test_a_batch_of_every_method_is_what_its_samples_are_one_by_one(style: str, 
             alone = run(sd, [CROWN, CATS], method, seeds=[seed], steps=1)
             assert relative(together.latents[k::2], alone.latents) <= 1e-5
         return
-    together = run(sd, [CROWN, CATS], method, seeds=[3], steps=1)
+    boxes = [{"crown": (0, 0, 0.5, 0.7)}, {"cat": (0.3, 0.3, 1, 1)}] if method.needs.boxes else [{}, {}]
+    together = run(sd, [CROWN, CATS], method, seeds=[3], steps=1, boxes=boxes)
     for k, prompt in enumerate((CROWN, CATS)):
-        assert relative(together.latents[k : k + 1], run(sd, prompt, method, seeds=[3], steps=1).latents) <= 1e-5
+        alone = run(sd, prompt, method, seeds=[3], steps=1, boxes=boxes[k])
+        assert relative(together.latents[k : k + 1], alone.latents) <= 1e-5
     assert name == "sd" or relative(together.latents, run(sd, [CROWN, CATS], "sd", seeds=[3], steps=1).latents) > 1e-6
 
 
@@ -158,6 +163,8 @@ def test_a_class_of_your_own_runs_every_method(name: str) -> None:
     own = dataclasses.replace(sd, unet=OwnClass(sd.unet))
     options: dict[str, Any] = {"seeds": [1], "steps": 1}
     method = methods.get(name, **QUICK.get(name, {}))
+    if method.needs.boxes:
+        options["boxes"] = {"crown": (0, 0, 0.5, 0.7)}
     assert torch.equal(run(own, prompts, method, **options).latents, run(sd, prompts, method, **options).latents)
     if name == "ebama":
         run(own, prompts, name, memory="64GB", trace=True, **options)

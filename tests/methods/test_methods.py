@@ -35,6 +35,8 @@ PUBLISHED = {
     "conform": (216, 90),
     "divide-and-bind": (356, 225),
     "attention-regulation": (102, 0),
+    "boxdiff": (216, 85),
+    "layout-guidance": (152, 50),
     "p2p": (102, 0),
 }
 

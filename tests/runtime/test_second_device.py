@@ -123,6 +123,9 @@ FEW: dict[str, dict[str, Any]] = {
     "ane": {"max_refinements": 1},
     "conform": {"max_refinements": 1},
     "divide-and-bind": {"max_refinements": (1, 1), "mode": "tv-bind"},
+    "attention-regulation": {"iterations": 2},
+    "boxdiff": {"max_refinements": 1},
+    "layout-guidance": {"max_rounds": 1},
 }
 """So few steps that two ways of rounding stay together, and that the tests stay quick."""
 
@@ -137,6 +140,8 @@ def test_every_method(name: str) -> None:
     options: dict[str, Any] = {"steps": 1, "output": "latent", "progress": False, "parser": "rules"}
     prompts = PROMPTS[: 2 if name == "p2p" else 1]
     method = methods.get(name, **FEW.get(name, {}))
+    if method.needs.boxes:
+        options["boxes"] = {"crown": (0, 0, 0.5, 0.7)}
     found, expected = on_both(lambda sd: Pipeline(sd)(prompts, method=method, **options))
     assert_same(found.latents, expected.latents)
     assert_same(found.losses.nan_to_num(-1), expected.losses.nan_to_num(-1))
