@@ -9,9 +9,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ebama.models import Network, Site
-
 from ..maps import Groups, Tokens, per_sample
+from ..models import Network, Site
 from .method import Guide, Method, Start
 from .task import Task
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ebama.models import AttentionCall, Control, Site
-from ebama.models.network import same_values
-
+from ..models import AttentionCall, Control, Site
+from ..models.network import same_values
 from .method import Controls
 
 

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ebama.models import AttentionRecords
-
+from ..models import AttentionRecords
 from .method import GuidanceResult, Guide
 
 Maps = Callable[[Tensor, Any, list[int]], AttentionRecords]

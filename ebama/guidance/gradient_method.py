@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ebama.models import AttentionRecords, Control, Site
-
 from ..maps import GroupLike
+from ..models import AttentionRecords, Control, Site
 from ..prompt import Parsed
 from .conditioning import Conditioning
 from .control import watched

@@ -9,8 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from ebama.models import Control
-
+from ..models import Control
 from ..prompt import Parsed
 from .conditioning import Conditioning, classifier_free
 from .options import apply_rules

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ebama.models import Network
-
 from ..maps import GroupLike
+from ..models import Network
 from ..prompt import Parsed, Tokenizer
 
 if TYPE_CHECKING:

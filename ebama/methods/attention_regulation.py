@@ -9,11 +9,10 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from ebama.models import AttentionCall, Control, Site
-
 from ..guidance import Conditioning, Controls, Method, Needs, Task, guidance_resolution
 from ..guidance.options import number, option, whole
 from ..maps import WordPositions
+from ..models import AttentionCall, Control, Site
 
 RATE = 100.0  # of the gradient steps
 TARGET_QUANTILE = 0.9

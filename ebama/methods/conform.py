@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebama.models import AttentionRecords
-
 from ..guidance import Energy, GradientMethod, Needs, Refinement, Task
 from ..guidance.options import number, option, whole, whole_numbers
 from ..maps import WordPositions
+from ..models import AttentionRecords
 from ..smoothing import gaussian_smooth
 
 

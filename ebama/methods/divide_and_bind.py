@@ -11,11 +11,10 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebama.models import AttentionRecord, AttentionRecords, Site
-
 from ..guidance import Energy, GradientMethod, Needs, Refinement, Task
 from ..guidance.options import one_of, option, thresholds, whole_numbers
 from ..maps import ContentRange, WordPositions, first_tokens
+from ..models import AttentionRecord, AttentionRecords, Site
 from ..smoothing import gaussian_smooth
 
 

@@ -10,12 +10,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ebama.models import Control, Site
-from ebama.models.attention import AttentionCall
-
 from ..guidance import Conditioning, Controls, Method, Needs, Task
 from ..guidance.gradient_method import BASE_RESOLUTION
 from ..guidance.options import is_number, one_of, option, pairs
+from ..models import Control, Site
+from ..models.attention import AttentionCall
 from ..prompt import Parsed
 from ..prompt.tokenization import tokenize
 from .correspondence import refining, replacing, word_positions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ebama.models import MINIATURE, StableDiffusionConfig
+from ..models import MINIATURE, StableDiffusionConfig
 
 MINIATURE_OPTIONS: dict[str, dict[str, Any]] = {
     "ane": {"step_size": 3.0},

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ebama.models import SD_V1, StableDiffusionConfig
-
 from ..guidance import AnyMethod, Composition, Method, Needs, compose
+from ..models import SD_V1, StableDiffusionConfig
 from .ane import AttendAndExcite
 from .attention_regulation import AttentionRegulation
 from .boxed import BoxDiff, LayoutGuidance

@@ -8,10 +8,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ebama.models import AttentionCall, AttentionRecord, Control, Site, attention_scores
-
 from ..guidance import Conditioning, Controls, Method, Needs, Task
 from ..guidance.options import one_of, option
+from ..models import AttentionCall, AttentionRecord, Control, Site, attention_scores
 from ..prompt import Parsed
 
 
