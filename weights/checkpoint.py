@@ -57,8 +57,8 @@ class Checkpoint:
 def open_checkpoint(
     path: Path, config: StableDiffusionConfig | None = None, *, ema: bool = False, meta: bool = False
 ) -> Checkpoint:
-    """Recognise a checkpoint and open its files. With `ema` the U-Net is the moving average; with `meta` no entry
-    can be read.
+    """Recognise a checkpoint and open its files. With `ema` the U-Net is the moving average; `meta` is
+    `open_tensors`'s.
 
     Raises CheckpointError if there is nothing that could be a Stable Diffusion v1 checkpoint; whether all its
     weights are there is `verify`'s to say.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from transformers.utils import logging
 
@@ -48,8 +49,10 @@ def check(folder: Path, kind: Kind) -> None:
             'layout, or "miniature".'
         )
     check_folder(folder)
-    if (stored := read_json(folder / "config.json").get("model_type")) != kind.type:
+    config = read_json(folder / "config.json")
+    if (stored := config.get("model_type")) != kind.type:
         raise ValueError(f"{folder} holds a model of type {stored!r}; expected {kind.type!r}.")
+    check_numbers(folder / "config.json", config)
     if not _holds(folder, *_WEIGHTS):
         raise ValueError(f"{folder} holds no weights: expected {' or '.join(_WEIGHTS[:2])}.")
     missing = [name for name in kind.vocabulary if not _holds(folder, name)]
@@ -59,6 +62,25 @@ def check(folder: Path, kind: Kind) -> None:
             f"{' and '.join(kind.vocabulary)}."
         )
     image_settings(folder, kind)
+
+
+def check_numbers(file: Path, settings: object, name: str = "") -> None:
+    """Raise ValueError for a number with which only building the network would take forever."""
+    if isinstance(settings, Mapping):
+        for key, value in settings.items():
+            check_numbers(file, value, str(key))
+    elif isinstance(settings, int) and settings > (most := 1000 if "layers" in name else 10_000_000):
+        raise ValueError(f"{file}: {name} is {settings:,}; expected at most {most:,}.")
+
+
+def check_size(folder: Path, model: Any) -> None:
+    """Raise ValueError if config.json describes more weights, of transformers' class `model`, than the folder's files
+    have bytes: memory would be asked for weights that are nowhere."""
+    stored = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
+    with _in_one_line(f"{folder} could not be read by transformers"), quiet(), torch.device("meta"):
+        described = sum(weight.numel() for weight in model(model.config_class.from_pretrained(folder)).parameters())
+        if described > stored:
+            raise ValueError(f"config.json describes {described:,} weights; its files hold {stored:,} bytes.")
 
 
 def _holds(folder: Path, *names: str) -> bool:
@@ -103,7 +125,7 @@ def _checked(file: Path, settings: object, kind: Kind) -> Json:
 
 def _is_size(value: object) -> bool:
     sides = list(value.values()) if isinstance(value, Mapping) else [value]
-    return bool(sides) and all(type(side) is int and 0 < side < 10_000 for side in sides)
+    return bool(sides) and all(type(side) is int and 0 < side <= 4096 for side in sides)
 
 
 def _are_three(value: object) -> bool:
@@ -116,12 +138,9 @@ def read_processor(folder: Path, kind: Kind, processor: Any, side: int) -> Any:
     """What prepares pictures, of transformers' class `processor`, for a model that takes `side` x `side` pixels."""
     settings = image_settings(folder, kind)
     probe = Image.new("RGB", (side + 9, side + 5))
-    try:
-        with quiet():
-            read = processor.from_dict(settings)
-            height, width = read(images=[probe], return_tensors="pt")["pixel_values"].shape[-2:]
-    except Exception as error:  # whatever the libraries below raise
-        raise ValueError(f"{folder}: pictures cannot be prepared as its settings say: {_reason(error)}") from error
+    with _in_one_line(f"{folder}: pictures cannot be prepared as its settings say"), quiet():
+        read = processor.from_dict(settings)
+        height, width = read(images=[probe], return_tensors="pt")["pixel_values"].shape[-2:]
     if (height, width) != (side, side):
         raise ValueError(f"{folder} prepares pictures of {height}x{width} pixels; its model takes {side}x{side}.")
     return read
@@ -140,7 +159,8 @@ def read_tokenizer(folder: Path, kind: Kind, tokenizer: Any, vocabulary: int) ->
         )
     words = [token for token in sorted(tokens, key=tokens.__getitem__) if _is_word(token, kind.word_end)][-_WORDS:]
     texts = [word.removesuffix(kind.word_end) for word in words]
-    ids = [read(text, add_special_tokens=False)["input_ids"] for text in texts]
+    with _in_one_line(f"{folder} holds a tokenizer that does not work"), quiet():
+        ids = [read(text, add_special_tokens=False)["input_ids"] for text in texts]
     if not words or 2 * sum(i == [tokens[word]] for word, i in zip(words, ids, strict=True)) < len(words):
         example = f"{texts[-1]!r} becomes {len(ids[-1])} tokens" if words else "it has no words"
         raise ValueError(f"{folder} holds a tokenizer that does not know its own words ({example}); download it again.")
@@ -154,11 +174,16 @@ def _is_word(token: str, end: str) -> bool:
 
 def call(folder: Path, opener: Callable[..., Any], **options: Any) -> Any:
     """Read a part of a folder with transformers; any failure as one line."""
+    with _in_one_line(f"{folder} could not be read by transformers"), quiet():
+        return opener(str(folder), local_files_only=True, **options)
+
+
+@contextmanager
+def _in_one_line(what: str) -> Iterator[None]:
     try:
-        with quiet():
-            return opener(str(folder), local_files_only=True, **options)
+        yield
     except Exception as error:  # whatever the libraries below raise: OSError, KeyError, SafetensorError, ...
-        raise ValueError(f"{folder} could not be read by transformers: {_reason(error)}") from error
+        raise ValueError(f"{what}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

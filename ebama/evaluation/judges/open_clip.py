@@ -16,6 +16,7 @@ from ebama.weights.files.regular import check_folder, read_json
 from ebama.weights.files.tensors import Entry, open_tensors
 from ebama.weights.tokenizer import VOCABULARY, clip_tokenizer
 
+from .folder import check_numbers
 from .transformers_names import CLIPImageProcessorPil
 
 CONFIG = "open_clip_config.json"
@@ -62,6 +63,7 @@ def read(folder: Path) -> tuple[CLIPModel, CLIPTokenizer, CLIPImageProcessorPil]
     path = folder / CONFIG
     check_folder(folder)
     settings = read_json(path)
+    check_numbers(path, settings)
     try:
         described, prepared = settings["model_cfg"], settings.get("preprocess_cfg", {})
         config, processor = _config(path, described), _processor(prepared, described["vision_cfg"]["image_size"])

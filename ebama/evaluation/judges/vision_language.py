@@ -175,6 +175,7 @@ def _folder(folder: str | Path, kind: folders.Kind, embedded: str) -> Path:
 
 def _read(path: Path, kind: Any) -> Any:
     """The model of transformers' class `kind`, whole: tensors that are missing are an error of one line."""
+    folders.check_size(path, kind)
     options: dict[str, Any] = {DTYPE: torch.float32, "output_loading_info": True}
     model, report = folders.call(path, kind.from_pretrained, **options)
     if missing := [*report["missing_keys"], *report["mismatched_keys"]]:
