@@ -83,6 +83,13 @@ def test_metadata_that_names_another_prediction(
     assert named in _refusal(tmp_path / "m.safetensors")
 
 
+def test_what_names_it_does_not_steer_the_terminal(some: State, tmp_path: Path) -> None:
+    save_file(some, tmp_path / "m.safetensors", {"\x1b[2J\n.v_pred": "\x1b[2J"})
+    assert "\\x1b[2J" in _refusal(tmp_path / "m.safetensors")
+    save_file({**some, "\x1b[2J.v_pred": torch.zeros(1)}, tmp_path / "k.safetensors")
+    assert "\x1b" not in _refusal(tmp_path / "k.safetensors") + str(inspect(tmp_path / "m.safetensors"))
+
+
 @pytest.mark.parametrize(
     "metadata",
     [

@@ -1,7 +1,7 @@
 """Which leftovers of a trainer may stand in a pickle beside the tensors, and the inert objects that stand for them.
 
 By rule: containers and plain values of Python, arrays and scalars of numpy, paths, dates and numbers, and whatever the
-packages of configurations and trainers made. Neither is imported; other names are refused.
+packages of configurations and trainers made. None of it is imported; other names are refused.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def stand_in(name: str) -> type | None:
     if module == "collections" and attribute in _CONTAINERS:
         return _CONTAINERS[attribute]
     module = module.replace("pathlib._local", "pathlib").replace("numpy._core", "numpy.core")
-    is_numpy = module.startswith(("numpy.dtypes", "numpy.ma", "numpy.random."))
+    is_numpy = f"{module}.".startswith(("numpy.dtypes.", "numpy.ma.", "numpy.random."))
     return Inert if is_numpy or attribute in (_PLAIN | _NUMPY).get(module, "").split() else None
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ebama.samplers import NoiseSchedule
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, listed
 from ..files.regular import read_text
 from ..files.tensors import Entry, TensorFile
 from .keys import read_key
@@ -43,12 +43,12 @@ def stated_prediction(file: TensorFile) -> str | None:
     """Where the file, or the .yaml of its name beside it, says that the U-Net does not predict the noise; None where
     nothing does."""
     if mark := next((key for key in file.entries if _MARKS.search(read_key(key).name)), None):
-        return f"its key {mark} says so"
+        return f"its key {listed([mark])} says so"
     settings = [*_leaves(file.metadata), *_yaml_settings(file.path.with_suffix(".yaml"))]
     for name, value in settings:
         harmless = _OFF if _MARKS.search(name) else _NOISE if _SETTINGS.search(name) else {value.lower()}
         if value.lower() not in harmless:
-            return f"{name} is {value[:40]!r}"
+            return f"{listed([name[-80:]])} is {value[:40]!r}"
     return None
 
 
