@@ -116,7 +116,9 @@ class WordPositions:
 
     def means(self, maps: Tensor) -> Tensor:
         """The map of every word, the mean over its tokens, [B, word, h, w]; zeros where padded. Raises as `columns`."""
-        return (self.columns(maps) * self.shares.to(maps)[..., None, None]).sum(dim=2)
+        shares = self.shares.to(maps)[..., None, None]
+        columns = (self.columns(maps) * shares).masked_fill(shares == 0, 0)  # padding may be a hidden key's -inf
+        return columns.sum(dim=2)
 
 
 def first_tokens(groups: Sequence[Sequence[GroupLike]]) -> WordPositions:

@@ -102,7 +102,8 @@ def _divergences(maps: Tensor, variations: Tensor, modifiers: WordPositions, sha
     once the object has a total variation of 0.1.
     """
     x, y = maps.flatten(2)[:, :, None], gaussian_smooth(modifiers.columns(sharpened)).flatten(3)
-    y = y * x.amax(dim=-1, keepdim=True) / y.amax(dim=-1, keepdim=True)
+    highest = y.amax(dim=-1, keepdim=True).clamp(min=torch.finfo(y.dtype).tiny)  # padding's maps are 0
+    y = y * x.amax(dim=-1, keepdim=True) / highest
     p, q = x.softmax(dim=-1), y.softmax(dim=-1)
     share = torch.where(variations < 0.1, 0.3, 0.2).to(maps)[..., None, None]
     threshold = share * p.amax(dim=-1, keepdim=True)

@@ -13,6 +13,8 @@ from reference import model, noise, relative, run
 from torch import Tensor
 from torch.nn import functional as F
 
+from ebama import methods
+from ebama.energy import ebama_loss
 from ebama.guidance import Conditioning, Controls, Energy, GradientMethod, Method, Needs, Task, guide_for
 from ebama.guidance.control import ChainedControl, HandedOn, watched
 from ebama.maps import ContentRange
@@ -258,3 +260,22 @@ def test_chained_controls_that_move_nothing_ask_nothing_of_the_network() -> None
     OnlyContexts()(noise(0, 8), 5, torch.randn(1, 7, 10), control=control)
     with pytest.raises(ValueError, match=r"^Moving moves the text context .* no cross-attention site asked"):
         control.check_asked()
+
+
+def test_padding_of_a_batch_does_not_read_a_hidden_key() -> None:
+    """Tokenizers that pad on the left hide position 0, which stands in for the words that a sample does not have."""
+    scores = torch.randn(2, 3, 3, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scores[..., :2] = -torch.inf
+    scores.requires_grad_(True)
+    groups, tokens = [[Group((3,), ((2,),)), Group((5,))], [Group((4,))]], [(2, 3, 4, 5), (4,)]
+    losses = ebama_loss(scores, scores.softmax(-1), groups, tokens)
+    single = [ebama_loss(scores[[k]], scores[[k]].softmax(-1), groups[k], tokens[k]) for k in range(2)]
+    torch.testing.assert_close(losses, torch.cat(single))
+    (gradient,) = torch.autograd.grad(losses.sum(), scores)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("prompt", ["a cat and a dog", [CROWN, "a cat and a dog"]])
+def test_divide_and_bind_of_prompts_without_modifiers(prompt: Any) -> None:
+    options = {"mode": "tv-bind", "step_size": 1.0, "max_refinements": (1, 1)}
+    assert run(prompt, methods.get("divide-and-bind", **options), steps=1).losses[:, 0].isfinite().all()
