@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from ..boxes import Box
 from .alignment import Alignment, align, find_all, positions
@@ -164,10 +165,16 @@ def _without(ignore: Collection[str], objects: Sequence[Object], prompt: str) ->
 
 
 def _groups(objects: Iterable[Object], alignment: Alignment) -> tuple[Group, ...]:
-    visible = alignment.visible_positions
-    return tuple(
-        Group(visible(noun), tuple(visible(modifier) for modifier in modifiers)) for noun, modifiers in objects
-    )
+    return tuple(_group(noun, modifiers, alignment) for noun, modifiers in objects)
+
+
+def _group(noun: Span, modifiers: Sequence[Span], alignment: Alignment) -> Group:
+    at = {span: alignment.visible_positions(span) for span in (noun, *modifiers)}
+    for first, second in combinations(at, 2):
+        if shared := set(at[first]) & set(at[second]):
+            words = " and ".join(repr(alignment.prompt[slice(*span)]) for span in (first, second))
+            raise PromptError(f"{words} share the token at position {min(shared)}: give them as one word")
+    return Group(at[noun], tuple(at[span] for span in modifiers))
 
 
 def _given(groups: Sequence[Group | Words], alignment: Alignment) -> tuple[Group, ...]:

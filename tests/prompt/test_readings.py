@@ -190,17 +190,24 @@ def test_any_text_is_read_or_refused_at_length(parser: str, text: str) -> None:
     check_reading(text, parser)
 
 
-@fuzz(60)
-@given(text=TEXTS, start=st.integers(0, 30), length=st.integers(1, 12))
-def test_words_of_any_text_are_assigned_or_refused(text: str, start: int, length: int) -> None:
-    word = text[start : start + length]
+@fuzz(80)
+@given(text=TEXTS, cuts=st.lists(st.tuples(st.integers(0, 20), st.integers(1, 9)), min_size=1, max_size=4))
+def test_words_of_any_text_are_assigned_or_refused(text: str, cuts: list[tuple[int, int]]) -> None:
+    noun, *modifiers = (text[start : start + length] for start, length in cuts)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            parsed = parse(text, TOKENIZER, "rules", groups=[(word, [])])
+            parsed = parse(text, TOKENIZER, "rules", groups=[(noun, modifiers)])
         except PromptError:
             return
-    assert set(parsed.groups[0].object) <= set(parsed.tokens)
+    (group,) = parsed.groups
+    assert all(set(word) <= set(parsed.tokens) for word in (group.object, *group.modifiers))
+
+
+def test_words_of_one_token_are_given_as_one() -> None:
+    for words_given in ([("😂", ["😂"])], [("car", ["😂", "😂"])]):
+        with pytest.raises(PromptError, match=r"share the token at position \d: give them as one word"):
+            groups_from_words("a car 😂😂", words_given, TOKENIZER)
 
 
 # A Doc, and a list of words
