@@ -319,6 +319,7 @@ def test_a_tokenizer_without_its_merges_is_refused(part: str, copy: Path) -> Non
         _tokenizer(part, copy)
 
 
+@pytest.mark.slow
 def test_clips_own_tokenizer_knows_its_own_words(tmp_path: Path) -> None:
     from ebama.weights import clip_tokenizer
 
