@@ -27,17 +27,17 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it worked, 2 with one line on stderr for bad input, 130 when interrupted."""
-    with lasting_output() as output, warnings.catch_warnings(), raised_stops():
+    with lasting_output() as output, warnings.catch_warnings(), raised_stops() as stops:
         warnings.showwarning = _show_warning
         try:
             options = _parser().parse_args(arguments)
             keep_freed_memory()
             options.run(options)
             output.flush()
-        except KeyboardInterrupt as stop:
-            print("interrupted; files that were finished are kept", file=sys.stderr)
-            return getattr(stop, "code", 130)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
+            if stops or isinstance(error, KeyboardInterrupt):
+                print("interrupted; files that were finished are kept", file=sys.stderr)
+                return stops[0].code if stops else 130
             if (line := _line(error)) is None:
                 raise
             print(f"error: {line}", file=sys.stderr)

@@ -18,22 +18,27 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def raised_stops() -> Iterator[None]:
-    """Within this context SIGTERM and SIGHUP raise `Stopped`, unless they are ignored or somebody handles them.
+def raised_stops() -> Iterator[list[Stopped]]:
+    """Within this context SIGINT, SIGTERM and SIGHUP raise `Stopped`, unless they are ignored or somebody handles them.
 
-    Only the main thread can be told of signals: in others this does nothing.
+    Yields a list of what was raised: an import in whose middle that happens may end in another error. Only the main
+    thread can be told of signals; in others this does nothing.
     """
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    raised: list[Stopped] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raised.append(Stopped(number))
+        raise raised[-1]
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     in_main_thread = threading.current_thread() is threading.main_thread()
-    taken = [number for number in numbers if in_main_thread and signal.getsignal(number) is signal.SIG_DFL]
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in numbers if in_main_thread}
+    taken = [number for number, handler in before.items() if handler in usual]
     for number in taken:
-        signal.signal(number, _stop)
+        signal.signal(number, stop)
     try:
-        yield
+        yield raised
     finally:
         for number in taken:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped(number)
+            signal.signal(number, before[number])

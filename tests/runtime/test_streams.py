@@ -72,15 +72,16 @@ def test_what_an_encoding_lacks_is_escaped(encoding: str, shown: str) -> None:
     assert stream.encoding == encoding
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_stops_are_raised_and_the_old_way_comes_back(name: str) -> None:
     number = getattr(signal, name)
-    before = signal.signal(number, signal.SIG_DFL)
+    usual = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+    before = signal.signal(number, usual)
     try:
         with pytest.raises(Stopped) as caught, raised_stops():
             os.kill(os.getpid(), number)
         assert caught.value.code == 128 + number
-        assert signal.getsignal(number) is signal.SIG_DFL
+        assert signal.getsignal(number) is usual
         signal.signal(number, signal.SIG_IGN)  # as nohup does
         with raised_stops():
             os.kill(os.getpid(), number)
@@ -144,7 +145,6 @@ def ending(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
         (MemoryError("Lower batch_size."), 2, "error: Lower batch_size."),
         (RuntimeError("could not create a primitive"), 2, "error: Memory ran out. could not create a primitive"),
         (KeyboardInterrupt(), 130, "interrupted; files that were finished are kept"),
-        (Stopped(15), 143, "interrupted; files that were finished are kept"),
     ],
 )
 def test_every_ending_is_one_line(
@@ -152,6 +152,28 @@ def test_every_ending_is_one_line(
 ) -> None:
     assert ending(error, monkeypatch) == code
     assert capsys.readouterr().err == f"{line}\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("swallowed", [True, False])
+def test_a_stop_is_one_line_whatever_became_of_it(
+    number: int, swallowed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(_: Any) -> None:
+        try:
+            os.kill(os.getpid(), number)
+        except KeyboardInterrupt:
+            if swallowed:  # as an import does that was interrupted
+                raise ImportError("cannot load module more than once per process") from None
+            raise
+
+    monkeypatch.setattr(commands.methods, "_run", stop)
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        assert cli.main(["methods"]) == 128 + number
+    finally:
+        signal.signal(number, before)
+    assert capsys.readouterr().err == "interrupted; files that were finished are kept\n"
 
 
 def test_a_long_line_is_shortened(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
