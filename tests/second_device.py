@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -81,6 +82,9 @@ def compute(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
     kwargs = {**kwargs, "device": torch.device("cpu")} if device is not None else kwargs
     memory = {id(tensor.memory): tensor for tensor in there}  # an operation in place gives the same tensor back
     out = func(*tree_map(_memory, args), **tree_map(_memory, kwargs))
+    if there and torch.Tag.inplace_view in func.tags:  # squeeze_ and the like change the shape of what they were given
+        with no_dispatch():
+            func(*args, **kwargs)
     if target is None or torch.device(target).type != SECOND.type:
         return out
     return tree_map(lambda value: memory[id(value)] if id(value) in memory else _there(value), out)

@@ -16,20 +16,21 @@ from ebama.smoothing import gaussian_peak
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("models", "ebama/guidance", "ebama/methods", "ebama/prompt", "ebama/kernels")
-FILES = ("ebama/maps.py", "ebama/energy.py", "ebama/smoothing.py")
+FILES = ("ebama/boxes.py", "ebama/maps.py", "ebama/energy.py", "ebama/smoothing.py")
 PROGRAM = """
 import sys
 
 import torch
 
 from {networks} import STYLES, foreign
+from {package}.boxes import Box
 from {package}.guidance import guide_for
 from {package}.methods import get, names
 from {package}.prompt import Group
 
 generator = torch.Generator().manual_seed(1)
 z, context = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 7, 10, generator=generator)
-groups, tokens = [Group((2,), ((1,),)), Group((3,))], (1, 2, 3)
+groups, tokens = [Group((2,), ((1,),), box=Box(0, 0, 0.5, 0.7)), Group((3,))], (1, 2, 3)
 results = {{}}
 for name in names():
     if "guide" in get(name).complete().places:

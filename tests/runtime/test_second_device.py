@@ -141,7 +141,7 @@ def test_every_method(name: str) -> None:
     prompts = PROMPTS[: 2 if name == "p2p" else 1]
     method = methods.get(name, **FEW.get(name, {}))
     if method.needs.boxes:
-        options["boxes"] = {"crown": (0, 0, 0.5, 0.7)}
+        options["boxes"] = {"cat": (0, 0, 0.5, 0.7)}
     found, expected = on_both(lambda sd: Pipeline(sd)(prompts, method=method, **options))
     assert_same(found.latents, expected.latents)
     assert_same(found.losses.nan_to_num(-1), expected.losses.nan_to_num(-1))

@@ -9,11 +9,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from ebama.models import AttentionRecords
-
 from ...guidance import Energy, Losses, Needs, Refinement, Task
 from ...guidance.options import number, option, switch, thresholds, whole
 from ...maps import ContentRange, first_tokens
+from ...models import AttentionRecords
 from ...smoothing import gaussian_smooth
 from .placed import BoxMethod, Placed, box_masks, box_of, placed
 

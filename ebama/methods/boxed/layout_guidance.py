@@ -10,11 +10,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ebama.models import AttentionRecords, Site
-
 from ...guidance import Energy, Needs, Refinement, Step, Task, guidance_resolution
 from ...guidance.options import number, option, whole
 from ...maps import WordPositions
+from ...models import AttentionRecords, Site
 from .placed import BoxMethod, box_masks, placed
 
 MOST_CALLS = 1000  # of a sampler

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ebama.boxes import Box
-
+from ...boxes import Box
 from ...guidance import GradientMethod
 from ...maps import GroupLike
 
