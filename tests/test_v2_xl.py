@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -72,16 +73,18 @@ def test_two_text_encoders_side_by_side() -> None:
 
 
 def test_the_second_tokenizer_serves_the_second_encoder() -> None:
-    class Shouting:
-        def __call__(self, texts: list[str], **options: Any) -> Any:
-            return model(TINY_XL).tokenizer([text + " suitcase" for text in texts], **options)
+    backend = model(TINY_XL).tokenizer.backend_tokenizer
 
-    other = replace(model(TINY_XL), tokenizer_2=Shouting())  # type: ignore[arg-type]
-    both, plain, longer = (
-        other.encode_text(["a"]),
-        model(TINY_XL).encode_text(["a"]),
-        model(TINY_XL).encode_text(["a suitcase"]),
-    )
+    class Wordy:
+        truncation = None
+
+        def encode_batch(self, texts: list[str]) -> Any:
+            return backend.encode_batch([text + " suitcase" for text in texts])
+
+    tokenizer = SimpleNamespace(backend_tokenizer=Wordy(), pad_token_id=49407)
+    other = replace(model(TINY_XL), tokenizer_2=tokenizer)  # type: ignore[arg-type]
+    both = other.encode_text(["a"])
+    plain, longer = (model(TINY_XL).encode_text([text]) for text in ("a", "a suitcase"))
     assert torch.equal(both[..., :16], plain[..., :16])
     assert torch.equal(both[..., 16:], longer[..., 16:])
 

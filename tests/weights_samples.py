@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,18 +21,58 @@ TINY = StableDiffusionConfig(
     sample_size=16,
     name="tiny",
 )
+TINY_V2 = replace(
+    TINY,
+    unet=replace(TINY.unet, linear_projections=True),
+    text=replace(TINY.text, activation="gelu", pad_token=0),
+    name="tiny-v2",
+)
+TINY_V2_V = replace(TINY_V2, unet=replace(TINY_V2.unet, upcast_attention=True), prediction="v", name="tiny-v2-v")
+TINY_XL = StableDiffusionConfig(
+    unet=replace(
+        TINY_V2.unet,
+        widths=(16, 32, 32),
+        attention=(False, True, True),
+        heads=(2, 4, 2),
+        depth=(1, 1, 2),
+        context_width=8 + 12,
+        vector_width=6 + 6 * 4,
+    ),
+    vae=replace(TINY.vae, scale=0.13025, upcast=True),
+    text=replace(TINY.text, output_layer=-2, final_norm=False),
+    text_2=TextConfig(
+        width=12,
+        mlp_width=16,
+        layers=3,
+        heads=2,
+        activation="gelu",
+        output_layer=-2,
+        final_norm=False,
+        projection_width=6,
+        pad_token=0,
+    ),
+    sample_size=16,
+    name="tiny-xl",
+    zero_empty_prompt=True,
+)
 COMPONENTS = ("unet", "vae", "text_encoder")
 
 
 def random_model(config: StableDiffusionConfig = TINY, seed: int = 0) -> StableDiffusion:
     """A model whose weights, norms and biases included, are all random."""
     generator = torch.Generator().manual_seed(seed)
-    networks: tuple[nn.Module, ...] = UNet(config.unet), VAE(config.vae), TextEncoder(config.text)
+    networks: list[nn.Module] = [UNet(config.unet), VAE(config.vae), *map(TextEncoder, config.texts)]
     for network in networks:
         network.eval().requires_grad_(False)
         for parameter in network.parameters():
             parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
-    return StableDiffusion(*networks, clip_tokenizer(), config)
+    parts = dict(zip((*COMPONENTS, "text_encoder_2"), networks, strict=False))
+    return StableDiffusion(tokenizer=clip_tokenizer(), config=config, **parts)
+
+
+def components(sd: StableDiffusion) -> tuple[str, ...]:
+    """The networks that it has."""
+    return COMPONENTS if sd.text_encoder_2 is None else (*COMPONENTS, "text_encoder_2")
 
 
 def compvis_state(sd: StableDiffusion) -> dict[str, Tensor]:
@@ -45,16 +86,56 @@ def compvis_state(sd: StableDiffusion) -> dict[str, Tensor]:
         theirs = vae.to_compvis(name)
         is_attention = ".attn_1." in theirs and weight.ndim == 2
         state[f"first_stage_model.{theirs}"] = weight[:, :, None, None] if is_attention else weight
-    for name, weight in sd.text_encoder.state_dict().items():
-        state[f"cond_stage_model.transformer.text_model.{name}"] = weight
-    state["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    if sd.text_encoder_2 is not None:
+        state |= _clip_state(sd.text_encoder, "conditioner.embedders.0.transformer.text_model.")
+        state |= openclip_state(sd.text_encoder_2, "conditioner.embedders.1.model.")
+    elif sd.config.text.activation == "gelu":
+        state |= openclip_state(sd.text_encoder, "cond_stage_model.model.")
+    else:
+        state |= _clip_state(sd.text_encoder, "cond_stage_model.transformer.text_model.")
     return {name: weight.contiguous() for name, weight in state.items()}
+
+
+def _clip_state(encoder: TextEncoder, prefix: str) -> dict[str, Tensor]:
+    weights = {f"{prefix}{name}": weight for name, weight in encoder.state_dict().items()}
+    return {**weights, f"{prefix}embeddings.position_ids": torch.arange(77)[None]}
+
+
+def openclip_state(encoder: TextEncoder, prefix: str) -> dict[str, Tensor]:
+    """What OpenCLIP would have saved: its names, its layers whole, and one layer more where the model reads no last."""
+    weights, layers = encoder.state_dict(), encoder.config.layers
+    state = {
+        "token_embedding.weight": weights["embeddings.token_embedding.weight"],
+        "positional_embedding": weights["embeddings.position_embedding.weight"],
+        "ln_final.weight": weights["final_layer_norm.weight"],
+        "ln_final.bias": weights["final_layer_norm.bias"],
+        "logit_scale": torch.tensor(4.6),
+        "text_projection": torch.ones(encoder.config.width, 7),
+    }
+    if encoder.config.projection_width:
+        state["text_projection"] = weights["text_projection.weight"].T
+    for i in range(layers):
+        for part in ("weight", "bias"):
+            ours, theirs = f"encoder.layers.{i}", f"transformer.resblocks.{i}"
+            attention = [weights[f"{ours}.self_attn.{name}_proj.{part}"] for name in "qkv"]
+            state |= {
+                f"{theirs}.attn.in_proj_{part}": torch.cat(attention),
+                f"{theirs}.attn.out_proj.{part}": weights[f"{ours}.self_attn.out_proj.{part}"],
+                f"{theirs}.ln_1.{part}": weights[f"{ours}.layer_norm1.{part}"],
+                f"{theirs}.ln_2.{part}": weights[f"{ours}.layer_norm2.{part}"],
+                f"{theirs}.mlp.c_fc.{part}": weights[f"{ours}.mlp.fc1.{part}"],
+                f"{theirs}.mlp.c_proj.{part}": weights[f"{ours}.mlp.fc2.{part}"],
+            }
+    if encoder.config.output_layer == -1:
+        last = {name: w for name, w in state.items() if f"resblocks.{layers - 1}." in name}
+        state |= {name.replace(f".{layers - 1}.", f".{layers}."): -weight for name, weight in last.items()}
+    return {prefix + name: weight for name, weight in state.items()}
 
 
 def differing(a: StableDiffusion, b: StableDiffusion) -> list[str]:
     """Names of the weights that are not bit for bit the same in two models."""
     names = []
-    for component in COMPONENTS:
+    for component in components(a):
         ours, theirs = getattr(a, component).state_dict(), getattr(b, component).state_dict()
         assert list(ours) == list(theirs)
         names += [f"{component}.{name}" for name in ours if not torch.equal(ours[name], theirs[name])]

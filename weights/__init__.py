@@ -1,4 +1,4 @@
-"""Checkpoints of Stable Diffusion v1: open, inspect and save them."""
+"""Checkpoints of Stable Diffusion v1, 2 and XL: open, inspect and save them."""
 
 from __future__ import annotations
 

@@ -1,23 +1,25 @@
-"""A checkpoint of any layout as three components of weights under our names, by headers; nothing is read yet."""
+"""A checkpoint of any layout as components of weights under our names, by headers; nothing is read yet."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import chain, starmap
 from pathlib import Path
+from typing import Any
 
-from ebama.models import SD_V1, StableDiffusionConfig
+from ebama.models import SD_V2, SD_V2_V, StableDiffusionConfig
 from ebama.samplers.schedule import STABLE_DIFFUSION_V1, NoiseSchedule
 
 from .errors import CheckpointError, listed
 from .files.regular import check_folder
 from .files.tensors import Entry, TensorFile, open_tensors
 from .layouts.compvis import ComponentNames, component_names, ema_name
-from .layouts.detect import file_kind
+from .layouts.detect import file_kind, preset_of
 from .layouts.diffusers import read_folder_config
-from .layouts.folder import COMPONENTS, missing_components, not_a_pipeline, variant_of, weight_files
+from .layouts.folder import STEMS, TOKENIZERS, missing_components, not_a_pipeline, variant_of, weight_files
 from .layouts.keys import EMA_PREFIX, name_in_folder, read_key
-from .layouts.parametrisation import stated_prediction, stored_schedule
+from .layouts.parametrisation import guessed_prediction, stated_prediction, stored_schedule
 from .layouts.token_table import expand_entries
 from .networks import expected_shapes
 
@@ -39,7 +41,8 @@ class Checkpoint:
 
     ema: whether the file holds the U-Net's moving averages.
     schedule: the noise schedule that the file stores, or Stable Diffusion v1's.
-    tokenizer: the folder's, if it has one.
+    tokenizer, tokenizer_2: the folder's, if it has them.
+    prediction_is_guessed: whether only the U-Net's weights told what it predicts.
     notes: what else was noticed, in words.
     """
 
@@ -51,22 +54,29 @@ class Checkpoint:
     ema: bool = False
     schedule: NoiseSchedule = STABLE_DIFFUSION_V1
     tokenizer: Path | None = None
+    tokenizer_2: Path | None = None
+    prediction_is_guessed: bool = False
     notes: tuple[str, ...] = ()
 
 
 def open_checkpoint(
-    path: Path, config: StableDiffusionConfig | None = None, *, ema: bool = False, meta: bool = False
+    path: Path,
+    config: StableDiffusionConfig | None = None,
+    *,
+    ema: bool = False,
+    meta: bool = False,
+    prediction: str | None = None,
 ) -> Checkpoint:
     """Recognise a checkpoint and open its files. With `ema` the U-Net is the moving average; `meta` is
-    `open_tensors`'s.
+    `open_tensors`'s; `prediction` replaces what the files say.
 
-    Raises CheckpointError if there is nothing that could be a Stable Diffusion v1 checkpoint; whether all its
-    weights are there is `verify`'s to say.
+    Raises CheckpointError if there is nothing that could be a Stable Diffusion checkpoint; whether all its weights are
+    there is `verify`'s to say.
     """
     if path.is_dir():
         if ema:
             raise CheckpointError(f"{path} is a diffusers folder, which holds no EMA weights; leave ema=True out.")
-        return _open_folder(path, config, meta)
+        return _open_folder(path, config, meta, prediction)
     if not path.exists() and not path.is_symlink():
         message = f"There is no file or folder {path}."
         if len(path.parts) == 2 and not path.is_absolute() and not path.suffix:
@@ -75,21 +85,33 @@ def open_checkpoint(
         raise CheckpointError(message)
     file = open_tensors(path, meta=meta)
     if kind := kind_of(file):
-        raise CheckpointError(f"{path} is {kind}; expected a complete Stable Diffusion v1 checkpoint.")
-    return from_single_file(file, config or SD_V1, ema=ema)
+        raise CheckpointError(f"{path} is {kind}; expected a complete checkpoint of Stable Diffusion v1, 2 or XL.")
+    return from_single_file(file, config, ema=ema, prediction=prediction)
 
 
 def kind_of(file: TensorFile) -> str | None:
-    """What a single file is instead of Stable Diffusion v1; None if nothing speaks against that."""
-    if kind := file_kind({key: entry.shape for key, entry in file.entries.items()}):
+    """What a single file is instead of a complete Stable Diffusion v1, 2 or XL; None if nothing speaks against that."""
+    if kind := file_kind(_shapes(file)):
         return kind
     statement = stated_prediction(file)
-    return statement and f"a model of another parametrisation, such as v-prediction ({statement})"
+    unknown = statement is not None and statement.prediction is None
+    return f"a model of another parametrisation, such as v-prediction ({statement})" if unknown else None
 
 
-def from_single_file(file: TensorFile, config: StableDiffusionConfig = SD_V1, *, ema: bool = False) -> Checkpoint:
+def _shapes(file: TensorFile) -> dict[str, tuple[int, ...]]:
+    return {key: entry.shape for key, entry in file.entries.items()}
+
+
+def from_single_file(
+    file: TensorFile,
+    config: StableDiffusionConfig | None = None,
+    *,
+    ema: bool = False,
+    prediction: str | None = None,
+) -> Checkpoint:
     """Sort a single file's tensors into components; with `ema`, or if it holds no other, the U-Net is its moving
-    average."""
+    average. Without a `config` it is that of the kind of model that the shapes are of."""
+    usual, config = config is None, config or preset_of(_shapes(file))
     keys = [(read_key(key), entry) for key, entry in file.entries.items()]
 
     def entries_of(component: str, average: bool = False) -> list[tuple[str, Entry]]:
@@ -113,9 +135,28 @@ def from_single_file(file: TensorFile, config: StableDiffusionConfig = SD_V1, *,
     if ema:
         components["unet"] = replace(averages, unexpected=components["unet"].unexpected)
     schedule = stored_schedule(file) or STABLE_DIFFUSION_V1
-    return Checkpoint(
+    statement = stated_prediction(file)
+    opened = Checkpoint(
         file.path, "compvis", (file.container,), config, components, complete, schedule, notes=tuple(notes)
     )
+    if statement is not None and prediction is None:
+        opened = replace(opened, notes=(*opened.notes, f"predicts {statement.prediction}: {statement}"))
+        prediction = statement.prediction
+    return _predicting(opened, prediction, guess=usual)
+
+
+def _predicting(checkpoint: Checkpoint, prediction: str | None, *, guess: bool) -> Checkpoint:
+    """The checkpoint of a U-Net that predicts this; None for its configuration's prediction, or a `guess` by its
+    weights where nothing tells the two kinds of Stable Diffusion 2 apart."""
+    config, notes = checkpoint.config, checkpoint.notes
+    if prediction is None and guess and config == SD_V2:
+        guessed = guessed_prediction(checkpoint.components["unet"].entries)
+        prediction, how = guessed or ("epsilon", "taken for it, since the weight that would tell was not read")
+        notes = (*notes, f"predicts {prediction}: {how}; prediction= overrides it")
+        checkpoint = replace(checkpoint, prediction_is_guessed=True)
+    if prediction == "v" and config == SD_V2:
+        config = SD_V2_V
+    return replace(checkpoint, config=replace(config, prediction=prediction or config.prediction), notes=notes)
 
 
 def _averages(
@@ -132,10 +173,10 @@ def _averages(
     return Component(averages, spell=spell), 0 < len(averages) == len(weights)
 
 
-def _open_folder(folder: Path, config: StableDiffusionConfig | None, meta: bool) -> Checkpoint:
+def _open_folder(folder: Path, config: StableDiffusionConfig | None, meta: bool, prediction: str | None) -> Checkpoint:
     if missing := missing_components(folder):
         raise CheckpointError(not_a_pipeline(folder, missing))
-    for name in (*COMPONENTS, "tokenizer", "scheduler"):
+    for name in (*STEMS, *TOKENIZERS, "scheduler"):
         if (folder / name).is_dir():
             check_folder(folder / name)
     config = config or read_folder_config(folder)
@@ -149,16 +190,11 @@ def _open_folder(folder: Path, config: StableDiffusionConfig | None, meta: bool)
             notes.append(f"{component}: variant {variant}")
         if part.ignored:
             notes.append(f"{component}: ignored {listed(part.ignored)}")
-    tokenizer = folder / "tokenizer"
-    return Checkpoint(
-        folder,
-        "diffusers",
-        tuple(sorted(containers)),
-        config,
-        components,
-        tokenizer=tokenizer if tokenizer.is_dir() else None,
-        notes=tuple(notes),
+    tokenizers: dict[str, Any] = {name: folder / name for name in TOKENIZERS if (folder / name).is_dir()}
+    opened = Checkpoint(
+        folder, "diffusers", tuple(sorted(containers)), config, components, notes=tuple(notes), **tokenizers
     )
+    return _predicting(opened, prediction, guess=not (folder / "scheduler" / "scheduler_config.json").is_file())
 
 
 def _component(
@@ -171,7 +207,7 @@ def _component(
     """Entries by our names, without those that have none; two spellings of one weight are an error."""
     named: dict[str, Entry] = {}
     unexpected, ignored = [], []
-    for theirs, entry in entries:
+    for theirs, entry in chain.from_iterable(starmap(names.split, entries)):
         try:
             name = names.to_ours(theirs)
         except KeyError:
@@ -184,4 +220,4 @@ def _component(
         else:
             named[name] = entry
     named = expand_entries(where, named, config.text.vocabulary)
-    return Component(named, tuple(unexpected), tuple(ignored), spell)
+    return Component(named, tuple(dict.fromkeys(unexpected)), tuple(dict.fromkeys(ignored)), spell)

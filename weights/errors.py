@@ -8,7 +8,7 @@ _LISTED = 10
 
 
 class CheckpointError(ValueError):
-    """A file or folder is not a Stable Diffusion v1 checkpoint that can be used; the message names it and says why."""
+    """A file or folder is not a Stable Diffusion checkpoint that can be used; the message names it and says why."""
 
 
 def listed(names: Sequence[str]) -> str:

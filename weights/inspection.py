@@ -14,11 +14,10 @@ from .checkpoint import Checkpoint, from_single_file, kind_of, open_checkpoint
 from .errors import listed
 from .files.pickle_safety import pickle_globals, refused_globals
 from .files.tensors import Entry, container, open_tensors
-from .layouts.folder import COMPONENTS, missing_components, weight_files
+from .layouts.detect import kind_name
+from .layouts.folder import components, missing_components, weight_files
 from .networks import expected_shapes
 from .verify import Differences, differences
-
-_SD_V1 = "Stable Diffusion v1"
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,10 @@ class ComponentInspection:
 class Inspection:
     """What a file or folder is and holds.
 
-    kind: "Stable Diffusion v1", or what else the file is.
+    kind: "Stable Diffusion v1", "Stable Diffusion 2", "Stable Diffusion XL", or what else the file is.
     layout: "compvis" or "diffusers"; None for another kind.
     containers: how the tensors are stored: safetensors, zip (torch.save), legacy (torch.save before 1.6).
-    components: unet, vae and text_encoder; "weights" for another kind.
+    components: unet, vae, text_encoder and text_encoder_2; "weights" for another kind.
     ema: whether the U-Net's moving averages are there too.
     schedule: a noise schedule that the file stores, unless it is Stable Diffusion v1's.
     notes: what else `load` does: the variant it takes, leftovers it ignores.
@@ -64,7 +63,7 @@ class Inspection:
     @property
     def complete(self) -> bool:
         """Whether `load` would find every weight of its networks, and nothing else."""
-        return self.kind == _SD_V1 and not any(part.differences for part in self.components.values())
+        return self.layout is not None and not any(part.differences for part in self.components.values())
 
     def as_dict(self) -> dict[str, object]:
         """Everything in types that JSON knows."""
@@ -96,13 +95,14 @@ class Inspection:
 def inspect(path: str | os.PathLike[str]) -> Inspection:
     """Say what a file or folder is and holds; weights are neither read nor allocated.
 
-    A single file is compared with Stable Diffusion v1, a folder with what its `config.json` files describe.
+    A single file is compared with the kind of Stable Diffusion that it is of, a folder with what its `config.json`
+    files describe.
     Raises CheckpointError for a path that holds no weights at all (missing, empty, a web page and so on).
     """
     target = Path(path)
     files = [target]
     if not missing_components(target):
-        files = [file for name in COMPONENTS for file in weight_files(target, name)]
+        files = [file for name in components(target) for file in weight_files(target, name)]
     containers = {file: container(file) for file in files if file.is_file()}
     pickles = [file for file, stored in containers.items() if stored != "safetensors"]
     if refused := sorted({name for file in pickles for name in refused_globals(pickle_globals(file))}):
@@ -120,7 +120,7 @@ def _of(checkpoint: Checkpoint) -> Inspection:
     differing = differences(checkpoint, expected_shapes(checkpoint.config))
     return Inspection(
         checkpoint.path,
-        _SD_V1,
+        kind_name(checkpoint.config),
         checkpoint.layout,
         checkpoint.containers,
         {name: _component(part.entries, differing.get(name)) for name, part in checkpoint.components.items()},

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
-from ebama.models import MINIATURE, StableDiffusionConfig
+from ebama.models import MINIATURE, StableDiffusionConfig, TextConfig
 
 from .checkpoint import Checkpoint, Component, open_checkpoint
 from .errors import CheckpointError
 from .files.mapped import is_finite, populate
-from .layouts.folder import COMPONENTS
 from .miniature.world import VOCABULARY as MINIATURE_VOCABULARY
 from .networks import build_on_meta, shapes
 from .stable_diffusion import StableDiffusion
@@ -34,13 +34,17 @@ def load(
     ema: bool = False,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    prediction: Literal["epsilon", "v"] | None = None,
 ) -> StableDiffusion:
-    """Open a checkpoint: frozen, in eval mode, on `device` in `dtype`.
+    """Open a checkpoint of Stable Diffusion v1, 2 or XL: frozen, in eval mode, on `device` in `dtype`.
 
     path: None for the embedded miniature; a diffusers folder, whose `config.json` files say what its networks are;
-        or a single file (.safetensors, .ckpt), which is Stable Diffusion v1 unless `config` says otherwise.
-    config: the networks' shapes, instead of the folder's own or Stable Diffusion v1.
+        or a single file (.safetensors, .ckpt), whose kind is told from its shapes unless `config` says otherwise.
+    config: the networks' shapes, instead of the folder's own or those of the file's kind.
     ema: take the U-Net's moving averages (`model_ema.*`) of a single file.
+    dtype: of the weights; a VAE that overflows in float16 (Stable Diffusion XL's) stays in float32.
+    prediction: what the U-Net predicts, instead of what the file says. Where it says nothing (single files of Stable
+        Diffusion 2), the weights tell, and a warning how.
 
     Weights that need no conversion stay memory-mapped: do not change the file while they are in use (replacing or
     deleting it is fine). Raises CheckpointError, in one line that names the file, unless every weight is there
@@ -48,24 +52,32 @@ def load(
     """
     if not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype}; expected a floating-point type such as torch.float32.")
-    checkpoint = open_checkpoint(Path(path) if path is not None else MINIATURE_FOLDER, config, ema=ema)
+    if prediction not in (None, "epsilon", "v"):
+        raise ValueError(f"prediction is {prediction!r}; expected 'epsilon', 'v' or None for what the file says.")
+    checkpoint = open_checkpoint(
+        Path(path) if path is not None else MINIATURE_FOLDER, config, ema=ema, prediction=prediction
+    )
+    if checkpoint.prediction_is_guessed:
+        warnings.warn(f"{checkpoint.path} {checkpoint.notes[-1]}", stacklevel=2)
     with torch.inference_mode(False), torch.no_grad():  # weights made in that mode could never be part of a gradient
         networks = build_on_meta(checkpoint.config)
         if found := differences(checkpoint, shapes(networks)):
             raise CheckpointError(summary(checkpoint.path, found))
-        tokenizer = _tokenizer(checkpoint)
+        config = checkpoint.config
+        tokenizer = _tokenizer(checkpoint, checkpoint.tokenizer, config.text)
+        tokenizer_2 = _tokenizer(checkpoint, checkpoint.tokenizer_2, config.text_2) if config.text_2 else None
         for name, network in networks.items():
-            _fill(network, checkpoint.components[name], checkpoint.path, torch.device(device), dtype)
-    unet, vae, text_encoder = (networks[name] for name in COMPONENTS)
-    vocabulary = MINIATURE_VOCABULARY if checkpoint.config.name == MINIATURE.name else None
-    config, schedule = checkpoint.config, checkpoint.schedule
-    return StableDiffusion(unet, vae, text_encoder, tokenizer, config, vocabulary, schedule)  # type: ignore[arg-type]
+            upcast = name == "vae" and config.vae.upcast and dtype == torch.float16
+            own_dtype = torch.float32 if upcast else dtype
+            _fill(network, checkpoint.components[name], checkpoint.path, torch.device(device), own_dtype)
+    parts: dict[str, Any] = networks | {"tokenizer": tokenizer, "tokenizer_2": tokenizer_2}
+    vocabulary = MINIATURE_VOCABULARY if config.name == MINIATURE.name else None
+    return StableDiffusion(config=config, vocabulary=vocabulary, schedule=checkpoint.schedule, **parts)
 
 
-def _tokenizer(checkpoint: Checkpoint) -> CLIPTokenizer:
-    text = checkpoint.config.text
-    if checkpoint.tokenizer is not None:
-        return read_tokenizer(checkpoint.tokenizer, text.vocabulary, text.positions)
+def _tokenizer(checkpoint: Checkpoint, folder: Path | None, text: TextConfig) -> CLIPTokenizer:
+    if folder is not None:
+        return read_tokenizer(folder, text.vocabulary, text.positions)
     if text.vocabulary != VOCABULARY or text.positions > POSITIONS:
         raise CheckpointError(
             f"{checkpoint.path} has no tokenizer/ folder, and its text encoder ({text.vocabulary} tokens, "

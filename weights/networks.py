@@ -11,15 +11,21 @@ from ebama.models import VAE, StableDiffusionConfig, TextEncoder, UNet
 
 Shape = tuple[int, ...]
 
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+"""The components that are text encoders, in the order in which the U-Net reads them."""
+
 
 def build_on_meta(config: StableDiffusionConfig) -> dict[str, nn.Module]:
     """The networks on the meta device, built in no time and without drawing random numbers."""
     with torch.device("meta"):
-        return {"unet": UNet(config.unet), "vae": VAE(config.vae), "text_encoder": TextEncoder(config.text)}
+        networks: dict[str, nn.Module] = {"unet": UNet(config.unet), "vae": VAE(config.vae)}
+        for name, text in zip(TEXT_ENCODERS, config.texts, strict=False):
+            networks[name] = TextEncoder(text)
+        return networks
 
 
 def shapes(networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Shape]]:
-    """The shape of every weight of three networks, by component and name."""
+    """The shape of every weight of some networks, by component and name."""
     return {
         component: {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
         for component, network in networks.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -20,9 +21,12 @@ from ebama.samplers import NoiseSchedule
 from .files.tensors import write_tensors
 from .layouts.compvis import component_names, rank_may_differ
 from .layouts.diffusers import folder_jsons
-from .layouts.folder import COMPONENTS, STEMS
+from .layouts.folder import STEMS, TOKENIZERS
 from .layouts.token_table import TABLE, trim
 from .stable_diffusion import StableDiffusion
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 Weights = dict[str, Tensor]
 
@@ -45,6 +49,8 @@ def save(
     Other files of a folder that exists stay in it.
 
     A noise schedule that is not Stable Diffusion v1's is written as `alphas_cumprod`, which folders have no place for.
+    A single file of a U-Net that predicts v has an empty `v_pred`; of OpenCLIP it holds what the model reads, without
+    the last layer of Stable Diffusion 2's.
 
     Raises ValueError for a dtype that is not floating point, for weights that are not finite in it, which `load` would
     refuse, and for what the layout cannot hold.
@@ -60,7 +66,8 @@ def save(
         if target.suffix != ".safetensors" or target.is_dir():
             raise ValueError(f"{target} should be a file whose name ends in .safetensors.")
         with _beside(target) as folder:
-            _write(compvis_weights(sd), folder / target.name, dtype, _stored_schedule(sd.schedule))
+            marks = {"v_pred": torch.zeros(0)} if sd.config.prediction == "v" else {}
+            _write(compvis_weights(sd), folder / target.name, dtype, marks | _stored_schedule(sd.schedule))
             os.replace(folder / target.name, target)
     elif layout == "diffusers":
         if target.exists() and not target.is_dir():
@@ -136,25 +143,40 @@ def _write(weights: Weights, path: Path, dtype: torch.dtype | None, tables: Weig
 
 def _write_folder(sd: StableDiffusion, folder: Path, dtype: torch.dtype | None, trim_ids: Tensor | None) -> None:
     jsons = folder_jsons(sd.config)
-    weights: dict[str, Weights] = {component: getattr(sd, component).state_dict() for component in COMPONENTS}
+    weights = _weights(sd)
     if trim_ids is not None:
         text = weights["text_encoder"]
         text.update(trim(text.pop(TABLE), trim_ids))
         jsons = {name: values for name, values in jsons.items() if name.endswith("/config.json")}
-    for component in COMPONENTS:
+    for component in weights:
         (folder / component).mkdir(parents=True)
         _write(weights[component], folder / component / f"{STEMS[component][0]}.safetensors", dtype)
     if trim_ids is None:
-        sd.tokenizer.save_pretrained(folder / "tokenizer")
+        for name, (encoder, tokenizer) in zip(TOKENIZERS, sd.text_encoders, strict=False):
+            _padding_with(encoder.config.pad_token, tokenizer).save_pretrained(folder / name)
     for name, values in jsons.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
+def _padding_with(pad_token: int | None, tokenizer: CLIPTokenizer) -> CLIPTokenizer:
+    """A copy that fills short texts with this token for whoever asks it to, as `_encoded` does for us."""
+    if pad_token is None:
+        return tokenizer
+    padding = copy.deepcopy(tokenizer)
+    padding.pad_token = tokenizer.convert_ids_to_tokens(pad_token)
+    return padding
+
+
+def _weights(sd: StableDiffusion) -> dict[str, Weights]:
+    return {component: getattr(sd, component).state_dict() for component in component_names(sd.config)}
+
+
 def compvis_weights(sd: StableDiffusion) -> Weights:
     """The state dict of a CompVis single file, by its names and in its shapes."""
+    weights = _weights(sd)
     return {
         names.key(name): weight[:, :, None, None] if rank_may_differ(component, name) else weight
         for component, names in component_names(sd.config).items()
-        for name, weight in getattr(sd, component).state_dict().items()
+        for name, weight in names.join(weights[component]).items()
     }

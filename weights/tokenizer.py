@@ -9,9 +9,10 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import CheckpointError
+from .layouts.padding import borrowed_padding, without_special_padding
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -61,14 +62,16 @@ def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokeniz
     """Read a `tokenizer/` folder: vocab.json and merges.txt, or tokenizer.json.
 
     `vocabulary` and `positions` are the text encoder's; ids beyond the first or texts beyond the second would
-    fail later. Raises CheckpointError.
+    fail later. A "!" that is typed stays one, though the folder may name it as padding. Raises CheckpointError.
     """
     if not ((folder / "tokenizer.json").is_file() or all((folder / n).is_file() for n in ("vocab.json", "merges.txt"))):
         raise CheckpointError(f"{folder} holds no tokenizer: expected tokenizer.json, or vocab.json and merges.txt.")
-    try:
-        tokenizer: CLIPTokenizer = clip_tokenizer_class().from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # the tokenizers library raises plain Exception
-        raise CheckpointError(f"{folder} could not be read as a CLIP tokenizer: {error}") from error
+    if pad := borrowed_padding(folder):
+        with TemporaryDirectory() as copy:
+            without_special_padding(folder, Path(copy), pad)
+            tokenizer = _from_folder(Path(copy), pad_token=_END)
+    else:
+        tokenizer = _from_folder(folder)
     last = max(tokenizer.get_vocab().values(), default=-1)
     if len(tokenizer) <= 2 * len(_byte_symbols()) or last >= vocabulary:
         raise CheckpointError(
@@ -106,6 +109,14 @@ def token_rows(tokenizer: CLIPTokenizer, texts: Sequence[str], length: int, pad:
 
 def _content(encoding: Encoding) -> list[int]:
     return [token for token, special in zip(encoding.ids, encoding.special_tokens_mask, strict=True) if not special]
+
+
+def _from_folder(folder: Path, **options: Any) -> CLIPTokenizer:
+    try:
+        tokenizer: CLIPTokenizer = clip_tokenizer_class().from_pretrained(str(folder), local_files_only=True, **options)
+    except Exception as error:  # the tokenizers library raises plain Exception
+        raise CheckpointError(f"{folder} could not be read as a CLIP tokenizer: {error}") from error
+    return tokenizer
 
 
 def clip_tokens(merges: Sequence[tuple[str, str]]) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,18 @@ import torch
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
-from weights_samples import COMPONENTS, TINY, compvis_state, lightning_extras, random_model, save_with_globals
+from weights_samples import (
+    COMPONENTS,
+    TINY,
+    TINY_XL,
+    components,
+    compvis_state,
+    lightning_extras,
+    random_model,
+    save_with_globals,
+)
 
-from ebama.models import UNetConfig, VAEConfig
+from ebama.models import StableDiffusionConfig, UNetConfig, VAEConfig
 from ebama.weights import CheckpointError, StableDiffusion, inspect, load, save
 
 pytest.importorskip("hypothesis")
@@ -32,8 +42,16 @@ SMALL = replace(
 )
 
 
+SMALL_XL = replace(
+    TINY_XL,
+    unet=replace(SMALL.unet, context_width=20, vector_width=6 + 12, linear_projections=True),
+    vae=replace(SMALL.vae, upcast=True),
+    sample_size=8,
+)
+
 SINGLE = ("safetensors", "zip", "legacy")
 FOLDERS = ("folder", "folder of pickles", "folder with a tokenizer")
+XL = ("xl safetensors", "xl zip", "xl folder")
 Files = dict[str, bytes]
 
 
@@ -62,7 +80,24 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
         f"{name}/{'pytorch_model' if name == 'text_encoder' else 'diffusion_pytorch_model'}.bin": _pickled(part)
         for name, part in weights.items()
     }
-    return layouts
+    return layouts | _xl_layouts(folder)
+
+
+def _xl_layouts(folder: Path) -> dict[str, Files]:
+    model = random_model(SMALL_XL)
+    state = {key: w.half() if w.is_floating_point() else w for key, w in compvis_state(model).items()}
+    torch.save({"state_dict": state}, folder / "xl.ckpt")
+    save(model, folder / "xl", dtype=torch.float16)
+    kept = [file for file in (folder / "xl").rglob("*.*") if "tokenizer_2" not in file.parts]
+    return {
+        "xl safetensors": {"model": to_safetensors(state)},
+        "xl zip": {"model": (folder / "xl.ckpt").read_bytes()},
+        "xl folder": {file.relative_to(folder / "xl").as_posix(): file.read_bytes() for file in kept},
+    }
+
+
+def _config(layout: str) -> StableDiffusionConfig:
+    return SMALL_XL if layout in XL else SMALL
 
 
 def _pickled(weights: dict[str, Tensor]) -> bytes:
@@ -98,8 +133,8 @@ def _write(files: Files, scratch: Path) -> Path:
     return scratch / "model" if "model" in files else scratch
 
 
-def _load(path: Path) -> StableDiffusion:
-    return load(path, config=SMALL if path.is_file() else None)
+def _load(path: Path, config: StableDiffusionConfig = SMALL) -> StableDiffusion:
+    return load(path, config=config if path.is_file() else None)
 
 
 @st.composite
@@ -121,7 +156,7 @@ def _damaged(content: bytes, how: str, where: float, data: bytes) -> bytes:
 def _changed_values(a: StableDiffusion, b: StableDiffusion) -> int:
     return sum(
         int((weight.half() != getattr(b, component).state_dict()[name].half()).sum())
-        for component in COMPONENTS
+        for component in components(a)
         for name, weight in getattr(a, component).state_dict().items()
     )
 
@@ -139,7 +174,7 @@ def _check(
     files = originals[layout]
     hit = sorted(files)[which % len(files)]
     path = _write({**files, hit: _damaged(files[hit], *damage)}, scratch)
-    for outcome in (_outcome(inspect, path), _outcome(_load, path)):
+    for outcome in (_outcome(inspect, path), _outcome(partial(_load, config=_config(layout)), path)):
         if isinstance(outcome, str):
             assert str(path) in outcome
             assert "\n" not in outcome
@@ -147,17 +182,18 @@ def _check(
         elif isinstance(outcome, StableDiffusion) and (layout, damage[0]) != ("legacy", "flip"):
             # Flipped bytes of a weight cannot be noticed, nor can those of a legacy pickle, which has no checksum.
             allowed = len(damage[2]) if damage[0] == "flip" else 0
-            assert _changed_values(random_model(SMALL), outcome) <= allowed
+            assert _changed_values(random_model(_config(layout)), outcome) <= allowed
 
 
-@pytest.mark.parametrize("layout", [*SINGLE, *FOLDERS])
+@pytest.mark.parametrize("layout", [*SINGLE, *FOLDERS, *XL])
 def test_undamaged_checkpoints_load(originals: dict[str, Files], scratch: Path, layout: str) -> None:
-    assert _changed_values(random_model(SMALL), _load(_write(originals[layout], scratch))) == 0
+    config = _config(layout)
+    assert _changed_values(random_model(config), _load(_write(originals[layout], scratch), config)) == 0
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None, derandomize=True)
-@given(layout=st.sampled_from([*SINGLE, "folder"]), which=st.integers(0, 19), damage=damages())
+@settings(max_examples=18, deadline=None, derandomize=True)
+@given(layout=st.sampled_from([*SINGLE, "folder", *XL]), which=st.integers(0, 19), damage=damages())
 def test_damage_is_refused_or_harmless(
     originals: dict[str, Files], scratch: Path, layout: str, which: int, damage: tuple[str, float, bytes]
 ) -> None:
@@ -166,7 +202,7 @@ def test_damage_is_refused_or_harmless(
 
 @pytest.mark.slow
 @settings(max_examples=600, deadline=None)
-@given(layout=st.sampled_from([*SINGLE, *FOLDERS]), which=st.integers(0, 19), damage=damages())
+@given(layout=st.sampled_from([*SINGLE, *FOLDERS, *XL]), which=st.integers(0, 19), damage=damages())
 def test_much_damage_is_refused_or_harmless(
     originals: dict[str, Files], scratch: Path, layout: str, which: int, damage: tuple[str, float, bytes]
 ) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,9 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from weights_samples import TINY, compvis_state, lightning_extras, random_model, save_with_globals
 
-from ebama.models import SD_V1, VAE, TextEncoder, UNet
+from ebama.models import SD_V1, SD_V2, SDXL, StableDiffusionConfig
 from ebama.weights import CheckpointError, inspect, save
 from ebama.weights.layouts.compvis import ema_name
+from ebama.weights.networks import build_on_meta
 
 
 def _sparse_file(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -34,14 +36,32 @@ def _sparse_file(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
         file.truncate(8 + len(text) + end)
 
 
+def _shapes(config: StableDiffusionConfig) -> dict[str, tuple[int, ...]]:
+    parts = build_on_meta(config)
+    model = SimpleNamespace(config=config, **({"text_encoder_2": None} | parts))
+    return {name: tuple(weight.shape) for name, weight in compvis_state(model).items()}  # type: ignore[arg-type]
+
+
 def _sd_v1_shapes() -> dict[str, tuple[int, ...]]:
-    class Model:
-        config = SD_V1
+    return _shapes(SD_V1)
 
-        with torch.device("meta"):
-            unet, vae, text_encoder = UNet(SD_V1.unet), VAE(SD_V1.vae), TextEncoder(SD_V1.text)
 
-    return {name: tuple(weight.shape) for name, weight in compvis_state(Model).items()}  # type: ignore[arg-type]
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "kind", "parameters"),
+    [
+        (SD_V2, "Stable Diffusion 2", (865_910_724, 83_653_863, 340_387_840)),
+        (SDXL, "Stable Diffusion XL", (2_567_463_684, 83_653_863, 123_060_480, 694_659_840)),
+    ],
+)
+def test_inspect_recognises_full_size_files_of_other_kinds(
+    tmp_path: Path, config: StableDiffusionConfig, kind: str, parameters: tuple[int, ...]
+) -> None:
+    _sparse_file(tmp_path / "m.safetensors", _shapes(config))
+    found = inspect(tmp_path / "m.safetensors")
+    assert (found.kind, found.complete, found.config) == (kind, True, config.name)
+    assert tuple(part.parameters for part in found.components.values()) == parameters
+    assert ("predicts epsilon: the deviation of " in str(found)) == (config == SD_V2)
 
 
 def test_inspect_counts_a_full_size_file_in_under_two_seconds(tmp_path: Path) -> None:

@@ -495,13 +495,14 @@ def test_other_noise_schedules_are_refused(copy: Path) -> None:
     file = copy / "scheduler" / "scheduler_config.json"
     file.parent.mkdir(exist_ok=True)
     for name, value in (
-        ("prediction_type", "v_prediction"),
+        ("prediction_type", "sample"),
         ("beta_schedule", "linear"),
         ("rescale_betas_zero_snr", True),
+        ("sigma_data", 0.5),
         ("trained_betas", [0.1]),
     ):
         file.write_text(json.dumps({"beta_schedule": "scaled_linear", name: value}))
-        with pytest.raises(CheckpointError, match=rf"scheduler_config\.json: {name} is .*; Stable Diffusion v1 has"):
+        with pytest.raises(CheckpointError, match=rf"scheduler_config\.json: {name} is .*nothing else is built"):
             load(copy)
     file.write_text(json.dumps({"_class_name": "EulerDiscreteScheduler", "steps_offset": 0, "beta_end": 0.012}))
     load(copy)
@@ -511,9 +512,15 @@ def test_unknown_networks_in_config_json_are_refused(copy: Path) -> None:
     file = copy / "unet" / "config.json"
     original = json.loads(file.read_text())
     for change, words in {
-        '{"use_linear_projection": true}': "use_linear_projection is True",
+        '{"use_linear_projection": true}': "attentions.0.proj_in.weight",
+        '{"use_linear_projection": 1}': "use_linear_projection is 1",
+        '{"upcast_attention": "no"}': "upcast_attention is 'no'",
+        '{"transformer_layers_per_block": [1, 2, 3]}': "depth has 3 entries",
+        '{"transformer_layers_per_block": [[1, 2], 3]}': "transformer_layers_per_block is [[1, 2], 3]",
         '{"act_fn": "gelu"}': "act_fn is 'gelu'",
-        '{"addition_embed_type": "text_time"}': "addition_embed_type",
+        '{"addition_embed_type": "text_time"}': "lacks 'projection_class_embeddings_input_dim'",
+        '{"addition_embed_type": "text_time", "projection_class_embeddings_input_dim": 9}': "vector has width 9",
+        '{"addition_embed_type": "image"}': "addition_embed_type is 'image'",
         '{"down_block_types": ["AttnDownBlock2D", "DownBlock2D"]}': "AttnDownBlock2D",
         '{"up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"]}': "mirror",
         '{"block_out_channels": [16, 30]}': "30 is not divisible",
@@ -527,8 +534,8 @@ def test_unknown_networks_in_config_json_are_refused(copy: Path) -> None:
         '{"in_channels": 9, "block_out_channels": [320, 320], "norm_num_groups": 32}': "an inpainting model",
         '{"layers_per_block": 20000000}': "at most 100",
         '{"block_out_channels": [16, 3200000000]}': "at most 1,000,000",
-        '{"cross_attention_dim": 2048, "block_out_channels": [320, 320]}': "a Stable Diffusion XL model",
-        '{"cross_attention_dim": 1024, "block_out_channels": [320, 320]}': "a Stable Diffusion v2 model",
+        '{"cross_attention_dim": 1280, "block_out_channels": [384, 768]}': "a Stable Diffusion XL refiner",
+        '{"cross_attention_dim": 1024, "block_out_channels": [320, 320], "class_embed_type": "projection"}': "unCLIP",
     }.items():
         file.write_text(json.dumps({**original, **json.loads(change)}))
         with pytest.raises(CheckpointError) as caught:

@@ -1,4 +1,4 @@
-"""What a single file says of its training: another prediction is refused by name, another noise schedule followed."""
+"""What a single file says of its training: what it predicts and another noise schedule are followed, else refused."""
 
 from __future__ import annotations
 
@@ -40,6 +40,15 @@ def _schedule(path: Path) -> NoiseSchedule:
     return open_checkpoint(path, TINY).schedule
 
 
+def _predicts_v(path: Path, where: str) -> None:
+    opened = open_checkpoint(path, TINY)
+    assert opened.config.prediction == "v"
+    assert opened.notes[-1].startswith("predicts v: ")
+    assert where in opened.notes[-1]
+    assert opened.notes[-1] in str(inspect(path))
+    assert open_checkpoint(path, TINY, prediction="epsilon").config.prediction == "epsilon"
+
+
 def _refusal(path: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
         load(path, config=TINY)
@@ -60,6 +69,10 @@ def _refusal(path: Path) -> str:
 def test_keys_that_mark_another_prediction(some: State, tmp_path: Path, key: str, pickled: bool) -> None:
     marked, path = {**some, key: torch.tensor([])}, tmp_path / "m.ckpt"
     torch.save({"state_dict": marked}, path) if pickled else save_file(marked, path)
+    if "v_pred" in key.split("."):
+        _predicts_v(path, f"its key {key} says so")
+        marked["ztsnr"], key = torch.tensor([]), "ztsnr"
+        torch.save({"state_dict": marked}, path) if pickled else save_file(marked, path)
     assert f"(its key {key} says so)" in _refusal(path)
 
 
@@ -80,7 +93,10 @@ def test_metadata_that_names_another_prediction(
     some: State, tmp_path: Path, metadata: dict[str, str], named: str
 ) -> None:
     save_file(some, tmp_path / "m.safetensors", metadata)
-    assert named in _refusal(tmp_path / "m.safetensors")
+    if "sample" in named or "snr" in named:
+        assert named in _refusal(tmp_path / "m.safetensors")
+    else:
+        _predicts_v(tmp_path / "m.safetensors", named)
 
 
 def test_what_names_it_does_not_steer_the_terminal(some: State, tmp_path: Path) -> None:
@@ -102,7 +118,7 @@ def test_what_names_it_does_not_steer_the_terminal(some: State, tmp_path: Path) 
 )
 def test_metadata_that_names_the_noise_is_no_obstacle(some: State, tmp_path: Path, metadata: dict[str, str]) -> None:
     save_file(some, tmp_path / "m.safetensors", metadata)
-    open_checkpoint(tmp_path / "m.safetensors", TINY)
+    assert open_checkpoint(tmp_path / "m.safetensors", TINY).config == TINY
 
 
 @pytest.mark.parametrize(
@@ -116,7 +132,7 @@ def test_metadata_that_names_the_noise_is_no_obstacle(some: State, tmp_path: Pat
 )
 def test_settings_in_a_pickle_that_name_another_prediction(some: State, tmp_path: Path, beside: dict[str, Any]) -> None:
     torch.save({**beside, "state_dict": some}, tmp_path / "m.ckpt")
-    _refusal(tmp_path / "m.ckpt")
+    _predicts_v(tmp_path / "m.ckpt", " is " if "v_pred" not in beside else "v_pred is 'True'")
 
 
 @pytest.mark.parametrize(
@@ -125,9 +141,11 @@ def test_settings_in_a_pickle_that_name_another_prediction(some: State, tmp_path
 def test_a_yaml_beside_the_file_may_name_it(some: State, tmp_path: Path, line: str) -> None:
     save_file(some, tmp_path / "m.safetensors")
     (tmp_path / "m.yaml").write_text(f"model:\n  params:\n{line}\n    linear_start: 0.00085\n")
-    assert "m.yaml: p" in _refusal(tmp_path / "m.safetensors")
+    _predicts_v(tmp_path / "m.safetensors", "m.yaml: p")
     (tmp_path / "m.yaml").write_text('model:\n  params:\n    parameterization: "eps"  # not "v"\n')
-    open_checkpoint(tmp_path / "m.safetensors", TINY)
+    assert open_checkpoint(tmp_path / "m.safetensors", TINY).config == TINY
+    (tmp_path / "m.yaml").write_text('model:\n  params:\n    parameterization: "x0"\n')
+    assert "m.yaml: parameterization is 'x0'" in _refusal(tmp_path / "m.safetensors")
 
 
 # --- noise schedule ---

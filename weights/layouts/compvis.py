@@ -7,63 +7,46 @@ them in a file (see `keys`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
 
-from ebama.models import StableDiffusionConfig, UNetConfig, VAEConfig
+from torch import Tensor
 
+from ebama.models import StableDiffusionConfig, TextConfig, UNetConfig, VAEConfig
+
+from ..files.tensors import Entry
+from . import openclip
 from .keys import EMA_PREFIX, PREFIXES
-
-Parts: TypeAlias = Mapping[str, tuple[str, ...]]
-"""Modules of a block by our names, each with CompVis's name first and then the others that are in use."""
-
-Block: TypeAlias = tuple[str, str, Parts]
-"""Our path and CompVis's path to a block, and its parts."""
-
-_ITSELF: Parts = {"": ("",)}
+from .padding import is_openclip
+from .renaming import ITSELF, Block, Parts, Renaming
 
 
-class Renaming:
-    """A bijection between our names and CompVis's; `to_ours` also takes our own and older names, mixed as they come."""
-
-    def __init__(self, blocks: Iterable[Block]) -> None:
-        self._compvis: dict[str, str] = {}
-        self._ours: dict[str, str] = {}
-        for ours, theirs, parts in blocks:
-            for part, names in parts.items():
-                self._compvis[ours + part] = theirs + names[0]
-                self._ours |= {path + name: ours + part for path in (ours, theirs) for name in (part, *names)}
-
-    def to_compvis(self, name: str) -> str:
-        """CompVis's name of our `name`; KeyError if the configuration has no such weight."""
-        return _rename(name, self._compvis)
-
-    def to_ours(self, name: str) -> str:
-        """Our name of a weight by any of its names; KeyError if the configuration has no such weight."""
-        return _rename(name, self._ours)
+def _alone(name: str, entry: Entry) -> list[tuple[str, Entry]]:
+    return [(name, entry)]
 
 
-def _rename(name: str, prefixes: dict[str, str]) -> str:
-    head, tail = name, ""
-    while head not in prefixes:
-        head, dot, last = head.rpartition(".")
-        if not dot:
-            raise KeyError(name)
-        tail = f".{last}{tail}"
-    return prefixes[head] + tail
+def _as_they_are(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return weights
 
 
 @dataclass(frozen=True)
 class ComponentNames:
     """Names of one component's weights.
 
-    `to_ours` takes a name without prefix: None for what is no weight, KeyError for what the network does not have.
+    Attributes:
+        prefix: how their keys begin in a CompVis file.
+        to_compvis: the rest of the key of our name.
+        to_ours: our name of a name without prefix; None for what is no weight, KeyError for what the network does not
+            have.
+        split: the weights, each with a name without prefix, of which an entry of a file consists.
+        join: weights by our names -> those of a CompVis file, by names that `to_compvis` takes.
     """
 
     prefix: str
     to_compvis: Callable[[str], str]
     to_ours: Callable[[str], str | None]
+    split: Callable[[str, Entry], list[tuple[str, Entry]]] = _alone
+    join: Callable[[dict[str, Tensor]], dict[str, Tensor]] = _as_they_are
 
     def key(self, name: str) -> str:
         """The key of our `name` in a CompVis file."""
@@ -73,15 +56,33 @@ class ComponentNames:
 def component_names(config: StableDiffusionConfig) -> dict[str, ComponentNames]:
     """Names of each component's weights."""
     unet, vae = unet_renaming(config.unet), vae_renaming(config.vae)
-    return {
+    names = {
         "unet": ComponentNames(PREFIXES["unet"][0], unet.to_compvis, unet.to_ours),
         "vae": ComponentNames(
             PREFIXES["vae"][0],
             vae.to_compvis,
             lambda name: None if name.startswith(_VAE_TRAINING) else vae.to_ours(name),
         ),
-        "text_encoder": ComponentNames(PREFIXES["text_encoder"][0], "text_model.{}".format, text_name),
     }
+    if config.text_2 is None:
+        return names | {"text_encoder": _text_names(config.text, "cond_stage_model.")}
+    first, second = (_text_names(text, f"conditioner.embedders.{i}.") for i, text in enumerate(config.texts))
+    return names | {"text_encoder": first, "text_encoder_2": second}
+
+
+def _text_names(config: TextConfig, prefix: str) -> ComponentNames:
+    renaming = Renaming(openclip.text_blocks(config))
+
+    def to_ours(name: str) -> str | None:
+        stripped = text_name(name, projects=config.projection_width is not None)
+        return None if stripped is None or openclip.is_unread(stripped, config) else renaming.to_ours(stripped)
+
+    def to_openclip(name: str) -> str:
+        return renaming.to_compvis(openclip.fused_name(name))
+
+    if is_openclip(config):
+        return ComponentNames(f"{prefix}model.", to_openclip, to_ours, openclip.split, openclip.join)
+    return ComponentNames(f"{prefix}transformer.", "text_model.{}".format, to_ours, openclip.split)
 
 
 _UNET_RESNET: Parts = {
@@ -116,17 +117,20 @@ def unet_renaming(config: UNetConfig) -> Renaming:
 
 def _unet_blocks(config: UNetConfig) -> Iterator[Block]:
     levels, blocks = len(config.widths), config.blocks
-    yield "time_embedding.linear_1", "time_embed.0", _ITSELF
-    yield "time_embedding.linear_2", "time_embed.2", _ITSELF
-    yield "conv_in", "input_blocks.0.0", _ITSELF
+    yield "time_embedding.linear_1", "time_embed.0", ITSELF
+    yield "time_embedding.linear_2", "time_embed.2", ITSELF
+    if config.vector_width:
+        yield "add_embedding.linear_1", "label_emb.0.0", ITSELF
+        yield "add_embedding.linear_2", "label_emb.0.2", ITSELF
+    yield "conv_in", "input_blocks.0.0", ITSELF
     for i in range(levels):
         first = 1 + i * (blocks + 1)  # a downsampler ends each level but the last
         for j in range(blocks):
             yield f"down_blocks.{i}.resnets.{j}", f"input_blocks.{first + j}.0", _UNET_RESNET
-            yield f"down_blocks.{i}.attentions.{j}", f"input_blocks.{first + j}.1", _ITSELF
-        yield f"down_blocks.{i}.downsamplers.0.conv", f"input_blocks.{first + blocks}.0.op", _ITSELF
+            yield f"down_blocks.{i}.attentions.{j}", f"input_blocks.{first + j}.1", ITSELF
+        yield f"down_blocks.{i}.downsamplers.0.conv", f"input_blocks.{first + blocks}.0.op", ITSELF
     yield "mid_block.resnets.0", "middle_block.0", _UNET_RESNET
-    yield "mid_block.attentions.0", "middle_block.1", _ITSELF
+    yield "mid_block.attentions.0", "middle_block.1", ITSELF
     yield "mid_block.resnets.1", "middle_block.2", _UNET_RESNET
     for i in range(levels):
         first = i * (blocks + 1)
@@ -134,11 +138,11 @@ def _unet_blocks(config: UNetConfig) -> Iterator[Block]:
         for j in range(blocks + 1):
             yield f"up_blocks.{i}.resnets.{j}", f"output_blocks.{first + j}.0", _UNET_RESNET
             if attends:
-                yield f"up_blocks.{i}.attentions.{j}", f"output_blocks.{first + j}.1", _ITSELF
+                yield f"up_blocks.{i}.attentions.{j}", f"output_blocks.{first + j}.1", ITSELF
         # The upsampler follows whatever its block holds.
-        yield f"up_blocks.{i}.upsamplers.0.conv", f"output_blocks.{first + blocks}.{2 if attends else 1}.conv", _ITSELF
-    yield "conv_norm_out", "out.0", _ITSELF
-    yield "conv_out", "out.2", _ITSELF
+        yield f"up_blocks.{i}.upsamplers.0.conv", f"output_blocks.{first + blocks}.{2 if attends else 1}.conv", ITSELF
+    yield "conv_norm_out", "out.0", ITSELF
+    yield "conv_out", "out.2", ITSELF
 
 
 def vae_renaming(config: VAEConfig) -> Renaming:
@@ -156,17 +160,17 @@ def _vae_blocks(config: VAEConfig) -> Iterator[Block]:
         "decoder.conv_in",
         "decoder.conv_out",
     ):
-        yield same, same, _ITSELF
+        yield same, same, ITSELF
     for i in range(levels):
         for j in range(config.blocks):
             yield f"encoder.down_blocks.{i}.resnets.{j}", f"encoder.down.{i}.block.{j}", _VAE_RESNET
-        yield f"encoder.down_blocks.{i}.downsamplers.0.conv", f"encoder.down.{i}.downsample.conv", _ITSELF
+        yield f"encoder.down_blocks.{i}.downsamplers.0.conv", f"encoder.down.{i}.downsample.conv", ITSELF
         theirs = f"decoder.up.{levels - 1 - i}"
         for j in range(config.blocks + 1):
             yield f"decoder.up_blocks.{i}.resnets.{j}", f"{theirs}.block.{j}", _VAE_RESNET
-        yield f"decoder.up_blocks.{i}.upsamplers.0.conv", f"{theirs}.upsample.conv", _ITSELF
+        yield f"decoder.up_blocks.{i}.upsamplers.0.conv", f"{theirs}.upsample.conv", ITSELF
     for side in ("encoder", "decoder"):
-        yield f"{side}.conv_norm_out", f"{side}.norm_out", _ITSELF
+        yield f"{side}.conv_norm_out", f"{side}.norm_out", ITSELF
         yield f"{side}.mid_block.resnets.0", f"{side}.mid.block_1", _VAE_RESNET
         yield f"{side}.mid_block.resnets.1", f"{side}.mid.block_2", _VAE_RESNET
         yield f"{side}.mid_block.attentions.0", f"{side}.mid.attn_1", _VAE_ATTENTION
@@ -177,14 +181,15 @@ def rank_may_differ(component: str, name: str) -> bool:
     return component == "vae" and ".attentions." in name and name.endswith(".weight") and "group_norm" not in name
 
 
-_OF_A_WHOLE_CLIP = ("vision_model.", "visual_projection", "text_projection", "logit_scale")
+_OF_A_WHOLE_CLIP = ("vision_model.", "visual_projection", "logit_scale")
 
 
-def text_name(name: str) -> str | None:
-    """Our name of a text encoder's weight, without `text_model.`; None for what it does not use: `position_ids` and
-    the rest of a whole CLIP."""
-    name = name.removeprefix("text_model.")
-    return None if name.endswith("position_ids") or name.startswith(_OF_A_WHOLE_CLIP) else name
+def text_name(name: str, *, projects: bool = False) -> str | None:
+    """Name of a text encoder's weight without `text_model.` or OpenCLIP's `model.`; None for what it does not use:
+    `position_ids`, the rest of a whole CLIP, and a projection unless it `projects`."""
+    name = name.removeprefix("text_model.").removeprefix("model.")
+    unused = _OF_A_WHOLE_CLIP if projects else (*_OF_A_WHOLE_CLIP, "text_projection")
+    return None if name.endswith("position_ids") or name.startswith(unused) else name
 
 
 def ema_name(compvis_name: str) -> str:

@@ -1,8 +1,10 @@
-"""What a file of weights is when it is not a Stable Diffusion v1 checkpoint, told from its names and shapes."""
+"""What a file of weights is, told from its names and shapes: a kind of Stable Diffusion, or something else."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+from ebama.models import SD_V1, SD_V2, SDXL, StableDiffusionConfig
 
 from .keys import Key, read_key
 
@@ -16,8 +18,6 @@ _MARKS = {
     "hada_w1_a lokr_w1",
     _EMBEDDING: "emb_params string_to_param",
     "a ControlNet": "control_model. controlnet_cond_embedding. input_hint_block.",
-    "a Stable Diffusion XL model": "conditioner.embedders.",
-    "a Stable Diffusion v2 model": "cond_stage_model.model.",
     "a transformer-based diffusion model (Stable Diffusion 3, Flux or the like)": "joint_blocks. double_blocks. "
     "transformer_blocks.0.norm1_context.",
 }
@@ -36,15 +36,37 @@ _BY_CHANNELS = {
 }
 
 
-def unet_kind(in_channels: int, context_width: int) -> str | None:
-    """The kind of model with these inputs of a full-size U-Net; None for Stable Diffusion v1 (4 and 768)."""
-    if context_width in (1024, 2048):
-        return "a Stable Diffusion v2 model" if context_width == 1024 else "a Stable Diffusion XL model"
-    return _BY_CHANNELS.get(in_channels)
+_LABELS = "label_emb."
+_BY_CONTEXT = {768: SD_V1, 1024: SD_V2, 2048: SDXL}
+
+
+def kind_name(config: StableDiffusionConfig) -> str:
+    """The kind of Stable Diffusion that a configuration is of, whatever its size."""
+    version = "XL" if config.text_2 else "2" if config.unet.linear_projections else "v1"
+    return f"Stable Diffusion {version}"
+
+
+def unet_kind(in_channels: int, context_width: int, labels: bool) -> str | None:
+    """The kind of model with these inputs of a full-size U-Net, where it is none that can be built; `labels` says
+    whether it is told classes or pictures too."""
+    if in_channels in _BY_CHANNELS:
+        return _BY_CHANNELS[in_channels]
+    if context_width == 1280:
+        return "a Stable Diffusion XL refiner"
+    return "an unCLIP model, which is told a picture," if labels and context_width < 2048 else None
+
+
+def preset_of(shapes: Shapes) -> StableDiffusionConfig:
+    """The kind of Stable Diffusion that a single file is of, as far as its names and its context's width tell."""
+    keys = {read_key(key): shape for key, shape in shapes.items()}
+    if any(key.component == "text_encoder_2" for key in keys):
+        return SDXL
+    context = _context({key: shape for key, shape in keys.items() if key.component == "unet"})
+    return _BY_CONTEXT.get(context[-1] if context else 0, SD_V1)
 
 
 def file_kind(shapes: Shapes) -> str | None:
-    """The kind of a single file of other weights; None if nothing speaks against Stable Diffusion v1."""
+    """The kind of a single file of other weights; None if nothing speaks against Stable Diffusion v1, 2 or XL."""
     if not shapes:
         return "a file without any weights"
     for kind, marks in _MARKS.items():
@@ -64,6 +86,11 @@ def file_kind(shapes: Shapes) -> str | None:
 
 def _other_unet(shapes: Mapping[Key, tuple[int, ...]]) -> str | None:
     conv_in = next((shape for key, shape in shapes.items() if key.name in _CONV_IN), ())
-    context = next((shape for key, shape in shapes.items() if key.name.endswith("attn2.to_k.weight")), ())
-    full_size = len(conv_in) == 4 and len(context) == 2 and conv_in[0] == 320
-    return unet_kind(conv_in[1], context[1]) if full_size else None
+    context = _context(shapes)
+    full_size = len(conv_in) == 4 and len(context) == 2 and conv_in[0] in (320, 384)  # 384: the refiner's
+    labels = any(key.name.startswith(_LABELS) for key in shapes)
+    return unet_kind(conv_in[1], context[1], labels) if full_size else None
+
+
+def _context(shapes: Mapping[Key, tuple[int, ...]]) -> tuple[int, ...]:
+    return next((shape for key, shape in shapes.items() if key.name.endswith("attn2.to_k.weight")), ())

@@ -11,18 +11,32 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ebama.models import MINIATURE, SD_V1, StableDiffusionConfig, TextConfig, UNetConfig, VAEConfig
+from ebama.models import (
+    MINIATURE,
+    SD_V1,
+    SD_V2,
+    SD_V2_V,
+    SDXL,
+    StableDiffusionConfig,
+    TextConfig,
+    UNetConfig,
+    VAEConfig,
+)
 
 from ..errors import CheckpointError
 from ..files.regular import read_json
 from .detect import unet_kind
+from .padding import padding, padding_of
 
 Json = dict[str, Any]
 T = TypeVar("T")
+
+PRESETS = (SD_V1, SD_V2, SD_V2_V, SDXL, MINIATURE)
 
 # Fields of our configurations by the keys of `config.json` that set them, and are written from them.
 _UNET_FIELDS = {
@@ -34,6 +48,8 @@ _UNET_FIELDS = {
     "norm_num_groups": "norm_groups",
     "out_channels": "out_channels",
     "transformer_layers_per_block": "depth",
+    "upcast_attention": "upcast_attention",
+    "use_linear_projection": "linear_projections",
 }
 _VAE_FIELDS = {
     "block_out_channels": "widths",
@@ -64,6 +80,10 @@ _CLIP_TEXT = {
     "num_hidden_layers": 12,
     "vocab_size": 49408,
 }
+_PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
+_UNET_LIKE = replace(SD_V1.unet, depth=(1, 2, 3, 4))
+# Of a model with two text encoders: what its pipeline does with their outputs, which no config.json says.
+_OF_TWO: Json = {"output_layer": -2, "final_norm": False}
 # Names of the U-Net's blocks by whether they attend.
 _DOWN_BLOCKS = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
 _UP_BLOCKS = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
@@ -75,27 +95,41 @@ _OPTIONAL = (
     *("down_block_types", "up_block_types", "layers_per_block", "transformer_layers_per_block", "sample_size"),
     *("norm_num_groups", "mid_block_add_attention", "scaling_factor", "hidden_act"),
 )
-_LISTS = ("attention_head_dim", "block_out_channels")
+_SWITCHES = ("upcast_attention", "use_linear_projection")  # off where they are absent, and not written then
+_LISTS = ("attention_head_dim", "block_out_channels", "transformer_layers_per_block")
 # Values that may be null, and may be lists of one entry for each level or side, all equal.
-_PER_LEVEL = ("layers_per_block", "transformer_layers_per_block", "sample_size")
+_PER_LEVEL = ("layers_per_block", "sample_size")
 
 
 def read_folder_config(folder: Path) -> StableDiffusionConfig:
-    """The configuration of a diffusers folder, from its three `config.json`. Raises CheckpointError.
+    """The configuration of a diffusers folder, from its `config.json` files, its scheduler's file and how its
+    tokenizers fill short texts. Raises CheckpointError.
 
-    Its scheduler's file, if there is one, must name the noise schedule of Stable Diffusion v1.
+    The scheduler's file, if there is one, must name the noise schedule of Stable Diffusion.
     """
     unet, sample_size = _parsed(folder / "unet" / "config.json", _unet_config)
-    vae = _parsed(folder / "vae" / "config.json", _vae_config)
-    text = _parsed(folder / "text_encoder" / "config.json", _text_config)
+    two = (folder / "text_encoder_2").is_dir()
+    vae = _parsed(folder / "vae" / "config.json", partial(_vae_config, may_overflow=two))
+    fields: Json = {"text": _text(folder, "", _OF_TWO if two else {})}
+    if two:
+        fields["text_2"] = _text(folder, "_2", _OF_TWO, projects=True)
+        index = folder / "model_index.json"
+        zeros = read_json(index).get("force_zeros_for_empty_prompt", True) if index.is_file() else True
+        fields["zero_empty_prompt"] = bool(zeros)
     schedule_file = folder / "scheduler" / "scheduler_config.json"
     if schedule_file.is_file():  # what else it says is how to sample, the caller's choice
-        _parsed(schedule_file, partial(_check_fixed, name="scheduler/scheduler_config.json"))
-    # These two networks tell a preset, whatever its VAE; a folder of others is called by its own name.
-    presets = (preset.name for preset in (SD_V1, MINIATURE) if (unet, text) == (preset.unet, preset.text))
-    name = next(presets, folder.resolve().name)
+        fields["prediction"] = _parsed(schedule_file, _prediction)
     with _naming(folder):
-        return _sane(StableDiffusionConfig(unet, vae, text, sample_size=sample_size, name=name))
+        name = folder.resolve().name
+        config = _sane(StableDiffusionConfig(unet, vae, sample_size=sample_size, name=name, **fields))
+    # The VAE tells no preset; a folder of other networks is called by its own name.
+    return replace(config, name=next((known.name for known in PRESETS if _alike(known, config)), name))
+
+
+def _alike(preset: StableDiffusionConfig, config: StableDiffusionConfig) -> bool:
+    of_that_dtype = replace(config.unet, upcast_attention=preset.unet.upcast_attention)
+    names = ("text", "text_2", "prediction")
+    return preset.unet == of_that_dtype and all(getattr(preset, name) == getattr(config, name) for name in names)
 
 
 @contextmanager
@@ -178,26 +212,42 @@ def _attends(values: Json, key: str, blocks: Mapping[bool, str]) -> tuple[bool, 
     return tuple(attends[name] for name in values[key])
 
 
+def _prediction(values: Json) -> str:
+    _check_fixed(values, "scheduler/scheduler_config.json")
+    value = values.get("prediction_type", "epsilon")
+    if value not in _PREDICTIONS:
+        raise ValueError(f"prediction_type is {value!r}; expected {' or '.join(_PREDICTIONS)}, nothing else is built.")
+    return _PREDICTIONS[value]
+
+
 def _unet_config(values: Json) -> tuple[UNetConfig, int]:
     """The U-Net and the side of the latents that it was trained on."""
     channels, context = values["in_channels"], values["cross_attention_dim"]
-    if values["block_out_channels"][0] == SD_V1.unet.widths[0] and (kind := unet_kind(channels, context)):
+    labels = values.get("class_embed_type") is not None
+    if values["block_out_channels"][0] in (320, 384) and (kind := unet_kind(channels, context, labels)):
         raise ValueError(f"in_channels {channels} and cross_attention_dim {context} make this {kind}.")
     _check_fixed(values, "unet/config.json")
+    embeds = values.get("addition_embed_type")
+    if embeds not in (None, "text_time"):
+        raise ValueError(f"addition_embed_type is {embeds!r}; expected null or 'text_time', nothing else is built.")
     values = _complete(values, "unet/config.json")
     attention = _attends(values, "down_block_types", _DOWN_BLOCKS)
     if attention != _attends(values, "up_block_types", _UP_BLOCKS)[::-1]:
         raise ValueError(
             "up_block_types do not mirror down_block_types; each level has attention both ways or neither."
         )
-    heads = values.get("num_attention_heads") or values.get("attention_head_dim") or 8
-    if not isinstance(heads, list):
-        heads = [heads] * len(values["block_out_channels"])
-    fields = _read(values | {"attention_head_dim": heads}, _UNET_FIELDS, SD_V1.unet)
+    values["attention_head_dim"] = values.get("num_attention_heads") or values.get("attention_head_dim") or 8
+    for key in ("attention_head_dim", "transformer_layers_per_block"):
+        if not isinstance(values[key], list):
+            values[key] = [values[key]] * len(values["block_out_channels"])
+    fields = _read(dict.fromkeys(_SWITCHES, False) | values, _UNET_FIELDS, _UNET_LIKE)
+    if embeds:
+        fields["vector_width"] = _value(values, "projection_class_embeddings_input_dim", 1)
     return _sane(UNetConfig(attention=attention, **fields)), _value(values, "sample_size", SD_V1.sample_size)
 
 
-def _vae_config(values: Json) -> VAEConfig:
+def _vae_config(values: Json, *, may_overflow: bool) -> VAEConfig:
+    """`may_overflow` says whether the VAE of this kind of model does in float16, unless its file denies it."""
     _check_fixed(values, "vae/config.json")
     if values["in_channels"] != values["out_channels"]:
         raise ValueError(f"in_channels {values['in_channels']} and out_channels {values['out_channels']} differ.")
@@ -209,41 +259,75 @@ def _vae_config(values: Json) -> VAEConfig:
         if len(blocks) != len(widths):
             raise ValueError(f"{key} and block_out_channels {widths} have different lengths.")
     values = _complete(values, "vae/config.json", layers_per_block=1)  # not Stable Diffusion v1's
-    return _sane(VAEConfig(**_read(values, _VAE_FIELDS, SD_V1.vae)))
+    upcast = may_overflow and bool(values.get("force_upcast", True))
+    return _sane(VAEConfig(**_read(values, _VAE_FIELDS, SD_V1.vae), upcast=upcast))
 
 
-def _text_config(values: Json) -> TextConfig:
+def _text(folder: Path, number: str, fields: Json, *, projects: bool = False) -> TextConfig:
+    """The text encoder `number` of a folder, with `fields` of its configuration that no file says."""
+    text = _parsed(folder / f"text_encoder{number}" / "config.json", partial(_text_config, projects=projects))
+    pad_token = padding(folder / f"tokenizer{number}", default=padding_of(text))
+    with _naming(folder):
+        return replace(text, pad_token=pad_token, **fields)
+
+
+def _text_config(values: Json, *, projects: bool) -> TextConfig:
     if isinstance(values.get("text_config"), dict):  # of a whole CLIP
         values = _CLIP_TEXT | values["text_config"]
     _check_fixed(values, "text_encoder/config.json")
     values = _complete(values, "text_encoder/config.json")
     if values["hidden_act"] not in ("quick_gelu", "gelu"):
         raise ValueError(f"hidden_act is {values['hidden_act']!r}; expected 'quick_gelu' or 'gelu'.")
-    return _sane(TextConfig(**_read(values, _TEXT_FIELDS, SD_V1.text)))
+    projection = _value(values, "projection_dim", 1) if projects else None
+    return _sane(TextConfig(**_read(values, _TEXT_FIELDS, SD_V1.text), projection_width=projection))
 
 
 def folder_jsons(config: StableDiffusionConfig) -> dict[str, Json]:
     """The JSON files of a diffusers folder by relative path, so that diffusers builds `config`'s networks."""
-    text = config.text
-    if (text.output_layer, text.final_norm) != (-1, True):
-        raise ValueError(
-            f"output_layer {text.output_layer} and final_norm {text.final_norm} have no place in a config.json of "
-            "transformers; save with -1 and True, and give the others to load(..., config=...)."
-        )
-    unet = {
-        **_written(config.unet, _UNET_FIELDS),
-        "sample_size": config.sample_size,
-        "down_block_types": [_DOWN_BLOCKS[attends] for attends in config.unet.attention],
-        "up_block_types": [_UP_BLOCKS[attends] for attends in config.unet.attention[::-1]],
-    }
-    vae = {
+    two = config.text_2 is not None
+    expected = tuple(_OF_TWO.values()) if two else (-1, True)
+    for text in config.texts:
+        if (text.output_layer, text.final_norm) != expected:
+            raise ValueError(
+                f"output_layer {text.output_layer} and final_norm {text.final_norm} have no place in a config.json of "
+                f"transformers; save with {expected[0]} and {expected[1]}, and give the others to "
+                "load(..., config=...)."
+            )
+    files: dict[str, Json] = {name: dict(values) for name, values in _FILES["written"].items()}
+    files["unet/config.json"] |= _unet_json(config)
+    files["vae/config.json"] |= {
         **_written(config.vae, _VAE_FIELDS),
         "sample_size": config.sample_size * config.vae.factor,
         **{key: [block] * len(config.vae.widths) for key, block in _VAE_BLOCKS.items()},
     }
-    ours = {
-        "unet/config.json": unet,
-        "vae/config.json": vae,
-        "text_encoder/config.json": _written(config.text, _TEXT_FIELDS),
+    files["text_encoder/config.json"] |= _written(config.text, _TEXT_FIELDS)
+    schedule, theirs = files["scheduler/scheduler_config.json"], {ours: name for name, ours in _PREDICTIONS.items()}
+    schedule["prediction_type"] = theirs[config.prediction]
+    if config.text_2 is not None:
+        files["vae/config.json"]["force_upcast"] = config.vae.upcast
+        files["text_encoder_2/config.json"] = {
+            **files["text_encoder/config.json"],
+            **_written(config.text_2, _TEXT_FIELDS),
+            "architectures": ["CLIPTextModelWithProjection"],
+            "projection_dim": config.text_2.projection_width,
+        }
+        index = _FILES["two text encoders"]["model_index.json"]
+        files["model_index.json"] = index | {"force_zeros_for_empty_prompt": config.zero_empty_prompt}
+    return files
+
+
+def _unet_json(config: StableDiffusionConfig) -> Json:
+    unet = config.unet
+    values = {
+        **_written(unet, _UNET_FIELDS),
+        "sample_size": config.sample_size,
+        "down_block_types": [_DOWN_BLOCKS[attends] for attends in unet.attention],
+        "up_block_types": [_UP_BLOCKS[attends] for attends in unet.attention[::-1]],
     }
-    return {name: values | ours.get(name, {}) for name, values in _FILES["written"].items()}
+    if unet.vector_width:
+        values |= {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": config.number_width,
+            "projection_class_embeddings_input_dim": unet.vector_width,
+        }
+    return {key: value for key, value in values.items() if value or key not in _SWITCHES}

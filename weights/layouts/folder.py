@@ -15,8 +15,16 @@ STEMS = {
     "unet": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
     "vae": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
     "text_encoder": ("model", "pytorch_model"),
+    "text_encoder_2": ("model", "pytorch_model"),
 }
-COMPONENTS = tuple(STEMS)
+COMPONENTS = ("unet", "vae", "text_encoder")
+"""What every folder has."""
+TOKENIZERS = ("tokenizer", "tokenizer_2")
+
+
+def components(folder: Path) -> list[str]:
+    """The components that a folder has."""
+    return [name for name in STEMS if (folder / name).is_dir()]
 
 
 def missing_components(folder: Path) -> list[str]:

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 PREFIXES = {
     "unet": ("model.diffusion_model.", "diffusion_model.", "unet."),
     "vae": ("first_stage_model.", "vae."),
-    "text_encoder": ("cond_stage_model.transformer.", "cond_stage_model.", "text_encoder."),
+    "text_encoder": (
+        "cond_stage_model.transformer.",
+        "cond_stage_model.",
+        "conditioner.embedders.0.transformer.",
+        "conditioner.embedders.0.",
+        "text_encoder.",
+    ),
+    "text_encoder_2": ("conditioner.embedders.1.", "text_encoder_2."),
 }
 """How keys of each component begin: in CompVis's files first, then in others."""
 

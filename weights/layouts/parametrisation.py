@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,12 +23,13 @@ from ..files.tensors import Entry, TensorFile
 from .keys import read_key
 
 _SETTINGS = re.compile(r"(?:^|[._ ])(?:prediction_type|predict_key|paramete?ri[sz]ation)$", re.IGNORECASE)
-_NOISE = {"", "eps", "epsilon", "noise", "none", "null"}
+_EPSILON = {"eps", "epsilon", "noise"}
+_V = {"v", "v_prediction", "velocity"}
+_NOTHING = {"", "none", "null"}
 # Names that stand for a choice by being there, as a weight or as a setting that is not switched off.
-_MARKS = re.compile(
-    r"(?:^|[._ ])(?:v_?pred(?:iction)?|v_?paramete?ri[sz]ation|ztsnr|(?:rescale_betas_)?zero_(?:terminal_)?snr|"
-    r"edm_mean|edm_vpred\.sigma_max)$",
-    re.IGNORECASE,
+_V_MARKS = re.compile(r"(?:^|[._ ])(?:v_?pred(?:iction)?|v_?paramete?ri[sz]ation)$", re.IGNORECASE)
+_OTHER_MARKS = re.compile(
+    r"(?:^|[._ ])(?:ztsnr|(?:rescale_betas_)?zero_(?:terminal_)?snr|edm_mean|edm_vpred\.sigma_max)$", re.IGNORECASE
 )
 _OFF = {"", "false", "0", "no", "off", "none", "null"}
 _DEPTH = 8
@@ -39,17 +41,59 @@ _TABLES: dict[str, Callable[[Tensor], Tensor]] = {
 _MOST_STEPS = 100_000
 
 
-def stated_prediction(file: TensorFile) -> str | None:
-    """Where the file, or the .yaml of its name beside it, says that the U-Net does not predict the noise; None where
-    nothing does."""
-    if mark := next((key for key in file.entries if _MARKS.search(read_key(key).name)), None):
-        return f"its key {listed([mark])} says so"
-    settings = [*_leaves(file.metadata), *_yaml_settings(file.path.with_suffix(".yaml"))]
-    for name, value in settings:
-        harmless = _OFF if _MARKS.search(name) else _NOISE if _SETTINGS.search(name) else {value.lower()}
-        if value.lower() not in harmless:
-            return f"{listed([name[-80:]])} is {value[:40]!r}"
-    return None
+@dataclass(frozen=True)
+class Statement:
+    """What a file says that its U-Net predicts, "epsilon" or "v", None for anything else; and where it says so."""
+
+    prediction: str | None
+    where: str
+
+    def __str__(self) -> str:
+        return self.where
+
+
+def stated_prediction(file: TensorFile) -> Statement | None:
+    """What the file, or the .yaml of its name beside it, says that the U-Net predicts; None where nothing does.
+
+    Of several statements the one counts that is furthest from the noise.
+    """
+    statements = list(_statements(file))
+    return min(statements, key=lambda statement: (None, "v", "epsilon").index(statement.prediction), default=None)
+
+
+def _statements(file: TensorFile) -> Iterator[Statement]:
+    for key in file.entries:
+        name = read_key(key).name
+        if _V_MARKS.search(name) or _OTHER_MARKS.search(name):
+            yield Statement("v" if _V_MARKS.search(name) else None, f"its key {listed([key])} says so")
+    for name, value in [*_leaves(file.metadata), *_yaml_settings(file.path.with_suffix(".yaml"))]:
+        said, where = value.lower(), f"{listed([name[-80:]])} is {value[:40]!r}"
+        if _OTHER_MARKS.search(name) or _V_MARKS.search(name):
+            if said not in _OFF:
+                yield Statement("v" if _V_MARKS.search(name) else None, where)
+        elif _SETTINGS.search(name) and said not in _NOTHING:
+            yield Statement("v" if said in _V else "epsilon" if said in _EPSILON else None, where)
+
+
+# Of the U-Nets of Stable Diffusion 2, whose shapes are the same, those that predict v have larger biases here.
+_TELLING = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
+_LARGER = 0.09
+
+
+def guessed_prediction(entries: dict[str, Entry]) -> tuple[str, str] | None:
+    """What a full-size U-Net of Stable Diffusion 2 predicts, by its weights (under our names), and by which; None if
+    the weight is not there or cannot be read. The entry can be read again."""
+    entry = entries.get(_TELLING)
+    if entry is None or not entry.dtype.is_floating_point:
+        return None
+    values = entry.read()
+    entries[_TELLING] = replace(entry, read=lambda: values)
+    if values.is_meta:
+        return None
+    spread = float(values.float().std(correction=0))
+    comparison = "above" if spread > _LARGER else "not above"
+    how = f"the deviation of {entry.key} is {spread:.3f}, {comparison} {_LARGER}"
+    return ("v" if spread > _LARGER else "epsilon"), how
 
 
 def _leaves(value: object, name: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, str]]:
@@ -68,7 +112,7 @@ def _leaves(value: object, name: str = "", depth: int = _DEPTH) -> Iterator[tupl
 
 
 def _yaml_settings(path: Path) -> list[tuple[str, str]]:
-    """The settings of the configuration that is published beside v-prediction models of Stable Diffusion v1."""
+    """The settings of the configuration that is published beside v-prediction models."""
     if not path.is_file():
         return []
     return [(f"{path.name}: {name}", value) for name, value in _YAML_SETTING.findall(read_text(path))]
