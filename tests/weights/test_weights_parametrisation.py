@@ -100,10 +100,13 @@ def test_metadata_that_names_another_prediction(
 
 
 def test_what_names_it_does_not_steer_the_terminal(some: State, tmp_path: Path) -> None:
-    save_file(some, tmp_path / "m.safetensors", {"\x1b[2J\n.v_pred": "\x1b[2J"})
-    assert "\\x1b[2J" in _refusal(tmp_path / "m.safetensors")
-    save_file({**some, "\x1b[2J.v_pred": torch.zeros(1)}, tmp_path / "k.safetensors")
-    assert "\x1b" not in _refusal(tmp_path / "k.safetensors") + str(inspect(tmp_path / "m.safetensors"))
+    for mark in ("v_pred", "ztsnr"):
+        save_file(some, tmp_path / "m.safetensors", {f"\x1b[2J\n.{mark}": "\x1b[2J"})
+        save_file({**some, f"\x1b[2J.{mark}": torch.zeros(1)}, tmp_path / "k.safetensors")
+        for file in (tmp_path / "m.safetensors", tmp_path / "k.safetensors"):
+            said = _refusal(file) if mark == "ztsnr" else open_checkpoint(file, TINY).notes[-1]
+            assert "\\x1b[2J" in said
+            assert "\x1b" not in said + str(inspect(file))
 
 
 @pytest.mark.parametrize(
