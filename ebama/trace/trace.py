@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -133,7 +134,8 @@ class Trace:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
         """Read a file that `save` wrote; ValueError if the file is something else."""
-        Path(path).open("rb").close()  # a file that is not there is an OSError, and says so
+        if not stat.S_ISREG(os.stat(path).st_mode):  # which raises OSError for a file that is not there
+            raise ValueError(f"{path} is no trace; expected a file that `Trace.save` wrote.")
         try:
             with safe_open(path, framework="pt") as file:
                 facts = json.loads(file.metadata()[KEY])

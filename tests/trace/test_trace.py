@@ -310,6 +310,9 @@ def test_load_refuses_files_that_are_no_trace(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Trace.load(path)
     path.write_text("words")
+    for other in (tmp_path, Path("/dev/zero")):
+        with pytest.raises(ValueError, match="is no trace"):
+            Trace.load(other)
     with pytest.raises(ValueError, match="is no trace"):
         Trace.load(path)
     save_file({"scores": torch.zeros(1)}, path)
