@@ -163,8 +163,8 @@ def check_output(name: str, theirs: Any, ours: Tensor | None) -> None:
         raise ValueError(
             f"The layer {name} cannot be adapted: its output is not that of softmax(QK^T / sqrt(d)) V over the "
             "described projections (another scale, a norm, a bias or a residual inside, heads in another order, or a "
-            "mask of other numbers than those added to scores; norm= names a norm of its input). Hooks on its "
-            "projections give its scores all the same: attention_scores(query, key)."
+            "mask of other numbers than those added to scores; norm= names a norm of its input). Hooks where its "
+            "queries and keys are ready still give its scores: attention_scores(query, key)."
         )
 
 
