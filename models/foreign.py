@@ -27,6 +27,7 @@ class Layer:
         heads: the attribute that holds the number of heads, or the number itself.
         q, k, v: the projections of queries, keys and values; or `kv`, keys and values in one; or `qkv`, all in one.
         norm: what the layer applies to its queries' input first (in self-attention to all of it), if anything.
+        q_norm, k_norm: norms of queries and keys behind their projections, of each head or of all heads together.
         context, mask: the parameters of its `forward` for them, if they have unusual names.
 
     Raises ValueError for another combination of projections.
@@ -40,6 +41,8 @@ class Layer:
     kv: str | None = None
     qkv: str | None = None
     norm: str | None = None
+    q_norm: str | None = None
+    k_norm: str | None = None
     context: str | None = None
     mask: str | None = None
 
@@ -78,6 +81,22 @@ class Rows(nn.Module):
         return nn.functional.linear(x, self.weight, self.bias)
 
 
+class Normed(nn.Module):
+    """A projection with a norm behind it: of each head, unless the norm is as wide as all of them."""
+
+    def __init__(self, projection: nn.Module, norm: nn.Module, heads: int) -> None:
+        super().__init__()
+        self._parts, self._heads = (projection, norm), heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] -> [..., inner width]."""
+        projection, norm = self._parts
+        projected: Tensor = projection(x)
+        if getattr(norm, "weight", None) is not None and norm.weight.numel() == projected.shape[-1]:
+            return norm(projected)  # type: ignore[no-any-return]
+        return norm(projected.unflatten(-1, (self._heads, -1))).flatten(-2)  # type: ignore[no-any-return]
+
+
 def part(name: str, module: nn.Module, path: str) -> Any:
     """The part of a layer at an attribute path; ValueError, which names the layer, if it is not there."""
     value: Any = module
@@ -113,6 +132,10 @@ def attention_over(name: str, module: nn.Module, description: Layer, kind: Kind)
         raise ValueError(
             f"The layer {name} has heads = {heads!r}; expected a divisor of its inner width {inner_width}."
         )
+    if description.q_norm is not None:
+        q = Normed(q, part(name, module, description.q_norm), heads)
+    if description.k_norm is not None:
+        k = Normed(k, part(name, module, description.k_norm), heads)
     return Attention.of(q, k, v, part(name, module, description.out), heads=heads, kind=kind)
 
 
@@ -162,9 +185,9 @@ def check_output(name: str, theirs: Any, ours: Tensor | None) -> None:
     if not float((theirs - ours).abs().max()) <= TOLERANCE * scale:
         raise ValueError(
             f"The layer {name} cannot be adapted: its output is not that of softmax(QK^T / sqrt(d)) V over the "
-            "described projections (another scale, a norm, a bias or a residual inside, heads in another order, or a "
-            "mask of other numbers than those added to scores; norm= names a norm of its input). Hooks where its "
-            "queries and keys are ready still give its scores: attention_scores(query, key)."
+            "described projections (another scale, a bias or a residual inside, a norm that norm=, q_norm= or k_norm= "
+            "does not name, heads in another order, a mask of other numbers than those added to scores). Hooks where "
+            "its queries and keys are ready still give its scores: attention_scores(query, key)."
         )
 
 

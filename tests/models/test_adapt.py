@@ -279,7 +279,7 @@ def test_a_norm_of_the_input_inside_the_layer_is_named(context_width: int | None
     z, context = 5 * torch.randn(2, 8, 4, 6) + 1, torch.randn(2, 7, 10)
     expected = net(z, torch.zeros(2), context)
     parts: dict[str, Any] = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out", "heads": "heads"}
-    with pytest.raises(ValueError, match=r"attn cannot be adapted.*norm= names a norm of its input"):
+    with pytest.raises(ValueError, match=r"attn cannot be adapted.*a norm that norm="):
         adapt(copy.deepcopy(net), {PreNorm: layer(**parts)}, call, context_shape=(7, 10)).sites(z.shape)
     with pytest.raises(ValueError, match=r"attn \(PreNorm\) has no 'norm1'"):
         adapt(copy.deepcopy(net), {PreNorm: layer(**parts, norm="norm1")}, call, context_shape=(7, 10))
@@ -292,6 +292,55 @@ def test_a_norm_of_the_input_inside_the_layer_is_named(context_width: int | None
         part = slice(6 * head, 6 * head + 6)
         scores = net.attn.to_q(x)[..., part] @ keys[..., part].transpose(1, 2) / math.sqrt(6)
         torch.testing.assert_close(records[0].scores[:, head], scores)
+
+
+class NormedQueries(CrossAttention):
+    """As in SD3: queries and keys are normed, each head or all together."""
+
+    def __init__(self, *, whole: bool) -> None:
+        super().__init__(8, 10, 2, 6, 0.0)
+        self.whole, size = whole, 12 if whole else 6
+        self.q_norm, self.k_norm = nn.LayerNorm(size), nn.LayerNorm(size)
+
+    def queries_and_keys(self, x: Tensor, context: Tensor) -> tuple[Tensor, ...]:
+        """[batch, head, query or key, dim]."""
+        if self.whole:
+            q, k = self.q_norm(self.to_q(x)), self.k_norm(self.to_k(context))
+            return tuple(part.unflatten(-1, (2, 6)).transpose(1, 2) for part in (q, k))
+        q, k = (part.unflatten(-1, (2, 6)).transpose(1, 2) for part in (self.to_q(x), self.to_k(context)))
+        return self.q_norm(q), self.k_norm(k)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        assert context is not None
+        q, k = self.queries_and_keys(x, context)
+        v = self.to_v(context).unflatten(-1, (2, 6)).transpose(1, 2)
+        out = (q @ k.transpose(-1, -2) / math.sqrt(6)).softmax(-1) @ v
+        return self.to_out(out.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_norms_of_queries_and_keys_are_named(whole: bool) -> None:
+    torch.manual_seed(0)
+    net = LdmLike().eval()
+    net.inner.attn2 = NormedQueries(whole=whole).eval()
+    for norm in (net.inner.attn2.q_norm, net.inner.attn2.k_norm):
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    z, t, context = inputs()
+    expected = net(z, torch.full((2,), t), context)
+    seen: dict[str, Tensor] = {}
+    hook = net.inner.attn2.register_forward_pre_hook(
+        lambda layer, args, kwargs: seen.update(x=args[0], context=kwargs["context"]), with_kwargs=True
+    )
+    net(z, torch.full((2,), t), context)
+    hook.remove()
+    q, k = net.inner.attn2.queries_and_keys(seen["x"], seen["context"])
+    parts: dict[str, Any] = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out", "heads": "heads"}
+    layers = {NormedQueries: layer(**parts, q_norm="q_norm", k_norm="k_norm"), **LDM}
+    network = adapt(net, layers, lambda net, z, t, c: net(z, t, c), context_shape=(7, 10))
+    noise, records = network(z, t, context, record=["inner.attn2"])
+    torch.testing.assert_close(noise, expected)
+    torch.testing.assert_close(records[0].scores, q @ k.transpose(-1, -2) / math.sqrt(6))
 
 
 class Padded(nn.Module):
