@@ -6,7 +6,7 @@ It knows no method by name; the loop over timesteps is `Sampler.sample`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -135,6 +135,8 @@ def sample(
     `bar` labels a progress bar; `on_call` is told after each model call how many are done. Raises FloatingPointError
     if a latent becomes infinite or NaN.
     """
+    generators = [start.generator for start in starts]
+    task = replace(task, generators=generators)
     conditioning, guide = method.conditioning(task), method.guide(task)
     controls = method.control(task, conditioning)
     z = torch.stack([start.noise for start in starts]).to(task.context.device)
@@ -173,7 +175,6 @@ def sample(
     def progress(calls: Iterable[Any]) -> Iterable[Any]:
         return tqdm(calls, bar, leave=False) if bar else calls
 
-    generators = [start.generator for start in starts]
     final = solver.sample(denoise, z, before_step=before_step, progress=progress, generators=generators).cpu()
     if not final.isfinite().all():
         raise FloatingPointError(

@@ -30,12 +30,14 @@ def quick(name: str) -> Choice:
         "conform": {"refined_calls": (0,), "max_refinements": 2},
         "divide-and-bind": {"thresholds": ((0, 0.2),), "max_refinements": (2, 2)},
         "boxdiff": {"max_refinements": 2},
+        "initno": {"max_rounds": 1, "iterations": 1, "final_iterations": 1, "max_refinements": 1},
+        "self-cross": {"max_rounds": 1, "iterations": 1, "final_iterations": 1, "max_refinements": 1},
     }
     return methods.get(name, **options.get(name, {}))
 
 
 def test_every_method_but_p2p_is_covered() -> None:
-    assert len(MOVERS) == 7
+    assert len(MOVERS) == 9
     assert len(REST) == 4
     assert BOXED == ["boxdiff", "layout-guidance"]
 

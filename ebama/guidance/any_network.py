@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ..maps import Groups, Tokens, per_sample
@@ -73,13 +74,15 @@ def start_for(
     *,
     calls: int,
     timestep: int = 999,
+    generators: Sequence[torch.Generator] = (),
 ) -> Start:
     """What a method makes of the initial noise on a network of your own: z [B, C, h, w] -> z.
 
-    `timestep` is that of the noise, the network's first; the rest is as for `guide_for`.
+    `timestep` is that of the noise, the network's first. `generators`, one for each sample and on the CPU, are where
+    fresh noise comes from; without any, it depends on the noise alone. The rest is as for `guide_for`.
     """
     chosen = _method(method)
-    task = replace(_task(network, context, groups, tokens, calls), first_timestep=timestep)
+    task = replace(_task(network, context, groups, tokens, calls), first_timestep=timestep, generators=generators)
     if (start := chosen.start(task)) is None:
         raise _lacking("start", chosen)
     return start

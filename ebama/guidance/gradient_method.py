@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from ..models import AttentionRecords, Control, Site
 from ..prompt import Parsed
 from .conditioning import Conditioning
 from .control import watched
-from .gradient import Energy, Refinement, Step, descent, gradient_guide
+from .gradient import Energy, Maps, Refinement, Step, descent, gradient_guide
 from .method import Controls, Cost, GuidanceResult, Guide, Method
 from .options import guided_calls, number
 from .task import Task
@@ -76,20 +76,16 @@ class GradientMethod(Method):
         """How a run steps down the gradient: by `step_size` times it."""
         return descent
 
-    def guide(self, task: Task) -> Guide:
-        """Gradient steps for the samples that it `applies_to`.
-
-        The maps are those of the prompt's rows alone, under the method's own control, and the network runs only as far
-        as they need.
-        """
-        call, count = 0, len(task.context)
+    def maps(self, task: Task, call: Callable[[], int] = lambda: 0) -> Maps:
+        """The maps of `sites`, of the prompt's rows alone, under the method's own control of model call `call()`; the
+        network runs only as far as they need."""
         made: dict[tuple[int, ...], Controls | None] = {}  # for the samples of a pass
 
         def control(samples: list[int]) -> Control | None:
             if (key := tuple(samples)) not in made:
                 part = task.select(samples)
                 made[key] = (task.controlled_by or self).control(part, Conditioning.prompts_alone(part.context))
-            return watched(made[key], call)
+            return watched(made[key], call())
 
         def maps(z: Tensor, t: Any, samples: list[int]) -> AttentionRecords:
             context, sites = task.context[samples], self.sites(task, z.shape) if task.sites is None else task.sites
@@ -97,8 +93,13 @@ class GradientMethod(Method):
                 z.to(context.dtype), t, context, sites=sites, control=control(samples), checkpoint=task.checkpoint
             )
 
+        return maps
+
+    def guide(self, task: Task) -> Guide:
+        """Gradient steps for the samples that it `applies_to`."""
+        call, count = 0, len(task.context)
         steps = gradient_guide(
-            maps,
+            self.maps(task, lambda: call),
             self.energy(task),
             self.step_sizes(task.calls),
             samples=[sample for sample, groups in enumerate(task.groups) if self.applies_to(groups)],

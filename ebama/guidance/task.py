@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from ..maps import GroupLike
@@ -50,6 +51,7 @@ class Task:
         tokens: content positions of each sample.
         calls: how many model calls the sampler makes; steps: those that it was asked for (PNDM makes one call more).
         first_timestep: of the initial noise.
+        generators: of each sample's further noise, on the CPU; () without a pipeline.
         noise: 1 - abar_t, the noise's part in the latent's variance, at each model call; () where it is not known.
         sites: names of the sites whose maps guide, if not those that the method chooses.
         checkpoint: compute activations of guided passes again for the gradient instead of keeping them.
@@ -64,6 +66,7 @@ class Task:
     calls: int
     steps: int
     first_timestep: int = 999
+    generators: Sequence[torch.Generator] = ()
     noise: Sequence[float] = ()
     sites: tuple[str, ...] | None = None
     checkpoint: bool = False
@@ -91,5 +94,6 @@ class Task:
             context=self.context[rows],
             groups=[self.groups[sample] for sample in rows],
             tokens=[self.tokens[sample] for sample in rows],
+            generators=[self.generators[sample] for sample in rows] if self.generators else (),
             pipeline=pipeline,
         )

@@ -12,6 +12,7 @@ from .divide_and_bind import DivideAndBind
 from .ebama import Ebama
 from .ebama_official import EbamaOfficial
 from .ebca import EnergyBasedCrossAttention
+from .initial_noise import InitNO, SelfCross
 from .p2p import PromptToPrompt
 from .registry import Choice, complete, get, names, parse
 from .sd import StableDiffusionBaseline
@@ -34,10 +35,12 @@ __all__ = [
     "GradientMethod",
     "GuidanceResult",
     "Guide",
+    "InitNO",
     "LayoutGuidance",
     "Method",
     "Needs",
     "PromptToPrompt",
+    "SelfCross",
     "StableDiffusionBaseline",
     "StructuredDiffusion",
     "SynGen",

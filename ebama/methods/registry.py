@@ -19,6 +19,7 @@ from .divide_and_bind import DivideAndBind
 from .ebama import Ebama
 from .ebama_official import EbamaOfficial
 from .ebca import EnergyBasedCrossAttention
+from .initial_noise import InitNO, SelfCross
 from .p2p import PromptToPrompt
 from .presets import preset
 from .sd import StableDiffusionBaseline
@@ -38,7 +39,9 @@ _METHODS: dict[str, type[Method]] = {
         EbamaOfficial,
         Conform,
         DivideAndBind,
+        InitNO,
         AttentionRegulation,
+        SelfCross,
         BoxDiff,
         LayoutGuidance,
         PromptToPrompt,

@@ -118,7 +118,17 @@ def test_a_batch_is_what_its_samples_are_one_by_one(style: str, name: str) -> No
 
 def test_every_guide_of_the_registry_is_tried() -> None:
     boxed = ["boxdiff", "layout-guidance"]
-    assert ["ane", "syngen", "ebama", "ebama-official", "conform", "divide-and-bind", *boxed] == GUIDED
+    assert [
+        "ane",
+        "syngen",
+        "ebama",
+        "ebama-official",
+        "conform",
+        "divide-and-bind",
+        "initno",
+        "self-cross",
+        *boxed,
+    ] == GUIDED
 
 
 def test_five_lines_guide_a_network_of_your_own() -> None:

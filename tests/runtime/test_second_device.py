@@ -124,6 +124,8 @@ FEW: dict[str, dict[str, Any]] = {
     "conform": {"max_refinements": 1},
     "divide-and-bind": {"max_refinements": (1, 1), "mode": "tv-bind"},
     "attention-regulation": {"iterations": 2},
+    "initno": {"max_rounds": 1, "iterations": 1, "final_iterations": 1, "max_refinements": 1},
+    "self-cross": {"max_rounds": 1, "iterations": 1, "final_iterations": 1, "max_refinements": 1},
     "boxdiff": {"max_refinements": 1},
     "layout-guidance": {"max_rounds": 1},
 }
