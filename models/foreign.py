@@ -92,9 +92,10 @@ class Normed(nn.Module):
         """[..., width] -> [..., inner width]."""
         projection, norm = self._parts
         projected: Tensor = projection(x)
-        if getattr(norm, "weight", None) is not None and norm.weight.numel() == projected.shape[-1]:
-            return norm(projected)  # type: ignore[no-any-return]
-        return norm(projected.unflatten(-1, (self._heads, -1))).flatten(-2)  # type: ignore[no-any-return]
+        weight = getattr(norm, "weight", None)
+        whole = isinstance(weight, Tensor) and weight.numel() == projected.shape[-1]
+        normed: Tensor = norm(projected if whole else projected.unflatten(-1, (self._heads, -1)))
+        return normed.reshape(projected.shape)
 
 
 def part(name: str, module: nn.Module, path: str) -> Any:
@@ -118,12 +119,14 @@ def attention_over(name: str, module: nn.Module, description: Layer, kind: Kind)
             raise ValueError(f"{path!r} of the layer {name} is no linear layer, but {type(projection).__name__}.")
         return projection
 
+    projections: list[Any]
     if description.qkv is not None:
-        q, k, v = (Rows(linear(description.qkv), i, 3) for i in range(3))
+        projections = [Rows(linear(description.qkv), i, 3) for i in range(3)]
     elif description.kv is not None:
-        q, k, v = linear(description.q), *(Rows(linear(description.kv), i, 2) for i in range(2))
+        projections = [linear(description.q), *(Rows(linear(description.kv), i, 2) for i in range(2))]
     else:
-        q, k, v = (linear(path) for path in (description.q, description.k, description.v))
+        projections = [linear(path) for path in (description.q, description.k, description.v)]
+    q, k, v = projections
     heads = description.heads if isinstance(description.heads, int) else part(name, module, description.heads)
     if description.norm is not None and not callable(part(name, module, description.norm)):
         raise ValueError(f"{description.norm!r} of the layer {name} is no module that norms its input.")

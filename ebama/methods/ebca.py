@@ -81,9 +81,12 @@ class MovingContext(Control):
         """c + (attraction U - gamma_norm rho K) W_K."""
         if call.site.kind == "self":
             return call.context
-        query, key, weight = (
-            x.float() if x.itemsize < 4 else x for x in (call.query, call.key, call.layer.to_k.weight)
-        )
+        weight = getattr(call.layer.to_k, "weight", None)
+        if weight is None:
+            raise ValueError(
+                f"ebca needs keys that are linear in the context; {call.site.name} has a norm behind them."
+            )
+        query, key, weight = (x.float() if x.itemsize < 4 else x for x in (call.query, call.key, weight))
         over_pixels = attention_scores(query, key).softmax(dim=-2)
         asked = rearrange(over_pixels.transpose(-1, -2) @ query, "b h n d -> b n (h d)")
         keys = rearrange(key, "b h n d -> b n (h d)")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ebama.guidance import guide_for
 from ebama.guidance.control import HandedOn
+from ebama.methods.ebca import MovingContext
 from ebama.models import AttentionCall, Control, Network, Site, UNet, adapt, layer
 from ebama.prompt import Group
 
@@ -341,6 +342,9 @@ def test_norms_of_queries_and_keys_are_named(whole: bool) -> None:
     noise, records = network(z, t, context, record=["inner.attn2"])
     torch.testing.assert_close(noise, expected)
     torch.testing.assert_close(records[0].scores, q @ k.transpose(-1, -2) / math.sqrt(6))
+    control = MovingContext(torch.ones(2, 7), 0.1)
+    with pytest.raises(ValueError, match=r"keys that are linear in the context; inner\.attn2 has a norm behind them"):
+        network(z, t, context, control=control)
 
 
 class Padded(nn.Module):
