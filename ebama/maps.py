@@ -130,29 +130,33 @@ def first_tokens(groups: Sequence[Sequence[GroupLike]]) -> WordPositions:
 class ContentRange:
     """The keys over which the second softmax goes, of every sample: from its first content position on to all but the
     last key, or to the last content position if that is the last key. With CLIP's 77 positions these are 1 to 75, as
-    Attend-and-Excite has it: end and padding positions in between stay in.
+    Attend-and-Excite has it: end and padding positions in between stay in, unless it is `content_only`.
 
     Attributes:
         first: the first content position of each sample, [B]; last: the last one.
+        content_only: it ends at the last content position, as in Attend-and-Excite's code for Stable Diffusion 2.1
+            (`normalize_eot`), where the end of the text draws most of the attention.
     """
 
     first: Tensor
     last: Tensor
+    content_only: bool = False
 
     @classmethod
-    def of(cls, samples: Sequence[Sequence[int]]) -> ContentRange:
+    def of(cls, samples: Sequence[Sequence[int]], content_only: bool = False) -> ContentRange:
         """From the content positions of each sample; without any, as for CLIP."""
         with torch.inference_mode(False):
-            return cls(*(torch.tensor([end(tokens, default=1) for tokens in samples]) for end in (min, max)))
+            ends = (torch.tensor([end(tokens, default=1) for tokens in samples]) for end in (min, max))
+            return cls(*ends, content_only=content_only)
 
     def __getitem__(self, samples: list[int]) -> ContentRange:
-        return ContentRange(self.first[samples], self.last[samples])
+        return ContentRange(self.first[samples], self.last[samples], self.content_only)
 
     def softmax(self, probabilities: Tensor) -> Tensor:
         """Attend-and-Excite's second softmax: that of 100 times mean probabilities [B, h, w, key] over these keys; 0 at
         the others."""
         count = probabilities.shape[-1]
-        keys, last = torch.arange(count), self.last.clamp(min=count - 2)
+        keys, last = torch.arange(count), self.last.clamp(min=0 if self.content_only else count - 2)
         outside = (keys < self.first[:, None]) | (keys > last[:, None])
         sharpened = (100 * probabilities).masked_fill(outside.to(probabilities.device)[:, None, None], -torch.inf)
         return sharpened.softmax(dim=-1)

@@ -22,7 +22,7 @@ from ebama.weights.stable_diffusion import pixels
 
 from . import __version__, methods
 from .guidance import AnyMethod, Method, PipelineInputs, Task
-from .guidance.gradient_method import BASE_RESOLUTION
+from .guidance.gradient_method import base_resolution
 from .guidance.options import LARGEST, plain
 from .output.recipe import Recipe
 from .prompt import PICTURE_WORDS, Group, Parsed, Words, parse
@@ -83,7 +83,7 @@ class Pipeline:
     @cached_property
     def footprint(self) -> memory.Footprint:
         """The memory that a pass of this model holds, measured when it is first needed."""
-        return memory.footprint(self.sd, BASE_RESOLUTION)
+        return memory.footprint(self.sd, base_resolution(self.sd.config.sample_size))
 
     def __call__(
         self,

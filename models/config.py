@@ -227,6 +227,11 @@ class StableDiffusionConfig:
         return (self.text,) if self.text_2 is None else (self.text, self.text_2)
 
     @property
+    def version(self) -> str:
+        """The kind of Stable Diffusion whose parts these are, whatever their size: "1", "2" or "xl"."""
+        return "xl" if self.text_2 else "2" if self.text.activation == "gelu" else "1"
+
+    @property
     def number_width(self) -> int:
         """Width of the sinusoids of each of the vector's six numbers; 0 if there is no vector."""
         return ((self.unet.vector_width or 0) - (self.texts[-1].projection_width or 0)) // 6

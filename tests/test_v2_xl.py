@@ -15,7 +15,19 @@ from reference import TINY, TINY_V2, TINY_V2_V, TINY_XL, random_model, relative
 from torch import Tensor
 
 from ebama import methods
-from ebama.models import Context, StableDiffusionConfig, sinusoids
+from ebama.guidance import GradientMethod
+from ebama.maps import ContentRange
+from ebama.models import (
+    MINIATURE,
+    SD_V1,
+    SD_V2,
+    SD_V2_V,
+    SDXL,
+    Context,
+    StableDiffusionConfig,
+    UNet,
+    sinusoids,
+)
 from ebama.pipeline import Pipeline, Result
 from ebama.samplers import DDIM, PNDM, NoiseSchedule
 from ebama.trace import TraceOptions
@@ -230,3 +242,66 @@ def test_memory_is_measured_with_the_vector() -> None:
     result = pipeline(PROMPTS[:1], method="ebama", steps=1, output="pil", progress=False, parser="rules")
     assert result.images is not None
     assert result.images[0].size == (64, 64)
+
+
+# --- where guidance looks ---
+
+
+@pytest.mark.parametrize(
+    ("config", "latent", "side", "sites"),
+    [
+        (SD_V1, (64, 64), (16, 16), 5),
+        (SD_V1, (96, 64), (24, 16), 5),
+        (SD_V2, (64, 64), (16, 16), 5),
+        (SD_V2_V, (96, 96), (24, 24), 5),
+        (SD_V2_V, (64, 96), (16, 24), 5),
+        (SDXL, (128, 128), (32, 32), 60),
+        (SDXL, (96, 160), (24, 40), 60),
+        (MINIATURE, (16, 16), (16, 16), 3),
+        (MINIATURE, (32, 32), (32, 32), 3),
+    ],
+)
+def test_sites_that_guide(
+    config: StableDiffusionConfig, latent: tuple[int, int], side: tuple[int, int], sites: int
+) -> None:
+    with torch.device("meta"):
+        network = UNet(config.unet)
+    task = SimpleNamespace(network=network, pipeline=SimpleNamespace(sample_size=config.sample_size), sites=None)
+    method = methods.get("ebama").complete(config)
+    assert isinstance(method, GradientMethod)
+    chosen = method.sites(task, (4, *latent))  # type: ignore[arg-type]
+    assert len(chosen) == sites
+    assert {(site.kind, site.resolution) for site in chosen} == {("cross", side)}
+
+
+def test_options_of_the_kinds() -> None:
+    for name in methods.names():
+        usual = methods.get(name).complete(SD_V1)
+        assert methods.get(name).complete(SDXL) == usual
+        second = methods.get(name).complete(SD_V2_V)
+        assert second == methods.get(name).complete(TINY_V2)
+        changed = {key for key, value in second.describe().items() if value != usual.describe()[key]}
+        assert changed == ({"normalize_eot"} if hasattr(usual, "normalize_eot") else set())
+        if changed:
+            assert methods.get(name, normalize_eot=False).complete(SD_V2_V) == usual
+    assert [config.version for config in (SD_V1, MINIATURE, SD_V2, SD_V2_V, SDXL)] == ["1", "1", "2", "2", "xl"]
+
+
+def test_the_second_softmax_over_the_prompts_tokens() -> None:
+    """Attend-and-Excite's `normalize_eot`: attention[:, :, 1:last_idx], where last_idx is the end of the text."""
+    maps = torch.rand(2, 4, 4, 77, generator=torch.Generator().manual_seed(0)) / 20
+    tokens = [list(range(1, 8)), list(range(1, 5))]
+    usual, real = (ContentRange.of(tokens, only).softmax(maps) for only in (False, True))
+    chosen = ContentRange.of(tokens, content_only=True)[[1]].softmax(maps[[1]])
+    assert torch.equal(chosen, real[[1]])
+    for sample, ends in enumerate((8, 5)):
+        expected = (100 * maps[sample, :, :, 1:ends]).softmax(dim=-1)
+        torch.testing.assert_close(real[sample, :, :, 1:ends], expected)
+        assert not real[sample, :, :, ends:].any()
+        assert not real[sample, :, :, 0].any()
+        torch.testing.assert_close(usual[sample, :, :, 1:-1], (100 * maps[sample, :, :, 1:-1]).softmax(dim=-1))
+    for name, options in (("ane", {"thresholds": ()}), ("divide-and-bind", {"thresholds": ()}), ("ebama-official", {})):
+        chosen_methods = (methods.get(name, normalize_eot=value, **options) for value in (True, False))
+        runs = [run(TINY_V2, PROMPTS[:1], method=method, steps=1) for method in chosen_methods]
+        assert not torch.equal(runs[0].losses, runs[1].losses)
+        assert runs[0].recipes[0].method["normalize_eot"] is True

@@ -19,15 +19,22 @@ from .method import Controls, Cost, GuidanceResult, Guide, Method
 from .options import guided_calls, number
 from .task import Task
 
-BASE_RESOLUTION = 16
+
+def base_resolution(sample_size: int) -> int:
+    """Side of the maps that guide, of a model whose own latents have this side: a quarter of it, and 16 at least.
+
+    That is 16 for Stable Diffusion v1, 2 at 512 pixels and the miniature, 24 for 2 at 768, and 32 for XL, whose
+    cross-attention has no coarser maps.
+    """
+    return max(16, sample_size // 4)
 
 
 def guidance_resolution(task: Task, latent_shape: Sequence[int]) -> tuple[int, int]:
-    """Side lengths of the maps that guide: 16x16 at the model's own size, scaled with the latent [..., h, w]; where no
-    cross-attention site has them, those of the nearest in size. Without a pipeline the latent's shorter side counts as
-    the model's own."""
+    """Side lengths of the maps that guide: `base_resolution` at the model's own size, scaled with the latent
+    [..., h, w]; where no cross-attention site has them, those of the nearest in size. Without a pipeline the latent's
+    shorter side counts as the model's own."""
     own = task.pipeline.sample_size if task.pipeline else min(latent_shape[-2:])
-    height, width = (BASE_RESOLUTION * side // own for side in latent_shape[-2:])
+    height, width = (base_resolution(own) * side // own for side in latent_shape[-2:])
     available = sorted({site.resolution for site in task.network.sites(latent_shape) if site.kind == "cross"})
     return min(available, key=lambda at: abs(at[0] - height) + abs(at[1] - width), default=(height, width))
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..guidance import Energy, GradientMethod, Needs, Refinement, Task
-from ..guidance.options import option, thresholds, whole
+from ..guidance.options import option, switch, thresholds, whole
 from ..maps import ContentRange, Groups, Tokens, WordPositions, first_tokens, per_sample
 from ..smoothing import gaussian_peak
 
@@ -25,6 +25,7 @@ class AttendAndExcite(GradientMethod):
         thresholds: (call, threshold) pairs: at these calls a sample is refined while its loss exceeds 1 - threshold.
             () switches refinement off.
         max_refinements: rounds of refinement at most, at each of them.
+        normalize_eot: whether the second softmax leaves out the end of the text and the padding (see `ContentRange`).
     """
 
     name: ClassVar[str] = "ane"
@@ -37,10 +38,11 @@ class AttendAndExcite(GradientMethod):
     guided_steps: int | None = 25
     thresholds: tuple[tuple[int, float], ...] = option(((0, 0.05), (10, 0.5), (20, 0.8)), thresholds)
     max_refinements: int = option(20, whole())
+    normalize_eot: bool = option(False, switch)
 
     def energy(self, task: Task) -> Energy:
         """`ane_loss`; only samples with an object come here."""
-        objects, content = first_tokens(task.groups), ContentRange.of(task.tokens)
+        objects, content = first_tokens(task.groups), ContentRange.of(task.tokens, self.normalize_eot)
         return lambda records, samples, i: _least_excited(
             records.mean_probabilities(), objects[samples], content[samples]
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..guidance import Energy, GradientMethod, Needs, Refinement, Task
-from ..guidance.options import one_of, option, thresholds, whole_numbers
+from ..guidance.options import one_of, option, switch, thresholds, whole_numbers
 from ..maps import ContentRange, WordPositions, first_tokens
 from ..models import AttentionRecord, AttentionRecords, Site
 from ..smoothing import gaussian_smooth
@@ -31,6 +31,7 @@ class DivideAndBind(GradientMethod):
         thresholds: (call, threshold): refine while the least value is below; ((0, 0.05), (10, 0.2), (20, 0.3)). In
             mode "tv-bind" the value is what the loss has: total variation less the modifiers' penalty.
         max_refinements: rounds at most at call 0, and at later ones; (100, 50).
+        normalize_eot: whether the second softmax leaves out the end of the text and the padding (see `ContentRange`).
     """
 
     name: ClassVar[str] = "divide-and-bind"
@@ -46,10 +47,11 @@ class DivideAndBind(GradientMethod):
     max_refinements: tuple[int, int] = option(
         (100, 50), whole_numbers("two whole numbers of at least 0, at call 0 and at later ones, as (100, 50)", count=2)
     )
+    normalize_eot: bool = option(False, switch)
 
     def energy(self, task: Task) -> Energy:
         """Minus the least value of an object."""
-        all_objects, all_content = first_tokens(task.groups), ContentRange.of(task.tokens)
+        all_objects, all_content = first_tokens(task.groups), ContentRange.of(task.tokens, self.normalize_eot)
         all_modifiers = WordPositions.of(  # of each object, the first token of every modifier
             [[[modifier[0] for modifier in group.modifiers] for group in groups] for groups in task.groups]
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..guidance import Energy, GradientMethod, Needs, Task
-from ..guidance.options import number, option
+from ..guidance.options import number, option, switch
 from ..maps import (
     ContentRange,
     GroupLike,
@@ -37,6 +37,7 @@ class EbamaOfficial(GradientMethod):
         step_size: alpha in z - alpha dL/dz.
         intensity_weight: lambda.
         guided_steps: model calls that are guided.
+        normalize_eot: whether the second softmax leaves out the end of the text and the padding (see `ContentRange`).
     """
 
     name: ClassVar[str] = "ebama-official"
@@ -47,11 +48,12 @@ class EbamaOfficial(GradientMethod):
     step_size: float = 20.0
     intensity_weight: float = option(0.5, number())
     guided_steps: int | None = 26
+    normalize_eot: bool = option(False, switch)
 
     def energy(self, task: Task) -> Energy:
         """`official_loss`."""
         pairs = WordPairs.of([_weights(*sample) for sample in zip(task.groups, task.tokens, strict=True)])
-        nouns, content = first_tokens(task.groups), ContentRange.of(task.tokens)
+        nouns, content = first_tokens(task.groups), ContentRange.of(task.tokens, self.normalize_eot)
         return lambda records, samples, i: _loss(
             records.mean_probabilities(), pairs[samples], nouns[samples], content[samples], self.intensity_weight
         )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..guidance import Conditioning, Controls, Method, Needs, Task
-from ..guidance.gradient_method import BASE_RESOLUTION
+from ..guidance.gradient_method import base_resolution
 from ..guidance.options import is_number, one_of, option, pairs
 from ..models import Control, Site
 from ..models.attention import AttentionCall
@@ -89,7 +89,7 @@ class PromptToPrompt(Method):
         self_sites = frozenset(
             site.name
             for site in task.network.sites(size)
-            if site.kind == "self" and math.prod(site.resolution) <= BASE_RESOLUTION**2
+            if site.kind == "self" and math.prod(site.resolution) <= base_resolution(inputs.sample_size) ** 2
         )
         runs = conditioning.prompt_rows.view(-1, inputs.prompts_per_group)  # the rows of one seed, source first
         sources, targets = runs[:, :1].expand(-1, len(edits)).flatten(), runs[:, 1:].flatten()

@@ -25,6 +25,15 @@ MINIATURE_OPTIONS: dict[str, dict[str, Any]] = {
 """Chosen on prompts outside the benchmark; docs/methods.md says how and has the figures."""
 
 
+V2_OPTIONS: dict[str, dict[str, Any]] = {
+    name: {"normalize_eot": True} for name in ("ane", "boxdiff", "divide-and-bind", "ebama-official")
+}
+"""As the code of Attend-and-Excite has it for Stable Diffusion 2.1. All else is v1's, for Stable Diffusion XL too:
+neither was tuned on real weights."""
+
+
 def preset(name: str, config: StableDiffusionConfig) -> dict[str, Any]:
     """The options of a method that differ from its defaults for a model of this shape."""
-    return MINIATURE_OPTIONS.get(name, {}) if config.unet == MINIATURE.unet else {}
+    if config.unet == MINIATURE.unet:
+        return MINIATURE_OPTIONS.get(name, {})
+    return V2_OPTIONS.get(name, {}) if config.version == "2" else {}

@@ -42,8 +42,7 @@ _BY_CONTEXT = {768: SD_V1, 1024: SD_V2, 2048: SDXL}
 
 def kind_name(config: StableDiffusionConfig) -> str:
     """The kind of Stable Diffusion that a configuration is of, whatever its size."""
-    version = "XL" if config.text_2 else "2" if config.unet.linear_projections else "v1"
-    return f"Stable Diffusion {version}"
+    return {"1": "Stable Diffusion v1", "2": "Stable Diffusion 2", "xl": "Stable Diffusion XL"}[config.version]
 
 
 def unet_kind(in_channels: int, context_width: int, labels: bool) -> str | None:

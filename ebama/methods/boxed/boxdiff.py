@@ -41,6 +41,7 @@ class BoxDiff(BoxMethod):
         refine: whether to refine. The authors' default; their README's first example does not.
         thresholds: (call, threshold) pairs.
         max_refinements: rounds at most, at each of them.
+        normalize_eot: whether the second softmax leaves out the end of the text and the padding (see `ContentRange`).
     """
 
     name: ClassVar[str] = "boxdiff"
@@ -56,11 +57,12 @@ class BoxDiff(BoxMethod):
     refine: bool = option(True, switch)
     thresholds: tuple[tuple[int, float], ...] = option(((0, 0.05), (10, 0.5), (20, 0.8)), thresholds)
     max_refinements: int = option(20, whole())
+    normalize_eot: bool = option(False, switch)
 
     def energy(self, task: Task) -> Energy:
         """`box_terms` of the objects that have a box."""
         groups = placed(task.groups)
-        objects, content = first_tokens(groups), ContentRange.of(task.tokens)
+        objects, content = first_tokens(groups), ContentRange.of(task.tokens, self.normalize_eot)
         targets = {i: 1 - threshold for i, threshold in self.thresholds}
 
         def energy(records: AttentionRecords, samples: list[int], i: int) -> Losses:
