@@ -42,6 +42,7 @@ def test_every_method_but_p2p_is_covered() -> None:
     assert BOXED == ["boxdiff", "layout-guidance"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SINGLE)
 @pytest.mark.parametrize(
     "prompt",
@@ -60,6 +61,7 @@ def test_every_method_draws_every_prompt(name: str, prompt: str) -> None:
     assert not found.losses.isinf().any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SINGLE)
 def test_capitals_change_nothing(name: str) -> None:
     lower, upper = (run(prompt, quick(name), steps=2) for prompt in ("a red car and a cat", "A Red Car and a CAT"))
@@ -67,6 +69,7 @@ def test_capitals_change_nothing(name: str) -> None:
     assert [group["object"] for group in upper.metadata[0]["groups"]] == ([(3,), (6,)] if name in MOVERS else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MOVERS)
 def test_without_a_noun_a_method_that_needs_one_says_what_to_do(name: str) -> None:
     with pytest.raises(PromptError, match="name the objects and their modifiers yourself"):
@@ -83,6 +86,7 @@ def test_without_a_noun_the_others_draw(name: str) -> None:
     assert torch.isfinite(found.latents).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SINGLE)
 def test_of_a_prompt_that_is_too_long_nothing_is_lost_silently(name: str) -> None:
     if name in MOVERS:
@@ -115,6 +119,7 @@ def _float64_by_default() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_float64_by_default")
 @pytest.mark.parametrize("name", methods.names())
 def test_another_default_dtype_changes_nothing(name: str) -> None:

@@ -136,6 +136,7 @@ def test_a_guidance_scale_of_1_runs_the_prompt_alone() -> None:
     assert relative(run(method="sd", guidance=7.5).latents, almost) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ebama", "ebama-official"])
 def test_no_guided_steps_and_no_step_size_are_plain_sampling(method: str) -> None:
     plain = run([CROWN, CAT], seeds=[0, 1], method="sd")
@@ -323,6 +324,7 @@ def test_noise_depends_on_the_seed_alone() -> None:
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ebama", "ane", "syngen"])
 def test_a_callers_inference_mode_does_not_switch_guidance_off(method: str) -> None:
     expected = run(method=method).latents

@@ -184,6 +184,7 @@ def by_hand(config: StableDiffusionConfig, sampler: DDIM | PNDM, z: Tensor, nega
     return sampler.sample(denoise, z)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negative", ["", "blurry"])
 @pytest.mark.parametrize("kind", [PNDM, DDIM])
 @pytest.mark.parametrize("config", [TINY_V2, TINY_V2_V, TINY_XL], ids=lambda config: config.name)

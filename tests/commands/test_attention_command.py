@@ -193,6 +193,7 @@ def test_sheet_shows_prompts_methods_and_seeds_with_their_recipes(
         assert np.abs(np.asarray(image, int) - np.asarray(shown, int)).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prompts", "seeds", "shape"), [(3, 3, (1, 3)), (24, 2, (4, 6)), (7, 4, (3, 3)), (2, 20, (2, 1))]
 )

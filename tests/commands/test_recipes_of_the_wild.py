@@ -73,6 +73,7 @@ def ending(path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return shown.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_edited_recipes(
     seed: int, reached: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]

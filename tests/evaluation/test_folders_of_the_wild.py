@@ -96,6 +96,7 @@ def uses(folder: Path) -> Iterator[Callable[[], object]]:
     yield lambda: run.finish(WORK, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", LISTS)
 def test_edited_lists(name: str, made: dict[str, str], folder: Path) -> None:

@@ -138,6 +138,7 @@ def test_a_thumbnail_stands_where_the_script_looks_for_it(tmp_path: Path) -> Non
         assert np.abs(middle - (number * 20, 200, 0)).max() < 8
 
 
+@pytest.mark.slow
 def test_hostile_texts_stay_texts(folder: Path, lines: list[dict[str, Any]]) -> None:
     (folder / "run.json").write_text(json.dumps({"benchmark": HOSTILE, "model": "<u>", "methods": {"<s>": "<q>"}}))
     lines[0]["scores"]["<em>"] = 1.0
@@ -162,6 +163,7 @@ def test_hostile_texts_stay_texts(folder: Path, lines: list[dict[str, Any]]) -> 
         assert policy[1] == base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
 
 
+@pytest.mark.slow
 def test_the_same_scores_make_the_same_page(folder: Path) -> None:
     report.write(folder)
     before = (folder / "report.html").read_bytes()
@@ -218,6 +220,7 @@ def test_shares_are_known_by_their_values(lines: list[dict[str, Any]]) -> None:
     assert failure({"error": "refused"}, []) == "no picture"
 
 
+@pytest.mark.slow
 def test_the_papers_figures_stand_beside_runs_of_its_kind_only(folder: Path, lines: list[dict[str, Any]]) -> None:
     sd: dict[str, Any] = {"model": "sd-v1", "benchmark": "ane", "prompts": 276}
     mini = {**sd, "model": "miniature"}

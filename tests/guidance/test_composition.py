@@ -74,6 +74,7 @@ def test_losses_are_summed_over_the_parts_that_guide_a_sample() -> None:
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["cd", "strd", "ebca", "syngen", *(pytest.param(n, marks=SLOW) for n in ("ane", "conform"))]
 )

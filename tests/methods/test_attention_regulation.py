@@ -156,6 +156,7 @@ def test_batches() -> None:
     assert_batch_is_one_by_one([CROWN, CAT, SURFBOARD], QUICK)
 
 
+@pytest.mark.slow
 def test_it_acts_in_the_guided_passes_of_another_method() -> None:
     ane = AttendAndExcite(step_size=2.0, guided_steps=2, thresholds=((0, 0.5),), max_refinements=2)
     both = compose([QUICK, ane])

@@ -173,6 +173,7 @@ def test_a_whole_run_of_layout_guidance() -> None:
     assert relative(run(CROWN, "sd", **options).latents, expected) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_a_batch_is_its_samples_one_by_one(name: str) -> None:
     """A prompt of two boxes, of one, and of none, which costs nothing."""

@@ -99,6 +99,7 @@ def test_numbers(name: str, sampler: Any, weights: tuple[float, ...] | None) -> 
     assert relative(found, derived(contexts, list(weights or [4.0] * 3), sampler, 6)) <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, (7.5, -3.0)])
 @torch.no_grad()
 def test_numbers_of_a_loop_over_diffusers(weights: tuple[float, ...] | None) -> None:

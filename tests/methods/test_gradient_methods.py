@@ -372,6 +372,7 @@ def test_a_batch_is_its_samples_one_by_one(name: str) -> None:
     assert_batch_is_one_by_one([CROWN, CATS, CAR], quick(name), tolerance=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MOVERS)
 @pytest.mark.parametrize("prompt", [CROWN, CATS])
 def test_a_run_costs_what_is_declared(name: str, prompt: str) -> None:

@@ -217,6 +217,7 @@ def test_the_search(name: str, prompt: str, targets: tuple[float, float]) -> Non
     assert (relative(start, noise(5)) > 1e-3) or targets == EASY
 
 
+@pytest.mark.slow
 def test_many_steps_of_adam() -> None:
     """Down a gradient that stays, and as many down the divergence as it takes."""
     z0 = noise(3)[0]

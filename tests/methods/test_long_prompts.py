@@ -25,6 +25,7 @@ def long_model() -> StableDiffusion:
     return replace(sd, tokenizer=clip_tokenizer(248))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_words_beyond_77_positions_guide(name: str) -> None:
     with warnings.catch_warnings():

@@ -113,6 +113,7 @@ def derived(
 # --- numbers ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("source", "edit", "kind"), TABLES)
 def test_numbers(source: str, edit: str, kind: Any) -> None:
     """Four steps of PNDM are five calls: int(0.8 * 5) of them in the one window, int(0.4 * 4) in the other."""

@@ -65,6 +65,7 @@ def attend(mode: str, layer: Any, x: Tensor, aligned: list[Tensor], written: Ten
     return out_of(layer, mean, written)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @modes
 @pytest.mark.parametrize("prompt", SPANS)
 @torch.no_grad()

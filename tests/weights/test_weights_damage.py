@@ -185,6 +185,7 @@ def _check(
             assert _changed_values(random_model(_config(layout)), outcome) <= allowed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [*SINGLE, *FOLDERS, *XL])
 def test_undamaged_checkpoints_load(originals: dict[str, Files], scratch: Path, layout: str) -> None:
     config = _config(layout)

@@ -273,6 +273,7 @@ def test_single_safetensors_file_loads(model: StableDiffusion, tmp_path: Path, d
             assert torch.equal(weight, getattr(model, name).state_dict()[key].to(dtype).float()), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("content", ["bare", "state_dict", "lightning", "lightning with numpy 2", "real numpy"])
 def test_single_pickle_loads(model: StableDiffusion, tmp_path: Path, legacy: bool, content: str) -> None:

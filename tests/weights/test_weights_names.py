@@ -303,6 +303,7 @@ EMA: dict[str, Callable[[str], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spelling", EMA)
 def test_averages_go_by_any_of_their_names(model: StableDiffusion, state: State, tmp_path: Path, spelling: str) -> None:
     other = random_model(SMALL, seed=1)

@@ -76,6 +76,7 @@ def test_keys_that_mark_another_prediction(some: State, tmp_path: Path, key: str
     assert f"(its key {key} says so)" in _refusal(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metadata", "named"),
     [

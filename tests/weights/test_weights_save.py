@@ -69,6 +69,7 @@ def test_save_converts_to_the_given_dtype(model: StableDiffusion, tmp_path: Path
     assert torch.equal(weight, model.unet.conv_in.weight.half().float())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"mid_attention": False}, {"scale": 0.7}, {"image_channels": 1}])
 def test_configuration_survives_save_and_load(tmp_path: Path, changes: dict[str, float]) -> None:
     config = replace(TINY, vae=VAEConfig(**{**vars(TINY.vae), **changes}))
@@ -76,6 +77,7 @@ def test_configuration_survives_save_and_load(tmp_path: Path, changes: dict[str,
     assert load(tmp_path / "m").config.vae == config.vae
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"output_layer": -2}, {"final_norm": False}])
 def test_output_layers_that_a_folder_cannot_name_are_refused(
     model: StableDiffusion, tmp_path: Path, changes: dict[str, int]

@@ -67,6 +67,7 @@ def test_a_single_file_opens(config: StableDiffusionConfig, tmp_path: Path) -> N
     assert found.config == config
 
 
+@pytest.mark.slow
 @kinds
 @pytest.mark.parametrize("legacy", [False, True])
 def test_a_pickle_opens(config: StableDiffusionConfig, legacy: bool, tmp_path: Path) -> None:
@@ -132,6 +133,7 @@ def test_text_encoders_by_the_names_of_transformers(tmp_path: Path) -> None:
 IN_PROJ = "transformer.resblocks.0.attn.in_proj_weight"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "prefix"), [(TINY_V2, "cond_stage_model.model."), (TINY_XL, "conditioner.embedders.1.model.")]
 )
