@@ -105,6 +105,7 @@ class Pipeline:
         batch_size: int = 8,
         parser: str = "auto",
         ignore: Collection[str] = PICTURE_WORDS,
+        size: tuple[int, int] | None = None,
         original_size: tuple[int, int] | None = None,
         crop: tuple[int, int] = (0, 0),
         target_size: tuple[int, int] | None = None,
@@ -135,6 +136,7 @@ class Pipeline:
             on_call: told (done, all) model calls after each of them; what it raises ends the run.
             batch_size: samples that run at once; the pictures do not depend on it.
             parser, ignore: see `ebama.prompt.parse`.
+            size: (height, width) of the pictures in pixels; None for what the model was trained on, or the latents'.
             original_size, crop, target_size: of training pictures like the result, for models that are told (Stable
                 Diffusion XL), see `StableDiffusion.condition`.
 
@@ -158,7 +160,8 @@ class Pipeline:
         fit = memory.Split(batch_size, self.checkpoint, batch_size)
         weight = next(self.sd.text_encoder.parameters())  # the contexts' device and dtype, which latents follow
         with running(weight, lambda: memory.advice(fit.batch_size, fit.checkpoint, self.budget)):
-            starts = initial_noise(self.sd.config, len(prompts), seeds, latents)
+            size = None if size is None else pixels("size", size)
+            starts = initial_noise(self.sd.config, len(prompts), seeds, latents, size)
             _check_negative_prompt(negative_prompt, self.sd.tokenizer)
             parsed = self._parse(prompts, groups, boxes, completed, parser, ignore)
             given = {"original_size": original_size, "crop": crop or (0, 0), "target_size": target_size}

@@ -58,11 +58,25 @@ class Samples:
 
 
 def initial_noise(
-    config: StableDiffusionConfig, prompts: int, seeds: Sequence[int], latents: Tensor | None
+    config: StableDiffusionConfig,
+    prompts: int,
+    seeds: Sequence[int],
+    latents: Tensor | None,
+    size: tuple[int, int] | None = None,
 ) -> list[InitialNoise]:
-    """That of every sample, prompt-major: from the seeds, or the `latents` [N, 4, h, w] that were given."""
+    """That of every sample, prompt-major: from the seeds, for pictures of `size` pixels (height, width), or the
+    `latents` [N, 4, h, w] that were given."""
+    side, factor = config.sample_size, config.vae.factor
+    height, width = (side, side) if size is None else (pixels // factor for pixels in size)
+    if size is not None:
+        multiple = factor * config.unet.factor
+        if any(pixels < 1 or pixels % multiple for pixels in size):
+            raise ValueError(
+                f"size is {tuple(size)}; expected a height and a width that are multiples of {multiple} pixels, as "
+                f"({side * factor}, {side * factor})."
+            )
     if latents is None:
-        shape = (config.unet.in_channels, config.sample_size, config.sample_size)
+        shape = (config.unet.in_channels, height, width)
         return [InitialNoise.from_seed(shape, seed) for _ in range(prompts) for seed in seeds]
     if not isinstance(latents, Tensor):
         try:
@@ -75,6 +89,11 @@ def initial_noise(
         raise ValueError(
             f"latents have shape {list(latents.shape)}; expected [N, {config.unet.in_channels}, h, w] with N a "
             f"multiple of the number of prompts, {prompts}."
+        )
+    if size is not None and latents.shape[-2:] != (height, width):
+        raise ValueError(
+            f"latents have shape {list(latents.shape)}, and size {tuple(size)} asks for [N, "
+            f"{config.unet.in_channels}, {height}, {width}]; leave one of them out."
         )
     if not latents.isfinite().all():
         raise ValueError("latents hold infinite or NaN values; expected initial noise, finite throughout.")

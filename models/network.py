@@ -47,7 +47,10 @@ class Network(Protocol):
         control: Control | None = None,
         checkpoint: bool = False,
     ) -> Any:
-        """The noise in z [B, C, h, w] at timestep t under context [B, key, D]; with `record`, (noise, records)."""
+        """The noise in z [B, C, h, w] at timestep t under context [B, key, D]; with `record`, (noise, records).
+
+        The context is a `Context` where the conditions hold a vector too.
+        """
         ...
 
 

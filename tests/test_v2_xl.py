@@ -210,6 +210,30 @@ def test_sizes_reach_the_network_and_the_recipe() -> None:
     assert torch.equal(again.latents, found.latents)
 
 
+@pytest.mark.parametrize("config", [TINY, TINY_V2, TINY_XL], ids=lambda config: config.name)
+def test_size_of_the_pictures(config: StableDiffusionConfig) -> None:
+    for size, latent in (((16, 24), (8, 12)), ([32, 8], (16, 4)), (None, (config.sample_size,) * 2)):
+        found = run(config, PROMPTS[:1], steps=1, size=size)
+        assert found.latents.shape == (1, 4, *latent)
+        noise = torch.randn(1, 4, *latent, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(run(config, PROMPTS[:1], steps=1, size=size, latents=noise).latents, found.latents)
+        assert found.recipes[0].latent == (4, *latent)
+    picture = run(config, PROMPTS[:1], steps=1, size=(16, 24), output="pil").images
+    assert picture is not None
+    assert picture[0].size == (24, 16)  # Pillow says width first
+    for wrong, message in (
+        ((30, 32), r"size is \(30, 32\); expected a height and a width that are multiples of 4 pixels, as \(\d+, "),
+        ((0, 32), "multiples of 4 pixels"),
+        ((32,), "size is .*; expected two whole numbers of pixels"),
+        (32, "size is 32; expected two whole numbers"),
+        ((32.5, 32), "expected two whole numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(config, PROMPTS[:1], size=wrong)
+    with pytest.raises(ValueError, match=r"size \(16, 16\) asks for \[N, 4, 8, 8\]; leave one of them out"):
+        run(config, PROMPTS[:1], size=(16, 16), latents=torch.zeros(1, 4, 8, 12))
+
+
 def _cases() -> Iterator[Any]:
     """The slow ones step on until a loss is small, which a random network's never is."""
     for name in methods.names():

@@ -86,6 +86,14 @@ def box(text: str) -> tuple[str, tuple[float, ...]]:
     return word.strip(), numbers
 
 
+def size(text: str) -> tuple[int, int]:
+    """HEIGHTxWIDTH."""
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected HEIGHTxWIDTH in pixels, e.g. 768x512")
+    return int(height), int(width)
+
+
 def boxes(pairs: list[tuple[str, tuple[float, ...]]] | None) -> dict[str, tuple[float, ...]] | None:
     """The boxes of all --box together; ValueError for a word with two."""
     words = [word for word, _ in pairs or ()]
@@ -120,10 +128,16 @@ _SHARED: dict[str, dict[str, Any]] = {
         "metavar": "WORD,...",
         "help": "no objects of a prompt (default: words for the picture itself, as 'photo of'; '' for none)",
     },
+    "size": {
+        "type": size,
+        "metavar": "HxW",
+        "help": "height and width in pixels, e.g. 768x512",
+    },
+    "prediction": {"choices": ("epsilon", "v"), "help": "what the U-Net predicts; default: what the checkpoint says"},
     "batch_size": {"type": positive, "default": 4, "help": "samples that run at once"},
     "out": {"type": Path, "default": Path("outputs")},
     "format": {"choices": ("png", "svg"), "default": "png"},
-    "weights": {"type": Path, "help": "a Stable Diffusion v1 checkpoint; default: the embedded miniature"},
+    "weights": {"type": Path, "help": "a Stable Diffusion checkpoint (v1, 2, XL); default: the embedded miniature"},
     "device": {"default": "cpu"},
     "dtype": {"choices": ("float32", "float16", "bfloat16"), "help": "default: float32"},
 }

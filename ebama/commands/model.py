@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,11 +13,18 @@ from ..pipeline import Pipeline
 from ..runtime.exhaustion import is_exhausted
 
 
-def open_pipeline(weights: Path | str | None, device: str, dtype: str | None, memory: str | None = None) -> Pipeline:
+def open_pipeline(
+    weights: Path | str | None,
+    device: str,
+    dtype: str | None,
+    memory: str | None = None,
+    prediction: Any = None,
+) -> Pipeline:
     """A pipeline on a checkpoint, or on the miniature; ValueError for a device that is not there."""
     check_device(device)
     try:
-        return Pipeline(load(weights, device=device, dtype=getattr(torch, dtype or "float32")), memory=memory)
+        sd = load(weights, device=device, dtype=getattr(torch, dtype or "float32"), prediction=prediction)
+        return Pipeline(sd, memory=memory)
     except Exception as error:
         if not is_exhausted(error):
             raise

@@ -89,6 +89,11 @@ def refused(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         ([PROMPT, "--seeds", "3:3"], "'3:3'"),
         ([PROMPT, "--seeds", "-1"], "--seeds"),
         ([PROMPT, "--guidance", "nan"], "guidance is nan"),
+        ([PROMPT, "--size", "big"], "'big' is no size"),
+        ([PROMPT, "--size", "768"], "'768' is no size"),
+        ([PROMPT, "--size", "0x32"], "size is (0, 32)"),
+        ([PROMPT, "--size", "33x32"], "size is (33, 32); expected a height and a width that are multiples of"),
+        ([PROMPT, "--prediction", "x0"], "'x0'"),
         ([PROMPT, "--batch-size", "0"], "at least 1"),
         ([PROMPT, "--device", "abacus"], "'abacus'"),
         ([PROMPT, "--parser", "nothing"], "'nothing'"),
@@ -219,7 +224,10 @@ def test_generate_writes_an_image_for_each_method_and_seed_with_its_recipe(
         assert sheet.height > 2 * one.height
 
 
-@pytest.mark.parametrize("options", [["--method", "sd"], ["--sampler", "ddim", "--negative", "a red cat"]])
+@pytest.mark.parametrize(
+    "options",
+    [["--method", "sd"], ["--sampler", "ddim", "--negative", "a red cat"], ["--method", "sd", "--size", "16x32"]],
+)
 @pytest.mark.usefixtures("tiny")
 def test_from_png_makes_the_same_pixels(
     options: list[str],
