@@ -30,6 +30,7 @@ def quick(name: str) -> Choice:
         "conform": {"refined_calls": (0,), "max_refinements": 2},
         "divide-and-bind": {"thresholds": ((0, 0.2),), "max_refinements": (2, 2)},
         "boxdiff": {"max_refinements": 2},
+        "bounded-attention": {"max_rounds": 1, "guided_steps": 1, "mask_interval": 1},
         "initno": {"max_rounds": 1, "iterations": 1, "final_iterations": 1, "max_refinements": 1},
         "self-cross": {"max_rounds": 1, "iterations": 1, "final_iterations": 1, "max_refinements": 1},
     }
@@ -39,7 +40,7 @@ def quick(name: str) -> Choice:
 def test_every_method_but_p2p_is_covered() -> None:
     assert len(MOVERS) == 9
     assert len(REST) == 4
-    assert BOXED == ["boxdiff", "layout-guidance"]
+    assert BOXED == ["boxdiff", "layout-guidance", "bounded-attention"]
 
 
 @pytest.mark.slow

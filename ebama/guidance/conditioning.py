@@ -25,6 +25,14 @@ class Conditioning:
     weights: Tensor
     prompt_rows: Tensor
 
+    def rows_of_whole_prompts(self, context: Tensor, samples: Sequence[int], name: str) -> Tensor:
+        """The `prompt_rows` of some samples, whose prompts are encoded as `context` [B, key, D]; ValueError, for the
+        method called `name`, if these rows hold anything else, as where a method splits the prompts."""
+        rows, wanted = self.prompt_rows[list(samples)], context[list(samples)]
+        if not torch.equal(self.contexts[rows], wanted):
+            raise ValueError(f"{name} edits the scores of whole prompts; it cannot run with one that splits them.")
+        return rows
+
     @classmethod
     def prompts_alone(cls, context: Tensor) -> Conditioning:
         """One row for each sample, under its prompt [B, key, D]: no guidance, and what a guided pass sees."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..guidance import Conditioning, Cost, GradientMethod, GuidanceResult, Guide, Method, Needs, Task
 from .ane import AttendAndExcite
 from .attention_regulation import AttentionRegulation
-from .boxed import BoxDiff, LayoutGuidance
+from .boxed import BoundedAttention, BoxDiff, LayoutGuidance
 from .cd import ComposableDiffusion
 from .conform import Conform
 from .divide_and_bind import DivideAndBind
@@ -22,6 +22,7 @@ from .syngen import SynGen
 __all__ = [
     "AttendAndExcite",
     "AttentionRegulation",
+    "BoundedAttention",
     "BoxDiff",
     "Choice",
     "ComposableDiffusion",

@@ -78,9 +78,7 @@ class AttentionRegulation(Method):
         samples = [sample for sample, groups in enumerate(task.groups) if groups]
         if not samples:
             return None
-        rows, context = conditioning.prompt_rows[samples], task.context[samples]
-        if not torch.equal(conditioning.contexts[rows], context):
-            raise ValueError(f"{self.name} edits the scores of whole prompts; it cannot run with one that splits them.")
+        rows, context = conditioning.rows_of_whole_prompts(task.context, samples, self.name), task.context[samples]
         words = [[(token,) for group in task.groups[sample] for token in group.object] for sample in samples]
         positions = WordPositions.of(words)
         exist = positions.exist(context.float())

@@ -12,7 +12,7 @@ from ..guidance import AnyMethod, Composition, Method, Needs, compose
 from ..models import SD_V1, StableDiffusionConfig
 from .ane import AttendAndExcite
 from .attention_regulation import AttentionRegulation
-from .boxed import BoxDiff, LayoutGuidance
+from .boxed import BoundedAttention, BoxDiff, LayoutGuidance
 from .cd import ComposableDiffusion
 from .conform import Conform
 from .divide_and_bind import DivideAndBind
@@ -44,6 +44,7 @@ _METHODS: dict[str, type[Method]] = {
         SelfCross,
         BoxDiff,
         LayoutGuidance,
+        BoundedAttention,
         PromptToPrompt,
     )
 }

@@ -30,6 +30,16 @@ PRONOUNS = _words(
 )
 # Some parsers call them nouns; they name nothing that can be drawn.
 NO_NOUNS = DETERMINERS | PRONOUNS | _words("others")
+# Words that name nothing: of the classes that never grow.
+FUNCTION_WORDS = (
+    DETERMINERS
+    | NUMBERS
+    | CONJUNCTIONS
+    | PREPOSITIONS
+    | RELATIVES
+    | PRONOUNS
+    | _words("'s left right top bottom when where")
+)
 MODALS = _words("does do did can could will would may might must should")
 AUXILIARIES = MODALS | _words("is are was were be been being am has have had")
 CONTRACTIONS = {

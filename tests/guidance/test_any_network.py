@@ -117,7 +117,7 @@ def test_a_batch_is_what_its_samples_are_one_by_one(style: str, name: str) -> No
 
 
 def test_every_guide_of_the_registry_is_tried() -> None:
-    boxed = ["boxdiff", "layout-guidance"]
+    boxed = ["boxdiff", "layout-guidance", "bounded-attention"]
     assert [
         "ane",
         "syngen",

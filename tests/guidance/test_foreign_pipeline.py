@@ -35,6 +35,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "self-cross": {"max_rounds": 1, "iterations": 1, "final_iterations": 1, "max_refinements": 1},
     "boxdiff": {"max_refinements": 2},
     "layout-guidance": {"max_rounds": 2},
+    "bounded-attention": {"max_rounds": 1, "guided_steps": 1, "mask_interval": 1},
 }
 STYLES: dict[str, Any] = {"ldm": (LdmLike, LDM), "fused": (FusedLike, FUSED), "dit": (DitLike, DIT)}
 

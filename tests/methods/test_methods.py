@@ -39,6 +39,7 @@ PUBLISHED = {
     "self-cross": (295, 165),
     "boxdiff": (216, 85),
     "layout-guidance": (152, 50),
+    "bounded-attention": (250, 75),
     "p2p": (102, 0),
 }
 

@@ -128,6 +128,7 @@ FEW: dict[str, dict[str, Any]] = {
     "self-cross": {"max_rounds": 1, "iterations": 1, "final_iterations": 1, "max_refinements": 1},
     "boxdiff": {"max_refinements": 1},
     "layout-guidance": {"max_rounds": 1},
+    "bounded-attention": {"max_rounds": 1, "guided_steps": 1, "mask_interval": 1},
 }
 """So few steps that two ways of rounding stay together, and that the tests stay quick."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .bounded_attention import BoundedAttention
 from .boxdiff import BoxDiff
 from .layout_guidance import LayoutGuidance
 
-__all__ = ["BoxDiff", "LayoutGuidance"]
+__all__ = ["BoundedAttention", "BoxDiff", "LayoutGuidance"]

@@ -14,9 +14,7 @@ from ...guidance import Energy, Needs, Refinement, Step, Task, guidance_resoluti
 from ...guidance.options import number, option, whole
 from ...maps import WordPositions
 from ...models import AttentionRecords, Site
-from .placed import BoxMethod, box_masks, placed
-
-MOST_CALLS = 1000  # of a sampler
+from .placed import MOST_CALLS, BoxMethod, box_masks, placed
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from ...boxes import Box
 from ...guidance import GradientMethod
 from ...maps import GroupLike
 
+MOST_CALLS = 1000  # of a sampler
+
 Placed = Sequence[Sequence[GroupLike]]
 """Of each sample, the groups that have a box."""
 
