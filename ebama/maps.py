@@ -146,8 +146,8 @@ class ContentRange:
     def of(cls, samples: Sequence[Sequence[int]], content_only: bool = False) -> ContentRange:
         """From the content positions of each sample; without any, as for CLIP."""
         with torch.inference_mode(False):
-            ends = (torch.tensor([end(tokens, default=1) for tokens in samples]) for end in (min, max))
-            return cls(*ends, content_only=content_only)
+            first, last = (torch.tensor([end(tokens, default=1) for tokens in samples]) for end in (min, max))
+            return cls(first, last, content_only)
 
     def __getitem__(self, samples: list[int]) -> ContentRange:
         return ContentRange(self.first[samples], self.last[samples], self.content_only)

@@ -31,6 +31,7 @@ from .attention import (
     Site,
     select_sites,
 )
+from .conditions import Context
 from .foreign import Layer, attention_over, check_output, inputs, resolution
 from .network import of_shape, same_values
 
@@ -100,10 +101,13 @@ class _Open:
 class AdaptedNetwork(nn.Module):
     """A foreign module as a `Network`; made by `adapt`."""
 
-    def __init__(self, net: nn.Module, call: Call, context_shape: tuple[int, int], channels: int) -> None:
+    def __init__(
+        self, net: nn.Module, call: Call, context_shape: tuple[int, int], channels: int, vector_width: int | None
+    ) -> None:
         super().__init__()
         self.net = net
         self._call, self._context_shape, self._channels = call, context_shape, channels
+        self._vector_width = vector_width
         self._named: tuple[int, dict[int, str]] = (0, {})
         self._sites: dict[tuple[int, int, int], list[Site]] = {}
 
@@ -192,6 +196,8 @@ class AdaptedNetwork(nn.Module):
         generator = torch.Generator().manual_seed(0)  # numbers in which a difference would show
         z = torch.randn(1, channels, height, width, generator=generator).to(like)
         context = torch.randn(1, *self._context_shape, generator=generator).to(like)
+        if self._vector_width is not None:
+            context = Context.of(context, torch.randn(1, self._vector_width, generator=generator).to(like))
         probe: list[tuple[str, Kind, int, int]] = []
         training = self.net.training
         self.net.eval()  # dropout would make every layer differ
@@ -214,6 +220,7 @@ def adapt(
     *,
     context_shape: tuple[int, int],
     channels: int = 4,
+    vector_width: int | None = None,
 ) -> AdaptedNetwork:
     """Open the attention layers of a foreign module; what the module computes stays the same.
 
@@ -223,6 +230,7 @@ def adapt(
         call: runs the module, see `Call`.
         context_shape: (keys, width) of the text context.
         channels: of the latents where `sites` is asked for a height and width alone.
+        vector_width: of the vectors, if `call` is given a `Context` (`context.tokens`, `context.vector`).
 
     Raises:
         ValueError: nothing fits the description, or a layer lacks a part that it names.
@@ -246,4 +254,4 @@ def adapt(
             kind = type(module)
             module.__class__ = type(kind.__name__, (_Open, kind), {"__module__": kind.__module__})
         module._description = description  # type: ignore[assignment]
-    return AdaptedNetwork(net, call, context_shape, channels)
+    return AdaptedNetwork(net, call, context_shape, channels, vector_width)

@@ -24,6 +24,8 @@ from ebama.models import (
     TextEncoder,
     UNet,
     UNetConfig,
+    adapt,
+    layer,
     sinusoids,
 )
 
@@ -73,6 +75,32 @@ def test_unet(config: UNetConfig) -> None:
         assert relative(ours(z, t, given), expected) <= TOLERANCE
         recorded, _ = ours(z, t, given, record=ours.sites(z.shape))
         assert relative(recorded, expected) <= TOLERANCE
+
+
+@torch.no_grad()
+def test_their_xl_network_adapted() -> None:
+    """diffusers' own module as a `Network`: the vector reaches it, and its maps are ours."""
+    from diffusers.models.attention_processor import Attention as TheirAttention
+
+    config = TINY_XL.unet
+    theirs, ours = pair(their_unet(config, number_width=4), UNet(config))
+
+    def call(net: Any, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        assert isinstance(context, Context)
+        # The numbers of the vector are sinusoids already; theirs makes them of sizes, which are given here.
+        conditions = {"text_embeds": context.vector[:, :20], "time_ids": SIZES[: len(z)]}
+        return net(z, t, context.tokens, added_cond_kwargs=conditions).sample  # type: ignore[no-any-return]
+
+    parts = layer(q="to_q", k="to_k", v="to_v", out="to_out.0", heads="heads")
+    network = adapt(theirs, {TheirAttention: parts}, call, context_shape=(77, config.context_width), vector_width=44)
+    z, pooled = noise(2, 4, 8, 8), noise(2, 20, seed=3)
+    vector = torch.cat([pooled, sinusoids(SIZES, 4).flatten(1)], 1)
+    context = Context.of(noise(2, 77, config.context_width, seed=2), vector)
+    assert relative(network(z, 481, context), ours(z, 481, context)) <= TOLERANCE
+    sites = ours.sites(z.shape)
+    assert [(site.kind, site.resolution) for site in network.sites(z.shape)] == [(s.kind, s.resolution) for s in sites]
+    for found, expected in zip(network.attention(z, 481, context, 4), ours.attention(z, 481, context, 4), strict=True):
+        assert relative(found.scores, expected.scores) <= TOLERANCE
 
 
 def their_text_encoder(config: TextConfig) -> nn.Module:
