@@ -142,20 +142,20 @@ def from_single_file(
     if statement is not None and prediction is None:
         opened = replace(opened, notes=(*opened.notes, f"predicts {statement.prediction}: {statement}"))
         prediction = statement.prediction
-    return _predicting(opened, prediction, guess=usual)
+    opened = _predicting(opened, prediction, guess=usual)
+    return replace(opened, config=SD_V2_V) if usual and opened.config == replace(SD_V2, prediction="v") else opened
 
 
 def _predicting(checkpoint: Checkpoint, prediction: str | None, *, guess: bool) -> Checkpoint:
     """The checkpoint of a U-Net that predicts this; None for its configuration's prediction, or a `guess` by its
     weights where nothing tells the two kinds of Stable Diffusion 2 apart."""
     config, notes = checkpoint.config, checkpoint.notes
-    if prediction is None and guess and config == SD_V2:
+    full_size = replace(config.unet, upcast_attention=SD_V2.unet.upcast_attention) == SD_V2.unet
+    if prediction is None and guess and full_size:
         guessed = guessed_prediction(checkpoint.components["unet"].entries)
         prediction, how = guessed or ("epsilon", "taken for it, since the weight that would tell was not read")
         notes = (*notes, f"predicts {prediction}: {how}; prediction= overrides it")
         checkpoint = replace(checkpoint, prediction_is_guessed=True)
-    if prediction == "v" and config == SD_V2:
-        config = SD_V2_V
     return replace(checkpoint, config=replace(config, prediction=prediction or config.prediction), notes=notes)
 
 

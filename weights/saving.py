@@ -20,9 +20,9 @@ from ebama.samplers import NoiseSchedule
 
 from .files.tensors import write_tensors
 from .layouts.compvis import component_names, rank_may_differ
-from .layouts.diffusers import folder_jsons
 from .layouts.folder import STEMS, TOKENIZERS
 from .layouts.token_table import TABLE, trim
+from .layouts.writing import folder_jsons
 from .stable_diffusion import StableDiffusion
 
 if TYPE_CHECKING:

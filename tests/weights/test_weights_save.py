@@ -17,8 +17,9 @@ from ebama.models import MINIATURE, SD_V1, StableDiffusionConfig, VAEConfig
 from ebama.weights import CheckpointError, StableDiffusion, inspect, load, save
 from ebama.weights.files.tensors import write_tensors
 from ebama.weights.layouts import token_table as trimmed
-from ebama.weights.layouts.diffusers import folder_jsons, read_folder_config
+from ebama.weights.layouts.diffusers import read_folder_config
 from ebama.weights.layouts.token_table import TABLE
+from ebama.weights.layouts.writing import folder_jsons
 
 
 @pytest.fixture(scope="module")

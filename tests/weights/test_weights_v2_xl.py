@@ -31,7 +31,8 @@ from ebama.weights import CheckpointError, StableDiffusion, clip_tokenizer, insp
 from ebama.weights.checkpoint import Checkpoint, from_single_file
 from ebama.weights.files.tensors import Entry, TensorFile
 from ebama.weights.layouts.compvis import component_names
-from ebama.weights.layouts.diffusers import folder_jsons, read_folder_config
+from ebama.weights.layouts.diffusers import read_folder_config
+from ebama.weights.layouts.writing import folder_jsons
 from ebama.weights.networks import expected_shapes
 from ebama.weights.verify import differences
 
@@ -254,6 +255,21 @@ def test_load_says_how_it_was_told_and_can_be_told(tmp_path: Path, monkeypatch: 
     assert "predicts v: m.yaml: parameterization is 'v'" in str(inspect(path))
     with pytest.raises(ValueError, match=r"prediction is 'x0'; expected 'epsilon', 'v' or None"):
         load(path, prediction="x0")  # type: ignore[arg-type]
+
+
+def test_a_folder_without_a_scheduler_is_told_by_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the tiny model in the place of Stable Diffusion 2; the latents' size stays the folder's."""
+    monkeypatch.setattr("ebama.weights.checkpoint.SD_V2", replace(TINY_V2, sample_size=8))
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.norm1.bias"
+    monkeypatch.setattr("ebama.weights.layouts.parametrisation._TELLING", name)
+    for config in (TINY_V2, TINY_V2_V):
+        folder = folder_of(config, tmp_path / config.name)
+        assert load(folder).config == config
+        shutil.rmtree(folder / "scheduler")
+        with pytest.warns(UserWarning, match=r"predicts v: the deviation of .* is 0\.\d+, above 0\.09"):
+            found = load(folder)
+        assert found.config == replace(config, prediction="v")
+        assert load(folder, prediction="epsilon").config == replace(config, prediction="epsilon")
 
 
 def test_a_folders_scheduler_says_it(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def unet_kind(in_channels: int, context_width: int, labels: bool) -> str | None:
         return _BY_CHANNELS[in_channels]
     if context_width == 1280:
         return "a Stable Diffusion XL refiner"
-    return "an unCLIP model, which is told a picture," if labels and context_width < 2048 else None
+    return "an unCLIP model (told a picture)" if labels and context_width < 2048 else None
 
 
 def preset_of(shapes: Shapes) -> StableDiffusionConfig:

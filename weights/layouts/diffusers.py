@@ -1,4 +1,4 @@
-"""`config.json` of a diffusers folder's components: tables of keys, by which they are read and written.
+"""`config.json` of a diffusers folder's components: tables of keys, by which they are read, and written by `writing`.
 
 diffusers.json beside this file holds `fixed`, the only values of other keys that are built here (a key that is absent
 has this value in diffusers, too), and `written`, the files of Stable Diffusion v1, in which our keys are replaced.
@@ -39,7 +39,7 @@ T = TypeVar("T")
 PRESETS = (SD_V1, SD_V2, SD_V2_V, SDXL, MINIATURE)
 
 # Fields of our configurations by the keys of `config.json` that set them, and are written from them.
-_UNET_FIELDS = {
+UNET_FIELDS = {
     "attention_head_dim": "heads",  # has always meant the number of heads in these networks
     "block_out_channels": "widths",
     "cross_attention_dim": "context_width",
@@ -51,7 +51,7 @@ _UNET_FIELDS = {
     "upcast_attention": "upcast_attention",
     "use_linear_projection": "linear_projections",
 }
-_VAE_FIELDS = {
+VAE_FIELDS = {
     "block_out_channels": "widths",
     "in_channels": "image_channels",
     "latent_channels": "latent_channels",
@@ -61,7 +61,7 @@ _VAE_FIELDS = {
     "out_channels": "image_channels",
     "scaling_factor": "scale",
 }
-_TEXT_FIELDS = {
+TEXT_FIELDS = {
     "hidden_act": "activation",
     "hidden_size": "width",
     "intermediate_size": "mlp_width",
@@ -80,22 +80,22 @@ _CLIP_TEXT = {
     "num_hidden_layers": 12,
     "vocab_size": 49408,
 }
-_PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
+PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 _UNET_LIKE = replace(SD_V1.unet, depth=(1, 2, 3, 4))
 # Of a model with two text encoders: what its pipeline does with their outputs, which no config.json says.
-_OF_TWO: Json = {"output_layer": -2, "final_norm": False}
+OF_TWO: Json = {"output_layer": -2, "final_norm": False}
 # Names of the U-Net's blocks by whether they attend.
-_DOWN_BLOCKS = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
-_UP_BLOCKS = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
-_VAE_BLOCKS = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
-_FILES = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+DOWN_BLOCKS = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
+UP_BLOCKS = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
+VAE_BLOCKS = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
+FILES = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 
 # Keys that may be absent and have Stable Diffusion v1's value then; all others of the tables have to be there.
 _OPTIONAL = (
     *("down_block_types", "up_block_types", "layers_per_block", "transformer_layers_per_block", "sample_size"),
     *("norm_num_groups", "mid_block_add_attention", "scaling_factor", "hidden_act"),
 )
-_SWITCHES = ("upcast_attention", "use_linear_projection")  # off where they are absent, and not written then
+SWITCHES = ("upcast_attention", "use_linear_projection")  # off where they are absent, and not written then
 _LISTS = ("attention_head_dim", "block_out_channels", "transformer_layers_per_block")
 # Values that may be null, and may be lists of one entry for each level or side, all equal.
 _PER_LEVEL = ("layers_per_block", "sample_size")
@@ -110,9 +110,9 @@ def read_folder_config(folder: Path) -> StableDiffusionConfig:
     unet, sample_size = _parsed(folder / "unet" / "config.json", _unet_config)
     two = (folder / "text_encoder_2").is_dir()
     vae = _parsed(folder / "vae" / "config.json", partial(_vae_config, may_overflow=two))
-    fields: Json = {"text": _text(folder, "", _OF_TWO if two else {})}
+    fields: Json = {"text": _text(folder, "", OF_TWO if two else {})}
     if two:
-        fields["text_2"] = _text(folder, "_2", _OF_TWO, projects=True)
+        fields["text_2"] = _text(folder, "_2", OF_TWO, projects=True)
         index = folder / "model_index.json"
         zeros = read_json(index).get("force_zeros_for_empty_prompt", True) if index.is_file() else True
         fields["zero_empty_prompt"] = bool(zeros)
@@ -127,9 +127,9 @@ def read_folder_config(folder: Path) -> StableDiffusionConfig:
 
 
 def _alike(preset: StableDiffusionConfig, config: StableDiffusionConfig) -> bool:
-    of_that_dtype = replace(config.unet, upcast_attention=preset.unet.upcast_attention)
-    names = ("text", "text_2", "prediction")
-    return preset.unet == of_that_dtype and all(getattr(preset, name) == getattr(config, name) for name in names)
+    """Whether the U-Net and the text encoders are a preset's; 2.0 does without `upcast_attention`, 2.1 has it."""
+    unet, names = replace(config.unet, upcast_attention=preset.unet.upcast_attention), ("text", "text_2", "prediction")
+    return preset.unet == unet and all(getattr(preset, name) == getattr(config, name) for name in names)
 
 
 @contextmanager
@@ -162,14 +162,14 @@ def _sane(config: T) -> T:
 
 
 def _check_fixed(values: Json, name: str) -> None:
-    for key, expected in _FILES["fixed"][name].items():
+    for key, expected in FILES["fixed"][name].items():
         if (value := values.get(key, expected)) != expected:
             raise ValueError(f"{key} is {value!r}; Stable Diffusion v1 has {expected!r}, and nothing else is built.")
 
 
 def _complete(values: Json, name: str, **defaults: object) -> Json:
     """`values` with defaults where they are absent or null."""
-    optional = {key: value for key, value in _FILES["written"][name].items() if key in _OPTIONAL}
+    optional = {key: value for key, value in FILES["written"][name].items() if key in _OPTIONAL}
     return optional | defaults | {k: value for k, value in values.items() if value is not None}
 
 
@@ -200,11 +200,6 @@ def _read(values: Json, fields: Mapping[str, str], like: object) -> dict[str, An
     return {field: _value(values, key, getattr(like, field)) for key, field in fields.items()}
 
 
-def _written(config: object, fields: Mapping[str, str]) -> Json:
-    values = {key: getattr(config, field) for key, field in fields.items()}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-
-
 def _attends(values: Json, key: str, blocks: Mapping[bool, str]) -> tuple[bool, ...]:
     attends = {name: attention for attention, name in blocks.items()}
     if others := [name for name in values[key] if name not in attends]:
@@ -215,9 +210,9 @@ def _attends(values: Json, key: str, blocks: Mapping[bool, str]) -> tuple[bool, 
 def _prediction(values: Json) -> str:
     _check_fixed(values, "scheduler/scheduler_config.json")
     value = values.get("prediction_type", "epsilon")
-    if value not in _PREDICTIONS:
-        raise ValueError(f"prediction_type is {value!r}; expected {' or '.join(_PREDICTIONS)}, nothing else is built.")
-    return _PREDICTIONS[value]
+    if value not in PREDICTIONS:
+        raise ValueError(f"prediction_type is {value!r}; expected {' or '.join(PREDICTIONS)}, nothing else is built.")
+    return PREDICTIONS[value]
 
 
 def _unet_config(values: Json) -> tuple[UNetConfig, int]:
@@ -231,8 +226,8 @@ def _unet_config(values: Json) -> tuple[UNetConfig, int]:
     if embeds not in (None, "text_time"):
         raise ValueError(f"addition_embed_type is {embeds!r}; expected null or 'text_time', nothing else is built.")
     values = _complete(values, "unet/config.json")
-    attention = _attends(values, "down_block_types", _DOWN_BLOCKS)
-    if attention != _attends(values, "up_block_types", _UP_BLOCKS)[::-1]:
+    attention = _attends(values, "down_block_types", DOWN_BLOCKS)
+    if attention != _attends(values, "up_block_types", UP_BLOCKS)[::-1]:
         raise ValueError(
             "up_block_types do not mirror down_block_types; each level has attention both ways or neither."
         )
@@ -240,7 +235,7 @@ def _unet_config(values: Json) -> tuple[UNetConfig, int]:
     for key in ("attention_head_dim", "transformer_layers_per_block"):
         if not isinstance(values[key], list):
             values[key] = [values[key]] * len(values["block_out_channels"])
-    fields = _read(dict.fromkeys(_SWITCHES, False) | values, _UNET_FIELDS, _UNET_LIKE)
+    fields = _read(dict.fromkeys(SWITCHES, False) | values, UNET_FIELDS, _UNET_LIKE)
     if embeds:
         fields["vector_width"] = _value(values, "projection_class_embeddings_input_dim", 1)
     return _sane(UNetConfig(attention=attention, **fields)), _value(values, "sample_size", SD_V1.sample_size)
@@ -252,7 +247,7 @@ def _vae_config(values: Json, *, may_overflow: bool) -> VAEConfig:
     if values["in_channels"] != values["out_channels"]:
         raise ValueError(f"in_channels {values['in_channels']} and out_channels {values['out_channels']} differ.")
     widths = list(values["block_out_channels"])
-    for key, block in _VAE_BLOCKS.items():
+    for key, block in VAE_BLOCKS.items():
         blocks = values.get(key, [block] * len(widths))
         if others := [name for name in blocks if name != block]:
             raise ValueError(f"{key} names {others[0]!r}; expected {block}.")
@@ -260,7 +255,7 @@ def _vae_config(values: Json, *, may_overflow: bool) -> VAEConfig:
             raise ValueError(f"{key} and block_out_channels {widths} have different lengths.")
     values = _complete(values, "vae/config.json", layers_per_block=1)  # not Stable Diffusion v1's
     upcast = may_overflow and bool(values.get("force_upcast", True))
-    return _sane(VAEConfig(**_read(values, _VAE_FIELDS, SD_V1.vae), upcast=upcast))
+    return _sane(VAEConfig(**_read(values, VAE_FIELDS, SD_V1.vae), upcast=upcast))
 
 
 def _text(folder: Path, number: str, fields: Json, *, projects: bool = False) -> TextConfig:
@@ -279,55 +274,4 @@ def _text_config(values: Json, *, projects: bool) -> TextConfig:
     if values["hidden_act"] not in ("quick_gelu", "gelu"):
         raise ValueError(f"hidden_act is {values['hidden_act']!r}; expected 'quick_gelu' or 'gelu'.")
     projection = _value(values, "projection_dim", 1) if projects else None
-    return _sane(TextConfig(**_read(values, _TEXT_FIELDS, SD_V1.text), projection_width=projection))
-
-
-def folder_jsons(config: StableDiffusionConfig) -> dict[str, Json]:
-    """The JSON files of a diffusers folder by relative path, so that diffusers builds `config`'s networks."""
-    two = config.text_2 is not None
-    expected = tuple(_OF_TWO.values()) if two else (-1, True)
-    for text in config.texts:
-        if (text.output_layer, text.final_norm) != expected:
-            raise ValueError(
-                f"output_layer {text.output_layer} and final_norm {text.final_norm} have no place in a config.json of "
-                f"transformers; save with {expected[0]} and {expected[1]}, and give the others to "
-                "load(..., config=...)."
-            )
-    files: dict[str, Json] = {name: dict(values) for name, values in _FILES["written"].items()}
-    files["unet/config.json"] |= _unet_json(config)
-    files["vae/config.json"] |= {
-        **_written(config.vae, _VAE_FIELDS),
-        "sample_size": config.sample_size * config.vae.factor,
-        **{key: [block] * len(config.vae.widths) for key, block in _VAE_BLOCKS.items()},
-    }
-    files["text_encoder/config.json"] |= _written(config.text, _TEXT_FIELDS)
-    schedule, theirs = files["scheduler/scheduler_config.json"], {ours: name for name, ours in _PREDICTIONS.items()}
-    schedule["prediction_type"] = theirs[config.prediction]
-    if config.text_2 is not None:
-        files["vae/config.json"]["force_upcast"] = config.vae.upcast
-        files["text_encoder_2/config.json"] = {
-            **files["text_encoder/config.json"],
-            **_written(config.text_2, _TEXT_FIELDS),
-            "architectures": ["CLIPTextModelWithProjection"],
-            "projection_dim": config.text_2.projection_width,
-        }
-        index = _FILES["two text encoders"]["model_index.json"]
-        files["model_index.json"] = index | {"force_zeros_for_empty_prompt": config.zero_empty_prompt}
-    return files
-
-
-def _unet_json(config: StableDiffusionConfig) -> Json:
-    unet = config.unet
-    values = {
-        **_written(unet, _UNET_FIELDS),
-        "sample_size": config.sample_size,
-        "down_block_types": [_DOWN_BLOCKS[attends] for attends in unet.attention],
-        "up_block_types": [_UP_BLOCKS[attends] for attends in unet.attention[::-1]],
-    }
-    if unet.vector_width:
-        values |= {
-            "addition_embed_type": "text_time",
-            "addition_time_embed_dim": config.number_width,
-            "projection_class_embeddings_input_dim": unet.vector_width,
-        }
-    return {key: value for key, value in values.items() if value or key not in _SWITCHES}
+    return _sane(TextConfig(**_read(values, TEXT_FIELDS, SD_V1.text), projection_width=projection))
