@@ -106,11 +106,7 @@ def _picture_routes(queue: Queue) -> APIRouter:
 def _facts(service: Service) -> dict[str, Any]:
     sd = service.pipeline.sd
     known = sd.vocabulary  # None for a model whose words nobody has listed
-    single = {
-        name: method
-        for name in methods.names()
-        if not (method := methods.get(name).method).edits_prompts and not method.needs.boxes
-    }
+    single = {name: method for name in methods.names() if not (method := methods.get(name).method).edits_prompts}
     return {
         "version": __version__,
         "model": sd.config.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ebama.samplers import get as get_sampler
 
@@ -14,6 +14,7 @@ from ..prompt.alignment import check_characters
 MAX_PROMPT = 1000  # characters
 MAX_METHODS = 6
 MAX_SEEDS = 8
+MAX_BOXES = 8
 MAX_STEPS = 100
 MAX_GUIDANCE = 30.0
 MAX_PASSES = 2000  # of one picture through the U-Net; the dearest method's defaults need 652 at 100 steps
@@ -33,7 +34,7 @@ class GenerateRequest:
     Attributes:
         methods: names, with options as `ebama.methods.parse` reads them; none that edits prompts.
         seeds: as on the command line: "0:4" is 0 1 2 3; or "3"; or "1,5,9".
-        prompt, steps, guidance, sampler, negative_prompt: see `Pipeline.__call__`.
+        prompt, steps, guidance, sampler, negative_prompt, boxes: see `Pipeline.__call__`.
     """
 
     prompt: str
@@ -43,6 +44,7 @@ class GenerateRequest:
     guidance: float = 7.5
     sampler: str = "pndm"
     negative_prompt: str = ""
+    boxes: dict[str, tuple[float, float, float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, text in (("prompt", self.prompt), ("negative prompt", self.negative_prompt)):
@@ -54,6 +56,10 @@ class GenerateRequest:
         for name, choice in self.parsed_methods.items():
             if choice.method.edits_prompts:
                 raise ValueError(f"{name} edits one prompt's picture by another's; this page takes a single prompt.")
+        if len(self.boxes) > MAX_BOXES:
+            raise ValueError(f"{len(self.boxes)} boxes are drawn; expected at most {MAX_BOXES}.")
+        if not self.boxes and (placing := [n for n, choice in self.parsed_methods.items() if choice.needs.boxes]):
+            raise ValueError(f"{placing[0]} places objects in boxes; draw one for a word of the prompt.")
         if not 1 <= self.steps <= MAX_STEPS:
             raise ValueError(f"steps is {self.steps}; expected 1 to {MAX_STEPS}.")
         if not 0 <= self.guidance <= MAX_GUIDANCE:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..output.naming import slug
 from ..output.png import encoded
 from ..prompt import Parsed, PromptError, parse
 from ..prompt.alignment import align
-from ..prompt.words import words
+from ..prompt.words import place, words
 from ..trace import Trace, curves
 from .jobs import Job
 from .request import MAX_PASSES, GenerateRequest
@@ -76,9 +76,10 @@ class Service:
         try:
             parsed = parse(request.prompt, tokenizer, self.parser)
         except PromptError:
-            if any(method.needs.groups for method in chosen.values()):
+            if request.boxes or any(method.needs.groups for method in chosen.values()):
                 raise
             parsed = parse(request.prompt, tokenizer, self.parser, groups=())
+        parsed = place(parsed, request.boxes)
         for name, method in chosen.items():
             cost = method.cost(parsed, request.calls)
             if (passes := cost.predictions + cost.attention + cost.backwards) > MAX_PASSES:
@@ -141,7 +142,7 @@ def _picture(method: str, seed: int, png: bytes, name: str, trace: Trace, sample
 
 
 def describe_words(parsed: Parsed) -> list[dict[str, Any]]:
-    """The words of a prompt as they are written, and which group and role each has."""
+    """The words of a prompt as they are written, which group and role each has, and an object's box."""
     roles: dict[int, tuple[int, str]] = {}
     for index, group in enumerate(parsed.groups):
         for role, positions in (("object", group.object), ("modifier", sum(group.modifiers, ()))):
@@ -151,4 +152,6 @@ def describe_words(parsed: Parsed) -> list[dict[str, Any]]:
         matches = [roles[position] for position in word.positions if position in roles]
         group_index, role = min(matches, key=lambda match: (match[0], match[1] != "object"), default=(None, ""))
         described.append({"text": word.text, "group": group_index, "role": role})
+        if role == "object" and group_index is not None and (box := parsed.groups[group_index].box):
+            described[-1]["box"] = astuple(box)
     return described

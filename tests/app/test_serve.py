@@ -127,6 +127,11 @@ def refusal(answer: Any, code: int) -> str:
         ({"methods": ["ebama+nothing=1"]}, "no option nothing"),
         ({"methods": ["ebama+step_size=-1"]}, "step_size is -1"),
         ({"methods": ["p2p"]}, "single prompt"),
+        ({"methods": ["sd", "boxdiff"]}, "boxdiff places objects in boxes; draw one"),
+        ({"prompt": "a cat", "boxes": {"dog": [0, 0, 1, 1]}}, "'dog' is not in the prompt"),
+        ({"prompt": "a cat", "boxes": {"cat": [0, 0, 1, 2]}}, "does not lie in the picture"),
+        ({"prompt": "a cat", "boxes": {"cat": [0, 0, 1]}}, "boxes"),
+        ({"prompt": "a cat", "boxes": {f"cat#{k}": [0, 0, 1, 1] for k in range(9)}}, "9 boxes are drawn"),
         ({"methods": ["ane+max_refinements=1000"]}, "passes"),
         ({"methods": ["ane+max_refinements=1000000"]}, "max_refinements is 1000000"),
         ({"seeds": ""}, "names no seeds"),
@@ -168,6 +173,13 @@ def test_a_prompt_without_a_noun_runs_with_methods_that_need_none(client: TestCl
     job = until(client, submit(client, prompt="quickly and slowly", methods=["sd"], seeds="0"), "done")
     assert [word["group"] for word in job["words"]] == [None, None, None]
     assert client.get(f"/api/jobs/{job['id']}/pictures/0").json()["lines"] == {"intensity": [], "similarity": []}
+
+
+def test_boxes_come_back_with_the_words(client: TestClient) -> None:
+    boxes = {"cat": [0, 0.25, 0.5, 0.75]}
+    asked = {"prompt": "a red cat and a dog", "methods": ["layout-guidance"], "seeds": "0", "boxes": boxes}
+    job = until(client, submit(client, **asked), "done")
+    assert [word.get("box") for word in job["words"]] == [None, None, [0, 0.25, 0.5, 0.75], None, None, None]
 
 
 def test_a_prompt_without_a_word_has_a_picture_and_no_maps(client: TestClient) -> None:

@@ -162,6 +162,43 @@ def test_from_click_to_picture(tab: Open, tmp_path: Path) -> None:
     pictures(page, 4)
 
 
+def test_boxes_are_drawn_with_the_mouse(tab: Open) -> None:
+    page = tab()
+    page.click("#placing summary")
+    page.fill("#prompt", "a cat and a red car")
+    assert page.locator("#offered option").evaluate_all("all => all.map(one => one.value)") == [
+        *("a", "cat", "and", "a#2", "red", "car")
+    ]
+    page.locator("#board").scroll_into_view_if_needed()
+    board = page.locator("#board").bounding_box()
+
+    def drag(word: str, left: float, top: float, right: float, bottom: float) -> None:
+        page.fill("#word", word)
+        page.mouse.move(board["x"] + left * board["width"], board["y"] + top * board["height"])
+        page.mouse.down()
+        page.mouse.move(board["x"] + right * board["width"], board["y"] + bottom * board["height"], steps=3)
+        page.mouse.up()
+
+    drag("cat", 0.5, 0.75, 0.1, 0.25)
+    drag("car", 0.6, 0.2, 0.62, 0.2)  # a slip
+    drag("car", 0.6, 0.2, 0.9, 0.9)
+    assert page.input_value("#boxes") == "cat: 0.1, 0.25, 0.5, 0.75; car: 0.6, 0.2, 0.9, 0.9"
+    generate(page, "a cat and a red car", ("sd", "layout-guidance"))
+    pictures(page, 2)
+    assert page.locator("figure .box").all_text_contents() == ["cat", "car"] * 2
+    inside = page.locator("figure .box").first.bounding_box()
+    picture = page.locator("figure button").first.bounding_box()
+    assert inside["x"] - picture["x"] == pytest.approx(0.1 * picture["width"], abs=1.5)
+    assert inside["height"] == pytest.approx(0.5 * picture["height"], abs=1.5)
+    page.fill("#boxes", "cat: 0.1, 0.2")
+    page.click("#go")
+    wait_for_text(page, "#error", "“cat: 0.1, 0.2” is no box")
+    page.fill("#boxes", "dog: 0, 0, 1, 1")
+    page.click("#go")
+    wait_for_text(page, "#error", "'dog' is not in the prompt")
+    page.problems.clear()
+
+
 def test_a_bad_prompt_is_one_line_and_the_page_goes_on(tab: Open) -> None:
     page = tab()
     generate(page, "quickly and slowly", ("ebama",))

@@ -1,5 +1,6 @@
 // The form, and the job that this tab follows: its id stands in the address, so that a reload finds it again.
 
+import * as boxes from "./boxes.js";
 import { byId, html } from "./dom.js";
 import { Results } from "./results.js";
 import * as server from "./server.js";
@@ -31,7 +32,7 @@ function describe({ model, side, dtype, device, version, vocabulary, limits, met
 function request() {
   const form = new FormData(byId("request"));
   const { method, extra, ...fields } = Object.fromEntries(form);
-  return { ...fields, methods: [...form.getAll("method"), extra.trim()].filter(Boolean) };
+  return { ...fields, boxes: boxes.read(), methods: [...form.getAll("method"), extra.trim()].filter(Boolean) };
 }
 
 function show(job) {
@@ -90,6 +91,7 @@ async function begin() {
   const facts = await server.model();
   results = new Results(facts);
   describe(facts);
+  boxes.begin();
   byId("request").addEventListener("submit", submit);
   byId("cancel").addEventListener("click", () => server.cancel(current).then(show, complain));
   if (location.hash.length > 1) follow(location.hash.slice(1));

@@ -1,5 +1,6 @@
 // What a job made: the prompt's words, and a row of pictures and curves for each method.
 
+import { outline } from "./boxes.js";
 import { chart, colourOf, legend } from "./curves.js";
 import { byId, html } from "./dom.js";
 import { largest, mapOf, painter } from "./maps.js";
@@ -83,6 +84,7 @@ export class Results {
     image.addEventListener("load", () => image.classList.toggle("small", image.naturalWidth < SMALL));
     picture.canvas = html("canvas", { "aria-hidden": "true" });
     picture.button = html("button", { type: "button", title: "Show this seed's curves" }, image, picture.canvas);
+    for (const { text, group, box } of this.job.words) if (box) picture.button.append(outline(text, box, colourOf(group)));
     picture.button.addEventListener("click", () => this.set({ seed }));
     const title = "Download, its recipe inside";
     const link = html("a", { href: url, download: name, title, "aria-label": `Download ${name}` }, "PNG");
