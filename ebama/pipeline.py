@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import platform
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -21,9 +20,9 @@ from ebama.weights import StableDiffusion, Vocabulary
 from ebama.weights.stable_diffusion import pixels
 
 from . import __version__, methods
+from .checks import expect, is_number, is_whole, plain
 from .guidance import AnyMethod, Method, PipelineInputs, Task
 from .guidance.gradient_method import base_resolution
-from .guidance.options import LARGEST, plain
 from .output.recipe import Recipe
 from .prompt import PICTURE_WORDS, Group, Parsed, Words, parse
 from .prompt.alignment import align, check_characters
@@ -146,8 +145,8 @@ class Pipeline:
             MemoryError: memory ran out; says what to lower.
         """
         prompts = list(prompt) if isinstance(prompt, Iterable) and not isinstance(prompt, str) else [prompt]
-        seeds, guidance = _plain_seeds(seeds), _plain_number("guidance", guidance)
-        steps, batch_size = plain(steps), plain(batch_size)
+        seeds = _plain_seeds(seeds)
+        guidance, steps, batch_size = plain(guidance), plain(steps), plain(batch_size)
         negative_prompt = "" if negative_prompt is None else negative_prompt
         completed = methods.complete(method, self.sd.config)
         solver = get_sampler(sampler, steps, schedule=self.sd.schedule) if isinstance(sampler, str) else sampler
@@ -331,32 +330,17 @@ def check(prompts: Sequence[str], seeds: Iterable[int], guidance: float, output:
     for prompt in prompts:
         check_characters(prompt)
     _plain_seeds(seeds)
-    _plain_number("guidance", guidance)
-    if output not in ("pil", "latent"):
-        raise ValueError(f"output is {output!r}; expected 'pil' or 'latent'.")
-    if not _is_whole(batch_size) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}; expected a whole number of at least 1.")
-
-
-def _is_whole(value: object) -> bool:
-    """Whether it is a whole number, of Python or of another library; true and false are none."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    expect("guidance", guidance, is_number(guidance), "a finite number (7.5 is usual, 1 switches it off)")
+    expect("output", output, output in ("pil", "latent"), "'pil' or 'latent'")
+    expect("batch_size", batch_size, is_whole(batch_size) and batch_size >= 1, "a whole number of at least 1")
 
 
 def _plain_seeds(seeds: Iterable[int]) -> list[int]:
     """Seeds as Python's numbers, which JSON can hold."""
     values = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes | Tensor) else []
-    if not values or not all(_is_whole(seed) and 0 <= seed < 2**63 for seed in values):
+    if not values or not all(is_whole(seed) and 0 <= seed < 2**63 for seed in values):
         raise ValueError(f"seeds are {seeds!r}; expected a list of at least one whole number from 0 to 2**63 - 1.")
     return [int(seed) for seed in values]
-
-
-def _plain_number(name: str, value: float) -> float:
-    """A number as Python's; whole ones stay whole."""
-    value = plain(value)
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not abs(value) <= LARGEST:
-        raise ValueError(f"{name} is {value!r}; expected a finite number (7.5 is usual, 1 switches it off).")
-    return int(value) if _is_whole(value) else float(value)
 
 
 def _check_negative_prompt(text: str, tokenizer: Any) -> None:

@@ -36,13 +36,14 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "ebama/energy.py": ({"torch"}, {"ebama/smoothing.py", "ebama/maps.py"}),
     "weights/": ({"torch", "safetensors", "tokenizers", "transformers"}, {"models/", "samplers/"}),
     "ebama/boxes.py": (set(), set()),
+    "ebama/checks.py": (set(), set()),
     "ebama/prompt/": ({"spacy", "tokenizers", "transformers"}, {"ebama/boxes.py"}),
-    "ebama/output/": ({"PIL", "numpy"}, {"samplers/", "ebama/prompt/"}),
-    "ebama/guidance/": ({"torch"}, {"models/", "ebama/maps.py", "ebama/prompt/"}),
+    "ebama/output/": ({"PIL", "numpy"}, {"samplers/", "ebama/checks.py", "ebama/prompt/"}),
+    "ebama/guidance/": ({"torch"}, {"models/", "ebama/maps.py", "ebama/checks.py", "ebama/prompt/"}),
     "ebama/methods/": (
         {"torch", "einops"},
         {"models/", "ebama/energy.py", "ebama/maps.py", "ebama/smoothing.py", "ebama/prompt/", "ebama/guidance/"}
-        | {"ebama/boxes.py"},
+        | {"ebama/boxes.py", "ebama/checks.py"},
     ),
     "ebama/trace/": (
         {"torch", "einops", "numpy", "matplotlib", "PIL", "safetensors"},

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from types import UnionType
 from typing import Any
 
+from ..checks import short
 from ..output.reading import read_object
 
 FIELDS: dict[str, type | UnionType] = {
@@ -52,7 +53,7 @@ def read_judges(folder: Path) -> dict[str, str]:
 
 def _expect(name: str, value: object, fits: bool) -> None:
     if not fits:
-        raise ValueError(f"is no picture: its {name} is {repr(value)[:80]}.")
+        raise ValueError(f"is no picture: its {name} is {short(value)}.")
 
 
 def _is_inside(file: str) -> bool:

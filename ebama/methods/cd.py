@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ..checks import is_number, plain
 from ..guidance import Conditioning, Cost, Method, Needs, Task, classifier_free
-from ..guidance.options import is_number, option
+from ..guidance.options import option
 from ..prompt import Parsed
 
 BAR = "|"
@@ -17,10 +18,10 @@ _JOINT = re.compile(r"\b(?:and|with)\b|[\s.,;]", re.IGNORECASE)
 def _part_weights(name: str, value: Any) -> tuple[float, ...] | None:
     if value is None:
         return None
-    good = isinstance(value, tuple | list) and value and all(is_number(weight) for weight in value)
-    if not good:
+    weights = tuple(map(plain, value)) if isinstance(value, tuple | list) else ()
+    if not weights or not all(map(is_number, weights)):
         raise ValueError(f"{name} are {value!r}; expected a finite number for each part, as [7.5, -3.0].")
-    return tuple(value)
+    return weights
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..checks import is_number
 from ..guidance import Conditioning, Controls, Method, Needs, Task
-from ..guidance.options import is_number, number, option, pairs
+from ..guidance.options import number, option, pairs
 from ..models import AttentionCall, Control, attention_scores
 from ..prompt.alignment import SEQUENCE
 

@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..checks import is_number
 from ..guidance import Conditioning, Controls, Method, Needs, Task
 from ..guidance.gradient_method import base_resolution
-from ..guidance.options import is_number, one_of, option, pairs
+from ..guidance.options import one_of, option, pairs
 from ..models import Control, Site
 from ..models.attention import AttentionCall
 from ..prompt import Parsed

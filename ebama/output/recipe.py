@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ebama.samplers import PNDM, NoiseSchedule, Sampler, get, names
+from ebama.samplers import Sampler
 
+from ..checks import expect, is_number, short
 from ..prompt import Box, Group
 from ..prompt.alignment import SEQUENCE
 from .png import read_metadata
+from .stored_sampler import describe_sampler, read_sampler
 
 DTYPES = ("float32", "float16", "bfloat16")
 _SIZES: dict[str, tuple[int, int] | None] = {"original_size": None, "crop": (0, 0), "target_size": None}
@@ -67,7 +68,7 @@ class Recipe:
         metadata = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         metadata |= {
             "method": dict(self.method),
-            "sampler": _describe_sampler(self.sampler),
+            "sampler": describe_sampler(self.sampler),
             "groups": [_describe_group(group) for group in self.groups],
             "latent": list(self.latent),
             "versions": dict(self.versions),
@@ -89,39 +90,37 @@ class Recipe:
         needed = [entry.name for entry in fields(cls) if entry.default is entry.default_factory]  # both are MISSING
         if missing := sorted(set(needed) - values.keys()):
             raise ValueError(f"{', '.join(missing)} are missing.")
-        values["sampler"] = _read_sampler(metadata["sampler"])
+        values["sampler"] = read_sampler(metadata["sampler"])
         groups, last = metadata["groups"], SEQUENCE - 2
-        _expect("groups", groups, isinstance(groups, list) and len(groups) <= last, f"a list of at most {last}")
+        expect("groups", groups, isinstance(groups, list) and len(groups) <= last, f"a list of at most {last}")
         values["groups"] = tuple(read_group(group) for group in groups)
         positions = [at for group in values["groups"] for word in (group.object, *group.modifiers) for at in word]
         if odd := [position for position in positions if not 1 <= position <= last]:
             raise ValueError(f"groups: {odd[0]} is no position from 1 to {last}.")
-        latent = metadata.get("latent", [])
-        values["latent"] = tuple(_expect("latent", latent, isinstance(latent, list), "the sizes of a latent"))
-        for name in _SIZES.keys() & values.keys():
-            size = values[name]
-            values[name] = tuple(_expect(name, size, isinstance(size, list), "two whole numbers of pixels"))
+        for name in ("latent", *_SIZES):
+            if isinstance(sides := values.get(name), list):
+                values[name] = tuple(sides)
         return cls(**values)
 
     def __post_init__(self) -> None:
         for name in ("prompt", "negative_prompt", "parser", "model", "fingerprint"):
-            _expect(name, getattr(self, name), isinstance(getattr(self, name), str), "a string")
+            expect(name, getattr(self, name), isinstance(getattr(self, name), str), "a string")
         whole = type(self.seed) is int and 0 <= self.seed < 2**63
-        _expect("seed", self.seed, self.seed is None or whole, "a whole number from 0 to 2**63 - 1")
+        expect("seed", self.seed, self.seed is None or whole, "a whole number from 0 to 2**63 - 1")
         named = isinstance(self.method, Mapping) and isinstance(self.method.get("name"), str)
-        _expect("method", self.method, named and _is_plain(self.method), "a name and options that are plain values")
-        _expect("guidance", self.guidance, _is_number(self.guidance), "a finite number")
-        sides = all(type(side) is int and 0 < side < 2**16 for side in self.latent)
-        _expect("latent", self.latent, sides, "the sizes of a latent")
+        expect("method", self.method, named and _is_plain(self.method), "a name and options that are plain values")
+        expect("guidance", self.guidance, is_number(self.guidance), "a finite number")
+        sides = isinstance(self.latent, tuple) and all(type(side) is int and 0 < side < 2**16 for side in self.latent)
+        expect("latent", self.latent, sides, "the sizes of a latent")
         for name, usual in _SIZES.items():
             size = getattr(self, name)
             pair = isinstance(size, tuple) and len(size) == 2
             fits = size == usual or (pair and all(type(side) is int and 0 <= side < 2**16 for side in size))
-            _expect(name, size, fits, "two whole numbers of pixels")
+            expect(name, size, fits, "two whole numbers of pixels")
         texts = isinstance(self.versions, Mapping) and all(isinstance(text, str) for text in self.versions.values())
-        _expect("versions", self.versions, texts, "strings by name")
-        _expect("weights", self.weights, self.weights is None or isinstance(self.weights, str), "a path or null")
-        _expect("dtype", self.dtype, self.dtype is None or self.dtype in DTYPES, f"one of {', '.join(DTYPES)}")
+        expect("versions", self.versions, texts, "strings by name")
+        expect("weights", self.weights, self.weights is None or isinstance(self.weights, str), "a path or null")
+        expect("dtype", self.dtype, self.dtype is None or self.dtype in DTYPES, f"one of {', '.join(DTYPES)}")
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -143,7 +142,7 @@ def read_group(stored: object) -> Group:
         words = tuple(values["object"]), tuple(tuple(word) for word in values["modifiers"])
         sides = values.get("box")
     except (AttributeError, KeyError, TypeError):
-        raise ValueError(f"A group is {_short(stored)}; expected positions of an object and its modifiers.") from None
+        raise ValueError(f"A group is {short(stored)}; expected positions of an object and its modifiers.") from None
     return Group(*words, box=None if sides is None else Box.of(sides))
 
 
@@ -152,72 +151,10 @@ def _describe_group(group: Group) -> dict[str, Any]:
     return stored if group.box is None else stored | {"box": list(astuple(group.box))}
 
 
-def _describe_sampler(sampler: Sampler) -> dict[str, Any]:
-    facts = {"name": type(sampler).__name__.lower(), "steps": sampler.steps, "eta": getattr(sampler, "eta", 0.0)}
-    if (order := getattr(sampler, "order", PNDM.order)) != PNDM.order:
-        facts["order"] = order
-    if sampler.custom_timesteps:
-        facts["custom_timesteps"] = list(sampler.custom_timesteps)
-    if sampler.schedule == NoiseSchedule():
-        return facts
-    schedule = asdict(sampler.schedule)
-    if sampler.schedule.kind == "scaled_linear":  # as recipes had it before there were others
-        del schedule["kind"]
-    for name, usual in (("table", ()), ("prediction", "epsilon")):
-        if schedule[name] == usual:
-            del schedule[name]
-    return {**facts, "schedule": schedule}
-
-
-def _read_sampler(stored: object) -> Sampler:
-    values: Any = _expect("sampler", stored, isinstance(stored, dict), "name, steps and eta")
-    name, schedule = values.get("name"), values.get("schedule", {})
-    _expect("sampler.name", name, name in names(), f"one of {', '.join(names())}")
-    steps, eta = values.get("steps"), values.get("eta", 0.0)
-    _expect("sampler.eta", eta, _is_number(eta), "a number from 0 to 1")
-    timesteps = values.get("custom_timesteps", [])
-    fits = isinstance(timesteps, list) and len(timesteps) <= 10**5
-    _expect("sampler.custom_timesteps", timesteps, fits, "at most 100000 timesteps")
-    options = {"eta": eta} if eta else {}
-    options |= {name: values[name] for name in ("order", "custom_timesteps") if name in values}
-    return get(str(name), steps, schedule=_read_schedule(schedule), **options)
-
-
-def _read_schedule(stored: object) -> NoiseSchedule:
-    usual = {"kind": "scaled_linear", "table": [], "prediction": "epsilon"}
-    values: Any = {**usual, **stored} if isinstance(stored, dict) else {}
-    numbers = {entry.name for entry in fields(NoiseSchedule)} - usual.keys()
-    kind, table, prediction = (values.pop(name, None) for name in usual)
-    fits = isinstance(stored, dict) and values.keys() <= numbers and all(map(_is_number, values.values()))
-    _expect("sampler.schedule", stored, fits, f"numbers for {', '.join(sorted(numbers))}")
-    train_steps = values.get("train_steps", 1000)
-    _expect("sampler.schedule.train_steps", train_steps, train_steps <= 10**5, "at most 100000")
-    _expect("sampler.schedule.kind", kind, isinstance(kind, str), "a name")
-    fits = isinstance(table, list) and len(table) <= 10**5 and all(map(_is_number, table))
-    _expect("sampler.schedule.table", table, fits, "at most 100000 numbers")
-    _expect("sampler.schedule.prediction", prediction, isinstance(prediction, str), "a name")
-    return NoiseSchedule(**values, kind=kind, table=tuple(map(float, table)), prediction=prediction)
-
-
-def _expect(name: str, value: Any, fits: bool, expected: str) -> Any:
-    if not fits:
-        raise ValueError(f"{name} is {_short(value)}; expected {expected}.")
-    return value
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
 def _is_plain(value: object, depth: int = 5) -> bool:
     """Whether a value is one of JSON's, of finite numbers, and not nested deeper than any option is."""
     if isinstance(value, Mapping):
         return depth > 0 and all(isinstance(key, str) and _is_plain(inner, depth - 1) for key, inner in value.items())
     if isinstance(value, list | tuple):
         return depth > 0 and all(_is_plain(inner, depth - 1) for inner in value)
-    return value is None or isinstance(value, bool | str) or _is_number(value)
+    return value is None or isinstance(value, bool | str) or is_number(value)

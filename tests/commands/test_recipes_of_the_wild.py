@@ -55,7 +55,7 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append(arguments)
         raise Reached("there is no model")
 
-    monkeypatch.setattr(commands_model, "open_pipeline", lambda *_: pipeline)
+    monkeypatch.setattr(commands_model, "open_pipeline", lambda *_, **__: pipeline)
     return calls
 
 

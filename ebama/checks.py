@@ -1,0 +1,41 @@
+"""Checks of values that come from outside: which numbers count, and one message for a value that does not fit."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+LARGEST = 3e38
+"""The largest number that float32 holds, about."""
+
+
+def expect(name: str, value: Any, fits: bool, expected: str) -> Any:
+    """The value itself; ValueError, in one line, unless it fits."""
+    if not fits:
+        raise ValueError(f"{name} is {short(value)}; expected {expected}.")
+    return value
+
+
+def short(value: object) -> str:
+    """A value in a message: at most 80 characters of it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is a whole number, of Python or of another library; true and false are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number, of Python or of another library; true and false are none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(abs(value) <= LARGEST)
+
+
+def plain(value: Any) -> Any:
+    """A single number of any library as Python's, whole ones whole, for JSON; any other value as it is."""
+    if getattr(value, "shape", None) == ():
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
