@@ -29,7 +29,10 @@ def is_whole(value: object) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether it is a finite number, of Python or of another library; true and false are none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(abs(value) <= LARGEST)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    size: Any = abs(value)
+    return bool(size <= LARGEST)
 
 
 def plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import random
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from mutations import edited, garbled
@@ -55,7 +56,8 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append(arguments)
         raise Reached("there is no model")
 
-    monkeypatch.setattr(commands_model, "open_pipeline", lambda *_, **__: pipeline)
+    opened = Mock(side_effect=pipeline, sd=Mock(config=MINIATURE))
+    monkeypatch.setattr(commands_model, "open_pipeline", lambda *_, **__: opened)
     return calls
 
 
