@@ -28,7 +28,7 @@ from .prompt import PICTURE_WORDS, Group, Parsed, Words, parse
 from .prompt.alignment import align, check_characters
 from .prompt.parsers import check as check_parser
 from .prompt.words import Boxes, place
-from .runtime import memory
+from .runtime import memory, usage
 from .runtime.memory import parse as parse_memory
 from .runtime.running import running
 from .sampling import InitialNoise, initial_noise, sample_in_batches
@@ -225,7 +225,7 @@ class Pipeline:
         fit = memory.split(
             self.footprint,
             self.budget,
-            memory.held(task.context.device),
+            usage.held(task.context.device),
             pixels=starts[0].noise.shape[-2:].numel(),
             rows=max(method.cost(prompt, 1).predictions for prompt in task.inputs.prompts),
             gradient=method.needs.gradient,

@@ -17,7 +17,7 @@ from torch.utils.benchmark import Timer, timer
 from torch.utils.flop_counter import flop_registry
 
 from ..runtime.arithmetic import usable_arithmetic
-from ..runtime.memory import resident
+from ..runtime.usage import resident
 
 _MIB = 2**20
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ..runtime.memory import resident
+from ..runtime.usage import resident
 
 _MIB = 2**20
 

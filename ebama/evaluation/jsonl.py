@@ -19,12 +19,15 @@ Row = dict[str, Any]
 
 
 def read(path: Path, check: Callable[[Row], None] = lambda row: None) -> list[Row]:
-    """The lines of a file but a last one that was cut.
+    """The lines of a file but a last one that was cut; none if there is no file.
 
     Raises ValueError, naming file and line, if one is no JSON object, or if `check` raises one: its message says what
     the line is.
     """
-    lines = read_bytes(path, MAX_LIST).removeprefix(codecs.BOM_UTF8).split(b"\n")
+    try:
+        lines = read_bytes(path, MAX_LIST).removeprefix(codecs.BOM_UTF8).split(b"\n")
+    except FileNotFoundError:
+        return []
     rows = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -181,15 +181,9 @@ def rows(out: Path) -> list[dict[str, Any]]:
     Raises ValueError, naming file and line, for what is no such list.
     """
     # images.jsonl is read last: another process may put the others together in it, and delete them, meanwhile.
-    *parts, whole = map(_read_rows, (*sorted(out.glob("images-*-of-*.jsonl")), out / "images.jsonl"))
+    paths = (*sorted(out.glob("images-*-of-*.jsonl")), out / "images.jsonl")
+    *parts, whole = (jsonl.read(path, check_picture) for path in paths)
     return list({_key(row): row for row in itertools.chain(whole, *parts)}.values())
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        return jsonl.read(path, check_picture)
-    except FileNotFoundError:
-        return []
 
 
 def _made(out: Path, listed: Iterable[dict[str, Any]]) -> set[Key]:

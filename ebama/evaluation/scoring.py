@@ -121,8 +121,6 @@ def _earlier(folder: Path) -> list[dict[str, Any]]:
     """The lines of scores.jsonl, if there are any."""
     try:
         return jsonl.read(folder / "scores.jsonl", check_score)
-    except FileNotFoundError:
-        return []
     except ValueError as error:
         raise ValueError(f"{error} Mend the file, or delete it to have every score made anew.") from error
 

@@ -93,6 +93,11 @@ def word_spans(prompt: str) -> list[Span]:
     return [match.span() for match in _WORD.finditer(prompt)]
 
 
+def listed_words(prompt: str) -> str:
+    """The words of a prompt in a message, each once."""
+    return ", ".join(dict.fromkeys(prompt[slice(*span)] for span in word_spans(prompt)))
+
+
 def find_all(prompt: str, words: str) -> list[Span]:
     """Where a word, or several as they stand in the prompt, occur as whole words; upper and lower case count alike."""
     if not (words := normalised(words)):

@@ -108,10 +108,11 @@ def joined(words: Sequence[ParsedWord], alignment: Alignment) -> list[ParsedWord
     whole = []
     for unit in units:
         top = words[min(unit, key=lambda i: _depth(words, i))] if len(unit) > 1 else words[unit[0]]
-        start, end = span = core(prompt, (words[unit[0]].start, words[unit[-1]].end))
+        stretch = words[unit[0]].start, words[unit[-1]].end
+        start, end = span = core(prompt, stretch)
         is_sign = start == end or (alignment.sees(span) and not alignment.positions(span))
         if start == end:
-            start, end = words[unit[0]].start, words[unit[-1]].end
+            start, end = stretch
         pos = "SYM" if is_sign and top.pos not in SIGNS else top.pos
         whole.append(replace(top, text=prompt[start:end], start=start, end=end, pos=pos, head=unit_of[top.head]))
     return whole

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .alignment import find_all, word_spans
+from .alignment import find_all, listed_words
 from .tokenization import PromptError, Span
 
 Words = tuple[str, Sequence[str]]
@@ -60,8 +60,7 @@ def _well_formed(group: object) -> bool:
 
 def _find(prompt: str, word: str) -> list[Span]:
     if not (spans := find_all(prompt, word)):
-        words = ", ".join(dict.fromkeys(prompt[start:end] for start, end in word_spans(prompt)))
-        raise PromptError(f"{word!r} is not in the prompt {prompt!r}: its words are {words}")
+        raise PromptError(f"{word!r} is not in the prompt {prompt!r}: its words are {listed_words(prompt)}")
     return spans
 
 

@@ -26,9 +26,9 @@ from .tokenization import PromptError, Span, Tokenizer
 class Group:
     """An object and its modifiers as positions of tokens in the encoder's sequence: `Group((3,), ((2,),))`.
 
-    A word of several tokens has several positions. Nothing may occur twice. `box` is where the object should be, for
-    methods that read boxes. (`parse` checks that they are positions of
-    the prompt's tokens, which of CLIP's sequence are 1 to 75 at most.)
+    A word of several tokens has several positions. Nothing may occur twice. (`parse` checks that they are positions of
+    the prompt's tokens, which of CLIP's sequence are 1 to 75 at most.) `box` is where the object should be, for methods
+    that read boxes.
     """
 
     object: tuple[int, ...]

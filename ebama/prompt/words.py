@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..boxes import Box
-from .alignment import find_all, word_spans
+from .alignment import find_all, listed_words, word_spans
 from .groups import Parsed
 from .tokenization import PromptError, Span
 
@@ -81,8 +81,10 @@ def _group_of(prompt: Parsed, word: str) -> int:
     if numbered:
         spans = spans[int(numbered[2]) - 1 :][:1]
     if not spans:
-        words = ", ".join(dict.fromkeys(prompt.prompt[slice(*span)] for span in word_spans(prompt.prompt)))
-        raise PromptError(f"boxes[{word!r}]: {word!r} is not in the prompt {prompt.prompt!r}; its words are {words}")
+        raise PromptError(
+            f"boxes[{word!r}]: {word!r} is not in the prompt {prompt.prompt!r}; its words are "
+            f"{listed_words(prompt.prompt)}"
+        )
     if (k := _first_object(prompt, spans)) is None:
         objects = ", ".join(prompt.text(*group.object) for group in prompt.groups) or "none"
         raise PromptError(

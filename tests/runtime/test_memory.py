@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ebama import Pipeline, methods, sampling
 from ebama.cli import main
-from ebama.runtime import memory
+from ebama.runtime import memory, usage
 from ebama.runtime.memory import Footprint, Split
 
 PROMPT = "a purple crown and a blue suitcase"
@@ -51,9 +51,9 @@ def test_the_peak_counts_what_is_held_at_once() -> None:
     def together() -> list[Tensor]:
         return [given + 1, (given + 1).view(10, 100)[1:]]
 
-    assert memory.peak(one_by_one, [given]) == 4000
-    assert memory.peak(together, [given]) == 8000
-    assert memory.peak(lambda: given.view(10, 100), [given]) == 0
+    assert usage.peak(one_by_one, [given]) == 4000
+    assert usage.peak(together, [given]) == 8000
+    assert usage.peak(lambda: given.view(10, 100), [given]) == 0
 
 
 def test_a_gradient_holds_more_and_checkpointing_less() -> None:
