@@ -47,8 +47,8 @@ class TimeEmbedding(Embedding):
 class Context(Tensor):
     """Text contexts [B, key, D], each with a vector [B, V] that joins the embedding of the timestep.
 
-    It is used like the tensor of contexts that it is: taking, joining, expanding, copying and moving samples does the
-    same to their vectors. Whatever else is computed from it is a plain tensor without them.
+    It is used like the tensor of contexts that it is: taking, joining, parting, repeating, copying and moving samples
+    does the same to their vectors. Whatever else is computed from it is a plain tensor without them.
 
         context = Context.of(tokens, vector)
         unet(z, t, context[[1, 0]])
@@ -82,7 +82,9 @@ class Context(Tensor):
         result = function(*map(_plain, args), **{name: _plain(value) for name, value in kwargs.items()})
         of_vectors = _ROWWISE.get(function)
         vector = of_vectors(function, *args, **kwargs) if of_vectors else None
-        return result if vector is None or result.ndim != 3 else cls.of(result, vector)
+        if isinstance(vector, Tensor):
+            return cls.of(result, vector) if result.ndim == 3 else result
+        return result if vector is None else tuple(map(cls.of, result, vector))
 
 
 def _plain(value: Any) -> Any:
@@ -102,19 +104,29 @@ def _joined(function: Any, tensors: Any, dim: int = 0) -> Tensor | None:
     return torch.cat([part.vector for part in tensors]) if whole else None
 
 
-def _expanded(function: Any, context: Any, *sizes: Any) -> Tensor:
-    samples, *_ = sizes[0] if isinstance(sizes[0], Sequence) else sizes
-    return context.vector.expand(samples, -1)  # type: ignore[no-any-return]
+def _repeated(function: Any, context: Any, *sizes: Any) -> Tensor | None:
+    samples, *others = sizes[0] if isinstance(sizes[0], Sequence) else sizes
+    once = 1 if function is Tensor.repeat else -1  # says that a dimension stays as it is
+    sizes_now = (once, once) if function is Tensor.repeat else context.shape[1:]
+    whole = len(others) == 2 and all(size in (once, now) for size, now in zip(others, sizes_now, strict=True))
+    return function(context.vector, samples, once) if whole else None  # type: ignore[no-any-return]
+
+
+def _along(function: Any, context: Any, parts: Any, dim: int = 0) -> Any:
+    return function(context.vector, parts, dim=0) if dim in (0, -3) and isinstance(context, Context) else None
 
 
 def _same(function: Any, context: Any, *args: Any, **kwargs: Any) -> Tensor | None:
     return function(context.vector, *map(_plain, args), **kwargs) if isinstance(context, Context) else None
 
 
-_ROWWISE: dict[Any, Callable[..., Tensor | None]] = {
+_ROWWISE: dict[Any, Callable[..., Any]] = {
     Tensor.__getitem__: _taken,
     torch.cat: _joined,
-    Tensor.expand: _expanded,
+    **dict.fromkeys((Tensor.expand, Tensor.repeat), _repeated),
+    **dict.fromkeys((Tensor.chunk, torch.chunk, Tensor.split, torch.split), _along),
+    **dict.fromkeys((Tensor.repeat_interleave, torch.repeat_interleave), _along),
     **dict.fromkeys((Tensor.clone, Tensor.detach, Tensor.to, Tensor.float, Tensor.half, Tensor.contiguous), _same),
 }
-"""What acts on whole samples: (function, its arguments) -> the vectors of its result; None where it does not."""
+"""What acts on whole samples: (function, its arguments) -> the vectors of its result, or of each of its results; None
+where it does not."""

@@ -15,7 +15,7 @@ from reference import TINY, TINY_V2, TINY_V2_V, TINY_XL, random_model, relative
 from torch import Tensor
 
 from ebama import methods
-from ebama.guidance import GradientMethod
+from ebama.guidance import GradientMethod, guide_for
 from ebama.maps import ContentRange
 from ebama.models import (
     MINIATURE,
@@ -29,6 +29,7 @@ from ebama.models import (
     sinusoids,
 )
 from ebama.pipeline import Pipeline, Result
+from ebama.prompt import Group
 from ebama.samplers import DDIM, PNDM, NoiseSchedule
 from ebama.trace import TraceOptions
 from ebama.weights import StableDiffusion
@@ -335,3 +336,16 @@ def test_the_second_softmax_over_the_prompts_tokens() -> None:
         runs = [run(TINY_V2, PROMPTS[:1], method=method, steps=1) for method in chosen_methods]
         assert not torch.equal(runs[0].losses, runs[1].losses)
         assert runs[0].recipes[0].method["normalize_eot"] is True
+
+
+def test_guides_without_a_pipeline_take_the_vector() -> None:
+    sd = model(TINY_XL)
+    context = sd.condition(PROMPTS)
+    groups = [[Group((3,), ((2,),)), Group((7,), ((6,),))], [Group((2,)), Group((5,))]]
+    guide = guide_for("ebama", sd.unet, context, groups, [range(1, 8), range(1, 6)], calls=2)
+    z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    moved = guide(z, 981, 0)
+    assert moved.gradient_norms is not None
+    assert (moved.gradient_norms > 0).all()
+    alone = guide_for("ebama", sd.unet, context[[1]], groups[1:], [range(1, 6)], calls=2)(z[[1]], 981, 0)
+    assert relative(alone.latents, moved.latents[[1]]) < 1e-5
