@@ -204,7 +204,8 @@ class Pipeline:
             )
         images = self.decode(samples.latents, fit.decode_size) if output == "pil" else None
         recipes = self._recipes([prompts[i] for i in index], task, completed, solver, starts, negative_prompt, sizes)
-        return Result(images, samples.latents, samples.losses, samples.trace, recipes)
+        recorded = samples.trace and replace(samples.trace, images=tuple(images or ()))
+        return Result(images, samples.latents, samples.losses, recorded, recipes)
 
     def decode(self, latents: Tensor, batch_size: int = 8) -> list[Image.Image]:
         """Images of final latents [N, 4, h, w], `batch_size` at once or, if they are large, one by one."""

@@ -46,7 +46,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         | {"ebama/boxes.py", "ebama/checks.py"},
     ),
     "ebama/trace/": (
-        {"torch", "einops", "numpy", "matplotlib", "PIL", "safetensors"},
+        {"torch", "einops", "numpy", "matplotlib", "PIL", "safetensors", "jinja2"},
         {"models/", "weights/", "ebama/maps.py", "ebama/smoothing.py", "ebama/prompt/", "ebama/output/"}
         | {"ebama/guidance/"},
     ),
@@ -60,7 +60,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"*"},
     ),
     "ebama/bench/": ({"torch", "matplotlib", "safetensors"}, {"*"}),
-    "ebama/app/": ({"fastapi", "starlette", "numpy", "matplotlib"}, {"*"}),
+    "ebama/app/": ({"fastapi", "starlette", "numpy"}, {"*"}),
     "ebama/commands/": ({"torch", "numpy", "PIL", "fastapi", "uvicorn"}, {"*"}),
     "ebama/cli.py": (set(), {"*"}),
 }

@@ -14,16 +14,15 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 from starlette.exceptions import HTTPException
 
 from .. import __version__, methods
-from ..trace import figures
+from ..prompt.words import describe_words
+from ..trace.view import VIEWER, appearance
 from .jobs import Job, NoSuchJobError, Queue
 from .middleware import protect
 from .request import LIMITS, GenerateRequest
-from .service import Picture, PreparedRequest, Service, describe_words
+from .service import Picture, PreparedRequest, Service
 
 PAGE = Path(__file__).parent / "page"
 mimetypes.add_type("text/javascript", ".js")  # some systems say text/plain, which browsers refuse to run
@@ -76,6 +75,7 @@ def create_app(service: Service, *, names: frozenset[str] = frozenset()) -> Fast
 
     app.include_router(_picture_routes(queue), prefix="/api/jobs/{name}/pictures/{index}")
     app.mount("/page", StaticFiles(directory=PAGE))
+    app.mount("/viewer", StaticFiles(directory=VIEWER))
     return app
 
 
@@ -116,8 +116,7 @@ def _facts(service: Service) -> dict[str, Any]:
         "vocabulary": {} if known is None else {"name": known.name, "nouns": known.nouns, "colours": known.colours},
         "limits": LIMITS,
         "methods": [{"name": name, "changes": m.changes, "reference": m.reference} for name, m in single.items()],
-        "colours": [to_hex(colour) for colour in colormaps[figures.COLOURS](range(256))],
-        "opacity": figures.OPACITY,
+        **appearance(),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..output.naming import slug
 from ..output.png import encoded
 from ..prompt import Parsed, PromptError, parse
 from ..prompt.alignment import align
-from ..prompt.words import place, words
+from ..prompt.words import place
 from ..trace import Trace, curves
 from .jobs import Job
 from .request import MAX_PASSES, GenerateRequest
@@ -139,19 +139,3 @@ def _picture(method: str, seed: int, png: bytes, name: str, trace: Trace, sample
         ]
     sites = f"cross-attention {height}x{width}, mean over {len(trace.sites)} layers and their heads"
     return Picture(method, seed, png, name, maps, trace.timesteps, sites, lines)
-
-
-def describe_words(parsed: Parsed) -> list[dict[str, Any]]:
-    """The words of a prompt as they are written, which group and role each has, and an object's box."""
-    roles: dict[int, tuple[int, str]] = {}
-    for index, group in enumerate(parsed.groups):
-        for role, positions in (("object", group.object), ("modifier", sum(group.modifiers, ()))):
-            roles |= {position: (index, role) for position in positions if position not in roles}
-    described = []
-    for word in words(parsed):
-        matches = [roles[position] for position in word.positions if position in roles]
-        group_index, role = min(matches, key=lambda match: (match[0], match[1] != "object"), default=(None, ""))
-        described.append({"text": word.text, "group": group_index, "role": role})
-        if role == "object" and group_index is not None and (box := parsed.groups[group_index].box):
-            described[-1]["box"] = astuple(box)
-    return described

@@ -35,7 +35,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--sites", nargs="+", default=[], metavar="NAME", help="single layers instead")
     parser.add_argument("--head", type=int, metavar="N", help="one head of each layer (default: their mean)")
     parser.add_argument("--pixels", nargs="+", type=_pixel, default=[], metavar="Y,X", help="for self-attention")
-    add_shared(parser, "format")
+    parser.add_argument(
+        "--format", choices=("png", "svg", "html"), default="png", help="html: the maps as a page to point and slide in"
+    )
     parser.add_argument("--animate", choices=("gif", "webp"), help="also a moving picture of all calls")
     add_shared(
         parser,
@@ -93,6 +95,8 @@ def _run(options: argparse.Namespace) -> None:
         runs[name] = result, result.trace
         rows[name] = map_rows(result.trace, options.words, options.pixels, options.of)  # or an error, after one run
     folder = new_folder(folder)
+    if options.format == "html":
+        _write_page(options, runs, folder)
     _draw_maps(options, pipeline, runs, share_scales(rows), calls, folder)
     if options.kind == "cross":
         _draw_curves(options, runs, folder)
@@ -106,7 +110,7 @@ def _draw_maps(
     calls: Sequence[int],
     folder: Path,
 ) -> None:
-    """For each method the grid of its maps at some of the model calls, and the animation of all."""
+    """For each method the grid of its maps at some of the model calls, if not a page, and the animation of all."""
     from dataclasses import replace
 
     from ..output.naming import file_name
@@ -119,13 +123,27 @@ def _draw_maps(
         columns = [f"call {i}\nt = {t}" for i, t in enumerate(trace.timesteps)]
         title = f"{options.prompt} · {name} · seed {options.seed}\n{describe(trace)}"
         shown = [replace(row, maps=row.maps[calls]) for row in rows[name]]
-        images = pipeline.decode(trace.latents[0][calls])
-        grid = figures.map_grid(title, images, [columns[i] for i in calls], shown, unit)
-        write_figure(grid, folder / f"maps-{file_name(name)}.{options.format}", result.metadata[0])
+        if options.format != "html":
+            images = pipeline.decode(trace.latents[0][calls])
+            grid = figures.map_grid(title, images, [columns[i] for i in calls], shown, unit)
+            write_figure(grid, folder / f"maps-{file_name(name)}.{options.format}", result.metadata[0])
         if options.animate:
             images = pipeline.decode(trace.latents[0])
             frames = figures.map_frames(title, images, columns, rows[name], unit)
             write_animation(frames, folder / f"maps-{file_name(name)}.{options.animate}")
+
+
+def _write_page(options: argparse.Namespace, runs: Mapping[str, tuple[Result, Trace]], folder: Path) -> None:
+    """The maps of all methods on one page; every word has one scale for all."""
+    from ..output.files import write_text
+    from ..trace.view import Shown, document
+
+    pictures = [Shown(name, trace) for name, (_, trace) in runs.items()]
+    page = document(
+        pictures, of=options.of, chosen_words=options.words, pixels=options.pixels, calls=tuple(options.calls)
+    )
+    write_text(folder / "maps.html", page)
+    print(folder / "maps.html", flush=True)
 
 
 def _draw_curves(options: argparse.Namespace, runs: Mapping[str, tuple[Result, Trace]], folder: Path) -> None:
@@ -144,7 +162,8 @@ def _draw_curves(options: argparse.Namespace, runs: Mapping[str, tuple[Result, T
     _, trace = next(iter(runs.values()))
     title = f"{options.prompt} · seed {options.seed}\n{describe(trace)}"
     metadata = {"pictures": [result.metadata[0] for result, _ in runs.values()]}
-    write_figure(figures.curves_figure(title, systems), folder / f"curves.{options.format}", metadata)
+    kind = "png" if options.format == "html" else options.format
+    write_figure(figures.curves_figure(title, systems), folder / f"curves.{kind}", metadata)
     write_numbers(folder / "curves", numbers)
 
 

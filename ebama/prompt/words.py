@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import astuple, replace
+from typing import Any, NamedTuple
 
 from ..boxes import Box
 from .alignment import find_all, listed_words, word_spans
@@ -44,6 +44,22 @@ def find(prompt: Parsed, word: str, occurrence: int = 0) -> tuple[int, ...]:
         asked = f", and occurrence {occurrence} was asked for" if spans else ""
         raise ValueError(f"{word!r} is {times} {prompt.prompt!r}{asked}; its words are: {listing}.")
     return prompt.positions(spans[occurrence])
+
+
+def describe_words(parsed: Parsed) -> list[dict[str, Any]]:
+    """The words of a prompt as they are written, which group and role each has, and an object's box."""
+    roles: dict[int, tuple[int, str]] = {}
+    for index, group in enumerate(parsed.groups):
+        for role, positions in (("object", group.object), ("modifier", sum(group.modifiers, ()))):
+            roles |= {position: (index, role) for position in positions if position not in roles}
+    described = []
+    for word in words(parsed):
+        matches = [roles[position] for position in word.positions if position in roles]
+        group_index, role = min(matches, key=lambda match: (match[0], match[1] != "object"), default=(None, ""))
+        described.append({"text": word.text, "group": group_index, "role": role})
+        if role == "object" and group_index is not None and (box := parsed.groups[group_index].box):
+            described[-1]["box"] = astuple(box)
+    return described
 
 
 def _is_seen(prompt: Parsed, span: tuple[int, int]) -> bool:

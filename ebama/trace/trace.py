@@ -10,14 +10,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ebama.models import Site
 from ebama.weights.files.tensors import write_tensors
 
-from ..output.files import written_whole
+from ..output.files import write_text, written_whole
 from ..output.recipe import read_group
 from ..prompt import Parsed
 from ..prompt.words import Word, find, words
@@ -29,6 +31,8 @@ Keys: TypeAlias = str | int | Sequence[int]
 """A word or words of the prompt, as `ebama.prompt.words.find` finds them, or positions along the key axis."""
 
 KEY = "ebama"
+PICTURE = "image/"
+"""What the names of pictures in a file begin with; their numbers follow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +47,7 @@ class Trace:
         prompts: of the samples, as they were read.
         sites: the layers over which the maps are averaged.
         head: the head that they are of; None for the mean over the heads.
+        images: the samples' pictures, if the run made any.
     """
 
     kept: Mapping[str, Tensor]
@@ -50,6 +55,7 @@ class Trace:
     prompts: tuple[Parsed, ...]
     sites: tuple[Site, ...]
     head: int | None = None
+    images: tuple[Image.Image, ...] = ()
 
     @property
     def scores(self) -> Tensor:
@@ -128,8 +134,44 @@ class Trace:
             "sites": [asdict(site) for site in self.sites],
             "head": self.head,
         }
+        pictures = {f"{PICTURE}{k}": torch.from_numpy(np.array(image)) for k, image in enumerate(self.images)}
         with written_whole(Path(path)) as partial:
-            write_tensors(partial, self.kept, {KEY: json.dumps(facts)})
+            write_tensors(partial, {**self.kept, **pictures}, {KEY: json.dumps(facts)})
+
+    def save_html(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        of: Quantity = "probabilities",
+        words: Sequence[str] = (),
+        pixels: Sequence[tuple[int, int]] = (),
+        calls: Sequence[int] = (),
+    ) -> None:
+        """Write a page that opens in any browser without a network, whole or not at all.
+
+        Point at a word (or reach it with Tab) to see its map over the pictures, click to keep it, slide over the calls.
+        The page stays below about 3 MB: large maps are averaged, calls and samples thinned out, and it says so.
+
+        Args:
+            of: the maps that are shown first, "probabilities" or "scores"; the page switches between those recorded.
+            words: of the prompt; without any, all of them.
+            pixels: (y, x) for self-attention instead of words; without any, nine that are evenly spread.
+            calls: the model calls to show; without any, all that there is room for.
+
+        Raises:
+            ValueError: words, pixels or calls that are not there; a quantity that was not kept.
+        """
+        from .view import document, shown
+
+        page = document(shown(self), of=of, chosen_words=words, pixels=pixels, calls=calls)
+        write_text(Path(path), page)
+
+    def _repr_html_(self) -> str | None:
+        """The page of `save_html` in a frame, for a notebook; None for a trace without maps."""
+        from .view import QUANTITIES, document, frame, shown
+
+        recorded = [name for name in QUANTITIES if name in self.kept]
+        return frame(document(shown(self), of=recorded[0])) if recorded and self.prompts else None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Trace:
@@ -140,12 +182,15 @@ class Trace:
             with safe_open(path, framework="pt") as file:
                 facts = json.loads(file.metadata()[KEY])
                 kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            count = sum(name.startswith(PICTURE) for name in kept)
+            images = [Image.fromarray(kept.pop(f"{PICTURE}{k}").numpy()) for k in range(count)]
             return cls(
                 kept,
                 tuple(facts["timesteps"]),
                 tuple(_parsed(prompt) for prompt in facts["prompts"]),
                 tuple(Site(**{**site, "resolution": tuple(site["resolution"])}) for site in facts["sites"]),
                 facts["head"],
+                tuple(images),
             )
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no trace; expected a file that `Trace.save` wrote.") from error
@@ -156,7 +201,15 @@ class Trace:
         first = parts[0]
         kept = {name: torch.cat([part.kept[name] for part in parts])[list(order)] for name in first.kept}
         prompts = [prompt for part in parts for prompt in part.prompts]
-        return Trace(kept, first.timesteps, tuple(prompts[k] for k in order), first.sites, first.head)
+        images = [image for part in parts for image in part.images]
+        return Trace(
+            kept,
+            first.timesteps,
+            tuple(prompts[k] for k in order),
+            first.sites,
+            first.head,
+            tuple(images[k] for k in order) if images else (),
+        )
 
     def _get(self, name: str) -> Tensor:
         if name not in self.kept:

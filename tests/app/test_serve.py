@@ -24,7 +24,9 @@ from ebama.commands import model as commands_model
 from ebama.output import seeds
 from ebama.output.png import read_metadata
 from ebama.pipeline import Pipeline, Result
+from ebama.prompt.words import describe_words
 from ebama.trace import curves
+from ebama.trace.view import VIEWER
 from ebama.weights.miniature.world import VOCABULARY
 
 pytest.importorskip("fastapi", reason="needs the extra app")
@@ -34,7 +36,7 @@ from ebama.app import jobs
 from ebama.app.api import PAGE, create_app
 from ebama.app.jobs import Job, Queue
 from ebama.app.request import MAX_PROMPT, MAX_SEEDS, GenerateRequest
-from ebama.app.service import Service, describe_words
+from ebama.app.service import Service
 
 PROMPT = "a purple crown and a blue suitcase"
 SMALL: dict[str, Any] = {"prompt": PROMPT, "methods": ["sd", "ebama"], "seeds": "3,1", "steps": 2}
@@ -439,7 +441,7 @@ def test_unknown_jobs_pictures_and_pages_are_not_found(client: TestClient) -> No
 
 
 def test_answers_forbid_what_the_page_does_not_need(client: TestClient) -> None:
-    for path in ("/", "/api/model", "/page/page.js", "/nothing"):
+    for path in ("/", "/api/model", "/page/page.js", "/viewer/viewer.js", "/nothing"):
         headers = client.get(path).headers
         assert "default-src 'none'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
@@ -447,7 +449,7 @@ def test_answers_forbid_what_the_page_does_not_need(client: TestClient) -> None:
 
 
 def test_the_page_names_no_other_host() -> None:
-    files = sorted(PAGE.iterdir())
+    files = sorted([*PAGE.iterdir(), *VIEWER.iterdir()])
     assert {file.suffix for file in files} == {".html", ".css", ".js", ".svg"}
     for file in files:
         text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,22 @@ def test_attention_writes_svg_gif_and_webp(tmp_path: Path) -> None:
     assert draw(tmp_path / "webp", "--method", "sd", "--animate", "webp", "--words", "crown") == 0
     with Image.open(tmp_path / "webp" / FOLDER / "maps-sd.webp") as animation:
         assert (animation.format, animation.n_frames) == ("WEBP", 2)
+
+
+def test_attention_writes_one_page_for_all_methods(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    options = ("--format", "html", "--words", "blue", "blue suitcase", "--of", "scores", "--calls", "1")
+    assert draw(tmp_path, "--method", "sd", "attention-regulation", *options) == 0
+    folder = tmp_path / FOLDER
+    assert names(folder) == ["curves.csv", "curves.npz", "curves.png", "maps.html"]
+    assert {Path(line) for line in capfd.readouterr().out.splitlines()} == set(folder.iterdir())
+    page = (folder / "maps.html").read_text(encoding="utf-8")
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    (shown,) = data["prompts"]
+    assert [word["text"] for word in shown["words"]] == ["blue", "blue suitcase"]
+    assert [picture["label"] for picture in shown["pictures"]] == ["sd", "attention-regulation"]
+    assert all(picture["url"].startswith("data:image/") for picture in shown["pictures"])
+    assert data["layers"][0]["name"] == "scores before softmax"
+    assert (data["numbers"], data["total"]) == ([2], 2)
 
 
 def grids(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:

@@ -1,18 +1,11 @@
 // Boxes of objects: drawn with the mouse on a board, or written as text, which holds the truth.
 
-import { byId, html } from "./dom.js";
+import { html, outline } from "/viewer/viewer.js";
+import { byId } from "./dom.js";
 
 const SMALLEST = 1 / 16; // of the board's side; a smaller stroke is a slip
 const WORDS = /[\p{L}\p{N}]+(?:['’-][\p{L}\p{N}]+)*/gu;
 const rounded = (side) => Math.round(side * 100) / 100;
-
-// An outline with its word in the corner, for a parent of which it covers that part.
-export function outline(word, [left, top, right, bottom], colour) {
-  const box = html("div", { class: `box ${colour}`, "aria-hidden": "true" }, word);
-  const sides = { left, top, width: right - left, height: bottom - top };
-  for (const [side, share] of Object.entries(sides)) box.style.setProperty(side, `${100 * share}%`);
-  return box;
-}
 
 // {word: [left, top, right, bottom]} of the text; an Error for what is no box.
 export function read() {

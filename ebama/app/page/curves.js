@@ -1,12 +1,10 @@
 // Curves as inline SVG: one line for each object, or pair of modifier and object, over the model calls.
 
-import { html, svg } from "./dom.js";
+import { colourOf, html, svg } from "/viewer/viewer.js";
 
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [300, 150, 34, 4, 8, 22];
-const COLOURS = 6; // classes g0 to g5 of page.css
 const DASHES = ["none", "6 3", "6 2 1 2", "1.5 2", "7 2 1 2 1 2", "2 4"];
 
-export const colourOf = (group) => `g${group % COLOURS}`;
 const format = (value) => String(Math.abs(value) < 1e-9 ? 0 : Number(value.toPrecision(3)));
 
 // Round numbers that span [low, high] in two to five steps.

@@ -1,7 +1,8 @@
 // The form, and the job that this tab follows: its id stands in the address, so that a reload finds it again.
 
+import { html } from "/viewer/viewer.js";
 import * as boxes from "./boxes.js";
-import { byId, html } from "./dom.js";
+import { byId } from "./dom.js";
 import { Results } from "./results.js";
 import * as server from "./server.js";
 

@@ -1,0 +1,157 @@
+"""A trace as a page: the numbers in it are the trace's, its size is bounded, texts stay texts."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from reference import run
+
+from ebama.trace import Trace, TraceOptions, view
+
+CROWN = "a purple crown and a blue suitcase"
+HOSTILE = "a cat </script><script>alert(1)</script> <!-- \"'&\u2028"
+
+
+def trace_of(prompt: str | list[str] = CROWN, options: Any = True, **others: Any) -> Trace:
+    trace = run(prompt, "sd", trace=options, **{"seeds": [3], "sampler": "ddim", **others}).trace
+    assert trace is not None
+    return trace
+
+
+def data_of(page: str) -> dict[str, Any]:
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    data: dict[str, Any] = json.loads(text)
+    return data
+
+
+def maps_of(layer: dict[str, Any], words: int, calls: int) -> np.ndarray[Any, Any]:
+    """As the script unpacks them, [words, calls, h, w]."""
+    values = np.frombuffer(base64.b64decode(layer["bytes"]), np.uint8).reshape(words, calls, layer["height"], -1)
+    low, high = np.array(layer["ranges"]).reshape(words, calls, 2, 1, 1).swapaxes(0, 2).swapaxes(1, 2)
+    return np.asarray(low + (high - low) * values / 255)
+
+
+@pytest.mark.parametrize("of", ["probabilities", "scores"])
+def test_the_maps_in_a_page_are_the_traces(of: Any, tmp_path: Path) -> None:
+    trace = trace_of(seeds=[3, 4])
+    trace.save_html(tmp_path / "maps.html", of=of)
+    data = data_of((tmp_path / "maps.html").read_text(encoding="utf-8"))
+    assert data["layers"][0]["name"].startswith(of)
+    assert (data["calls"], data["numbers"], data["timesteps"], data["notes"]) == (2, [1, 2], [501, 1], [])
+    (prompt,) = data["prompts"]
+    assert [word["text"] for word in prompt["words"]] == CROWN.split()
+    assert [picture["label"] for picture in prompt["pictures"]] == ["sample 0", "sample 1"]
+    for sample, picture in enumerate(prompt["pictures"]):
+        maps = maps_of(picture["layers"][0], 7, 2)
+        for index, word in enumerate(trace.words(sample)):
+            expected = trace.maps(word.positions, sample=sample, of=of).numpy()
+            np.testing.assert_allclose(maps[index], expected, atol=np.ptp(expected) / 255 + 1e-6)
+
+
+def test_a_page_has_the_prompts_the_chosen_words_and_calls() -> None:
+    trace = trace_of([CROWN, "a cat"])
+    both = data_of(view.document(view.shown(trace)))
+    assert [prompt["text"] for prompt in both["prompts"]] == [CROWN, "a cat"]
+    one = data_of(
+        view.document(view.shown(trace)[:1], chosen_words=["blue suitcase", "crown"], calls=[-1], of="scores")
+    )
+    assert [word["text"] for word in one["prompts"][0]["words"]] == ["blue suitcase", "crown"]
+    assert (one["numbers"], one["total"], one["notes"]) == ([2], 2, ["1 of 2 model calls are here."])
+    maps = maps_of(one["prompts"][0]["pictures"][0]["layers"][0], 2, 1)
+    expected = trace.maps("blue suitcase", of="scores").numpy()[1]
+    np.testing.assert_allclose(maps[0, 0], expected, atol=np.ptp(expected) / 255 + 1e-6)
+
+
+def test_self_attention_is_shown_by_pixels() -> None:
+    trace = trace_of(options=TraceOptions(kind="self", resolution=8))
+    data = data_of(view.document(view.shown(trace), pixels=[(2, 5), (0, 7)]))
+    assert [word["text"] for word in data["prompts"][0]["words"]] == ["(2, 5)", "(0, 7)"]
+    maps = maps_of(data["prompts"][0]["pictures"][0]["layers"][0], 2, 2)
+    np.testing.assert_allclose(maps[0], trace.maps(2 * 8 + 5).numpy(), atol=1e-2)
+    assert len(data_of(view.document(view.shown(trace)))["prompts"][0]["words"]) == 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"words": ["zebra"]}, "'zebra' is not among the words"),
+        ({"calls": [2]}, "call 2 is not among the 2 model calls"),
+        ({"calls": [-3]}, "call -3"),
+        ({"pixels": [(1, 1)]}, "Pixels are for self-attention"),
+        ({"of": "scores"}, "kept no scores"),
+        ({"of": "maps"}, "of is 'maps'"),
+    ],
+)
+def test_what_is_not_there_is_refused_and_nothing_written(arguments: Any, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=says):
+        trace_of(options=TraceOptions(scores=False)).save_html(tmp_path / "maps.html", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("side", "words"), [(64, 20), (48, 20), (16, 70)])
+def test_large_runs_stay_bounded_and_say_so(side: int, words: int) -> None:
+    """As of Stable Diffusion: eleven samples of 60 calls, whose maps are noise, which no packing makes smaller."""
+    trace = trace_of(" ".join(["cat"] * words))
+    site = replace(trace.sites[0], resolution=(side, side))
+    maps = torch.rand(1, 60, side, side, 77).half().expand(11, -1, -1, -1, -1)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (512, 512, 3), np.uint8))
+    large = Trace({"probabilities": maps}, tuple(range(60)), trace.prompts * 11, (site,), images=(picture,) * 11)
+    page = view.document(view.shown(large))
+    data = data_of(page)
+    pictures = [picture for prompt in data["prompts"] for picture in prompt["pictures"]]
+    assert len(page) < 4_000_000
+    assert len(pictures) == view.MAX_PICTURES
+    height, calls = pictures[0]["layers"][0]["height"], data["calls"]
+    notes = " ".join(data["notes"])
+    assert f"{calls} of 60 model calls" in notes
+    assert "The first 8 of 11 samples" in notes
+    assert (f"averaged to {height}x{height}" in notes) == (height != side)
+    assert calls >= view.FEWEST_CALLS
+    assert (data["numbers"][0], data["numbers"][-1]) == (1, 60)
+
+
+def test_a_page_fetches_nothing_and_texts_stay_texts() -> None:
+    page = view.document(view.shown(trace_of(HOSTILE), labels=["<b>&"]))
+    assert data_of(page)["prompts"][0]["text"].startswith("a cat </script><script>")
+    assert page.count("<script") == 2
+    assert "alert(1)</" not in page
+    assert "default-src 'none'" in page
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    framed = view.frame(page)
+    assert framed.count("<") == 2  # the frame's, and nothing of the page's
+    (inside,) = re.findall(r'srcdoc="([^"]*)"', framed)
+    assert html.unescape(inside) == page
+
+
+def test_a_notebook_shows_the_page_of_the_file(tmp_path: Path) -> None:
+    trace = trace_of()
+    trace.save_html(tmp_path / "maps.html")
+    shown = trace._repr_html_()
+    assert shown is not None
+    assert html.escape((tmp_path / "maps.html").read_text(encoding="utf-8")) in shown
+    only_scores = trace_of(options=TraceOptions(probabilities=False))._repr_html_()
+    assert only_scores is not None
+    assert trace_of(options=TraceOptions(probabilities=False, scores=False))._repr_html_() is None
+
+
+def test_a_trace_has_the_pictures_of_its_run(tmp_path: Path) -> None:
+    result = run([CROWN, "a cat"], "sd", seeds=[3], sampler="ddim", trace=True, output="pil", batch_size=1)
+    assert result.trace is not None
+    assert list(result.trace.images) == result.images
+    result.trace.save(tmp_path / "run.safetensors")
+    again = Trace.load(tmp_path / "run.safetensors")
+    assert list(again.images) == result.images
+    assert set(again.kept) == set(result.trace.kept)
+    urls = [p["url"] for prompt in data_of(view.document(view.shown(again)))["prompts"] for p in prompt["pictures"]]
+    assert all(url.startswith("data:image/webp;base64,") for url in urls)
+    assert trace_of().images == ()

@@ -1,0 +1,128 @@
+"""The page of a trace in a browser, from disk and in a notebook's frame: pointer, keyboard and slider."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from reference import run
+
+from ebama.trace import Trace, view
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+
+pytestmark = pytest.mark.slow
+CROWN = "a purple crown and a blue suitcase"
+HOSTILE = "a cat <img src=x onerror=alert(1)></script><script>alert(1)</script> & \"dog\" 'fox'"
+WAIT = 60_000  # milliseconds, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    trace = run([CROWN, HOSTILE], "sd", seeds=[3, 4], sampler="ddim", trace=True, output="pil").trace
+    assert trace is not None
+    return trace
+
+
+Open = Callable[[str], Any]
+
+
+@pytest.fixture(params=["light", "dark"])
+def opened(browser: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Open]:
+    """Opens a page from disk; nothing may go wrong in it, and it may ask for no other file and no host."""
+    context = browser.new_context(color_scheme=request.param, viewport={"width": 900, "height": 700})
+    context.set_default_timeout(WAIT)
+    problems: list[str] = []
+    asked: list[str] = []
+    context.on("console", lambda message: problems.append(message.text))
+    context.on("weberror", lambda error: problems.append(str(error.error)))
+    context.on("dialog", lambda dialog: problems.append(dialog.message))
+    context.on("request", lambda request: asked.append(request.url))
+
+    def open_page(text: str) -> Any:
+        path = tmp_path / "page.html"
+        path.write_text(text, encoding="utf-8")
+        page = context.new_page()
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    context.close()
+    assert problems == []
+    assert {url.partition(":")[0] for url in asked} <= {"file", "data", "about"}
+    assert len([url for url in asked if url.startswith("file:")]) == 1
+
+
+def has_text(place: Any, pattern: str) -> None:
+    playwright.expect(place).to_have_text(re.compile(pattern), timeout=WAIT)
+
+
+def bright(page: Any, index: int) -> list[bool]:
+    """Which pixels of the map over a picture are yellower than blue: those above the middle of the scale."""
+    script = """canvas => {
+        const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        return Array.from({length: data.length / 4}, (_, i) => data[4 * i] > 125);
+    }"""
+    return list(page.locator("figure canvas").nth(index).evaluate(script))
+
+
+def test_a_file_by_pointer_and_keyboard(opened: Open, trace: Trace) -> None:
+    page = opened(view.document(view.shown(trace)))
+    page.wait_for_selector("body[data-ready]")
+    assert page.locator("#words button").all_text_contents() == CROWN.split()
+    assert page.locator("figcaption").all_text_contents() == ["sample 0", "sample 1"]
+    for picture in page.locator("figure img").all():
+        playwright.expect(picture).to_have_js_property("naturalWidth", 32)
+
+    page.hover("#words button >> text=crown")
+    has_text(page.locator("#high"), r"^0\.\d+ for “crown”$")
+    maps = [trace.maps("crown", sample=sample).mean(dim=0) for sample in (0, 1)]
+    high = float(max(one.max() for one in maps))
+    for index, one in enumerate(maps):
+        expected = (one / high * 255 > 126).flatten()
+        assert (torch.tensor(bright(page, index)) != expected).float().mean() < 0.05
+    page.mouse.move(5, 690)
+    playwright.expect(page.locator(".looking")).to_have_count(0)
+
+    page.locator("#words button").first.focus()
+    page.keyboard.press("Tab")
+    has_text(page.locator("#high"), "“purple”")
+    page.keyboard.press("Enter")
+    page.locator("#call").focus()
+    page.keyboard.press("ArrowRight")
+    has_text(page.locator("#when"), "^call 1 of 2, t = 501$")
+    has_text(page.locator("#high"), "“purple”")
+    page.select_option(".choices label:has-text('Maps of') select", label="scores before softmax")
+    has_text(page.locator("#low"), r"^(0|-\d)")
+    assert page.locator("#words [aria-pressed=true]").all_text_contents() == ["purple"]
+    has_text(page.locator("#when"), "^call 1 of 2")
+    page.keyboard.press("Escape")
+    playwright.expect(page.locator(".looking")).to_have_count(0)
+
+
+def test_a_hostile_prompt_is_text(opened: Open, trace: Trace) -> None:
+    page = opened(view.document(view.shown(trace, labels=["<b>one</b>", "", "<i>", "<script>alert(2)</script>"])))
+    page.wait_for_selector("body[data-ready]")
+    assert page.locator("figcaption").first.text_content() == "<b>one</b>"
+    page.select_option(".choices label:has-text('Prompt') select", index=1)
+    assert {"script", "img", "alert"} < set(page.locator("#words button").all_text_contents())
+    page.hover("#words button >> text=fox")
+    has_text(page.locator("#high"), "“fox”")
+    assert page.locator("main script, main b, main img[onerror]").count() == 0
+    assert page.locator("figcaption").all_text_contents() == ["<i>", "<script>alert(2)</script>"]
+
+
+def test_a_notebooks_frame_is_as_high_as_the_page(opened: Open, trace: Trace) -> None:
+    page = opened(f"<!doctype html><meta charset=utf-8><body>{trace._repr_html_()}<p id=below>below</p>")
+    inside = page.frame_locator("iframe")
+    inside.locator("body[data-ready]").wait_for()
+    inside.locator("#words button", has_text="suitcase").hover()
+    has_text(inside.locator("#high"), "“suitcase”")
+    fits = "frame => Math.abs(frame.clientHeight - frame.contentDocument.documentElement.scrollHeight) <= 1"
+    playwright.expect(page.locator("iframe")).not_to_have_css("height", "480px", timeout=WAIT)
+    assert page.locator("iframe").evaluate(fits)
+    assert page.locator("#below").evaluate("below => getComputedStyle(below).fontSize") == "16px"  # no style leaks out
