@@ -107,6 +107,7 @@ export class Viewer {
     else image.hidden = true;
     picture.canvas = html("canvas", { "aria-hidden": "true" });
     frame.classList.add("frame");
+    frame.style.aspectRatio = picture.maps.width / picture.maps.height;
     const boxes = this.words.filter(({ box }) => box).map(({ text, group, box }) => outline(text, box, colourOf(group)));
     frame.append(image, picture.canvas, ...boxes);
     this.pictures.push(picture);
