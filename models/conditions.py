@@ -106,10 +106,10 @@ def _joined(function: Any, tensors: Any, dim: int = 0) -> Tensor | None:
 
 def _repeated(function: Any, context: Any, *sizes: Any) -> Tensor | None:
     samples, *others = sizes[0] if isinstance(sizes[0], Sequence) else sizes
-    once = 1 if function is Tensor.repeat else -1  # says that a dimension stays as it is
-    sizes_now = (once, once) if function is Tensor.repeat else context.shape[1:]
-    whole = len(others) == 2 and all(size in (once, now) for size, now in zip(others, sizes_now, strict=True))
-    return function(context.vector, samples, once) if whole else None  # type: ignore[no-any-return]
+    if function is Tensor.repeat:
+        return context.vector.repeat(samples, 1) if others == [1, 1] else None
+    same = len(others) == 2 and all(size in (-1, now) for size, now in zip(others, context.shape[1:], strict=True))
+    return context.vector.expand(samples, -1) if same else None
 
 
 def _along(function: Any, context: Any, parts: Any, dim: int = 0) -> Any:

@@ -39,6 +39,7 @@ class Inspection:
     containers: how the tensors are stored: safetensors, zip (torch.save), legacy (torch.save before 1.6).
     components: unet, vae, text_encoder and text_encoder_2; "weights" for another kind.
     ema: whether the U-Net's moving averages are there too.
+    prediction: what the U-Net predicts, "epsilon" or "v"; a note says what tells, if anything does.
     schedule: a noise schedule that the file stores, unless it is Stable Diffusion v1's.
     notes: what else `load` does: the variant it takes, leftovers it ignores.
     refused_globals: what its pickle would import beyond tensors; such a file is never opened.
@@ -51,6 +52,7 @@ class Inspection:
     components: dict[str, ComponentInspection]
     config: str | None = None
     ema: bool = False
+    prediction: str | None = None
     schedule: str | None = None
     notes: tuple[str, ...] = ()
     refused_globals: tuple[str, ...] = ()
@@ -84,6 +86,8 @@ class Inspection:
         for name, part in self.components.items():
             for kind, keys in part.differences.by_kind().items():
                 lines.append(f"{name}: {len(keys)} {kind}: {listed(keys)}")
+        if self.prediction == "v" and not any(note.startswith("predicts ") for note in self.notes):
+            lines.append("predicts v")
         if self.schedule:
             lines.append(f"noise schedule: {self.schedule}")
         lines += self.notes
@@ -126,6 +130,7 @@ def _of(checkpoint: Checkpoint) -> Inspection:
         {name: _component(part.entries, differing.get(name)) for name, part in checkpoint.components.items()},
         checkpoint.config.name,
         checkpoint.ema,
+        checkpoint.config.prediction,
         None if checkpoint.schedule == NoiseSchedule() else repr(checkpoint.schedule),
         checkpoint.notes,
     )

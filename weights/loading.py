@@ -68,8 +68,8 @@ def load(
         tokenizer_2 = _tokenizer(checkpoint, checkpoint.tokenizer_2, config.text_2) if config.text_2 else None
         for name, network in networks.items():
             upcast = name == "vae" and config.vae.upcast and dtype == torch.float16
-            own_dtype = torch.float32 if upcast else dtype
-            _fill(network, checkpoint.components[name], checkpoint.path, torch.device(device), own_dtype)
+            precision = torch.float32 if upcast else dtype
+            _fill(network, checkpoint.components[name], checkpoint.path, torch.device(device), precision)
     parts: dict[str, Any] = networks | {"tokenizer": tokenizer, "tokenizer_2": tokenizer_2}
     vocabulary = MINIATURE_VOCABULARY if config.name == MINIATURE.name else None
     return StableDiffusion(config=config, vocabulary=vocabulary, schedule=checkpoint.schedule, **parts)

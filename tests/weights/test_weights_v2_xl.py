@@ -345,6 +345,8 @@ def test_inspect_names_the_kind(config: StableDiffusionConfig, tmp_path: Path) -
     found = inspect(tmp_path / "m")
     assert found.kind == ("Stable Diffusion XL" if config.text_2 else "Stable Diffusion 2")
     assert found.complete
+    assert found.prediction == config.prediction
+    assert ("\npredicts v" in str(found)) == (config.prediction == "v")
     assert tuple(found.components) == components(model(config))
     (tmp_path / "m" / components(model(config))[-1] / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"holds no weights"):
