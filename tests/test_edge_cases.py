@@ -157,6 +157,7 @@ def test_numbers_of_other_libraries_are_taken_as_pythons() -> None:
         ({"seeds": "01"}, "seeds are '01'"),
         ({"seeds": [1.0]}, r"seeds are \[1\.0\]"),
         ({"seeds": 3}, "seeds are 3"),
+        ({"seeds": np.array(3)}, r"seeds are array\(3\)"),
         ({"guidance": True}, "guidance is True"),
         ({"guidance": "7"}, "guidance is '7'"),
         ({"guidance": np.float32("nan")}, "guidance is"),

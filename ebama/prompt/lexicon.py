@@ -15,14 +15,20 @@ NUMBERS = _words(
     "one two three four five six seven eight nine ten eleven twelve thirteen fifteen twenty thirty forty fifty "
     "hundred thousand several many few multiple various numerous"
 )
-CONJUNCTIONS = _words("and or & nor plus but")
+CONJUNCTIONS = _words("and or & nor plus but vs versus")
 PREPOSITIONS = _words(
     "with without in on at of by from to into onto over under above below beside besides near behind between "
     "among across through around against along alongside inside outside like as for during after before upon "
     "toward towards off beneath underneath within past per via atop amid amidst about down up out than while"
 )
 # Read as one preposition each, so that "front" and "top" are no objects.
-COMPOUND_PREPOSITIONS = (("in", "front", "of"), ("on", "top", "of"), ("next", "to"), ("close", "to"), ("because", "of"))
+PLACES = _words("left right front top bottom middle center centre side")
+COMPOUND_PREPOSITIONS = (
+    *((place, "of") for place in ("left", "right")),
+    *((to, place, "of") for to in ("in", "on", "to", "at") for place in sorted(PLACES)),
+    *((to, "the", place, "of") for to in ("in", "on", "to", "at") for place in sorted(PLACES)),
+    *(("next", "to"), ("close", "to"), ("because", "of")),
+)
 RELATIVES = _words("that which who")
 PRONOUNS = _words(
     "i you he she it we they me him us them who which what itself himself herself themselves someone something "
@@ -59,7 +65,7 @@ COPULAS = _words(
 )
 ADVERBS = _words(
     "very really quite too so just only also almost rather slightly always still together apart away here back "
-    "forward nearby outdoors indoors upside somewhat extremely alone much more most less least well soon"
+    "forward please nearby outdoors indoors upside somewhat extremely alone much more most less least well soon"
 )
 PARTICLES = _words("'s not never")
 
@@ -100,8 +106,9 @@ VERBS = _words(
     "chase catch throw kick hang lean wait swim climb sing dance smile laugh talk read write make take give get "
     "put bring pull push cut cook bake feature have contain include show depict float hover grow shine glow go "
     "come travel cross pose perch roam wander stretch reach surround fill adorn live fight flash contrast add "
-    "match"
+    "match say see want need draw paint create generate imagine"
 )
+REQUESTS = _words("draw paint sketch create generate make show give imagine add put want need")  # of whoever draws
 PAST_FORMS = _words(
     "sat stood ran flew rode drove held wore ate drank slept caught threw hung leant swam sang made took gave got "
     "brought shown worn written taken given built drawn grown eaten driven ridden held lay lain woven seen kept "

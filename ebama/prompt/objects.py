@@ -57,6 +57,14 @@ class Structure:
     phrases: tuple[Span, ...]
 
 
+def depth(words: Sequence[ParsedWord], i: int) -> int:
+    """How many heads lie above a word."""
+    above = 0
+    while words[i].head != i:
+        i, above = words[i].head, above + 1
+    return above
+
+
 def checked(words: Sequence[object], text: str) -> list[ParsedWord]:
     """The words, if they are `ParsedWord`s of a text, in order, whose heads make trees; else a PromptError."""
     after, good = 0, []
@@ -91,7 +99,7 @@ def find_structure(words: Sequence[ParsedWord]) -> Structure:
 
     Choices beyond the paper's rule: a noun with a determiner of its own modifies nothing, whatever its label, nor does
     an adverb that begins a place ("next to a bench"); an adjective with a determiner or number of its own is a noun
-    ("three geese" to some taggers); and the nouns of "in front of" and "on top of" name no object.
+    ("three geese" to some taggers); and the nouns of "in front of" and "to the left of" name no object.
     """
     tree = _Tree(words)
     modifiers = {noun: tree.modifiers(noun) for noun in range(len(words)) if tree.is_noun(noun)}
@@ -143,7 +151,7 @@ class _Tree:
         word = self._words[i]
         if word.text.lower() in lexicon.NO_NOUNS:
             return False
-        stands_for_one = word.pos == "ADJ" and word.dep not in MODIFIER and self._below(i, "det", "nummod")
+        stands_for_one = word.pos in ("ADJ", "VERB") and word.dep not in MODIFIER and self._below(i, "det", "nummod")
         return word.pos in ("NOUN", "PROPN") or bool(stands_for_one)
 
     def _describes(self, i: int) -> bool:
@@ -165,11 +173,17 @@ class _Tree:
     def said(self, verb: int) -> set[int]:
         """The adjectives, with their own modifiers, that a verb says of its subject."""
         complements = self._below(verb, *_COMPLEMENT)
-        adjectives = [i for i in complements if self._words[i].dep == "acomp" or self._words[i].pos == "ADJ"]
+        adjectives = [i for i in complements if self._says_how(i)]
         said = self._described_by(adjectives)
         if self._below(verb, "auxpass") and not self._below(verb, "prep", "agent", "oprd"):
             said.add(verb)  # a participle in the adjective's place: "the bowl is checkered"
         return said
+
+    def _says_how(self, i: int) -> bool:
+        """Whether a verb's complement is an adjective, or a colour that is tagged as a noun: "is silver"."""
+        word = self._words[i]
+        colour = word.dep == "attr" and word.text.lower() in lexicon.COLOURS and not self._below(i, "det")
+        return word.dep == "acomp" or word.pos == "ADJ" or colour
 
     def subjects(self, verb: int) -> list[int]:
         """The nouns a verb speaks of: its subjects, or the noun its clause belongs to, or those of the verb before."""
@@ -185,10 +199,9 @@ class _Tree:
             verb = word.head
 
     def in_preposition(self, noun: int) -> bool:
-        """Whether a noun is that of "in front of" or "on top of"."""
-        word = self._words[noun]
-        before, after = (self._words[i].text.lower() for i in (word.head, min(noun + 1, len(self._words) - 1)))
-        return (before, word.text.lower(), after) in (("in", "front", "of"), ("on", "top", "of"))
+        """Whether a noun is the place in "in front of", "to the left of" or "on the right side of"."""
+        word, after = self._words[noun], self._words[min(noun + 1, len(self._words) - 1)].text.lower()
+        return word.text.lower() in lexicon.PLACES and word.dep == "pobj" and after == "of"
 
     def phrases(self, nouns: Sequence[int]) -> tuple[Span, ...]:
         """Noun phrases at every depth, nested as in a constituency parse.

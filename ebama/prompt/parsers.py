@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from . import rules
 from .alignment import normalised
-from .cleaning import composed, moved, without_signs
+from .cleaning import composed, moved, with_noun_phrases, without_signs
 from .objects import ParsedWord, checked
 from .tokenization import PromptError
 
@@ -134,7 +134,9 @@ def _words(doc: Doc) -> list[ParsedWord]:
         raise PromptError("the spaCy pipeline has no part-of-speech tagger or no dependency parser: both are needed")
     tokens = [token for token in doc if not token.is_space]
     index = {token.i: k for k, token in enumerate(tokens)}
-    return [
-        ParsedWord(t.text, t.idx, t.idx + len(t.text), t.pos_, t.dep_, index.get(t.head.i, k))
-        for k, t in enumerate(tokens)
-    ]
+    return with_noun_phrases(
+        [
+            ParsedWord(t.text, t.idx, t.idx + len(t.text), t.pos_, t.dep_, index.get(t.head.i, k))
+            for k, t in enumerate(tokens)
+        ]
+    )

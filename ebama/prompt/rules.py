@@ -17,7 +17,8 @@ from . import lexicon
 from .objects import ParsedWord
 from .tagging import tag
 
-_WORD = re.compile(r"['’](?:s|re|ve|ll|m|d)\b|[^\W_]+n['’]t\b|[^\W_]+(?:-[^\W_]+)*|\S")
+_ABBREVIATION = r"(?:[^\W\d_]\.){2,}|(?:dr|mr|mrs|ms|prof|st)\.(?= )"
+_WORD = re.compile(rf"['’](?:s|re|ve|ll|m|d)\b|[^\W_]+n['’]t\b|{_ABBREVIATION}|[^\W_]+(?:-[^\W_]+)*|\S", re.IGNORECASE)
 
 
 def analyse(prompt: str) -> list[ParsedWord]:

@@ -39,8 +39,11 @@ def tag(words: Sequence[str]) -> list[str]:
         following = words[i + 1] if i + 1 < len(words) else ""
         after = tags[i + 1] if following else "END"
         ends = after in ("END", "CCONJ", "PUNCT", "ADP")
-        if word == "that" and before == "NOUN" and (after in ("AUX", "VERB", "ADV") or _third_person(following)):
-            tags[i] = "PRON"
+        if word == "can" and before in ("DET", "ADJ") and after != "VERB":
+            tags[i] = "NOUN"  # "a white can"
+        elif word == "that" and before in ("NOUN", "ADJ"):  # "an orange that is"
+            if after in ("AUX", "VERB", "ADV") or _third_person(following):
+                tags[i] = "PRON"
         elif tags[i] == "VERB" and word.endswith("ing"):
             # "a running dog", but "a man sitting and watching birds"
             coordinated = before in ("CCONJ", "PUNCT") and i > 1 and tags[i - 2] == "VERB"
@@ -63,6 +66,8 @@ def tag(words: Sequence[str]) -> list[str]:
             tags[i] = "ADJ"  # "a curly dog", "the dog is curly"
         elif tags[i] == "NOUN" and words[last] in lexicon.MODALS and tags[last - 1 : last] in (["NOUN"], ["PRON"]):
             tags[i] = "VERB"  # "birds can fly", but "a can opener"
+        elif tags[i] == "NOUN" and word in lexicon.REQUESTS and before in ("END", "ADV") and after in ("DET", "PRON"):
+            tags[i] = "VERB"  # "draw a cat", "please show me a dog"
         elif tags[i] == "NOUN" and word not in lexicon.NOUNS:
             if before in ("NOUN", "PRON") and _is_verb(word, words[last], after):
                 tags[i] = "VERB"

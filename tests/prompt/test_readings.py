@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from dataclasses import replace
 from functools import cache
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 from ebama.prompt import Group, Parsed, ParsedWord, PromptError, groups_from_words, parse, parsers, rules, words
 from ebama.prompt.alignment import LONGEST
-from ebama.prompt.cleaning import without_signs
+from ebama.prompt.cleaning import with_noun_phrases, without_signs
+from ebama.prompt.objects import checked
 from ebama.weights import clip_tokenizer
 
 TOKENIZER = clip_tokenizer()
@@ -96,6 +98,45 @@ READ_BY_ALL: dict[str, Words] = {
     "they're red dogs": [("dogs", ["red"])],
     "a cat that can't see a red dog": [("cat", []), ("dog", ["red"])],
     "a cat's red hat": [("cat", []), ("hat", ["red"])],
+    # nouns that a tagger takes for verbs, and lists without articles
+    "a rose in a violet vase": [("rose", []), ("vase", ["violet"])],
+    "a white rose and a gray balloon": [("rose", ["white"]), ("balloon", ["gray"])],
+    "a shiny white rose on a gray balloon": [("rose", ["shiny", "white"]), ("balloon", ["gray"])],
+    "a black frog and a silver dolphin": [("frog", ["black"]), ("dolphin", ["silver"])],
+    "a pink sled on a red hamster": [("sled", ["pink"]), ("hamster", ["red"])],
+    "a flute with a purple dolphin": [("flute", []), ("dolphin", ["purple"])],
+    "a gray gate and a green can": [("gate", ["gray"]), ("can", ["green"])],
+    "a white colored saw and an orange door": [("saw", ["white", "colored"]), ("door", ["orange"])],
+    "red sock, brown whale": [("sock", ["red"]), ("whale", ["brown"])],
+    "purple ant, red desk": [("ant", ["purple"]), ("desk", ["red"])],
+    "green towel, pink arrow": [("towel", ["green"]), ("arrow", ["pink"])],
+    "a silver wine glass and a snow-white swan": [("glass", ["silver", "wine"]), ("swan", ["snow-white"])],
+    "the coat is silver and the squirrel is yellow": [("coat", ["silver"]), ("squirrel", ["yellow"])],
+    "a violet that is golden and a lion": [("violet", ["golden"]), ("lion", [])],
+    # what programs read in a prompt
+    "a (red:1.3) car and a (blue bowl:0.8)": CAR_AND_BOWL,
+    "a [red:0.5] car and a {blue:.7} bowl": CAR_AND_BOWL,
+    "<lora:pixelart:0.8> a red car and a blue bowl <lora:add_detail:1>": CAR_AND_BOWL,
+    "a red car BREAK a blue bowl": CAR_AND_BOWL,
+    "a red car and a blue bowl --ar 16:9 --v 5 --niji": CAR_AND_BOWL,
+    "https://example.com/a_dog.png a red car and a blue bowl": CAR_AND_BOWL,
+    # requests
+    "please draw a red car and a blue bowl": CAR_AND_BOWL,
+    "show me a red car and a blue bowl": CAR_AND_BOWL,
+    "I want a red car and a blue bowl": CAR_AND_BOWL,
+    "Can you paint a red car and a blue bowl?": CAR_AND_BOWL,
+    # places
+    "a red car to the left of a blue bowl": CAR_AND_BOWL,
+    "a red car on the right side of a blue bowl": CAR_AND_BOWL,
+    "a red car on the bottom of a blue bowl": CAR_AND_BOWL,
+    "a red car left of a blue bowl": CAR_AND_BOWL,
+    # units, abbreviations, sentences
+    "a 10kg dumbbell and a 5-year-old boy": [("dumbbell", ["10kg"]), ("boy", ["5-year-old"])],
+    "a U.S. flag by J.R.R. Tolkien": [("flag", ["U.S"]), ("Tolkien", ["J.R.R"])],
+    "Mr. Smith's red car": [("Smith", ["Mr"]), ("car", ["red"])],
+    "a red car.a blue bowl": CAR_AND_BOWL,
+    "a red car!a blue bowl": CAR_AND_BOWL,
+    "a red car vs a blue bowl": CAR_AND_BOWL,
 }
 
 
@@ -262,6 +303,23 @@ def test_words_with_their_heads_are_a_reading() -> None:
     ):
         with pytest.raises(PromptError, match=message):
             parse(prompt, TOKENIZER, wrong)  # type: ignore[arg-type]
+
+
+def test_phrases_of_any_tree_leave_a_tree() -> None:
+    rng = random.Random(0)
+    names = ["a", "red", "colored", "rose", "sled", "orange", ",", "and", "wine"]
+    for _ in range(2000):
+        chosen = [rng.choice(names) for _ in range(rng.randint(1, 8))]
+        heads = [rng.randint(0, i) for i in range(len(chosen))]  # a tree, whose numbers are then shuffled
+        order = rng.sample(range(len(chosen)), len(chosen))
+        head_of = {order[i]: order[head] for i, head in enumerate(heads)}
+        listed, start = [], 0
+        for i, name in enumerate(chosen):
+            pos, dep = rng.choice(["NOUN", "VERB", "ADJ", "DET", "PUNCT"]), rng.choice(["amod", "nsubj", "conj", "det"])
+            listed.append(ParsedWord(name, start, start + len(name), pos, dep, head_of[i]))
+            start += len(name) + 1
+        text = " ".join(chosen)
+        assert [word.text for word in checked(with_noun_phrases(checked(listed, text)), text)] == chosen
 
 
 def test_what_hangs_on_a_sign_hangs_on_its_head() -> None:
