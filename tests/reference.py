@@ -159,12 +159,17 @@ def reading(prompt: str) -> Parsed:
     return parse(prompt, clip_tokenizer(), "rules", groups=())
 
 
+def normal(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
 def noise(seed: int, size: int = 16) -> Tensor:
-    return torch.randn(4, size, size, generator=torch.Generator().manual_seed(seed))[None]
+    return normal(4, size, size, seed=seed)[None]
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
     assert found.shape == expected.shape
+    assert expected.norm() > 0
     return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 
@@ -181,6 +186,8 @@ def assert_batch_is_one_by_one(prompts: Sequence[str], method: Choice | Method, 
 
 Denoise = Callable[[Tensor, int, int], Tensor]
 """(z, t, i) -> epsilon."""
+Move = Callable[[Tensor, int, int], Tensor]
+"""(z, t, i) -> z before model call i."""
 
 
 def transfer(x: Tensor, e: Tensor, t: int, stride: int) -> Tensor:
@@ -191,24 +198,27 @@ def transfer(x: Tensor, e: Tensor, t: int, stride: int) -> Tensor:
     return math.sqrt(b / a) * x - (b - a) * e / (a * math.sqrt(1 - b) + math.sqrt(a * (1 - a) * b))
 
 
-def ddim(denoise: Denoise, z: Tensor, steps: int) -> Tensor:
+def ddim(denoise: Denoise, z: Tensor, steps: int, move: Move = lambda z, t, i: z) -> Tensor:
     stride = 1000 // steps
     for i in range(steps):
         t = 1 + (steps - 1 - i) * stride
+        z = move(z, t, i)
         z = transfer(z, denoise(z, t, i), t, stride)
     return z
 
 
-def pndm(denoise: Denoise, z: Tensor, steps: int) -> Tensor:
+def pndm(denoise: Denoise, z: Tensor, steps: int, move: Move = lambda z, t, i: z) -> Tensor:
     """As `skip_prk_steps`: the second call repeats the second timestep, from the first call's latent."""
     stride = 1000 // steps
     times = [1 + i * stride for i in reversed(range(steps))]
     times.insert(1, times[1])
-    kept, history = z, []
+    first, history = z, []
     for i, t in enumerate(times):
+        z = move(z, t, i)
         e = denoise(z, t, i)
+        first = z if i == 0 else first
         if i == 1:
-            z = transfer(kept, (history[0] + e) / 2, times[0], stride)
+            z = transfer(first, (history[0] + e) / 2, times[0], stride)
             continue
         history.append(e)
         h = history[::-1]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from reference import randomise, their_scheduler, their_unet
+from reference import normal, randomise, relative, their_scheduler, their_unet
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -73,16 +73,6 @@ def pair(theirs: nn.Module, ours: nn.Module, seed: int = 0) -> tuple[nn.Module, 
     return theirs, ours.eval()
 
 
-def noise(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    assert expected.norm() > 0
-    return float((found.double() - expected.double()).norm() / expected.double().norm())
-
-
 # --- networks ---
 
 
@@ -90,7 +80,7 @@ def relative(found: Tensor, expected: Tensor) -> float:
 @torch.no_grad()
 def test_unet(config: UNetConfig) -> None:
     theirs, ours = pair(their_unet(config), UNet(config))
-    z, context = noise(2, 4, 16, 8), noise(2, 77, 24, seed=2)
+    z, context = normal(2, 4, 16, 8), normal(2, 77, 24, seed=2)
     for t in (1, 481, 981):
         assert relative(ours(z, t, context), theirs(z, t, context).sample) <= TOLERANCE
 
@@ -98,7 +88,7 @@ def test_unet(config: UNetConfig) -> None:
 @torch.no_grad()
 def test_unet_at_a_timestep_of_its_own_for_each_sample() -> None:
     theirs, ours = pair(their_unet(TWO_LEVELS), UNet(TWO_LEVELS))
-    z, t, context = noise(2, 4, 8, 8), torch.tensor([3, 700]), noise(2, 5, 24, seed=2)
+    z, t, context = normal(2, 4, 8, 8), torch.tensor([3, 700]), normal(2, 5, 24, seed=2)
     assert relative(ours(z, t, context), theirs(z, t, context).sample) <= TOLERANCE
 
 
@@ -106,7 +96,7 @@ def test_unet_at_a_timestep_of_its_own_for_each_sample() -> None:
 def test_unet_with_every_site_recorded() -> None:
     """The way through explicit scores computes what the fused way does."""
     theirs, ours = pair(their_unet(THREE_LEVELS), UNet(THREE_LEVELS))
-    z, context = noise(1, 4, 16, 16), noise(1, 77, 24, seed=2)
+    z, context = normal(1, 4, 16, 16), normal(1, 77, 24, seed=2)
     epsilon, records = ours(z, 481, context, record=ours.sites(z.shape))
     assert len(records) == 2 * (2 * 2 + 1 + 2 * 3)
     assert relative(epsilon, theirs(z, 481, context).sample) <= TOLERANCE
@@ -116,11 +106,11 @@ def test_unet_with_every_site_recorded() -> None:
 @torch.no_grad()
 def test_vae(config: VAEConfig) -> None:
     theirs, ours = pair(their_vae(config), VAE(config))
-    x = noise(2, 3, 32, 16).tanh()
+    x = normal(2, 3, 32, 16).tanh()
     found, expected = ours.encode(x), theirs.encode(x).latent_dist
     assert relative(found.mean, expected.mean) <= TOLERANCE
     assert relative(found.logvar, expected.logvar) <= TOLERANCE
-    z = noise(2, 4, 8, 4)
+    z = normal(2, 4, 8, 4)
     assert relative(ours.decode(z), theirs.decode(z).sample) <= TOLERANCE
     assert ours.scale == theirs.config.scaling_factor
 
@@ -130,7 +120,7 @@ def test_vae_clamps_the_log_variance() -> None:
     theirs, ours = pair(their_vae(PLAIN_VAE), VAE(PLAIN_VAE))
     for network in (theirs, ours):
         network.quant_conv.weight *= 1e3
-    x = noise(1, 3, 16, 16)
+    x = normal(1, 3, 16, 16)
     found, expected = ours.encode(x).logvar, theirs.encode(x).latent_dist.logvar
     assert (found.min(), found.max()) == (-30, 20)
     assert relative(found, expected) <= TOLERANCE
@@ -206,7 +196,7 @@ def test_gelu_is_the_exact_one() -> None:
     from diffusers.models.activations import GEGLU as TheirGEGLU
 
     theirs, ours = pair(TheirGEGLU(3, 4).double(), GEGLU(3, 4).double())
-    x = 2 * noise(5, 3).double()
+    x = 2 * normal(5, 3).double()
     value, gate = (x @ ours.proj.weight.T + ours.proj.bias).split(4, dim=-1)
     expected = value.clone()
     for i in range(5):
@@ -226,7 +216,7 @@ def test_gelu_is_the_exact_one() -> None:
 def test_trajectory(name: str, steps: int) -> None:
     """Both networks, both samplers and classifier-free guidance of 7.5; every latent on the way is compared."""
     theirs, ours = pair(their_unet(TWO_LEVELS), UNet(TWO_LEVELS))
-    z, contexts = noise(1, 4, 8, 8), noise(2, 77, 24, seed=2)
+    z, contexts = normal(1, 4, 8, 8), normal(2, 77, 24, seed=2)
 
     def guided(epsilons: Tensor) -> Tensor:
         return epsilons[:1] + 7.5 * (epsilons[1:] - epsilons[:1])
@@ -264,7 +254,7 @@ def test_from_their_folder_to_their_pipelines_latents(tmp_path: Path) -> None:
     )
     theirs.set_progress_bar_config(disable=True)
     theirs.save_pretrained(tmp_path / "theirs")
-    prompts, latents = ["a purple crown and a blue suitcase", "a cat and a frog"], noise(2, 4, 16, 16)
+    prompts, latents = ["a purple crown and a blue suitcase", "a cat and a frog"], normal(2, 4, 16, 16)
     arguments: dict[str, Any] = {"latents": latents, "negative_prompt": "blurry"}
     expected = theirs(
         prompts,
@@ -304,7 +294,7 @@ def test_attend_and_excite() -> None:
     )
     theirs.set_progress_bar_config(disable=True)
     theirs.unet.requires_grad_(False)
-    prompts, latents = ["a purple crown and a blue suitcase", "a cat and a frog"], noise(2, 4, 16, 16)
+    prompts, latents = ["a purple crown and a blue suitcase", "a cat and a frog"], normal(2, 4, 16, 16)
     expected = [
         theirs(
             prompt,

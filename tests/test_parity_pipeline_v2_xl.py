@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from reference import TINY_V2, TINY_V2_V, TINY_XL, random_model, relative
+from reference import TINY_V2, TINY_V2_V, TINY_XL, normal, random_model, relative
 from safetensors.torch import load_file
-from torch import Tensor
 
 from ebama.models import StableDiffusionConfig
 from ebama.pipeline import Pipeline
@@ -23,10 +22,6 @@ utils = pytest.importorskip("diffusers.loaders.single_file_utils")
 pytestmark = pytest.mark.slow
 PROMPTS = ["a purple crown and a blue suitcase", "a cat and a frog"]
 CONFIGS = (TINY_V2, TINY_V2_V, TINY_XL)
-
-
-def noise(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 Opened = tuple[StableDiffusion, Any, Path]
@@ -84,7 +79,7 @@ def test_text_and_pooled_vectors(opened: Opened) -> None:
 @torch.no_grad()
 def test_vae(opened: Opened) -> None:
     sd, pipe, _ = opened
-    z = noise(2, 4, 8, 6)
+    z = normal(2, 4, 8, 6)
     assert relative(sd.vae.decode(z), pipe.vae.decode(z).sample) <= 1e-5
     assert sd.vae.scale == pipe.vae.config.scaling_factor
 
@@ -94,7 +89,7 @@ def test_vae(opened: Opened) -> None:
 def test_final_latents(opened: Opened, name: str, negative: str) -> None:
     """20 steps at guidance 7.5; without a negative prompt theirs is None, for which XL has zeros."""
     sd, pipe, _ = opened
-    pipe, latents = theirs_for(pipe, name, sd.config), noise(2, 4, 16, 12)
+    pipe, latents = theirs_for(pipe, name, sd.config), normal(2, 4, 16, 12)
     height, width = (side * sd.config.vae.factor for side in latents.shape[2:])
     expected = pipe(
         PROMPTS,
@@ -121,7 +116,7 @@ def test_sizes_are_theirs(opened: Opened) -> None:
     sd, pipe, _ = opened
     if sd.config.text_2 is None:
         return  # it takes no sizes
-    pipe, latents = theirs_for(pipe, "ddim", sd.config), noise(1, 4, 16, 16)
+    pipe, latents = theirs_for(pipe, "ddim", sd.config), normal(1, 4, 16, 16)
     expected = pipe(
         PROMPTS[:1],
         height=32,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from reference import CountingUNet, random_model, relative
+from reference import CountingUNet, noise, pndm, random_model, relative
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -223,45 +223,25 @@ def derived_run(
     """PNDM, classifier-free guidance and gradient steps for CROWN, one sample, from full forwards of the U-Net."""
     unet = model().unet
     text, empty = model().encode_text([CROWN]), model().encode_text([""])
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    abar = torch.cumprod(1 - betas, 0)
+    losses = []
 
-    def transfer(x: Tensor, e: Tensor, t: int) -> Tensor:
-        a, b = float(abar[t]), float(abar[max(t - 1000 // steps, 0)])
-        return math.sqrt(b / a) * x - (b - a) * e / (a * math.sqrt(1 - b) + math.sqrt(a * (1 - a) * b))
+    def move(z: Tensor, t: int, i: int) -> Tensor:
+        if i >= guided:
+            return z
+        moving = z.clone().requires_grad_()
+        _, records = unet(moving, t, text, record=SITES)
+        scores = torch.cat([r.scores[0] for r in records]).double()  # sites x heads, [6, 256, 77]
+        means = [maps.mean(0).reshape(16, 16, 77) for maps in (scores, scores.softmax(-1))]
+        loss = energy(*means, CROWN_WORDS, range(1, 8), weight)
+        losses.append(loss.item())
+        return z - step_size * torch.autograd.grad(loss, moving)[0]
 
-    times = [1 + i * (1000 // steps) for i in reversed(range(steps))]
-    times.insert(1, times[1])
-    z = torch.randn(4, 32, 32, generator=torch.Generator().manual_seed(seed))[None]
-    kept, history, losses = z, [], []
-    for i, t in enumerate(times):
-        if i < guided:
-            moving = z.clone().requires_grad_()
-            _, records = unet(moving, t, text, record=SITES)
-            scores = torch.cat([r.scores[0] for r in records]).double()  # sites x heads, [6, 256, 77]
-            means = [maps.mean(0).reshape(16, 16, 77) for maps in (scores, scores.softmax(-1))]
-            loss = energy(*means, CROWN_WORDS, range(1, 8), weight)
-            z = z - step_size * torch.autograd.grad(loss, moving)[0]
-            losses.append(loss.item())
-        with torch.no_grad():
-            plain, prompted = unet(z, t, empty), unet(z, t, text)
-        e = plain + 7.5 * (prompted - plain)
-        if i == 0:
-            kept, history = z, [e]
-            z = transfer(z, e, t)
-        elif i == 1:
-            z = transfer(kept, (history[0] + e) / 2, times[0])
-        else:
-            history.append(e)
-            h = history[::-1]
-            if len(history) == 2:
-                e = (3 * h[0] - h[1]) / 2
-            elif len(history) == 3:
-                e = (23 * h[0] - 16 * h[1] + 5 * h[2]) / 12
-            else:
-                e = (55 * h[0] - 59 * h[1] + 37 * h[2] - 9 * h[3]) / 24
-            z = transfer(z, e, t)
-    return z, losses
+    @torch.no_grad()
+    def denoise(z: Tensor, t: int, i: int) -> Tensor:
+        plain, prompted = unet(z, t, empty), unet(z, t, text)
+        return plain + 7.5 * (prompted - plain)
+
+    return pndm(denoise, noise(seed, 32), steps, move), losses
 
 
 @pytest.mark.parametrize(("name", "energy"), [("ebama", paper), ("ebama-official", official)])

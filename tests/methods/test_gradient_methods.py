@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from reference import assert_batch_is_one_by_one, model, noise, passes, relative, run, transfer
+from reference import assert_batch_is_one_by_one, ddim, model, noise, passes, relative, run
 from torch import Tensor
 
 from ebama import methods
@@ -260,35 +260,26 @@ def derived(
             return z, math.nan
         return z - sizes[i] * torch.autograd.grad(loss, moving)[0], loss.item()
 
+    def move(z: Tensor, t: int, i: int) -> Tensor:
+        if i >= len(sizes):
+            return z
+        target, rounds = refinements.get(i, (math.inf, 0))
+        z, loss = step(z, t, i)
+        if loss > target:
+            made = 1
+            while loss > target and made < rounds:
+                z, loss = step(z, t, i)
+                made += 1
+            z, loss = step(z, t, i)
+        losses.append(loss)
+        return z
+
+    @torch.no_grad()
     def denoise(z: Tensor, t: int, i: int) -> Tensor:
-        nonlocal latent
-        z = latent
-        if i < len(sizes):
-            if i in refinements:
-                target, rounds = refinements[i]
-                z, loss = step(z, t, i)
-                if loss > target:
-                    made = 1
-                    while loss > target and made < rounds:
-                        z, loss = step(z, t, i)
-                        made += 1
-                    z, loss = step(z, t, i)
-            else:
-                z, loss = step(z, t, i)
-            losses.append(loss)
-        with torch.no_grad():
-            plain, prompted = unet(z, t, empty), unet(z, t, text)
-        latent = z
+        plain, prompted = unet(z, t, empty), unet(z, t, text)
         return plain + 7.5 * (prompted - plain)
 
-    latent = noise(5, size)
-
-    stride = 1000 // steps
-    for i in range(steps):
-        t = 1 + (steps - 1 - i) * stride
-        epsilon = denoise(latent, t, i)
-        latent = transfer(latent, epsilon, t, stride)
-    return latent, losses
+    return ddim(denoise, noise(5, size), steps, move), losses
 
 
 def falling(size: float, guided: int, calls: int) -> list[float]:

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from samplers_reference import SHAPE, abar, generators, noise, relative, toy
+from reference import relative
+from samplers_reference import SHAPE, derived, generators, noise, toy
 from torch import Tensor
 
 from ebama.samplers import DDIM, PNDM, NoiseSchedule, Sampler, get
 
 UNEVEN = [999, 930, 610, 580, 40, 0]
-
-
-def derived(z: Tensor, timesteps: list[int], order: int = 4, *, pndm: bool = True) -> Tensor:
-    """PNDM, or DDIM, in plain loops from timestep to timestep; the last step ends at abar_0."""
-    weights = [[1], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24]]
-
-    def transfer(x: Tensor, e: Tensor, t: int, s: int) -> Tensor:
-        clean = (x - math.sqrt(1 - abar(t)) * e) / math.sqrt(abar(t))
-        return math.sqrt(abar(s)) * clean + math.sqrt(1 - abar(s)) * e
-
-    z, past = z.double(), []
-    for n, t in enumerate(timesteps):
-        s = timesteps[n + 1] if n + 1 < len(timesteps) else 0
-        past.insert(0, toy(z, t))
-        e = past[0]
-        if pndm and n == 0 and len(timesteps) > 1:
-            e = (past[0] + toy(transfer(z, past[0], t, s), s)) / 2
-        elif pndm:
-            e = sum((w * p for w, p in zip(weights[min(n, order - 1)], past, strict=False)), torch.zeros(()))
-        z = transfer(z, e, t, s)
-    return z
 
 
 @pytest.mark.parametrize("timesteps", [UNEVEN, [700], [801, 401], list(range(990, 0, -99))], ids=str)

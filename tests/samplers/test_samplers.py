@@ -8,7 +8,8 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
-from samplers_reference import SHAPE, abar, generators, noise, relative, toy
+from reference import relative
+from samplers_reference import SHAPE, abar, derived, generators, noise, toy
 from torch import Tensor
 
 from ebama.samplers import DDIM, PNDM, NoiseSchedule, Sampler, get, names
@@ -30,29 +31,6 @@ def derived_ddim(z: Tensor, steps: int, eta: float, draws: Callable[[], Tensor])
         z = math.sqrt(b) * clean + math.sqrt(1 - b - sigma * sigma) * e
         if eta:
             z = z + sigma * draws()
-    return z
-
-
-def derived_pndm(z: Tensor, steps: int) -> Tensor:
-    def transfer(x: Tensor, e: Tensor, t: int) -> Tensor:
-        a, b = abar(t), abar(t - stride)
-        return math.sqrt(b / a) * x - (b - a) * e / (a * math.sqrt(1 - b) + math.sqrt(a * (1 - a) * b))
-
-    z, stride = z.double(), 1000 // steps
-    visited = [i * stride + 1 for i in range(steps)][::-1]
-    past: list[Tensor] = []
-    for n, t in enumerate(visited):
-        e = toy(z, t)
-        past.append(e)
-        if n == 0 and steps > 1:
-            e = (e + toy(transfer(z, e, t), t - stride)) / 2
-        elif n == 1:
-            e = (3 * past[-1] - past[-2]) / 2
-        elif n == 2:
-            e = (23 * past[-1] - 16 * past[-2] + 5 * past[-3]) / 12
-        elif n >= 3:
-            e = (55 * past[-1] - 59 * past[-2] + 37 * past[-3] - 9 * past[-4]) / 24
-        z = transfer(z, e, t)
     return z
 
 
@@ -132,8 +110,9 @@ def test_ddim_equals_its_derivation(steps: int, eta: float) -> None:
 @pytest.mark.parametrize("steps", STEPS)
 def test_pndm_equals_its_derivation(steps: int) -> None:
     z = noise(*SHAPE)
-    assert relative(PNDM(steps).sample(toy, z.double()), derived_pndm(z, steps)) < 1e-10
-    assert relative(PNDM(steps).sample(toy, z), derived_pndm(z, steps)) < 1e-5
+    expected = derived(z, [i * (1000 // steps) + 1 for i in reversed(range(steps))])
+    assert relative(PNDM(steps).sample(toy, z.double()), expected) < 1e-10
+    assert relative(PNDM(steps).sample(toy, z), expected) < 1e-5
 
 
 STABLE_DIFFUSION = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from samplers_reference import noise
 from torch import Tensor
 
 from ebama.samplers import NoiseSchedule
@@ -20,10 +21,6 @@ SCHEDULES = {
     "cosine": NoiseSchedule(kind="cosine"),
     "table": NoiseSchedule.of([0.99, 0.7, 0.5, 0.49, 0.1, 0.001]),
 }
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def betas(kind: str, train_steps: int, start: float, end: float) -> list[float]:
