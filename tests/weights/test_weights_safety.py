@@ -521,6 +521,7 @@ def _sd_v1(**changes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         (_sd_v1(input_blocks=(320, 9, 3, 3), attn2=(320, 1024)), "an inpainting model"),
         (_sd_v1(input_blocks=(320, 5, 3, 3), attn2=(320, 1024)), "a depth-guided model"),
         (_sd_v1(input_blocks=(320, 7, 3, 3), attn2=(320, 1024)), "an upscaling model"),
+        (_sd_v1(input_blocks=(256, 7, 3, 3), attn2=(512, 1024)), "an upscaling model"),
         (_sd_v1(input_blocks=(320, 9, 3, 3), attn2=(320, 2048)), "an inpainting model"),
         (_sd_v1(input_blocks=(384, 4, 3, 3), attn2=(320, 1280)), "a Stable Diffusion XL refiner"),
         ({**_sd_v1(attn2=(320, 1024)), "model.diffusion_model.label_emb.0.0.weight": (1, 1)}, "an unCLIP model"),

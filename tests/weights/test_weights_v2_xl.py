@@ -329,6 +329,13 @@ def test_the_vae_of_xl_stays_in_float32(tmp_path: Path) -> None:
     assert next(load(tmp_path / "v2", dtype=torch.float16).vae.parameters()).dtype == torch.float16
 
 
+def test_the_folder_of_a_refiner_is_named(tmp_path: Path) -> None:
+    shutil.rmtree(folder_of(TINY_XL, tmp_path / "m") / "text_encoder")
+    for use in (load, inspect):
+        with pytest.raises(CheckpointError, match=r"without text_encoder/.* a Stable Diffusion XL refiner"):
+            use(tmp_path / "m")
+
+
 def test_zeros_for_an_empty_prompt_are_the_folders_choice(tmp_path: Path) -> None:
     folder_of(TINY_XL, tmp_path / "m")
     index = tmp_path / "m" / "model_index.json"
@@ -372,7 +379,7 @@ def tokenizer_folder(folder: Path, container: str) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = clip_tokenizer()
-    if container == "other":
+    if container == "saved anew":
         special = {"pad_token": "!", "eos_token": "<|endoftext|>", "bos_token": "<|startoftext|>"}
         tokenizer.save_pretrained(folder)
         (folder / "special_tokens_map.json").write_text(json.dumps(special))
@@ -390,6 +397,10 @@ def tokenizer_folder(folder: Path, container: str) -> None:
         "pad_token": "!" if container == "a name" else {"content": "!"},
     }
     (folder / "special_tokens_map.json").write_text(json.dumps(special))
+    if container == "a token":  # as transformers 4 saved it for XL
+        decoder = {"0": {"content": "!", "special": True}, "49407": {"content": "<|endoftext|>", "special": False}}
+        (folder / "tokenizer_config.json").write_text(json.dumps(config | {"added_tokens_decoder": decoder}))
+        (folder / "added_tokens.json").write_text(json.dumps({"!": 0, "<|endoftext|>": 49407}))
 
 
 @pytest.mark.parametrize(

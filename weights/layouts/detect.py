@@ -37,6 +37,8 @@ _BY_CHANNELS = {
 
 
 _LABELS = "label_emb."
+FULL_SIZE = (256, 320, 384)
+"""First widths of published U-Nets: the upscaler's, most, the XL refiner's."""
 _BY_CONTEXT = {768: SD_V1, 1024: SD_V2, 2048: SDXL}
 
 
@@ -86,7 +88,7 @@ def file_kind(shapes: Shapes) -> str | None:
 def _other_unet(shapes: Mapping[Key, tuple[int, ...]]) -> str | None:
     conv_in = next((shape for key, shape in shapes.items() if key.name in _CONV_IN), ())
     context = _context(shapes)
-    full_size = len(conv_in) == 4 and len(context) == 2 and conv_in[0] in (320, 384)  # 384: the refiner's
+    full_size = len(conv_in) == 4 and len(context) == 2 and conv_in[0] in FULL_SIZE
     labels = any(key.name.startswith(_LABELS) for key in shapes)
     return unet_kind(conv_in[1], context[1], labels) if full_size else None
 

@@ -30,7 +30,7 @@ from ebama.models import (
 
 from ..errors import CheckpointError
 from ..files.regular import read_json
-from .detect import unet_kind
+from .detect import FULL_SIZE, unet_kind
 from .padding import padding, padding_of
 
 Json = dict[str, Any]
@@ -219,7 +219,7 @@ def _unet_config(values: Json) -> tuple[UNetConfig, int]:
     """The U-Net and the side of the latents that it was trained on."""
     channels, context = values["in_channels"], values["cross_attention_dim"]
     labels = values.get("class_embed_type") is not None
-    if values["block_out_channels"][0] in (320, 384) and (kind := unet_kind(channels, context, labels)):
+    if values["block_out_channels"][0] in FULL_SIZE and (kind := unet_kind(channels, context, labels)):
         raise ValueError(f"in_channels {channels} and cross_attention_dim {context} make this {kind}.")
     _check_fixed(values, "unet/config.json")
     embeds = values.get("addition_embed_type")

@@ -37,6 +37,8 @@ def not_a_pipeline(folder: Path, missing: list[str]) -> str:
     if not any(folder.iterdir()):
         return f"{folder} is an empty folder; expected a diffusers folder or a checkpoint file."
     message = f"{folder} is a folder without {', '.join(f'{name}/' for name in missing)}; expected a diffusers folder"
+    if missing == ["text_encoder"] and (folder / "text_encoder_2").is_dir():
+        return f"{message}, and this is a Stable Diffusion XL refiner, which goes on with another's pictures."
     if snapshots := sorted(folder.glob("snapshots/*/unet")):
         return f"{message}, such as {snapshots[-1].parent}."
     files = sorted(p.name for p in folder.iterdir() if p.suffix in (".ckpt", ".safetensors", ".pt", ".bin"))
