@@ -193,4 +193,5 @@ def _missed(sums: Tensor, counts: Tensor) -> Tensor:
     inside, outside = sums
     whole = inside + counts[:, None] * outside
     iou = inside / whole.clamp(min=torch.finfo(whole.dtype).tiny)
-    return (1 - iou).square()
+    missed: Tensor = (1 - iou) ** 2
+    return missed
