@@ -36,7 +36,7 @@ class InitNO(NoiseMethod):
     While sampling, the latent steps down cross; at `refine_calls` a sample that misses a target first steps down
     cross + 0.1 clean + 0.1 align + conflict until it meets both. align is the distance of S from its running mean.
 
-    Departure: objects' first tokens instead of positions by hand. The authors' script runs the same at any target.
+    Departure: objects' first tokens instead of positions by hand.
 
     Attributes:
         max_rounds: 0 leaves the noise as it is.

@@ -1,0 +1,40 @@
+"""Boxes of objects in figures."""
+
+from __future__ import annotations
+
+import pytest
+from matplotlib.patches import Rectangle
+from PIL import Image
+from reference import run
+
+from ebama.trace import figures
+from ebama.trace.map_rows import map_rows
+
+CROWN, BOX = "a purple crown and a blue suitcase", (0.0, 0.25, 0.5, 0.75)
+
+
+def rectangles(axis: object) -> list[tuple[float, ...]]:
+    patches = [patch for patch in axis.patches if isinstance(patch, Rectangle)]  # type: ignore[attr-defined]
+    return [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in patches]
+
+
+def test_maps_of_an_object_and_its_modifiers_show_its_box() -> None:
+    trace = run(CROWN, "ane", steps=1, trace=True, boxes={"crown": BOX}).trace
+    assert trace is not None
+    assert [(row.label, row.box) for row in map_rows(trace)] == [
+        *(("purple", BOX), ("crown", BOX), ("blue", None), ("suitcase", None))
+    ]
+    assert [row.box for row in map_rows(trace, ["suitcase", "crown", "and"])] == [None, BOX, None]
+    rows = map_rows(trace, ["crown", "suitcase"])
+    figure = figures.map_grid("title", [Image.new("RGB", (8, 8))], ["call 0"], rows, "probability")
+    drawn = [rectangles(axis) for axis in figure.axes if axis.images]
+    assert pytest.approx(drawn[1][0]) == [0.0, 0.25, 0.5, 0.5]
+    assert drawn[0] == drawn[2] == []
+
+
+def test_a_comparison_shows_them_in_every_picture() -> None:
+    picture = Image.new("RGB", (8, 8))
+    figure = figures.comparison([[[picture] * 2] * 3], [CROWN], ["sd", "ane", "boxdiff"], [0, 1], [BOX, (0.5, 0, 1, 1)])
+    drawn = [rectangles(axis) for block in figure.subfigs for axis in block.axes]
+    assert len(drawn) == 6
+    assert all(len(boxes) == 2 and boxes[1] == (0.5, 0, 0.5, 1) for boxes in drawn)
