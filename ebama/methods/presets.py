@@ -21,6 +21,10 @@ MINIATURE_OPTIONS: dict[str, dict[str, Any]] = {
     "conform": {"step_size": 8.0},
     "divide-and-bind": {"step_size": 12.0},
     "ebca": {"gamma_attention": 0.002, "gamma_norm": 0.004},
+    "attention-regulation": {"edited_calls": 8, "share": 0.1},
+    "initno": {"step_size": 3.0, "learning_rate": 0.03, "max_rounds": 1, "iterations": 6, "final_iterations": 0},
+    "self-cross": {"step_size": 3.0, "learning_rate": 0.03, "max_rounds": 1, "iterations": 6, "final_iterations": 0},
+    "boxdiff": {"step_size": 12.0},
 }
 """Chosen on prompts outside the benchmark; docs/methods.md says how and has the figures."""
 
