@@ -117,8 +117,8 @@ class WordPositions:
     def means(self, maps: Tensor) -> Tensor:
         """The map of every word, the mean over its tokens, [B, word, h, w]; zeros where padded. Raises as `columns`."""
         shares = self.shares.to(maps)[..., None, None]
-        columns = (self.columns(maps) * shares).masked_fill(shares == 0, 0)  # padding may be a hidden key's -inf
-        return columns.sum(dim=2)
+        weighted = torch.where(shares > 0, self.columns(maps) * shares, 0)  # padding may be hidden: -inf
+        return weighted.sum(dim=2)
 
 
 def first_tokens(groups: Sequence[Sequence[GroupLike]]) -> WordPositions:
