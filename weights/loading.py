@@ -61,8 +61,8 @@ def load(
         warnings.warn(f"{checkpoint.path} {checkpoint.notes[-1]}", stacklevel=2)
     with torch.inference_mode(False), torch.no_grad():  # weights made in that mode could never be part of a gradient
         networks = build_on_meta(checkpoint.config)
-        if found := differences(checkpoint, shapes(networks)):
-            raise CheckpointError(summary(checkpoint.path, found))
+        if differing := differences(checkpoint, shapes(networks)):
+            raise CheckpointError(summary(checkpoint.path, differing))
         config = checkpoint.config
         tokenizer = _tokenizer(checkpoint, checkpoint.tokenizer, config.text)
         tokenizer_2 = _tokenizer(checkpoint, checkpoint.tokenizer_2, config.text_2) if config.text_2 else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import TYPE_CHECKING, Literal, overload
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from ebama.models import VAE, Context, Network, StableDiffusionConfig, TextEncoder, sinusoids
 from ebama.models.text import TextEncoding
-from ebama.samplers.schedule import STABLE_DIFFUSION_V1, NoiseSchedule
+from ebama.samplers.schedule import STABLE_DIFFUSION_V1, NoiseSchedule, is_integer
 
 from .fingerprint import fingerprint
 from .tokenizer import token_rows
@@ -132,7 +131,7 @@ def _encoded(prompts: Sequence[str], encoder: TextEncoder, tokenizer: CLIPTokeni
 def pixels(name: str, value: Size) -> Size:
     """A size as Python's numbers; ValueError, which names it, unless it is two whole numbers."""
     given = value if isinstance(value, tuple | list) else ()
-    whole = [int(n) for n in given if isinstance(n, Integral) and not isinstance(n, bool) and 0 <= n < 2**16]
+    whole = [int(n) for n in given if is_integer(n) and 0 <= n < 2**16]
     if len(whole) != 2 or len(given) != 2:
         raise ValueError(f"{name} is {value!r}; expected two whole numbers of pixels.")
     return whole[0], whole[1]

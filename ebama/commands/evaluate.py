@@ -76,6 +76,7 @@ def _make(options: argparse.Namespace, rank: int, count: int) -> bool:
     from ..evaluation import run as evaluation
     from ..evaluation.benchmarks import load
     from ..evaluation.distributed import barrier
+    from ..evaluation.work import Run
     from ..output.files import check_folder
     from .model import open_pipeline
 
@@ -86,7 +87,7 @@ def _make(options: argparse.Namespace, rank: int, count: int) -> bool:
         prompts = [prompt for prompt in prompts if prompt in first[prompt.set]]
     check_folder(options.out)
     pipeline = open_pipeline(options.weights, options.device, options.dtype)
-    run = evaluation.Run(
+    run = Run(
         prompts=prompts,
         methods={name: method.complete(pipeline.sd.config) for name, method in chosen.items()},
         seeds=options.seeds,

@@ -33,8 +33,8 @@ def guidance_resolution(task: Task, latent_shape: Sequence[int]) -> tuple[int, i
     """Side lengths of the maps that guide: `base_resolution` at the model's own size, scaled with the latent
     [..., h, w]; where no cross-attention site has them, those of the nearest in size. Without a pipeline the latent's
     shorter side counts as the model's own."""
-    own = task.pipeline.sample_size if task.pipeline else min(latent_shape[-2:])
-    height, width = (base_resolution(own) * side // own for side in latent_shape[-2:])
+    usual = task.pipeline.sample_size if task.pipeline else min(latent_shape[-2:])
+    height, width = (base_resolution(usual) * side // usual for side in latent_shape[-2:])
     available = sorted({site.resolution for site in task.network.sites(latent_shape) if site.kind == "cross"})
     return min(available, key=lambda at: abs(at[0] - height) + abs(at[1] - width), default=(height, width))
 

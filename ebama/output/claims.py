@@ -1,4 +1,4 @@
-"""Names that one process gets, however many ask for them at once, and folders where it works alone."""
+"""File names of which one process gets each, however many ask at once; folders where one process works at a time."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def is_replaceable(path: Path) -> bool:
 def check_folder(out: Path) -> None:
     """Raise ValueError unless files could be made in `out`, which need not exist yet and is not made here."""
     try:
-        existing = next(path for path in (out, *out.absolute().parents) if _lies(path))
+        existing = next(path for path in (out, *out.absolute().parents) if _is_taken(path))
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
@@ -100,7 +100,7 @@ def _is_same(facts: os.stat_result, stream: int) -> bool:
     return False
 
 
-def _lies(path: Path) -> bool:
+def _is_taken(path: Path) -> bool:
     """Whether something has this name, be it a link to nothing."""
     try:
         path.lstat()

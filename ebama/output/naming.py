@@ -1,4 +1,4 @@
-"""Names of files and folders, of what a run is about."""
+"""Names of files and folders, made from prompts and other texts."""
 
 from __future__ import annotations
 

@@ -57,8 +57,8 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
         for i in range(after, end):
             if prompt[i] not in _SENTENCE and prompt[i] != apostrophe:
                 text[i] = "," if i in commas else " "
-    kept = [i for i, c in enumerate(text) if not c.isspace() or (i and not text[i - 1].isspace())]
-    return "".join(text[i] for i in kept), kept
+    indices = [i for i, c in enumerate(text) if not c.isspace() or (i and not text[i - 1].isspace())]
+    return "".join(text[i] for i in indices), indices
 
 
 def _parting_signs(prompt: str) -> set[int]:

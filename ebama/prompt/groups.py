@@ -161,7 +161,11 @@ def _without(ignore: Collection[str], objects: Sequence[Object], prompt: str) ->
     if isinstance(ignore, str) or not all(isinstance(words, str) for words in ignore):
         raise PromptError(f"ignore={ignore!r}: expected a list of words, as ['photo']")
     ignored = [span for words in ignore for span in find_all(prompt, words)]
-    return [one for one in objects if not any(start <= one[0][0] and one[0][1] <= end for start, end in ignored)]
+    return [
+        (noun, modifiers)
+        for noun, modifiers in objects
+        if not any(start <= noun[0] and noun[1] <= end for start, end in ignored)
+    ]
 
 
 def _groups(objects: Iterable[Object], alignment: Alignment) -> tuple[Group, ...]:

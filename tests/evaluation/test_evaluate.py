@@ -32,8 +32,8 @@ from ebama.evaluation.distributed import own_device
 from ebama.evaluation.judges.scorer import JudgeScorer, Scores
 from ebama.evaluation.report import tables as report
 from ebama.evaluation.report.statistics import difference, estimate
-from ebama.evaluation.run import Run
 from ebama.evaluation.scoring import score
+from ebama.evaluation.work import Run
 from ebama.models import MINIATURE
 from ebama.output.naming import file_name
 from ebama.output.png import read_metadata

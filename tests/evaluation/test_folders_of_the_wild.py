@@ -22,6 +22,7 @@ from ebama.evaluation.benchmarks import load as load_benchmark
 from ebama.evaluation.judges.scorer import Scores
 from ebama.evaluation.report import tables
 from ebama.evaluation.scoring import score
+from ebama.evaluation.work import Run
 from ebama.models import MINIATURE
 from ebama.output.files import to_json
 from ebama.output.png import save_png
@@ -29,7 +30,7 @@ from ebama.pipeline import Pipeline, Result
 from ebama.weights import load
 
 LISTS = ("images.jsonl", "scores.jsonl", "judges.json", "run.json", "scores-unfinished.jsonl")
-WORK = run.Run(
+WORK = Run(
     [BenchmarkPrompt("pairs", text) for text in ("a cat", "a dog")],
     {"sd": methods.get("sd").complete(MINIATURE)},
     [0, 1],

@@ -25,6 +25,7 @@ from ebama.evaluation.benchmarks import BenchmarkPrompt
 from ebama.evaluation.judges.scorer import JudgeScorer, Scores
 from ebama.evaluation.judges.similarity import similarities
 from ebama.evaluation.scoring import score
+from ebama.evaluation.work import Run
 from ebama.guidance import guide_for
 from ebama.prompt import Group
 from ebama.samplers import NoiseSchedule
@@ -205,7 +206,7 @@ def test_clip_and_blip_score_where_they_are() -> None:
 def test_an_evaluation(tmp_path: Path) -> None:
     prompts = [BenchmarkPrompt("a", "a red cat and a blue dog"), BenchmarkPrompt("a", "a frog")]
     chosen = {name: methods.get(name).complete() for name in ("sd", "syngen")}
-    run = evaluation.Run(prompts, chosen, [0], steps=1, sampler="ddim", parser="rules")
+    run = Run(prompts, chosen, [0], steps=1, sampler="ddim", parser="rules")
     folders = iter([tmp_path / "there", tmp_path / "here"])
 
     def evaluate(sd: StableDiffusion) -> list[list[dict[str, Any]]]:
