@@ -339,7 +339,7 @@ def check(prompts: Sequence[str], seeds: Iterable[int], guidance: float, output:
 def _plain_seeds(seeds: Iterable[int]) -> list[int]:
     """Seeds as Python's numbers, which JSON can hold."""
     listed = isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes | Tensor)
-    values = list(seeds) if listed and getattr(seeds, "ndim", 1) else []  # an array of no dimension is no list
+    values = list(seeds) if listed and getattr(seeds, "ndim", 1) != 0 else []  # an array of no dimension is no list
     if not values or not all(is_whole(seed) and 0 <= seed < 2**63 for seed in values):
         raise ValueError(f"seeds are {seeds!r}; expected a list of at least one whole number from 0 to 2**63 - 1.")
     return [int(seed) for seed in values]

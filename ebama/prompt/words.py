@@ -52,7 +52,7 @@ def describe_words(parsed: Parsed) -> list[dict[str, Any]]:
     for index, group in enumerate(parsed.groups):
         for role, positions in (("object", group.object), ("modifier", sum(group.modifiers, ()))):
             roles |= {position: (index, role) for position in positions if position not in roles}
-    described = []
+    described: list[dict[str, Any]] = []
     for word in words(parsed):
         matches = [roles[position] for position in word.positions if position in roles]
         group_index, role = min(matches, key=lambda match: (match[0], match[1] != "object"), default=(None, ""))
