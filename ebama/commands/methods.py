@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .arguments import METHOD_HELP, add_shared
@@ -26,9 +27,10 @@ def _run(options: argparse.Namespace) -> None:
     from ebama.weights import clip_tokenizer
 
     from .. import methods
-    from ..prompt import parse
+    from ..prompt import Box, parse
 
     prompt, calls = parse(options.prompt, clip_tokenizer()), len(get(options.sampler, options.steps).timesteps)
+    prompt = replace(prompt, groups=tuple(replace(group, box=Box(0, 0, 1, 1)) for group in prompt.groups))
     table = [["method", "changes", "reads", "forwards", "stopped early", "backwards", "reference"]]
     for method in (methods.complete(name, SD_V1) for name in (*methods.names(), *options.method)):
         cost = method.cost(prompt, calls)
@@ -39,5 +41,5 @@ def _run(options: argparse.Namespace) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     print(
         f"\nPasses of one sample through the U-Net, at most, for a picture of {options.prompt!r}: {options.sampler}, "
-        f"{options.steps} steps, guidance, Stable Diffusion v1's defaults."
+        f"{options.steps} steps, guidance, Stable Diffusion v1's defaults; a box for every object."
     )

@@ -158,6 +158,10 @@ def test_the_command_lists_every_method(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["methods"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1 : len(PUBLISHED) + 1]] == list(PUBLISHED)
+    costs = re.findall(
+        r"^(boxdiff|layout-guidance|bounded-attention) .*? 102 +(\d+) +(\d+) ", "\n".join(lines), re.MULTILINE
+    )
+    assert costs == [("boxdiff", "85", "85"), ("layout-guidance", "50", "50"), ("bounded-attention", "75", "75")]
     assert main(["methods", "a cat and a dog", "--sampler", "ddim", "--steps", "10"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^syngen .* 20 +- +- ", out, re.MULTILINE)
