@@ -61,6 +61,19 @@ class Result:
         """The recipes as values of JSON."""
         return [recipe.to_metadata() for recipe in self.recipes]
 
+    def _repr_html_(self) -> str:
+        """In a notebook: the pictures with seeds, methods and losses, and the maps if attention was recorded."""
+        from .trace.result_sheet import result_html
+
+        maps = self.trace._repr_html_() if self.trace else None
+        return result_html(self.images, self.losses, self.recipes) + (maps or "")
+
+    def _repr_png_(self) -> bytes | None:
+        """The pictures as one, where a notebook shows no HTML."""
+        from .trace.result_sheet import result_png
+
+        return result_png(self.images, self.recipes) if self.images else None
+
 
 class Pipeline:
     """Stable Diffusion with any of `ebama.methods` on it.

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
+from html import escape
 from typing import Any, Literal, NamedTuple, SupportsIndex, overload
 
 import torch
@@ -92,6 +93,19 @@ class AttentionRecords(Sequence[AttentionRecord]):
 
     def __repr__(self) -> str:
         return f"AttentionRecords({', '.join(str(record.site) for record in self._records)})"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: a row for each site."""
+        heads = ("site", "kind", "maps", "batch", "heads", "keys", "lowest score", "highest score")
+        rows = []
+        for record in self._records:
+            batch, count, _, keys = record.scores.shape
+            limits = [f"{value.item():.3g}" for value in record.scores.detach().aminmax()] if batch else ["", ""]
+            maps = "x".join(map(str, record.site.resolution))
+            rows.append((record.site.name, record.site.kind, maps, batch, count, keys, *limits))
+        header = "".join(f"<th>{head}</th>" for head in heads)
+        body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
+        return f"<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>"
 
     def where(
         self, *, kind: Kind | None = None, resolution: int | tuple[int, int] | None = None, name: str | None = None

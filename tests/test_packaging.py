@@ -34,10 +34,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "ebama/smoothing.py": ({"torch"}, {"ebama/kernels/"}),
     "ebama/maps.py": ({"torch"}, set()),
     "ebama/energy.py": ({"torch"}, {"ebama/smoothing.py", "ebama/maps.py"}),
-    "weights/": ({"torch", "safetensors", "tokenizers", "transformers"}, {"models/", "samplers/"}),
+    "weights/": ({"torch", "safetensors", "tokenizers", "transformers", "jinja2"}, {"models/", "samplers/"}),
     "ebama/boxes.py": (set(), set()),
     "ebama/checks.py": (set(), set()),
-    "ebama/prompt/": ({"spacy", "tokenizers", "transformers"}, {"ebama/boxes.py"}),
+    "ebama/prompt/": ({"spacy", "tokenizers", "transformers", "jinja2"}, {"ebama/boxes.py"}),
     "ebama/output/": ({"PIL", "numpy"}, {"samplers/", "ebama/checks.py", "ebama/prompt/"}),
     "ebama/guidance/": ({"torch"}, {"models/", "ebama/maps.py", "ebama/checks.py", "ebama/prompt/"}),
     "ebama/methods/": (

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
 
+from jinja2 import Environment, StrictUndefined
+
 from ebama.samplers import NoiseSchedule
 
 from .checkpoint import Checkpoint, from_single_file, kind_of, open_checkpoint
@@ -18,6 +20,19 @@ from .layouts.detect import kind_name
 from .layouts.folder import components, missing_components, weight_files
 from .networks import expected_shapes
 from .verify import Differences, differences
+
+_HTML = """
+<p><b>{{ path }}</b>: {{ it.kind }}{% for line in above %}<br>{{ line }}{% endfor %}</p>
+{% if it.components %}
+<table><thead><tr><th>component</th><th>tensors</th><th>parameters</th><th>dtypes</th></tr></thead><tbody>
+{% for name, part in it.components.items() %}
+<tr><td>{{ name }}</td><td>{{ "{:,}".format(part.tensors) }}</td><td>{{ "{:,}".format(part.parameters) }}</td>\
+<td>{{ part.dtypes | join(", ") }}</td></tr>
+{% endfor %}
+</tbody></table>
+{% endif %}
+<p>{% for line in below %}{{ line }}{% if not loop.last %}<br>{% endif %}{% endfor %}</p>
+"""
 
 
 @dataclass(frozen=True)
@@ -71,18 +86,33 @@ class Inspection:
         """Everything in types that JSON knows."""
         return {**asdict(self), "path": str(self.path), "safe": self.safe, "complete": self.complete}
 
+    def _repr_html_(self) -> str:
+        """In a notebook: what `str` says, the components as a table."""
+        template = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined).from_string(_HTML)
+        return template.render(
+            it=self, above=[self._storage(), *self._refusal()], below=self._remarks(), path=str(self.path)
+        )
+
     def __str__(self) -> str:
-        containers = " + ".join(self.containers)
-        lines = [
-            f"{self.path}: {self.kind}",
-            f"layout {self.layout or 'unknown'}, {containers}, {'with' if self.ema else 'no'} EMA",
-        ]
-        if not self.safe:
-            lines.append(f"NOT SAFE, not opened: its pickle asks for {listed(self.refused_globals)}")
+        lines = [f"{self.path}: {self.kind}", self._storage(), *self._refusal()]
         if self.components:
             lines.append(f"{'component':<14}{'tensors':>8}{'parameters':>16}  dtypes")
         for name, part in self.components.items():
             lines.append(f"{name:<14}{part.tensors:>8,}{part.parameters:>16,}  {', '.join(part.dtypes)}")
+        return "\n".join([*lines, *self._remarks()])
+
+    def _storage(self) -> str:
+        containers = " + ".join(self.containers)
+        return f"layout {self.layout or 'unknown'}, {containers}, {'with' if self.ema else 'no'} EMA"
+
+    def _refusal(self) -> list[str]:
+        if self.safe:
+            return []
+        return [f"NOT SAFE, not opened: its pickle asks for {listed(self.refused_globals)}"]
+
+    def _remarks(self) -> list[str]:
+        """What follows the components, line by line."""
+        lines = []
         for name, part in self.components.items():
             for kind, keys in part.differences.by_kind().items():
                 lines.append(f"{name}: {len(keys)} {kind}: {listed(keys)}")
@@ -93,7 +123,7 @@ class Inspection:
         lines += self.notes
         if self.layout:
             lines.append("complete: can be loaded" if self.complete else "NOT complete: load would refuse it")
-        return "\n".join(lines)
+        return lines
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:

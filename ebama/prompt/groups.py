@@ -85,6 +85,12 @@ class Parsed:
         """Whether the encoder sees a stretch of the prompt to its end."""
         return bool(self.spans) and stretch[1] <= self.spans[-1][1]
 
+    def _repr_html_(self) -> str:
+        """In a notebook: the prompt, its words underlined by group."""
+        from .words import underlined
+
+        return underlined(self)
+
 
 def parse(
     prompt: str,

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
 from typing import Any, NamedTuple
 
+from jinja2 import Environment, StrictUndefined
+
 from ..boxes import Box
 from .alignment import find_all, listed_words, word_spans
 from .groups import Parsed
@@ -14,6 +16,17 @@ from .tokenization import PromptError, Span
 
 Boxes = Mapping[str, "Box | Sequence[float]"]
 """A box for words of a prompt: `{"crown": (0, 0.2, 0.5, 0.8)}`; the second of two is "crown#2"."""
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+"""Okabe and Ito's, which can be told apart by colour-blind eyes, on white and on black."""
+
+_UNDERLINED = """<p style="font-size: 1.3em; margin: .3em 0">
+{%- for text, word in parts %}
+{%- if word and word.role %}<span title="{{ word.role }} of group {{ word.group + 1 }}" \
+style="text-decoration: underline {{ "solid" if word.role == "object" else "dashed" }} 3px \
+{{ colours[word.group % 6] }}; text-underline-offset: .25em">{{ text }}</span>{% else %}{{ text }}{% endif %}
+{%- endfor %}</p>
+<p style="font-size: .85em; margin: .3em 0">groups: {{ count }}, parser: {{ parser }}</p>"""
 
 _OCCURRENCE = re.compile(r"(.+)#([1-9]\d*)")
 
@@ -60,6 +73,19 @@ def describe_words(parsed: Parsed) -> list[dict[str, Any]]:
         if role == "object" and group_index is not None and (box := parsed.groups[group_index].box):
             described[-1]["box"] = astuple(box)
     return described
+
+
+def underlined(parsed: Parsed) -> str:
+    """The prompt as HTML: a colour for each group, a line below its object and dashes below its modifiers."""
+    parts: list[tuple[str, dict[str, Any] | None]] = []
+    end = 0
+    for word, described in zip(words(parsed), describe_words(parsed), strict=True):
+        start, stop = parsed.stretch(*word.positions)
+        parts += [(parsed.prompt[end:start], None), (parsed.prompt[start:stop], described)]
+        end = stop
+    parts.append((parsed.prompt[end:], None))
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(_UNDERLINED)
+    return template.render(parts=parts, colours=_COLOURS, count=len(parsed.groups), parser=parsed.parser_name)
 
 
 def _is_seen(prompt: Parsed, span: tuple[int, int]) -> bool:

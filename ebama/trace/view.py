@@ -189,7 +189,7 @@ def _picture(
     images = picture.trace.images
     return {
         "label": picture.label,
-        "url": _data_uri(images[picture.sample]) if images else None,
+        "url": data_uri(images[picture.sample]) if images else None,
         "layers": [_packed(picture, name, places, extent) for name in layers],
     }
 
@@ -231,9 +231,10 @@ def _notes(pictures: Sequence[Shown], trace: Trace, extent: Extent) -> list[str]
     return notes
 
 
-def _data_uri(image: Image.Image) -> str:
+def data_uri(image: Image.Image, side: int = MAX_PICTURE) -> str:
+    """A picture, its longer side at most `side` pixels, as the address of an image."""
     small = image.convert("RGB")
-    small.thumbnail((MAX_PICTURE, MAX_PICTURE), Image.Resampling.LANCZOS)
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=90)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

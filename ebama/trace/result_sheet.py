@@ -1,0 +1,79 @@
+"""A run's pictures with their seeds, methods and losses, as a notebook shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from jinja2 import Environment, StrictUndefined
+from PIL import Image
+from torch import Tensor
+
+from ..output.png import encoded
+from ..output.recipe import Recipe
+from .contact_sheet import contact_sheet
+from .view import data_uri
+
+MOST = 32
+"""Pictures on a sheet, at most."""
+SIDE = 256
+"""Pixels of a picture's longer side, at most."""
+TEMPLATE = """
+{% for prompt, cells in rows %}
+<p style="margin: .5em 0 .2em">{{ prompt }}</p>
+<div style="display: flex; flex-wrap: wrap; gap: .8em">
+{% for picture, lines in cells %}
+<figure style="margin: 0; max-width: 192px">
+{% if picture %}
+<img src="{{ picture }}" alt="{{ prompt }}, {{ lines[0] }}" style="{{ style }}">
+{% endif %}
+<figcaption style="font-size: .85em">{{ lines | join("<br>" | safe) }}</figcaption>
+</figure>
+{% endfor %}
+</div>
+{% endfor %}
+{% for note in notes %}<p style="font-size: .85em">{{ note }}</p>{% endfor %}
+"""
+
+
+def result_html(images: Sequence[Image.Image] | None, losses: Tensor, recipes: Sequence[Recipe]) -> str:
+    """A row for each prompt. `losses` are [N, calls], NaN where a call was not guided."""
+    pictures = [data_uri(image, SIDE) for image in images[:MOST]] if images else [""] * len(recipes[:MOST])
+    cells = [
+        (recipe.prompt, picture, _lines(recipe, loss))
+        for recipe, picture, loss in zip(recipes[:MOST], pictures, losses[:MOST], strict=True)
+    ]
+    rows = [(prompt, [cell[1:] for cell in same]) for prompt, same in groupby(cells, lambda cell: cell[0])]
+    notes = [] if images else ["The run made latents and no pictures; `Pipeline.decode` makes them."]
+    if len(recipes) > MOST:
+        notes.append(f"The first {MOST} of {len(recipes)} samples are here.")
+    environment = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined)
+    style = "width: 192px; max-width: 100%"
+    if images and max(images[0].size) < 192:
+        style += "; image-rendering: pixelated"
+    return environment.from_string(TEMPLATE).render(rows=rows, notes=notes, style=style)
+
+
+def result_png(images: Sequence[Image.Image], recipes: Sequence[Recipe]) -> bytes:
+    """The same pictures as one, a row for each prompt, whose seeds are the same."""
+    pairs = zip(recipes[:MOST], images[:MOST], strict=True)
+    rows = [
+        (f"{prompt} · {recipes[0].method['name']}", [_small(image) for _, image in same])
+        for prompt, same in groupby(pairs, lambda pair: pair[0].prompt)
+    ]
+    seeds = [recipe.seed for recipe in recipes[: len(rows[0][1])]]
+    return encoded(contact_sheet(rows, ["given noise" if seed is None else f"seed {seed}" for seed in seeds]))
+
+
+def _small(image: Image.Image) -> Image.Image:
+    small = image.copy()
+    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return small
+
+
+def _lines(recipe: Recipe, losses: Tensor) -> list[str]:
+    lines = [f"{recipe.method['name']}, {'given noise' if recipe.seed is None else f'seed {recipe.seed}'}"]
+    guided = losses[~losses.isnan()].tolist()
+    if guided:
+        lines.append(f"loss {guided[0]:.3g} → {guided[-1]:.3g}, {len(guided)} guided calls")
+    return lines
