@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 
@@ -111,7 +112,7 @@ class VAEConfig:
             **{f"widths[{i}]": w for i, w in enumerate(self.widths)},
         )
         _divisible("VAEConfig", "width", self.widths, "norm_groups", self.norm_groups)
-        if not self.scale > 0:
+        if not 0 < self.scale < math.inf:
             raise ValueError(f"VAEConfig.scale is {self.scale!r}; expected a positive number (SD v1: 0.18215).")
 
     @property

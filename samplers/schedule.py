@@ -60,7 +60,7 @@ class NoiseSchedule:
         table = alphas_cumprod
         if not isinstance(table, Tensor):
             table = torch.tensor([float(value) for value in table], dtype=torch.float64)
-        if not table.is_floating_point() or table.ndim != 1 or not len(table):
+        if not table.is_floating_point() or table.ndim != 1 or not len(table) or table.is_meta:
             raise ValueError(
                 f"alphas_cumprod has dtype {table.dtype}, shape {list(table.shape)}; expected numbers [train_steps]."
             )

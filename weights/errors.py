@@ -8,7 +8,11 @@ _LISTED = 10
 
 
 class CheckpointError(ValueError):
-    """A file or folder is not a Stable Diffusion checkpoint that can be used; the message names it and says why."""
+    """A file or folder is not a Stable Diffusion checkpoint that can be used; the message names it and says why, in one
+    line without what would steer a terminal."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
 
 
 def listed(names: Sequence[str]) -> str:

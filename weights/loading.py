@@ -50,8 +50,9 @@ def load(
     deleting it is fine). Raises CheckpointError, in one line that names the file, unless every weight is there
     in its shape, finite, and nothing is left over. Nothing in a file is executed.
     """
-    if not dtype.is_floating_point:
-        raise ValueError(f"dtype is {dtype}; expected a floating-point type such as torch.float32.")
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point or dtype.itemsize < 2:
+        raise ValueError(f"dtype is {dtype!r}; expected a floating-point type such as torch.float32.")
+    check_device(device)
     if prediction not in (None, "epsilon", "v"):
         raise ValueError(f"prediction is {prediction!r}; expected 'epsilon', 'v' or None for what the file says.")
     checkpoint = open_checkpoint(
@@ -73,6 +74,17 @@ def load(
     parts: dict[str, Any] = networks | {"tokenizer": tokenizer, "tokenizer_2": tokenizer_2}
     vocabulary = MINIATURE_VOCABULARY if config.name == MINIATURE.name else None
     return StableDiffusion(config=config, vocabulary=vocabulary, schedule=checkpoint.schedule, **parts)
+
+
+def check_device(device: str | torch.device) -> None:
+    """Raise ValueError, in one line, for a device that is not there or holds no values."""
+    try:
+        there = not torch.empty(1, device=torch.device(device)).is_meta
+        why = "it holds no values"
+    except (RuntimeError, AssertionError, ImportError, TypeError) as error:  # torch's ways to say that there is none
+        there, why = False, str(error).splitlines()[0]
+    if not there:
+        raise ValueError(f"device {str(device)!r} cannot be used here: {why}")
 
 
 def _tokenizer(checkpoint: Checkpoint, folder: Path | None, text: TextConfig) -> CLIPTokenizer:

@@ -68,7 +68,7 @@ class StableDiffusion:
 
         Prompts are padded to 77 positions, which the U-Net reads too, and cut there.
         """
-        if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
+        if isinstance(prompts, str) or not isinstance(prompts, Sequence) or not all(map(_is_text, prompts)):
             raise TypeError(f"encode_text got {prompts!r}; expected a list of strings.")
         if not prompts:
             raise ValueError("encode_text got no prompts; expected at least one.")
@@ -121,6 +121,11 @@ class StableDiffusion:
         numbers = [number for name, value in sizes.items() for number in pixels(name, size if value is None else value)]
         embedded = sinusoids(torch.tensor(numbers, device=pooled.device), config.number_width).flatten().to(pooled)
         return Context.of(contexts, torch.cat([pooled, embedded.expand(len(pooled), -1)], dim=1))
+
+
+def _is_text(prompt: object) -> bool:
+    """Whether it is a string without half a character, which no tokenizer reads."""
+    return isinstance(prompt, str) and not any("\ud800" <= letter <= "\udfff" for letter in prompt)
 
 
 def _encoded(prompts: Sequence[str], encoder: TextEncoder, tokenizer: CLIPTokenizer) -> TextEncoding:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 VOCABULARY = 49408
 POSITIONS = 77
+_WORDS = 20  # by which a tokenizer is tried
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -78,10 +79,43 @@ def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokeniz
             f"{folder} holds {len(tokenizer)} tokens, the last with id {last}; a CLIP tokenizer has more than 512 and "
             f"this text encoder's table has {vocabulary} rows."
         )
+    check_words(folder, tokenizer, "</w>")
+    ends = tokenizer.convert_ids_to_tokens(tokenizer("")["input_ids"])
+    if ends != [_START, _END]:
+        raise CheckpointError(f"{folder} puts {ends} around a text; expected {_START} before it and {_END} after it.")
     # Folders without tokenizer_config.json have no limit, and long prompts would then not be cut.
     tokenizer.model_max_length = positions
-    tokenizer.padding_side = "right"  # words stand where the library looks for them, whatever the folder says
+    stand_as_usual(tokenizer)
     return tokenizer
+
+
+def stand_as_usual(tokenizer: Any) -> None:
+    """Let words stand where the models look for them, whatever a folder says: at the left, none of them cut yet."""
+    tokenizer.padding_side = tokenizer.truncation_side = "right"
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
+
+
+def check_words(folder: Path, tokenizer: Any, end: str) -> None:
+    """Raise CheckpointError unless a tokenizer, whose words end in `end`, reads most of the words that it has as
+    themselves: one without its merges, or of another kind, still gives ids."""
+    tokens: dict[str, int] = tokenizer.get_vocab()
+    words = [token for token in sorted(tokens, key=tokens.__getitem__) if _is_word(token, end)][-_WORDS:]
+    texts = [word.removesuffix(end) for word in words]
+    try:
+        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    except Exception as error:  # the tokenizers library raises plain Exception
+        raise CheckpointError(f"{folder} holds a tokenizer that does not work: {error}") from error
+    if not words or 2 * sum(i == [tokens[word]] for word, i in zip(words, ids, strict=True)) < len(words):
+        example = f"{texts[-1]!r} becomes {len(ids[-1])} tokens" if words else "it has no words"
+        raise CheckpointError(
+            f"{folder} holds a tokenizer that does not know its own words ({example}); download it again."
+        )
+
+
+def _is_word(token: str, end: str) -> bool:
+    word = token.removesuffix(end)
+    return token.endswith(end) and len(word) > 2 and word.isascii() and word.isalpha() and word.islower()
 
 
 def token_rows(tokenizer: CLIPTokenizer, texts: Sequence[str], length: int, pad: int | None = None) -> list[list[int]]:

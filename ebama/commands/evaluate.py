@@ -53,8 +53,9 @@ def add(commands: Commands) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from ebama.weights.loading import check_device
+
     from ..evaluation.distributed import own_device, workers
-    from .model import check_device
 
     options.device = own_device(options.device)
     check_device(options.device)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ebama.weights import load
+from ebama.weights.loading import check_device
 
 from ..pipeline import Pipeline
 from ..runtime.exhaustion import is_exhausted
@@ -29,11 +30,3 @@ def open_pipeline(
         if not is_exhausted(error):
             raise
         raise MemoryError(f"The weights do not fit into the memory of {device!r}; try --dtype float16.") from error
-
-
-def check_device(device: str) -> None:
-    """Raise ValueError, in one line, for a device that is not there."""
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, ImportError) as error:  # torch's own ways to say that there is no such device
-        raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error

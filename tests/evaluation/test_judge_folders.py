@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ebama.evaluation.benchmarks import BenchmarkPrompt
 from ebama.evaluation.judges import folder as folders
@@ -247,6 +249,97 @@ def test_pictures_of_another_size_than_the_models_are_refused(part: str, copy: P
     file.write_text(json.dumps({**json.loads(file.read_text()), "size": side, "crop_size": side}))
     with pytest.raises(ValueError, match=r"prepares pictures of 32x32 pixels; its model takes 64x64\."):
         OPENERS[part](copy)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rescale_factor": 0},
+        {"rescale_factor": math.nan},
+        {"rescale_factor": "x"},
+        {"image_std": [1, 1, -1]},
+        {"image_std": [1e-300] * 3},
+        {"image_mean": [1e300] * 3},
+    ],
+    ids=str,
+)
+def test_settings_that_leave_no_picture_are_refused(part: str, change: dict[str, Any], copy: Path) -> None:
+    file = copy / "preprocessor_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(ValueError, match=r"no picture can be prepared|NaN or infinite") as caught:
+        OPENERS[part](copy)
+    assert "\n" not in str(caught.value)
+
+
+# --- weights that are not the model's ---
+
+
+def _with_weights(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_weights_that_are_no_numbers_are_refused(part: str, copy: Path) -> None:
+    name = next(name for name in load_file(copy / "model.safetensors") if name.endswith("fc1.bias"))
+    _with_weights(copy, lambda weights: weights[name][-1:].fill_(math.inf))
+    with pytest.raises(ValueError, match=r"NaN or infinite, e\.g\. .*fc1\.bias; download it again"):
+        OPENERS[part](copy)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool])
+def test_weights_in_whole_numbers_are_refused(part: str, dtype: torch.dtype, copy: Path) -> None:
+    name = next(name for name in load_file(copy / "model.safetensors") if name.endswith("fc1.weight"))
+    _with_weights(copy, lambda weights: weights.update({name: weights[name].to(dtype)}))
+    with pytest.raises(ValueError, match=rf"fc1\.weight of {dtype}; expected floating point"):
+        OPENERS[part](copy)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("tower", ["text_config", "vision_config"])
+def test_layers_beyond_the_models_are_refused(part: str, tower: str, copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config[tower]["num_hidden_layers"] -= 1
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"holds more layers than its config\.json describes, e\.g\. .*layers?\.\d"):
+        OPENERS[part](copy)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_pickle_that_runs_code_is_named_without_advice_to_run_it(part: str, copy: Path) -> None:
+    torch.save({"a": torch.ones(1), "b": subprocess.call}, copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"not safe to open: its pickle asks for \w+\.call") as caught:
+        OPENERS[part](copy)
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_what_a_model_returns_is_not_the_folders_choice(part: str, copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    for values in (config, config["text_config"], config["vision_config"]):
+        values |= {"return_dict": False, "output_hidden_states": True, "output_attentions": True}
+    (copy / "config.json").write_text(json.dumps(config))
+    pictures = [Image.new("RGB", (64, 64), "red")]
+    plain, changed = OPENERS[part]("miniature"), OPENERS[part](copy)
+    if part == "clip":
+        assert torch.equal(changed.images(pictures), plain.images(pictures))
+        assert torch.equal(changed.texts(["a red car"]), plain.texts(["a red car"]))
+    else:
+        assert changed.captions(pictures) == plain.captions(pictures)
+
+
+@pytest.mark.parametrize("part", ["clip"])
+def test_texts_stand_at_the_left_whatever_the_folder_says(part: str, copy: Path) -> None:
+    config = json.loads((copy / "tokenizer_config.json").read_text())
+    sides = {"padding_side": "left", "truncation_side": "left"}
+    (copy / "tokenizer_config.json").write_text(json.dumps(config | sides))
+    changed, plain = Clip.open(copy), Clip.open("miniature")
+    texts = ["a red car", "a blue bowl and a yellow cat", "a red car " * 60 + "a cat"]
+    assert torch.equal(changed.texts(texts, cut=True), plain.texts(texts, cut=True))
 
 
 # --- tokenizers that are not the model's ---

@@ -138,6 +138,42 @@ def test_folders_without_a_clip_tokenizer_are_refused(tmp_path: Path) -> None:
         read_tokenizer(tmp_path / "large", 1000, 77)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"merges.txt": "#version: 0.2\n"}, r"does not know its own words \('\w+' becomes \d+ tokens\)"),
+        ({"tokenizer_config.json": '{"eos_token": "!"}'}, r"puts \['<\|startoftext\|>', '!'\] around a text"),
+        ({"tokenizer_config.json": '{"bos_token": "cat</w>"}'}, "around a text; expected <|startoftext|> before it"),
+        ({"vocab.json": "no start"}, "around a text"),
+        ({"vocab.json": "all alike"}, "around a text|own words"),
+    ],
+)
+def test_a_tokenizer_that_reads_something_else_is_refused(changes: dict[str, str], said: str, tmp_path: Path) -> None:
+    folder, vocabulary = tmp_path / "tokenizer", clip_tokenizer().get_vocab()
+    _old_format(folder)
+    stand_ins = {
+        "no start": {token: i for token, i in vocabulary.items() if token != "<|startoftext|>"},
+        "all alike": {token: min(i, 1000) for token, i in vocabulary.items()},
+    }
+    for name, content in changes.items():
+        (folder / name).write_text(json.dumps(stand_ins[content]) if content in stand_ins else content)
+    with pytest.raises(CheckpointError, match=said):
+        read_tokenizer(folder, 49408, 77)
+
+
+@pytest.mark.parametrize("direction", ["Left", "Right"])
+def test_words_keep_their_order_though_a_folder_cuts_texts(direction: str, tmp_path: Path) -> None:
+    clip_tokenizer().save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "tokenizer.json").read_text())
+    stored["truncation"] = {"direction": direction, "max_length": 5, "strategy": "LongestFirst", "stride": 2}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(stored))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"truncation_side": direction.lower()}))
+    tokenizer, text = read_tokenizer(tmp_path, 49408, 77), "a purple crown and a blue suitcase"
+    assert token_rows(tokenizer, [text], 77) == token_rows(clip_tokenizer(), [text], 77)
+    long = "crown " * 100 + "cat"
+    assert tokenizer(long, truncation=True)["input_ids"] == clip_tokenizer()(long, truncation=True)["input_ids"]
+
+
 TEXTS = [
     "",
     "a purple crown",

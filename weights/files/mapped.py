@@ -49,7 +49,7 @@ def is_finite(weight: Tensor) -> bool:
     with infinity and NaN at the end, and so are negative ones without their sign bit.
     """
     size = weight.element_size()
-    largest = int(torch.tensor(torch.finfo(weight.dtype).max, dtype=weight.dtype).view(_INTEGERS[size]))
+    largest = int(torch.tensor(torch.finfo(weight.dtype).max, dtype=weight.dtype, device="cpu").view(_INTEGERS[size]))
     sign = 1 << 8 * size - 1
     words = weight.reshape(-1).view(_INTEGERS[size]).numpy()
     for start in range(0, len(words), _BLOCK):

@@ -6,20 +6,21 @@
 
 from __future__ import annotations
 
-import pickletools
 import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, listed
 from .archive import is_zip, read_pickle
+from .opcodes import globals_of
 from .stand_ins import modern_name, stand_in
 
 _TENSOR_NAMES = {
@@ -82,9 +83,17 @@ def load_pickle(path: Path, *, meta: bool = False) -> Mapping[object, object]:
     return loaded
 
 
-def plain_tensors(loaded: Mapping[object, object]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint's dictionary and of those inside it, under dotted names, `state_dict.` left out."""
-    return {name: value.detach() for name, value in _leaves(loaded, Tensor)}
+def plain_tensors(path: Path, loaded: Mapping[object, object]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's dictionary and of those inside it, under dotted names, `state_dict.` left out.
+    CheckpointError for two of one name."""
+    tensors: dict[str, Tensor] = {}
+    for name, value in _leaves(loaded, Tensor):
+        if name in tensors:
+            raise CheckpointError(
+                f"{path} holds {listed([name])} twice, in dictionaries within each other; expected it once."
+            )
+        tensors[name] = value.detach().resolve_neg()  # of a view whose sign is turned when it is read
+    return tensors
 
 
 def plain_settings(loaded: Mapping[object, object]) -> dict[str, str]:
@@ -121,32 +130,20 @@ def pickle_globals(path: Path) -> set[str]:
     Raises CheckpointError for a damaged archive, and for a pickle in one that is damaged.
     """
     names: set[str] = set()
-    if is_zip(path):
-        pickled = read_pickle(path)
+    zipped = is_zip(path)
+    with BytesIO(read_pickle(path)) if zipped else path.open("rb") as file:
         try:
-            names.update(_globals_of(pickled))
+            # A legacy file is five pickles (magic number, version, system, object, storage keys), then raw data.
+            for _ in range(1 if zipped else 5):
+                names.update(globals_of(file))
+        except CheckpointError as error:
+            raise CheckpointError(f"{path} is not safe to open: {error}. Nothing was run. {_REMEDY}") from error
         except Exception as error:  # pickletools raises almost anything
-            raise CheckpointError(f"{path} is damaged in its pickle ({_short(error)}); download it again.") from error
-        return names
-    # A legacy file is five pickles (magic number, version, system, object, storage keys), then raw data. Damage, or
-    # another kind of pickle, ends the search: torch.load will say so, safely.
-    with path.open("rb") as file, suppress(Exception):
-        for _ in range(5):
-            for name in _globals_of(file):
-                names.add(name)
+            # Damage of a legacy file, or another kind of pickle, ends the search: torch.load will say so, safely.
+            if zipped:
+                why = f"{path} is damaged in its pickle ({_short(error)}); download it again."
+                raise CheckpointError(why) from error
     return names
-
-
-def _globals_of(pickled: bytes | BinaryIO) -> Iterator[str]:
-    """Yield `module.name` for each global in one pickle; for STACK_GLOBAL the two strings pushed last."""
-    strings: list[str] = []
-    for opcode, argument, _ in pickletools.genops(pickled):
-        if opcode.name in ("GLOBAL", "INST"):
-            yield str(argument).replace(" ", ".", 1)
-        elif opcode.name == "STACK_GLOBAL":
-            yield ".".join(strings[-2:])
-        elif isinstance(argument, str):
-            strings = [*strings[-1:], argument]
 
 
 def _is_torch_type(name: str) -> bool:

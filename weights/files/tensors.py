@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, listed
 from .archive import is_zip
 from .pickle_safety import load_pickle, plain_settings, plain_tensors
 from .regular import check_regular
@@ -66,7 +66,7 @@ def open_tensors(path: Path, *, meta: bool = False) -> TensorFile:
     if stored == "safetensors":
         return _open_safetensors(path)
     loaded = load_pickle(path, meta=meta)
-    tensors = plain_tensors(loaded)
+    tensors = plain_tensors(path, loaded)
     # Taken out as they are read, so that a legacy file's tensors are freed once they are converted.
     entries = {
         key: Entry(key, tuple(tensor.shape), tensor.dtype, partial(tensors.pop, key)) for key, tensor in tensors.items()
@@ -90,7 +90,9 @@ def _open_safetensors(path: Path) -> TensorFile:
             view = file.get_slice(key)  # type: ignore[no-untyped-call]
             name = view.get_dtype()
             if name not in _SAFETENSORS_DTYPES:
-                raise CheckpointError(f"{path} stores {key} as {name}, a number format that is not supported.")
+                raise CheckpointError(
+                    f"{path} stores {listed([key])} as {name}, a number format that is not supported."
+                )
             entries[key] = Entry(key, tuple(view.get_shape()), _SAFETENSORS_DTYPES[name], partial(file.get_tensor, key))
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
         if isinstance(error, CheckpointError):

@@ -16,7 +16,7 @@ _EMBEDDING_SHAPES = ((768,), (1024,), (1280,))  # vectors of the text encoders o
 _MARKS = {
     "a LoRA (a change to a checkpoint, not a checkpoint)": "lora_up. lora_down. lora_A. lora_B. lora.up. lora.down. "
     "hada_w1_a lokr_w1",
-    _EMBEDDING: "emb_params string_to_param",
+    _EMBEDDING: "emb_params string_to_param.",
     "a ControlNet": "control_model. controlnet_cond_embedding. input_hint_block.",
     "a transformer-based diffusion model (Stable Diffusion 3, Flux or the like)": "joint_blocks. double_blocks. "
     "transformer_blocks.0.norm1_context.",

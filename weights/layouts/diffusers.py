@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any, TypeVar
 
 from ebama.models import (
@@ -81,6 +82,7 @@ _CLIP_TEXT = {
     "vocab_size": 49408,
 }
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
+_BETAS = {"beta_schedule", "beta_start", "beta_end"}  # a scheduler without any adds noise in another way
 _UNET_LIKE = replace(SD_V1.unet, depth=(1, 2, 3, 4))
 # Of a model with two text encoders: what its pipeline does with their outputs, which no config.json says.
 OF_TWO: Json = {"output_layer": -2, "final_norm": False}
@@ -164,7 +166,9 @@ def _sane(config: T) -> T:
 def _check_fixed(values: Json, name: str) -> None:
     for key, expected in FILES["fixed"][name].items():
         if (value := values.get(key, expected)) != expected:
-            raise ValueError(f"{key} is {value!r}; Stable Diffusion v1 has {expected!r}, and nothing else is built.")
+            raise ValueError(
+                f"{key} is {short(value)}; Stable Diffusion v1 has {expected!r}, and nothing else is built."
+            )
 
 
 def _complete(values: Json, name: str, **defaults: object) -> Json:
@@ -181,14 +185,14 @@ def _value(values: Json, key: str, like: object) -> Any:
     value = values[key]
     if key in _PER_LEVEL and isinstance(value, list):
         if not value or any(entry != value[0] for entry in value):
-            raise ValueError(f"{key} is {value!r}; only equal entries are supported.")
+            raise ValueError(f"{key} is {short(value)}; only equal entries are supported.")
         value = value[0]
     if key in _LISTS:
-        if not isinstance(value, list) or not all(_is_like(entry, like[0]) for entry in value):  # type: ignore[index]
-            raise ValueError(f"{key} is {value!r}; expected a list as {list(like)}.")  # type: ignore[call-overload]
+        if not isinstance(value, list) or not value or not all(_is_like(entry, like[0]) for entry in value):  # type: ignore[index]
+            raise ValueError(f"{key} is {short(value)}; expected a list as {list(like)}.")  # type: ignore[call-overload]
         return tuple(value)
     if not _is_like(value, like):
-        raise ValueError(f"{key} is {value!r}; expected a value as {like!r}.")
+        raise ValueError(f"{key} is {short(value)}; expected a value as {like!r}.")
     return value
 
 
@@ -202,16 +206,30 @@ def _read(values: Json, fields: Mapping[str, str], like: object) -> dict[str, An
 
 def _attends(values: Json, key: str, blocks: Mapping[bool, str]) -> tuple[bool, ...]:
     attends = {name: attention for attention, name in blocks.items()}
-    if others := [name for name in values[key] if name not in attends]:
-        raise ValueError(f"{key} names {others[0]!r}; expected {' or '.join(attends)}.")
-    return tuple(attends[name] for name in values[key])
+    return tuple(attends[name] for name in _block_types(values[key], key, tuple(attends)))
+
+
+def _block_types(names: object, key: str, known: tuple[str, ...]) -> list[str]:
+    """`names`, if it is a list of known ones."""
+    if not isinstance(names, list):
+        raise ValueError(f"{key} is {short(names)}; expected a list of {' or '.join(known)}.")
+    if others := [name for name in names if name not in known]:
+        raise ValueError(f"{key} names {short(others[0])}; expected {' or '.join(known)}.")
+    return names
 
 
 def _prediction(values: Json) -> str:
+    if "_class_name" in values and not _BETAS & values.keys():
+        raise ValueError(
+            f"_class_name is {short(values['_class_name'])}, without any betas; expected those of Stable Diffusion, "
+            "nothing else is built."
+        )
     _check_fixed(values, "scheduler/scheduler_config.json")
     value = values.get("prediction_type", "epsilon")
-    if value not in PREDICTIONS:
-        raise ValueError(f"prediction_type is {value!r}; expected {' or '.join(PREDICTIONS)}, nothing else is built.")
+    if value not in [*PREDICTIONS]:
+        raise ValueError(
+            f"prediction_type is {short(value)}; expected {' or '.join(PREDICTIONS)}, nothing else is built."
+        )
     return PREDICTIONS[value]
 
 
@@ -219,19 +237,20 @@ def _unet_config(values: Json) -> tuple[UNetConfig, int]:
     """The U-Net and the side of the latents that it was trained on."""
     channels, context = values["in_channels"], values["cross_attention_dim"]
     labels = values.get("class_embed_type") is not None
-    if values["block_out_channels"][0] in FULL_SIZE and (kind := unet_kind(channels, context, labels)):
+    width = _value(values, "block_out_channels", SD_V1.unet.widths)[0]
+    if width in FULL_SIZE and (kind := unet_kind(channels, context, labels)):
         raise ValueError(f"in_channels {channels} and cross_attention_dim {context} make this {kind}.")
     _check_fixed(values, "unet/config.json")
     embeds = values.get("addition_embed_type")
     if embeds not in (None, "text_time"):
         raise ValueError(f"addition_embed_type is {embeds!r}; expected null or 'text_time', nothing else is built.")
-    values = _complete(values, "unet/config.json")
+    values = _complete(values, "unet/config.json", attention_head_dim=8)
     attention = _attends(values, "down_block_types", DOWN_BLOCKS)
     if attention != _attends(values, "up_block_types", UP_BLOCKS)[::-1]:
         raise ValueError(
             "up_block_types do not mirror down_block_types; each level has attention both ways or neither."
         )
-    values["attention_head_dim"] = values.get("num_attention_heads") or values.get("attention_head_dim") or 8
+    values["attention_head_dim"] = values.get("num_attention_heads", values["attention_head_dim"])
     for key in ("attention_head_dim", "transformer_layers_per_block"):
         if not isinstance(values[key], list):
             values[key] = [values[key]] * len(values["block_out_channels"])
@@ -246,11 +265,9 @@ def _vae_config(values: Json, *, may_overflow: bool) -> VAEConfig:
     _check_fixed(values, "vae/config.json")
     if values["in_channels"] != values["out_channels"]:
         raise ValueError(f"in_channels {values['in_channels']} and out_channels {values['out_channels']} differ.")
-    widths = list(values["block_out_channels"])
+    widths = list(_value(values, "block_out_channels", SD_V1.vae.widths))
     for key, block in VAE_BLOCKS.items():
-        blocks = values.get(key, [block] * len(widths))
-        if others := [name for name in blocks if name != block]:
-            raise ValueError(f"{key} names {others[0]!r}; expected {block}.")
+        blocks = [block] * len(widths) if values.get(key) is None else _block_types(values[key], key, (block,))
         if len(blocks) != len(widths):
             raise ValueError(f"{key} and block_out_channels {widths} have different lengths.")
     values = _complete(values, "vae/config.json", layers_per_block=1)  # not Stable Diffusion v1's

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 import torch
@@ -77,6 +78,7 @@ def _statements(file: TensorFile) -> Iterator[Statement]:
 
 # Of the U-Nets of Stable Diffusion 2, whose shapes are the same, those that predict v have larger biases here.
 _TELLING = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
+_WIDEST = 10_000  # that it is read: a pickle may claim any shape
 _LARGER = 0.09
 
 
@@ -84,7 +86,7 @@ def guessed_prediction(entries: dict[str, Entry]) -> tuple[str, str] | None:
     """What a full-size U-Net of Stable Diffusion 2 predicts, by its weights (under our names), and by which; None if
     the weight is not there or cannot be read. The entry can be read again."""
     entry = entries.get(_TELLING)
-    if entry is None or not entry.dtype.is_floating_point:
+    if entry is None or not entry.dtype.is_floating_point or not 0 < prod(entry.shape) <= _WIDEST:
         return None
     values = entry.read()
     entries[_TELLING] = replace(entry, read=lambda: values)

@@ -7,23 +7,27 @@ where nothing says how: every text then gets one vector, and every score is a nu
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers.utils import logging
 
 from ebama.weights.files.regular import check_folder, check_regular, read_json
+from ebama.weights.files.tensors import open_tensors
+from ebama.weights.tokenizer import check_words, stand_as_usual
 
 Json = dict[str, Any]
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+_WEIGHT_FILE = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
 _SETTINGS = ("preprocessor_config.json", "processor_config.json")  # of transformers 4; of 5, which saves no other
-_WORDS = 20  # by which a tokenizer is tried
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,17 @@ def check_numbers(file: Path, settings: object, name: str = "") -> None:
         raise ValueError(f"{file}: {name} is {settings:,}; expected at most {most:,}.")
 
 
-def check_size(folder: Path, model: Any) -> None:
-    """Raise ValueError if config.json describes more weights, of transformers' class `model`, than the folder's files
-    have bytes: memory would be asked for weights that are nowhere."""
-    stored = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
+def check_weights(folder: Path, model: Any) -> None:
+    """Raise ValueError for files that hold more than weights, or weights as whole numbers, whose scale is elsewhere;
+    and if config.json describes more weights, of transformers' class `model`, than the files have bytes: memory would
+    be asked for weights that are nowhere."""
+    files = [path for path in sorted(folder.iterdir()) if _WEIGHT_FILE.fullmatch(path.name)]
+    stored = sum(path.stat().st_size for path in files)
+    with _in_one_line(f"{folder} could not be read by transformers"):
+        for path in files:
+            for key, entry in open_tensors(path, meta=True).entries.items():
+                if not entry.dtype.is_floating_point and not key.endswith("position_ids"):
+                    raise ValueError(f"{path.name} has {key} of {entry.dtype}; expected floating point.")
     with _in_one_line(f"{folder} could not be read by transformers"), quiet(), torch.device("meta"):
         described = sum(weight.numel() for weight in model(model.config_class.from_pretrained(folder)).parameters())
         if described > stored:
@@ -113,7 +124,9 @@ def _checked(file: Path, settings: object, kind: Kind) -> Json:
     if settings.get("do_center_crop", kind.crops):
         needed |= {"crop_size": _is_size}
     if settings.get("do_normalize", True):
-        needed |= {"image_mean": _are_three, "image_std": lambda value: _are_three(value) and 0 not in value}  # type: ignore[operator]
+        needed |= {"image_mean": _are_three, "image_std": lambda value: _are_three(value) and min(value) > 0}  # type: ignore[call-overload]
+    if settings.get("do_rescale", True) and "rescale_factor" in settings:
+        needed |= {"rescale_factor": lambda value: type(value) in (int, float) and 0 < value < math.inf}  # type: ignore[operator]
     if missing := [name for name in needed if settings.get(name) is None]:
         raise ValueError(f"{file} lacks {', '.join(missing)}; without it, how pictures are prepared is not known.")
     if wrong := [name for name, fits in needed.items() if not fits(settings[name])]:
@@ -138,9 +151,12 @@ def read_processor(folder: Path, kind: Kind, processor: Any, side: int) -> Any:
     """What prepares pictures, of transformers' class `processor`, for a model that takes `side` x `side` pixels."""
     settings = image_settings(folder, kind)
     probe = Image.new("RGB", (side + 9, side + 5))
-    with _in_one_line(f"{folder}: pictures cannot be prepared as its settings say"), quiet():
+    with _in_one_line(f"{folder}: pictures cannot be prepared as its settings say"), quiet(), np.errstate(all="ignore"):
         read = processor.from_dict(settings)
-        height, width = read(images=[probe], return_tensors="pt")["pixel_values"].shape[-2:]
+        pixels = read(images=[probe], return_tensors="pt")["pixel_values"]
+    if not pixels.isfinite().all():
+        raise ValueError(f"{folder} prepares pictures as values that are NaN or infinite; expected other settings.")
+    height, width = pixels.shape[-2:]
     if (height, width) != (side, side):
         raise ValueError(f"{folder} prepares pictures of {height}x{width} pixels; its model takes {side}x{side}.")
     return read
@@ -157,19 +173,10 @@ def read_tokenizer(folder: Path, kind: Kind, tokenizer: Any, vocabulary: int) ->
             f"{folder} holds a tokenizer of {len(tokens)} tokens, the last with id {last}; its model has a vocabulary "
             f"of {vocabulary}."
         )
-    words = [token for token in sorted(tokens, key=tokens.__getitem__) if _is_word(token, kind.word_end)][-_WORDS:]
-    texts = [word.removesuffix(kind.word_end) for word in words]
-    with _in_one_line(f"{folder} holds a tokenizer that does not work"), quiet():
-        ids = [read(text, add_special_tokens=False)["input_ids"] for text in texts]
-    if not words or 2 * sum(i == [tokens[word]] for word, i in zip(words, ids, strict=True)) < len(words):
-        example = f"{texts[-1]!r} becomes {len(ids[-1])} tokens" if words else "it has no words"
-        raise ValueError(f"{folder} holds a tokenizer that does not know its own words ({example}); download it again.")
+    with quiet():
+        check_words(folder, read, kind.word_end)
+    stand_as_usual(read)
     return read
-
-
-def _is_word(token: str, end: str) -> bool:
-    word = token.removesuffix(end)
-    return token.endswith(end) and len(word) > 2 and word.isascii() and word.isalpha() and word.islower()
 
 
 def call(folder: Path, opener: Callable[..., Any], **options: Any) -> Any:

@@ -5,6 +5,7 @@ Everything runs in float32. Nothing is ever downloaded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BlipForConditionalGeneration, CLIPModel
 
+from ebama.weights.files.mapped import is_finite
 from ebama.weights.fingerprint import fingerprint
 from ebama.weights.loading import MINIATURE_FOLDER
 from ebama.weights.tokenizer import clip_tokenizer_class
@@ -28,6 +30,7 @@ EMBEDDED = "miniature"
 """The name of the miniature's own models, in place of a folder."""
 PREFIX = "a picture of "
 """The beginning of all BLIP captions, which is taken off."""
+_OF_A_LAYER = re.compile(r"\.layers?\.\d+\.")
 DECODING: dict[str, Any] = {
     "num_beams": 3,
     "max_length": 30,
@@ -47,6 +50,9 @@ class _Model:
     def __init__(self, model: Any, tokenizer: Any, processor: Any, name: str) -> None:
         self.name = name
         self._model = model.eval().float()
+        for key, weight in self._model.state_dict().items():
+            if weight.is_floating_point() and not is_finite(weight.cpu().contiguous()):
+                raise ValueError(f"{name} has weights that are NaN or infinite, e.g. {key}; download it again.")
         self._tokenizer = tokenizer
         self._processor = processor
 
@@ -141,7 +147,9 @@ class Captioner(_Model):
         """A caption for each picture, without the prefix that all begin with."""
         prefix = torch.tensor(self._tokenizer([PREFIX] * len(images))["input_ids"], device=self._model.device)
         # The model puts its start token first and leaves the separator at the end out.
-        tokens = self._model.generate(pixel_values=self._pixels(images), input_ids=prefix, **DECODING)
+        tokens = self._model.generate(
+            pixel_values=self._pixels(images), input_ids=prefix, return_dict_in_generate=False, **DECODING
+        )
         texts = self._tokenizer.batch_decode(tokens[:, 1:], skip_special_tokens=True)
         return [text.removeprefix(PREFIX) for text in texts]
 
@@ -175,11 +183,15 @@ def _folder(folder: str | Path, kind: folders.Kind, embedded: str) -> Path:
 
 def _read(path: Path, kind: Any) -> Any:
     """The model of transformers' class `kind`, whole: tensors that are missing are an error of one line."""
-    folders.check_size(path, kind)
+    folders.check_weights(path, kind)
     options: dict[str, Any] = {DTYPE: torch.float32, "output_loading_info": True}
     model, report = folders.call(path, kind.from_pretrained, **options)
     if missing := [*report["missing_keys"], *report["mismatched_keys"]]:
         raise ValueError(f"{path} lacks {len(missing)} of the model's tensors, e.g. {sorted(map(str, missing))[0]}.")
+    if more := sorted(key for key in report["unexpected_keys"] if _OF_A_LAYER.search(key)):
+        raise ValueError(f"{path} holds more layers than its config.json describes, e.g. {more[0]}.")
+    for part in (model.config, model.config.text_config, model.config.vision_config):
+        part.return_dict, part.output_hidden_states, part.output_attentions = True, False, False
     return model
 
 
