@@ -82,7 +82,7 @@ def test_split_refuses_a_budget_that_nothing_fits() -> None:
 def test_a_run_on_a_budget_makes_the_same_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     gentle = methods.get("ebama", step_size=0.5)  # so that rounding errors do not grow
     expected = run(PROMPT, gentle, seeds=[0, 1, 2])
-    monkeypatch.setattr(memory, "held", lambda device: 0)
+    monkeypatch.setattr(usage, "held", lambda device: 0)
     sd = model()
     found = memory.footprint(sd, 16)
     each = memory.MARGIN * found.checkpointed * 16 * 16
