@@ -130,7 +130,7 @@ def document(
 
 def frame(page: str, height: int = 480) -> str:
     """A page as HTML for a notebook's output, whose styles and ids it leaves alone."""
-    style = f"width: 100%; height: {height}px; border: 0; color-scheme: light dark"
+    style = f"width: 100%; height: {height}px; border: 0"
     return f'<iframe srcdoc="{html.escape(page)}" style="{style}" title="Attention maps"></iframe>'
 
 

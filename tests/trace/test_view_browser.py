@@ -116,6 +116,16 @@ def test_a_hostile_prompt_is_text(opened: Open, trace: Trace) -> None:
     assert page.locator("figcaption").all_text_contents() == ["<i>", "<script>alert(2)</script>"]
 
 
+@pytest.mark.parametrize(
+    ("text", "paper"), [("#eee", "rgb(19, 20, 23)"), ("rgba(0, 0, 0, 0.87)", "rgb(251, 250, 247)")]
+)
+def test_a_frame_is_as_dark_as_its_notebook(opened: Open, trace: Trace, text: str, paper: str) -> None:
+    page = opened(f"<!doctype html><meta charset=utf-8><body style='color: {text}'>{trace._repr_html_()}")
+    inside = page.frame_locator("iframe")
+    inside.locator("body[data-ready]").wait_for()
+    playwright.expect(inside.locator("body")).to_have_css("background-color", paper, timeout=WAIT)
+
+
 def test_a_notebooks_frame_is_as_high_as_the_page(opened: Open, trace: Trace) -> None:
     page = opened(f"<!doctype html><meta charset=utf-8><body>{trace._repr_html_()}<p id=below>below</p>")
     inside = page.frame_locator("iframe")
