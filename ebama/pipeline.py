@@ -326,7 +326,7 @@ def _placed(parsed: list[Parsed], boxes: Boxes | Sequence[Boxes] | None, method:
         raise ValueError(
             f"boxes are {boxes!r} for {len(parsed)} prompts; give one mapping from words to boxes for each."
         )
-    parsed = [place(prompt, own) for prompt, own in zip(parsed, given, strict=True)]
+    parsed = [place(prompt, mapping) for prompt, mapping in zip(parsed, given, strict=True)]
     if method.needs.boxes and boxes is None and not any(group.box for prompt in parsed for group in prompt.groups):
         raise ValueError(
             f"{method.name} places objects in boxes, and got none; give them by words, as "

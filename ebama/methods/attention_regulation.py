@@ -188,10 +188,10 @@ class RegulatedScores(Control):
         """w ~ U(0, 1) of this call and site, alike for all samples: [n, head, target, bump]."""
         generator = torch.Generator().manual_seed(crc32(f"{self._method.seed} {self._i} {name}".encode()))
         most = self._targets.positions.shape[1]
-        drawn = [
+        starts = [
             torch.rand(heads, len(bumps), generator=generator, dtype=torch.float32) for _ in range(most)
         ]  # the k-th target's, always
-        return torch.stack(drawn, dim=1)[None].to(bumps).expand(len(self._rows), -1, -1, -1)
+        return torch.stack(starts, dim=1)[None].to(bumps).expand(len(self._rows), -1, -1, -1)
 
 
 def gaussian_bumps(resolution: tuple[int, int]) -> Tensor:

@@ -110,8 +110,8 @@ class BoundedAttention(BoxMethod):
         """Of the objects that have a box."""
         groups = placed(task.groups)
         subjects = [_subjects(task, sample) for sample in range(len(groups))]
-        ends = [[] if own.end is None else [own.end] for own in subjects]
-        heard = WordPositions.of([[(*w, *end) for w in own.words] for own, end in zip(subjects, ends, strict=True)])
+        ends = [[] if bound.end is None else [bound.end] for bound in subjects]
+        heard = WordPositions.of([[(*w, *end) for w in bound.words] for bound, end in zip(subjects, ends, strict=True)])
 
         def energy(records: AttentionRecords, samples: list[int], i: int) -> Losses:
             of_samples, chosen = [groups[sample] for sample in samples], heard[samples]
@@ -167,7 +167,7 @@ def _late(task: Task, latent_shape: Sequence[int]) -> list[Site]:
 def _bound(task: Task) -> dict[int, Subjects]:
     """The subjects of each sample that has any."""
     subjects = {sample: _subjects(task, sample) for sample in range(len(task.groups))}
-    return {sample: own for sample, own in subjects.items() if own.groups}
+    return {sample: bound for sample, bound in subjects.items() if bound.groups}
 
 
 def _subjects(task: Task, sample: int) -> Subjects:

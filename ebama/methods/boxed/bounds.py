@@ -96,8 +96,8 @@ def hidden_words(subjects: Subjects, masks: Tensor, keys: int, guided: bool) -> 
     hidden, background = torch.zeros(flat.shape[1], keys, dtype=torch.bool), ~flat.any(dim=0)
     hidden[:, list(subjects.closed)] = True
     hidden[:, [token for word in subjects.words for token in word]] = True
-    for own, word in zip(flat, subjects.words, strict=True):
-        hidden[:, word] &= ~(own | background if guided else own)[:, None]
+    for inside, word in zip(flat, subjects.words, strict=True):
+        hidden[:, word] &= ~(inside | background if guided else inside)[:, None]
     if subjects.end is not None and not guided:
         hidden[background, subjects.end] = True
     return hidden
@@ -139,7 +139,7 @@ class Bounds(Control):
     def scores(self, call: AttentionCall, scores: Tensor) -> Tensor:
         """-inf at hidden keys."""
         rows = self._prompt_rows if call.site.kind == "cross" else self._rows
-        hidden = self._hide(call.site, scores.shape[-1]).to(scores.device)
+        hidden = self._hide(call.site, scores.shape[-1], scores.device)
         return scores.index_copy(0, rows, scores[rows].masked_fill(hidden[:, None], -torch.inf))
 
     def probabilities(self, call: AttentionCall, probabilities: Tensor) -> Tensor:
@@ -150,15 +150,16 @@ class Bounds(Control):
                 region.add(call.site, mean)
         return probabilities
 
-    def _hide(self, site: Site, keys: int) -> Tensor:
-        """[row, query, key]."""
+    def _hide(self, site: Site, keys: int, device: torch.device) -> Tensor:
+        """[row, query, key]; alike for all sites of a kind and a resolution."""
         key = (site.kind, site.resolution, keys)
         if key not in self._hidden:
             masks = [region.at(*site.resolution) for region in self._regions]
             if site.kind == "self":
-                of_samples = [hidden_pixels(own) for own in masks]
-                self._hidden[key] = torch.stack([of_samples[sample] for sample in self._of_sample])
+                of_samples = [hidden_pixels(subjects) for subjects in masks]
+                rows = [of_samples[sample] for sample in self._of_sample]
             else:
                 pairs = zip(self._regions, masks, strict=True)
-                self._hidden[key] = torch.stack([hidden_words(r.subjects, own, keys, self._guided) for r, own in pairs])
+                rows = [hidden_words(region.subjects, mask, keys, self._guided) for region, mask in pairs]
+            self._hidden[key] = torch.stack(rows).to(device)
         return self._hidden[key]
