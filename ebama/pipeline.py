@@ -167,6 +167,7 @@ class Pipeline:
             raise ValueError(f"sampler is {sampler!r}; expected a name or an object of ebama.samplers, as DDIM(50).")
         if not isinstance(trace, bool | TraceOptions | None):
             raise ValueError(f"trace is {trace!r}; expected True, False or TraceOptions(...).")
+        expect("on_call", on_call, on_call is None or callable(on_call), "a function of (done, all) model calls")
         solver = solver.predicting(self.sd.config.prediction)  # which is the network's, whatever the sampler
         check(prompts, seeds, guidance, output, batch_size)
         fit = memory.Split(batch_size, self.checkpoint, batch_size)

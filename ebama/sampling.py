@@ -85,6 +85,11 @@ def initial_noise(
             raise ValueError(
                 f"latents are {type(latents).__name__}; expected a tensor [N, C, h, w] ({error})."
             ) from error
+    if latents.layout is not torch.strided or latents.is_meta or latents.is_complex():
+        raise ValueError(
+            f"latents are {latents.dtype}, {latents.layout} on {latents.device}; expected dense, real values."
+        )
+    latents = latents.detach().float()
     if latents.ndim != 4 or latents.shape[1] != config.unet.in_channels or len(latents) % prompts or not len(latents):
         raise ValueError(
             f"latents have shape {list(latents.shape)}; expected [N, {config.unet.in_channels}, h, w] with N a "
@@ -101,7 +106,7 @@ def initial_noise(
     later = list(seeds) if len(seeds) == count else range(count)  # of the noise that a sampler draws in between
     return [
         InitialNoise(latent, None, torch.Generator("cpu").manual_seed(later[sample % count]))
-        for sample, latent in enumerate(latents.detach().float().cpu())
+        for sample, latent in enumerate(latents.cpu())
     ]
 
 

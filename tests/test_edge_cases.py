@@ -148,6 +148,9 @@ def test_numbers_of_other_libraries_are_taken_as_pythons() -> None:
     noise = np.random.default_rng(0).standard_normal((1, 4, 16, 16), np.float32)
     given = [run("a red car", "sd", latents=latents, steps=2).latents for latents in (noise, torch.tensor(noise))]
     assert torch.equal(*given)
+    eighth = torch.tensor(noise).to(torch.float8_e4m3fn)
+    coarse = [run("a red car", "sd", latents=latents, steps=2).latents for latents in (eighth, eighth.float())]
+    assert torch.equal(*coarse)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +168,11 @@ def test_numbers_of_other_libraries_are_taken_as_pythons() -> None:
         ({"steps": True}, "steps is True"),
         ({"negative_prompt": 0}, "negative_prompt is 0"),
         ({"latents": "noise"}, "latents are str"),
+        ({"latents": torch.zeros(1, 4, 16, 16).to_sparse()}, "latents are .*sparse.*; expected dense, real values"),
+        ({"latents": torch.zeros(1, 4, 16, 16, device="meta")}, "on meta; expected dense, real values"),
+        ({"latents": torch.zeros(1, 4, 16, 16, dtype=torch.complex64)}, "complex64.*; expected dense, real values"),
+        ({"latents": torch.full((1, 4, 16, 16), 1e300, dtype=torch.float64)}, "latents hold infinite"),
+        ({"on_call": 3}, "on_call is 3"),
         ({"batch_size": True}, "batch_size is True"),
     ],
 )

@@ -89,7 +89,7 @@ def thresholds(name: str, value: Any) -> tuple[tuple[int, float], ...]:
     try:
         held = tuple((int(i), float(threshold)) for i, threshold in value)
         good = all(0 <= i == given[0] for (i, _), given in zip(held, value, strict=True))
-        good = good and all(is_number(threshold) for _, threshold in held)
+        good = good and all(is_number(part) for pair in value for part in pair) and not isinstance(value, str | dict)
     except (TypeError, ValueError, OverflowError):
         held, good = (), False
     expect(name, value, good and len(dict(held)) == len(held), "pairs (model call, threshold), each call once")

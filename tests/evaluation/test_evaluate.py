@@ -289,9 +289,10 @@ def test_a_folder_is_not_continued_by_another_parser(
 def test_scoring_refuses_a_missing_device_in_one_line(
     scenes: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--clip", "miniature", "--device", "hpu"]
-    assert main(["evaluate", "--score-only", str(scenes[0]), *options]) == 2
-    assert "device 'hpu' cannot be used here" in capsys.readouterr().err
+    for device in ("hpu", "meta"):
+        options = ["--clip", "miniature", "--device", device]
+        assert main(["evaluate", "--score-only", str(scenes[0]), *options]) == 2
+        assert f"device '{device}' cannot be used here" in capsys.readouterr().err
 
 
 @pytest.mark.slow

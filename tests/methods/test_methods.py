@@ -124,6 +124,9 @@ def test_unknown_names_and_options_are_refused() -> None:
     [
         "ane+thresholds=0.5",
         "ane+thresholds=[[0, 0.05, 1]]",
+        "ane+thresholds=[[true, 0.05]]",
+        "ane+thresholds=[[0, false]]",
+        "ane+thresholds={}",
         "divide-and-bind+thresholds=[[0, null]]",
         "divide-and-bind+max_refinements=20",
         "divide-and-bind+max_refinements=[1, 2, 3]",
