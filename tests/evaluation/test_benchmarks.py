@@ -93,9 +93,17 @@ def test_what_is_no_benchmark_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n\n")
     with pytest.raises(ValueError, match="holds no prompts"):
         load(tmp_path / "empty")
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="cannot be read as a text"):
-        load(tmp_path / "binary")
+    lists = (b'["a cat", "a dog"]', b'[\n "a cat",\n "a dog"\n]\n')
+    for content in (b"\xff\xfe\x00", "a cat\n".encode("utf-16-le"), b"a\0 cat", *lists):
+        (tmp_path / "binary").write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read as a text of prompts: "):
+            load(tmp_path / "binary")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_in_any_system(end: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(f"[a cat]{end}a dog{end}{end}a red\u2028car{end}".encode())
+    assert [prompt.text for prompt in load(tmp_path / "list.txt")] == ["[a cat]", "a dog", "a red\u2028car"]
 
 
 @pytest.mark.parametrize(

@@ -54,13 +54,29 @@ def load(name: str | Path) -> list[BenchmarkPrompt]:
             f"There is no benchmark {text!r}; give ane, ane:SET, dvmp, singles, tuning:N, or a file of prompts."
         )
     try:
-        lines = read_text(path).split("\n")  # JSON strings may hold the separators of splitlines
+        lines = _lines(read_text(path))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a text of prompts: {error}") from error
     prompts = [_read_line(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not prompts:
         raise ValueError(f"{path} holds no prompts; expected one a line, or JSON lines.")
     return list({prompt.text: prompt for prompt in prompts}.values())
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a list of prompts; JSON strings may hold the other separators of splitlines."""
+    if "\0" in text:
+        raise ValueError("it holds null characters, as UTF-16 has them; save it in UTF-8.")
+    if _is_json_list(text):
+        raise ValueError("it is one JSON list; write one prompt a line.")
+    return re.split("\r\n?|\n", text)
+
+
+def _is_json_list(text: str) -> bool:
+    try:
+        return text.lstrip().startswith("[") and isinstance(json.loads(text), list)
+    except (ValueError, RecursionError):
+        return False  # a prompt may begin with a bracket
 
 
 def _prompts(sets: Mapping[str, Iterable[str]]) -> list[BenchmarkPrompt]:

@@ -34,7 +34,9 @@ def write(folder: Path, baseline: str = BASELINE) -> str:
     about, judges = settings(folder), read_judges(folder)
     table = compare(lines, about, judges, baseline)
     if not table and not any(line["file"] and (folder / line["file"]).is_file() for line in lines):
-        raise ValueError(f"{path} holds no score, and {folder} no picture that it names.")
+        refused = next((line["error"] for line in lines if line.get("error")), "")
+        why = f" The first was refused: {refused}" if refused else ""
+        raise ValueError(f"{path} holds no score, and {folder} no picture that it names.{why}")
     markdown = _markdown(table) or NO_SCORES
     write_text(folder / "table.md", markdown)
     write_text(folder / "table.json", json.dumps([asdict(row) for row in table], indent=1) + "\n")
