@@ -40,14 +40,12 @@ def map_rows(
     """
     if trace.sites[0].kind == "self":
         height, width = trace.sites[0].resolution
+        check_pixels(trace, pixels)
         rows = []
         for y, x in pixels or [(height // 2, width // 2)]:
-            if not (0 <= y < height and 0 <= x < width):
-                raise ValueError(f"pixel {y},{x} does not lie in maps of {height}x{width}; they count from 0,0.")
             rows.append(_row(f"looks at\n({y}, {x})", trace.maps(y * width + x, of=of).numpy(), (y, x)))
         return rows
-    if pixels:
-        raise ValueError("Pixels are for self-attention; give words, or choose the kind self.")
+    check_pixels(trace, pixels)
     prompt = trace.prompts[0]
     labelled: list[tuple[str, str | tuple[int, ...]]] = [(word, word) for word in words]
     if not labelled:
@@ -55,6 +53,16 @@ def map_rows(
         labelled = [(prompt.text(*word), word) for word in members] or list(trace.words())
     rows = [_row(label, trace.maps(word, of=of).numpy()) for label, word in labelled]
     return [replace(row, box=_box(trace, word)) for row, (_, word) in zip(rows, labelled, strict=True)]
+
+
+def check_pixels(trace: Trace, pixels: Sequence[tuple[int, int]]) -> None:
+    """Raise ValueError unless the (y, x) are all keys of the trace, which those of self-attention are."""
+    if pixels and trace.sites[0].kind != "self":
+        raise ValueError("Pixels are for self-attention; give words, or choose the kind self.")
+    height, width = trace.sites[0].resolution
+    for y, x in pixels:
+        if not (0 <= y < height and 0 <= x < width):
+            raise ValueError(f"pixel {y},{x} does not lie in maps of {height}x{width}; they count from 0,0.")
 
 
 def share_scales(systems: Mapping[str, Sequence[MapRow]]) -> dict[str, list[MapRow]]:

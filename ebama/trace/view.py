@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from ..prompt import Parsed
 from ..prompt.words import describe_words, find, words
 from . import figures
-from .map_rows import describe
+from .map_rows import check_pixels, describe
 from .trace import Quantity, Trace
 
 VIEWER = Path(__file__).parent / "viewer"
@@ -90,6 +90,22 @@ def document(
 
     Raises ValueError for words, pixels and calls that are not there, and for a trace that has no maps.
     """
+    data, title = _data(pictures, of, chosen_words, pixels, calls)
+    script = f"{_source('viewer.js')}\nshow(view, JSON.parse(document.getElementById('data').textContent));\n"
+    environment = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined)
+    return environment.from_string(_source("page.html")).render(
+        title=title, data=data, style=_source("viewer.css"), script=script, sha256=_sha256
+    )
+
+
+def _data(
+    pictures: Sequence[Shown],
+    of: Quantity,
+    chosen_words: Sequence[str],
+    pixels: Sequence[tuple[int, int]],
+    calls: Sequence[int],
+) -> tuple[dict[str, Any], str]:
+    """What the script's `show` takes, and the page's title."""
     first = pictures[0].trace
     layers = sorted((name for name in QUANTITIES if name in first.kept), key=lambda name: name != of)
     if of not in layers:
@@ -121,11 +137,7 @@ def document(
         "timesteps": [first.timesteps[call] for call in extent.calls],
         "notes": _notes(pictures, first, extent),
     }
-    script = f"{_source('viewer.js')}\nshow(view, JSON.parse(document.getElementById('data').textContent));\n"
-    environment = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined)
-    return environment.from_string(_source("page.html")).render(
-        title=f"Attention: {prompts[0][0]}", data=data, style=_source("viewer.css"), script=script, sha256=_sha256
-    )
+    return data, f"Attention: {prompts[0][0]}"
 
 
 def frame(page: str, height: int = 480) -> str:
@@ -144,18 +156,14 @@ def _entries(
     trace: Trace, prompt: Parsed, chosen: Sequence[str], pixels: Sequence[tuple[int, int]]
 ) -> list[tuple[dict[str, Any], tuple[int, ...]]]:
     """Words to point at, with their places on the key axis."""
+    check_pixels(trace, pixels)
     if trace.sites[0].kind == "self":
         height, width = trace.sites[0].resolution
         spread = [(y * height // 6, x * width // 6) for y in (1, 3, 5) for x in (1, 3, 5)]
-        for y, x in pixels or spread:
-            if not (0 <= y < height and 0 <= x < width):
-                raise ValueError(f"pixel {y},{x} does not lie in maps of {height}x{width}; they count from 0,0.")
         return [
             ({"text": f"({y}, {x})", "role": "", "group": None}, (y * width + x,))
             for y, x in dict.fromkeys(pixels or spread)
         ]
-    if pixels:
-        raise ValueError("Pixels are for self-attention; give words, or choose the kind self.")
     described = [(word, at.positions) for word, at in zip(describe_words(prompt), words(prompt), strict=True)]
     if not chosen:
         return described

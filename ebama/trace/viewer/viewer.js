@@ -171,7 +171,7 @@ function choice(name, labels, changed) {
   return field;
 }
 
-// data: see `ebama.trace.view`.
+// data: see `_data` of ebama/trace/view.py.
 export function show(root, data) {
   const head = html("div");
   const pictures = html("div", { class: "pictures" });
