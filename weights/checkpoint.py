@@ -133,7 +133,7 @@ def from_single_file(
         notes.append("unet: EMA weights only, which are loaded")
         ema = True
     if ema:
-        components["unet"] = replace(averages, unexpected=components["unet"].unexpected)
+        components["unet"] = replace(averages, unexpected=(*averages.unexpected, *components["unet"].unexpected))
     schedule = stored_schedule(file) or STABLE_DIFFUSION_V1
     statement = stated_prediction(file)
     opened = Checkpoint(
@@ -162,15 +162,21 @@ def _predicting(checkpoint: Checkpoint, prediction: str | None, *, guess: bool) 
 def _averages(
     entries: list[tuple[str, Entry]], names: ComponentNames, config: StableDiffusionConfig
 ) -> tuple[Component, bool]:
-    """The U-Net's moving averages, whose names may have lost their dots, and whether all are there."""
+    """The U-Net's moving averages, whose names may have lost their dots, and whether all are there; a second average of
+    a weight is unexpected."""
     weights = expected_shapes(config)["unet"] if entries else {}
     dotless = {spelling.replace(".", ""): name for name in weights for spelling in (name, names.to_compvis(name))}
-    averages = {dotless[bare]: entry for name, entry in entries if (bare := name.replace(".", "")) in dotless}
+    averages: dict[str, Entry] = {}
+    again = []
+    for name, entry in entries:
+        ours = dotless.get(name.replace(".", ""))
+        if ours is not None and averages.setdefault(ours, entry) is not entry:
+            again.append(entry.key)
 
     def spell(name: str) -> str:
         return ema_name(names.to_compvis(name))
 
-    return Component(averages, spell=spell), 0 < len(averages) == len(weights)
+    return Component(averages, tuple(again), spell=spell), 0 < len(averages) == len(weights)
 
 
 def _open_folder(folder: Path, config: StableDiffusionConfig | None, meta: bool, prediction: str | None) -> Checkpoint:

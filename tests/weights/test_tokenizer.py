@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ebama.weights import CheckpointError, clip_tokenizer
-from ebama.weights.tokenizer import read_tokenizer, token_rows
+from ebama.weights.tokenizer import clip_merges, clip_tokens, read_tokenizer, token_rows
 
 START, END = 49406, 49407
 
@@ -138,40 +138,51 @@ def test_folders_without_a_clip_tokenizer_are_refused(tmp_path: Path) -> None:
         read_tokenizer(tmp_path / "large", 1000, 77)
 
 
+def _small(folder: Path) -> dict[str, int]:
+    """Write the files of a tokenizer of CLIP's first merges; its vocabulary."""
+    merges = clip_merges()[:400]
+    vocabulary = {token: i for i, token in enumerate(clip_tokens(merges))}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    return vocabulary
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"merges.txt": "#version: 0.2\n"}, r"does not know its own words \('\w+' becomes \d+ tokens\)"),
         ({"tokenizer_config.json": '{"eos_token": "!"}'}, r"puts \['<\|startoftext\|>', '!'\] around a text"),
-        ({"tokenizer_config.json": '{"bos_token": "cat</w>"}'}, "around a text; expected <|startoftext|> before it"),
+        ({"tokenizer_config.json": '{"bos_token": "the</w>"}'}, r"around a text; expected <\|startoftext\|> before it"),
         ({"vocab.json": "no start"}, "around a text"),
         ({"vocab.json": "all alike"}, "around a text|own words"),
     ],
 )
 def test_a_tokenizer_that_reads_something_else_is_refused(changes: dict[str, str], said: str, tmp_path: Path) -> None:
-    folder, vocabulary = tmp_path / "tokenizer", clip_tokenizer().get_vocab()
-    _old_format(folder)
+    vocabulary = _small(tmp_path)
     stand_ins = {
         "no start": {token: i for token, i in vocabulary.items() if token != "<|startoftext|>"},
-        "all alike": {token: min(i, 1000) for token, i in vocabulary.items()},
+        "all alike": {token: min(i, 600) for token, i in vocabulary.items()},
     }
+    assert len(read_tokenizer(tmp_path, len(vocabulary), 77)) == len(vocabulary)
     for name, content in changes.items():
-        (folder / name).write_text(json.dumps(stand_ins[content]) if content in stand_ins else content)
+        (tmp_path / name).write_text(json.dumps(stand_ins[content]) if content in stand_ins else content)
     with pytest.raises(CheckpointError, match=said):
-        read_tokenizer(folder, 49408, 77)
+        read_tokenizer(tmp_path, len(vocabulary), 77)
 
 
 @pytest.mark.parametrize("direction", ["Left", "Right"])
 def test_words_keep_their_order_though_a_folder_cuts_texts(direction: str, tmp_path: Path) -> None:
-    clip_tokenizer().save_pretrained(tmp_path)
+    size = len(_small(tmp_path))
+    plain = read_tokenizer(tmp_path, size, 77)
+    plain.save_pretrained(tmp_path)
     stored = json.loads((tmp_path / "tokenizer.json").read_text())
     stored["truncation"] = {"direction": direction, "max_length": 5, "strategy": "LongestFirst", "stride": 2}
     (tmp_path / "tokenizer.json").write_text(json.dumps(stored))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"truncation_side": direction.lower()}))
-    tokenizer, text = read_tokenizer(tmp_path, 49408, 77), "a purple crown and a blue suitcase"
-    assert token_rows(tokenizer, [text], 77) == token_rows(clip_tokenizer(), [text], 77)
+    tokenizer, text = read_tokenizer(tmp_path, size, 77), "a purple crown and a blue suitcase"
+    assert token_rows(tokenizer, [text], 77) == token_rows(plain, [text], 77)
     long = "crown " * 100 + "cat"
-    assert tokenizer(long, truncation=True)["input_ids"] == clip_tokenizer()(long, truncation=True)["input_ids"]
+    assert tokenizer(long, truncation=True)["input_ids"] == plain(long, truncation=True)["input_ids"]
 
 
 TEXTS = [

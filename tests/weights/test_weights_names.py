@@ -328,6 +328,14 @@ def test_a_file_of_averages_alone_opens(
         unlike(model, tmp_path / "less.safetensors", ema=ema)
 
 
+def test_of_two_averages_none_is_chosen(model: StableDiffusion, state: State, averages: State, tmp_path: Path) -> None:
+    second = {f"ema.{key}": 2 * weight for key, weight in state.items() if key.startswith(UNET)}
+    save_file({**state, **averages, **second}, tmp_path / "m.safetensors")
+    assert unlike(model, tmp_path / "m.safetensors") == []
+    with pytest.raises(CheckpointError, match=rf"unet: {len(second)} unexpected \((ema|model_ema)\."):
+        unlike(model, tmp_path / "m.safetensors", ema=True)
+
+
 def test_averages_do_not_need_the_trained_weights(
     model: StableDiffusion, state: State, averages: State, tmp_path: Path
 ) -> None:

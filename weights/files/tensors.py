@@ -135,6 +135,8 @@ def _description(head: bytes) -> str:
         return "a web page (a login or error page saved in place of the checkpoint)"
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the file it points to (fetch it with `git lfs pull`)"
+    if head.startswith(b"GGUF"):
+        return "a GGUF file, whose weights are quantised"
     if all(32 <= byte < 127 or byte in b"\t\n\r\f" for byte in head):
         return "a text file"
     return "not a file of weights"
