@@ -280,6 +280,19 @@ class Pipeline:
             for prompt, parsed, start in zip(prompts, task.inputs.prompts, starts, strict=True)
         )
 
+    def read(
+        self,
+        prompt: str,
+        method: AnyMethod = "ebama",
+        *,
+        groups: Sequence[Group | Words] | None = None,
+        boxes: Boxes | None = None,
+        parser: str = "auto",
+        ignore: Collection[str] = PICTURE_WORDS,
+    ) -> Parsed:
+        """The reading of a prompt that a run with this method goes by; ValueError for one that it would refuse."""
+        return self._parse([prompt], groups, boxes, methods.complete(method, self.sd.config), parser, ignore)[0]
+
     def _parse(
         self,
         prompts: Sequence[str],

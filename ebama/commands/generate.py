@@ -66,7 +66,7 @@ def _generate(options: argparse.Namespace) -> None:
     from ..output.naming import file_name, slug
     from ..output.png import save_new_png
     from ..trace.contact_sheet import contact_sheet
-    from .model import open_pipeline
+    from .model import check_prompts, open_pipeline
 
     if options.option and methods.parse(options.method).parts:
         raise ValueError(
@@ -79,6 +79,7 @@ def _generate(options: argparse.Namespace) -> None:
     folder = options.out / slug(options.prompt)
     check_folder(folder)
     pipeline = open_pipeline(options.weights, options.device, options.dtype, options.memory, options.prediction)
+    check_prompts(pipeline, [options.prompt], systems.values(), options, groups=options.group, boxes=placed)
     seeds, size = options.seeds, options.batch_size
     rows: list[tuple[str, list[Image.Image]]] = []
     names: list[str] = []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import torch
 from ebama.weights import load
 from ebama.weights.loading import check_device
 
+from ..guidance import AnyMethod
 from ..pipeline import Pipeline
 from ..runtime.exhaustion import is_exhausted
 
@@ -30,3 +34,17 @@ def open_pipeline(
         if not is_exhausted(error):
             raise
         raise MemoryError(f"The weights do not fit into the memory of {device!r}; try --dtype float16.") from error
+
+
+def check_prompts(
+    pipeline: Pipeline, prompts: Sequence[str], systems: Iterable[AnyMethod], options: argparse.Namespace, **words: Any
+) -> None:
+    """Raise ValueError for a prompt that one of the methods could not be run with, before any is.
+
+    `words` are groups and boxes. Warnings are left to the runs.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for prompt in prompts:
+            for method in systems:
+                pipeline.read(prompt, method, parser=options.parser, ignore=options.ignore, **words)

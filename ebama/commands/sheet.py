@@ -28,12 +28,13 @@ def _run(options: argparse.Namespace) -> None:
     from ..prompt import Box
     from ..trace import figures
     from ..trace.export import write_figure
-    from .model import open_pipeline
+    from .model import check_prompts, open_pipeline
 
     systems = {name: methods.parse(name) for name in options.method}
     placed = boxes(options.box)
     check_folder(options.out)
     pipeline = open_pipeline(options.weights, options.device, options.dtype)
+    check_prompts(pipeline, options.prompts, systems.values(), options, boxes=placed)
     images, recipes = [], []
     for prompt in options.prompts:
         results = [

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from .claims import write_new
@@ -67,6 +67,8 @@ def decoded(content: bytes) -> Image.Image:
         image.load()
     except MemoryError:
         raise
+    except UnidentifiedImageError as error:  # which names an object in memory
+        raise ValueError(f"no picture that can be read: it is none of {', '.join(FORMATS)}") from error
     except Exception as error:  # whatever Pillow's readers raise: OSError, SyntaxError, DecompressionBombError, ...
         raise ValueError(f"no picture that can be read: {error}") from error
     return image

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from reference import model, run
 
+from ebama import Pipeline
 from ebama.cli import main
 from ebama.commands import model as commands_model
 from ebama.output.png import read_metadata
@@ -240,6 +241,24 @@ def test_comparison_keeps_row_labels_in_their_rows() -> None:
 def test_figures_show_dollar_signs_as_they_are() -> None:
     figure = figures.comparison([[[Image.new("RGB", (4, 4))]]], ["a cat with a $_$ face"], ["sd"], [0])
     assert figures.rendered(figure).size == tuple(figure.get_size_inches() * figures.DPI // 1)  # "$_$" is no formula
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["sheet", "a cat", "running fast", "--method", "sd", "ebama"], "no noun"),
+        (["sheet", "a cat", "--method", "sd", "boxdiff"], "boxdiff places objects in boxes"),
+        (["generate", "running fast", "--method", "sd", "--compare", "ebama"], "no noun"),
+        (["generate", "a cat", "--compare", "boxdiff"], "boxdiff places objects in boxes"),
+    ],
+)
+def test_prompts_are_refused_before_the_first_picture(
+    arguments: list[str], says: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pipeline, "__call__", lambda *_, **__: pytest.fail("a picture was begun"))
+    assert main([*arguments, "--parser", "rules", "--out", str(tmp_path)]) == 2
+    assert says in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sheet_refuses_an_unknown_method_and_writes_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -104,7 +104,7 @@ def test_pictures_of_too_many_pixels_are_not_opened(side: int, tmp_path: Path) -
 
 
 def test_formats_that_start_other_programs_are_no_pictures() -> None:
-    with pytest.raises(ValueError, match="no picture that can be read"):
+    with pytest.raises(ValueError, match="no picture that can be read: it is none of PNG, JPEG"):
         decoded(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
 
 
