@@ -162,13 +162,10 @@ class Pipeline:
         guidance, steps, batch_size = plain(guidance), plain(steps), plain(batch_size)
         negative_prompt = "" if negative_prompt is None else negative_prompt
         completed = methods.complete(method, self.sd.config)
-        solver = get_sampler(sampler, steps, schedule=self.sd.schedule) if isinstance(sampler, str) else sampler
-        if not isinstance(solver, Sampler):
-            raise ValueError(f"sampler is {sampler!r}; expected a name or an object of ebama.samplers, as DDIM(50).")
+        solver = self._sampler(sampler, steps)
         if not isinstance(trace, bool | TraceOptions | None):
             raise ValueError(f"trace is {trace!r}; expected True, False or TraceOptions(...).")
         expect("on_call", on_call, on_call is None or callable(on_call), "a function of (done, all) model calls")
-        solver = solver.predicting(self.sd.config.prediction)  # which is the network's, whatever the sampler
         check(prompts, seeds, guidance, output, batch_size)
         fit = memory.Split(batch_size, self.checkpoint, batch_size)
         weight = next(self.sd.text_encoder.parameters())  # the contexts' device and dtype, which latents follow
@@ -178,33 +175,9 @@ class Pipeline:
             _check_negative_prompt(negative_prompt, self.sd.tokenizer)
             parsed = self._parse(prompts, groups, boxes, completed, parser, ignore)
             given = {"original_size": original_size, "crop": crop or (0, 0), "target_size": target_size}
-            sizes: dict[str, Any] = {name: None if size is None else pixels(name, size) for name, size in given.items()}
-            height, width = (side * self.sd.config.vae.factor for side in starts[0].noise.shape[-2:])
-
-            def condition(texts: Sequence[str], negative: bool = False) -> Tensor:
-                return self.sd.condition(texts, size=(height, width), negative=negative, **sizes)
-
+            sizes = {name: None if size is None else pixels(name, size) for name, size in given.items()}
             index = [sample * len(prompts) // len(starts) for sample in range(len(starts))]  # of each sample's prompt
-            inputs = PipelineInputs(
-                prompts=[parsed[i] for i in index],
-                negative_context=condition([negative_prompt], negative=True).expand(len(index), -1, -1),
-                encode=condition,
-                tokenizer=self.sd.tokenizer,
-                guidance=guidance,
-                sample_size=self.sd.config.sample_size,
-                prompts_per_group=len(prompts) if completed.edits_prompts else 1,
-            )
-            task = Task(
-                network=self.sd.unet,
-                context=condition([reading.prompt for reading in parsed])[index],
-                groups=[reading.groups for reading in inputs.prompts],
-                tokens=[reading.tokens for reading in inputs.prompts],
-                calls=len(solver.timesteps),
-                steps=solver.steps,
-                first_timestep=solver.timesteps[0],
-                noise=[1 - solver.schedule.alpha(t) for t in solver.timesteps],
-                pipeline=inputs,
-            )
+            task = self._task(parsed, index, completed, solver, guidance, negative_prompt, starts[0].noise.shape, sizes)
             fit = self._split(completed, task, starts, min(batch_size, len(starts)))
             samples = sample_in_batches(
                 replace(task, checkpoint=fit.checkpoint),
@@ -232,6 +205,53 @@ class Pipeline:
                 pixels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to("cpu", torch.uint8)
                 images += [Image.fromarray(p.numpy()) for p in rearrange(pixels, "b c h w -> b h w c").contiguous()]
         return images
+
+    def _sampler(self, sampler: str | Sampler, steps: int) -> Sampler:
+        """The sampler that was named or given; what the network predicts is the network's, whatever the sampler."""
+        solver = get_sampler(sampler, steps, schedule=self.sd.schedule) if isinstance(sampler, str) else sampler
+        if not isinstance(solver, Sampler):
+            raise ValueError(f"sampler is {sampler!r}; expected a name or an object of ebama.samplers, as DDIM(50).")
+        return solver.predicting(self.sd.config.prediction)
+
+    def _task(
+        self,
+        parsed: Sequence[Parsed],
+        index: Sequence[int],
+        method: Method,
+        solver: Sampler,
+        guidance: float,
+        negative_prompt: str,
+        latent_shape: Sequence[int],
+        sizes: Mapping[str, Any],
+    ) -> Task:
+        """The task of all samples; `index` is that of each sample's prompt."""
+        config = self.sd.config
+        height, width = (side * config.vae.factor for side in latent_shape[-2:])
+
+        def condition(texts: Sequence[str], negative: bool = False) -> Tensor:
+            return self.sd.condition(texts, size=(height, width), negative=negative, **sizes)
+
+        prompts = [parsed[i] for i in index]
+        inputs = PipelineInputs(
+            prompts=prompts,
+            negative_context=condition([negative_prompt], negative=True).expand(len(index), -1, -1),
+            encode=condition,
+            tokenizer=self.sd.tokenizer,
+            guidance=guidance,
+            sample_size=config.sample_size,
+            prompts_per_group=len(parsed) if method.edits_prompts else 1,
+        )
+        return Task(
+            network=self.sd.unet,
+            context=condition([reading.prompt for reading in parsed])[index],
+            groups=[reading.groups for reading in prompts],
+            tokens=[reading.tokens for reading in prompts],
+            calls=len(solver.timesteps),
+            steps=solver.steps,
+            first_timestep=solver.timesteps[0],
+            noise=[1 - solver.schedule.alpha(t) for t in solver.timesteps],
+            pipeline=inputs,
+        )
 
     def _split(self, method: Method, task: Task, starts: Sequence[InitialNoise], wanted: int) -> memory.Split:
         """How the run is cut: as it was asked for, or to fit the budget."""
