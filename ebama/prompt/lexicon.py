@@ -112,7 +112,7 @@ REQUESTS = _words("draw paint sketch create generate make show give imagine add 
 PAST_FORMS = _words(
     "sat stood ran flew rode drove held wore ate drank slept caught threw hung leant swam sang made took gave got "
     "brought shown worn written taken given built drawn grown eaten driven ridden held lay lain woven seen kept "
-    "left shot cut"
+    "left shot cut named called titled labeled labelled"
 )
 
 # Nouns that an ending or a verb list would take for something else.

@@ -137,6 +137,7 @@ READ_BY_ALL: dict[str, Words] = {
     "a red car.a blue bowl": CAR_AND_BOWL,
     "a red car!a blue bowl": CAR_AND_BOWL,
     "a red car vs a blue bowl": CAR_AND_BOWL,
+    "a dog named Rex and a box labeled Fragile": [("dog", []), ("Rex", []), ("box", []), ("Fragile", [])],
 }
 
 
