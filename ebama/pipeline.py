@@ -170,8 +170,7 @@ class Pipeline:
         fit = memory.Split(batch_size, self.checkpoint, batch_size)
         weight = next(self.sd.text_encoder.parameters())  # the contexts' device and dtype, which latents follow
         with running(weight, lambda: memory.advice(fit.batch_size, fit.checkpoint, self.budget)):
-            size = None if size is None else pixels("size", size)
-            starts = initial_noise(self.sd.config, len(prompts), seeds, latents, size)
+            starts = initial_noise(self.sd.config, len(prompts), seeds, latents, size and pixels("size", size))
             _check_negative_prompt(negative_prompt, self.sd.tokenizer)
             parsed = self._parse(prompts, groups, boxes, completed, parser, ignore)
             given = {"original_size": original_size, "crop": crop or (0, 0), "target_size": target_size}

@@ -33,7 +33,7 @@ class Losses(NamedTuple):
     unmet: Tensor
 
 
-Energy = Callable[[AttentionRecords, list[int], int], "Tensor | Losses"]
+Energy = Callable[[AttentionRecords, list[int], int], Tensor | Losses]
 """(records, samples, i) -> losses [len(samples)], each a function of its own sample only.
 
 The records hold those `samples` of the batch, in that order; i is the index of the model call.

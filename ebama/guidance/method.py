@@ -31,7 +31,7 @@ Start = Callable[[Tensor], Tensor]
 Guide = Callable[[Tensor, Any, int], GuidanceResult]
 """(z, t, i) -> what was done to z before model call i at timestep t: a number, or one for each sample, [B]."""
 
-Controls = Callable[[int], "Control | None"]
+Controls = Callable[[int], Control | None]
 """i -> what rewrites attention in model call i, or None if nothing does."""
 
 PLACES = ("start", "conditioning", "control", "guide")

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.tokens import Doc
 
-Parser: TypeAlias = "str | Language | Doc | Sequence[ParsedWord]"
+    Parser: TypeAlias = str | Language | Doc | Sequence[ParsedWord]
+else:  # spaCy is not imported for the name of a type
+    Parser = str | Sequence[ParsedWord]
 
 RULES = "rules"
 # Best first. The last two are copies of Explosion's sm and md models that can be had as ordinary packages.

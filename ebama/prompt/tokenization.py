@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 Span = tuple[int, int]
 """Characters (start, end) of a text."""
 
-SpanTokenizer = Callable[[str], Sequence["Span | None"]]
+SpanTokenizer = Callable[[str], Sequence[Span | None]]
 """A tokenizer of one's own: of a text, for every position of the encoder's sequence, the characters that its token
 covers. Start, end and padding have None or an empty span; what the encoder does not see has no position."""
 
-Tokenizer: TypeAlias = "PreTrainedTokenizerBase | tokenizers.Tokenizer | SpanTokenizer"
+if TYPE_CHECKING:
+    Tokenizer: TypeAlias = PreTrainedTokenizerBase | tokenizers.Tokenizer | SpanTokenizer
+else:  # no library is imported for the name of a type
+    Tokenizer = SpanTokenizer
 """Whatever reads prompts for a text encoder: a tokenizer of transformers (fast or slow), one of the tokenizers library,
 or any `SpanTokenizer`."""
 

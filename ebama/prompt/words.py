@@ -14,7 +14,7 @@ from .alignment import find_all, listed_words, word_spans
 from .groups import Parsed
 from .tokenization import PromptError, Span
 
-Boxes = Mapping[str, "Box | Sequence[float]"]
+Boxes = Mapping[str, Box | Sequence[float]]
 """A box for words of a prompt: `{"crown": (0, 0.2, 0.5, 0.8)}`; the second of two is "crown#2"."""
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
