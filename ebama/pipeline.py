@@ -163,14 +163,14 @@ class Pipeline:
         negative_prompt = "" if negative_prompt is None else negative_prompt
         completed = methods.complete(method, self.sd.config)
         solver = self._sampler(sampler, steps)
-        if not isinstance(trace, bool | TraceOptions | None):
-            raise ValueError(f"trace is {trace!r}; expected True, False or TraceOptions(...).")
+        expect("trace", trace, isinstance(trace, bool | TraceOptions | None), "True, False or TraceOptions(...)")
         expect("on_call", on_call, on_call is None or callable(on_call), "a function of (done, all) model calls")
         check(prompts, seeds, guidance, output, batch_size)
         fit = memory.Split(batch_size, self.checkpoint, batch_size)
         weight = next(self.sd.text_encoder.parameters())  # the contexts' device and dtype, which latents follow
         with running(weight, lambda: memory.advice(fit.batch_size, fit.checkpoint, self.budget)):
-            starts = initial_noise(self.sd.config, len(prompts), seeds, latents, size and pixels("size", size))
+            size = None if size is None else pixels("size", size)
+            starts = initial_noise(self.sd.config, len(prompts), seeds, latents, size)
             _check_negative_prompt(negative_prompt, self.sd.tokenizer)
             parsed = self._parse(prompts, groups, boxes, completed, parser, ignore)
             given = {"original_size": original_size, "crop": crop or (0, 0), "target_size": target_size}
