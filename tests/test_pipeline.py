@@ -124,6 +124,7 @@ def test_every_guided_call_costs_one_pass_over_the_prompts_branch() -> None:
     assert calls_of(seeds=[0, 1], method="ebama", steps=2) == [("attention", 2), ("predict", 4)] * 3
 
 
+@pytest.mark.slow
 def test_unguided_calls_cost_nothing_extra() -> None:
     made = calls_of(method="ebama-official", steps=50)
     assert made == [("attention", 1), ("predict", 2)] * 26 + [("predict", 2)] * 25

@@ -55,6 +55,7 @@ def test_prompts_are_read_and_tokenized_in_threads_as_in_one() -> None:
         assert list(pool.map(read, PROMPTS * 4)) == readings
 
 
+@pytest.mark.slow
 def test_a_pipeline_switches_nothing_in_the_tokenizer() -> None:
     """Even if somebody else has: padding and truncation are its state, which models and threads share."""
     tokenizer = copy.deepcopy(clip_tokenizer())

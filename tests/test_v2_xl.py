@@ -278,6 +278,7 @@ def test_memory_is_measured_with_the_vector() -> None:
 # --- where guidance looks ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "latent", "side", "sites"),
     [

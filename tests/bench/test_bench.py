@@ -100,6 +100,7 @@ def test_a_meter_reports_each_round() -> None:
     assert meter.peak() > 1
 
 
+@pytest.mark.slow
 def test_a_call_of_guidance_costs_two_rows_and_a_guided_one_a_pass_and_its_gradient_more() -> None:
     forward, unguided, guided = (gflop(case) for case in ("forward", "unguided", "guided"))
     assert unguided == pytest.approx(2 * forward, rel=1e-4)  # and their weighted sum

@@ -86,6 +86,7 @@ def test_attention_writes_svg_gif_and_webp(tmp_path: Path) -> None:
         assert (animation.format, animation.n_frames) == ("WEBP", 2)
 
 
+@pytest.mark.slow
 def test_attention_writes_one_page_for_all_methods(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     options = ("--format", "html", "--words", "blue", "blue suitcase", "--of", "scores", "--calls", "1")
     assert draw(tmp_path, "--method", "sd", "attention-regulation", *options) == 0

@@ -224,6 +224,7 @@ def test_generate_writes_an_image_for_each_method_and_seed_with_its_recipe(
         assert sheet.height > 2 * one.height
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [["--method", "sd"], ["--sampler", "ddim", "--negative", "a red cat"], ["--method", "sd", "--size", "16x32"]],
@@ -374,6 +375,7 @@ def test_inspect_counts_parameters_and_says_what_is_complete(
     assert facts["components"]["unet"]["parameters"] == count
 
 
+@pytest.mark.slow
 def test_the_embedded_miniature_draws_and_names_words_it_does_not_know(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,6 +97,7 @@ def test_pictures_and_scores_of_a_whole_run(prompts: Path, tmp_path: Path) -> No
     assert contents(out) == before
 
 
+@pytest.mark.slow
 def test_a_folder_is_not_continued_with_other_settings(
     prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_folder_is_not_continued_with_other_settings(
     assert "Method 'ane' has no option stepsize" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -258,6 +260,7 @@ def test_processes_share_the_batches_and_every_method(shards: int) -> None:
         assert max(counts.values()) - min(counts.values()) <= 1
 
 
+@pytest.mark.slow
 def test_processes_of_several_machines_share_too(
     prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -534,6 +537,7 @@ def test_paired_differences_leave_out_what_one_side_lacks() -> None:
     assert found.high == 1.5  # only a
 
 
+@pytest.mark.slow
 def test_the_table_says_what_the_scores_say(tmp_path: Path) -> None:
     def line(method: str, name: str, prompt: str, seed: int, presence: float | None) -> str:
         about = {"method": method, "set": name, "prompt": prompt, "seed": seed, "file": "x"}

@@ -178,6 +178,7 @@ def test_hand_edited_lists_are_read(made: dict[str, str], folder: Path) -> None:
         assert len(run.rows(folder)) == 4
 
 
+@pytest.mark.slow
 def test_missing_and_cut_pictures_are_made_again(tmp_path: Path) -> None:
     made: list[tuple[list[str], list[int]]] = []
 

@@ -122,6 +122,7 @@ def network() -> Reference:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quick", [True, False])
 @pytest.mark.parametrize("pickled", [True, False])
 @torch.no_grad()

@@ -198,6 +198,7 @@ def test_prompts_without_halves_get_only_corrected_scores() -> None:
     assert three["min corrected"] <= three["min"] + 1e-6
 
 
+@pytest.mark.slow
 def test_a_prompt_that_is_too_long_gets_no_published_score() -> None:
     prompt = "a cat and " + "a very long road " * 20
     with pytest.warns(UserWarning, match="is too long for the miniature's image-text judge"):
@@ -222,6 +223,7 @@ def test_a_folder_with_a_broken_picture_and_unequal_numbers(tmp_path: Path) -> N
     assert [sorted(found) for found in scored] == [["caption", "full", "min", "t-c"]] * 4
 
 
+@pytest.mark.slow
 def test_the_command_adds_columns_and_names_the_judges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "sd" / "a cat and a dog"
     folder.mkdir(parents=True)

@@ -101,6 +101,7 @@ def test_a_guide_on_a_foreign_network_is_the_plain_gradient(style: str, name: st
     torch.testing.assert_close(found.gradient_norms, gradient.flatten(1).norm(dim=1), rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["ldm", pytest.param("fused", marks=pytest.mark.slow), "dit", "dit-masked"])
 @pytest.mark.parametrize("name", GUIDED)
 def test_a_batch_is_what_its_samples_are_one_by_one(style: str, name: str) -> None:

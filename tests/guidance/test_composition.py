@@ -90,6 +90,7 @@ PAIRS = [("strd", "syngen"), ("cd", "ebca")]
 MORE_PAIRS = [("syngen", "ane"), ("ebca", "ebama"), ("cd", "ane"), ("strd", "ebca"), ("attention-regulation", "ebama")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [*PAIRS, *(pytest.param(pair, marks=SLOW) for pair in MORE_PAIRS)], ids=",".join)
 def test_a_batch_is_what_its_samples_are_one_by_one(names: Sequence[str]) -> None:
     method = methods.complete(quick(*names))

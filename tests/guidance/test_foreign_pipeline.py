@@ -53,6 +53,7 @@ def run(sd: StableDiffusion, prompt: str | Sequence[str], method: Any, **options
     return Pipeline(sd, memory=options.pop("memory", None))(prompt, method=method, **(defaults | options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["ldm", pytest.param("fused", marks=pytest.mark.slow), "dit"])
 @pytest.mark.parametrize("name", methods.names())
 def test_a_batch_of_every_method_is_what_its_samples_are_one_by_one(style: str, name: str) -> None:
@@ -160,6 +161,7 @@ class OwnClass:
         return self.network(z, t, context, record=record, control=control if self.asks else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", methods.names())
 def test_a_class_of_your_own_runs_every_method(name: str) -> None:
     sd, prompts = model(), [CROWN, CATS] if name == "p2p" else CROWN

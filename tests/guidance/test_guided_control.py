@@ -83,6 +83,7 @@ def test_guided_passes_see_the_methods_own_control() -> None:
     assert torch.equal(loud(z, 500, 1).latents, quiet(z, 500, 1).latents), "the control of call 1 is none"
 
 
+@pytest.mark.slow
 def test_a_run_with_both_differs_from_each_alone_and_is_one_by_one() -> None:
     prompts = [CROWN, "a cat"]
     both = run(prompts, Loud(), seeds=[3])

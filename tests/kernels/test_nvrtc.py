@@ -43,6 +43,7 @@ def random_maps(*shape: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
+@pytest.mark.slow
 def test_emulated_kernel_agrees_with_plain_torch_on_the_fixed_maps(
     emulated: tuple[nvrtc.PeakKernel, torch.dtype],
 ) -> None:

@@ -152,6 +152,7 @@ def test_bumps() -> None:
     assert gaussian_bumps((8, 8)).shape == (9, 64)
 
 
+@pytest.mark.slow
 def test_batches() -> None:
     assert_batch_is_one_by_one([CROWN, CAT, SURFBOARD], QUICK)
 
@@ -181,6 +182,7 @@ def test_without_objects_or_edited_calls_it_is_plain_sampling() -> None:
     assert torch.equal(run([CROWN, CAT], AttentionRegulation(edited_calls=0)).latents, plain)
 
 
+@pytest.mark.slow
 def test_the_seed_and_the_options_count() -> None:
     base = run(CROWN, QUICK).latents
     assert torch.equal(run(CROWN, QUICK).latents, base)

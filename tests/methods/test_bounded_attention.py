@@ -253,6 +253,7 @@ def test_a_batch_is_its_samples_one_by_one() -> None:
     assert relative(together.latents[4:], run(prompts[2], "sd", seeds=[3, 4], steps=3).latents) <= 1e-5
 
 
+@pytest.mark.slow
 def test_cost() -> None:
     found = passes([CROWN], replace(QUICK, target=0.0), steps=3, boxes=BOXES)
     groups = run(CROWN, "ane", steps=1, boxes=BOXES).recipes[0].groups

@@ -187,6 +187,7 @@ def test_a_batch_is_its_samples_one_by_one(name: str) -> None:
     assert relative(together.latents[4:], run(prompts[2], "sd", seeds=[3, 4]).latents) <= 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_a_run_costs_what_is_declared(name: str) -> None:
     method = quick(name, guided_steps=3)
@@ -202,6 +203,7 @@ def test_a_run_costs_what_is_declared(name: str) -> None:
     assert method.cost(reading(CROWN), calls=5).attention == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_with_another_method(name: str) -> None:
     both = run(CROWN, [quick(name), "ebama"], boxes=BOXES)

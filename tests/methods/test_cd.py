@@ -91,6 +91,7 @@ def derived(contexts: Tensor, weights: list[float], sampler: Any, steps: int) ->
         unet.float()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, (7.5, -3.0, 1)])
 @pytest.mark.parametrize(("name", "sampler"), [("ddim", ddim), ("pndm", pndm)])
 def test_numbers(name: str, sampler: Any, weights: tuple[float, ...] | None) -> None:

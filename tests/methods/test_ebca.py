@@ -119,6 +119,7 @@ def test_the_last_call_that_moves_is_rounded_as_the_authors_do(tau: float) -> No
     assert [controls(i) is not None for i in range(101)] == [True] * last + [False] * (101 - last)
 
 
+@pytest.mark.slow
 def test_batches() -> None:
     method = EnergyBasedCrossAttention(0.02, 0.3, upweight={2: 3.0})
     assert_batch_is_one_by_one([CROWN, CAT], method)
@@ -177,6 +178,7 @@ def test_values_out_of_range(options: dict[str, Any], message: str) -> None:
 # --- the energy that a trace shows ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["sd", STRONG])
 def test_the_traces_energy(method: Any) -> None:
     """Minus the logarithm of the sum of exp(scores), averaged over 16x16 sites, heads and pixels."""

@@ -294,6 +294,7 @@ def test_a_batch_is_its_samples_one_by_one(name: str) -> None:
         assert_batch_is_one_by_one([CROWN, CATS, CAR], methods.get(name, **(QUICK | targets)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_costs_what_is_declared(name: str) -> None:
     method = methods.get(name, **(QUICK | {"cross_target": 0.0})).complete(SD_V1)

@@ -117,6 +117,7 @@ class Processor:
         return attn.to_out[0](torch.stack(out))  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 @modes
 @torch.no_grad()
 def test_numbers_of_a_loop_over_diffusers(mode: Any) -> None:
@@ -132,6 +133,7 @@ def test_numbers_of_a_loop_over_diffusers(mode: Any) -> None:
     assert relative(run(NESTED, StructuredDiffusion(mode), seeds=[5], steps=10).latents, x) <= 1e-4
 
 
+@pytest.mark.slow
 @modes
 def test_plain_sampling_without_phrases(mode: Any) -> None:
     """None at all, a bare noun, or one phrase that is the prompt."""
@@ -146,6 +148,7 @@ def test_a_phrase_at_the_beginning_has_the_prompts_own_rows(mode: Any) -> None:
     assert relative(found, run("the red dog is big", "sd").latents) <= 1e-4
 
 
+@pytest.mark.slow
 @modes
 def test_batches_of_different_numbers_of_phrases(mode: Any) -> None:
     assert_batch_is_one_by_one([NESTED, CAT, "a purple crown and a blue suitcase"], StructuredDiffusion(mode))

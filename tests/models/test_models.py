@@ -85,6 +85,7 @@ def test_recording_leaves_the_output_alone(unet: UNet, inputs: tuple[torch.Tenso
     torch.testing.assert_close(epsilon, unet(z, 7, context), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_gradient_of_the_early_stop_is_the_full_forwards(
     unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor], checkpoint: bool

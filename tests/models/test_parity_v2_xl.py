@@ -59,6 +59,7 @@ def _names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("text_model."): weight for name, weight in weights.items() if "position_ids" not in name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config", [TINY_V2.unet, TINY_V2_V.unet, TINY_XL.unet, DEEP_XL], ids=["v2", "v2-v", "xl", "deep xl"]
 )

@@ -91,6 +91,7 @@ def test_a_word_that_is_none(word: Any, message: str) -> None:
         placed(dog=(0, 0, 1, 1), dogN1=(0, 0, 1, 1))
 
 
+@pytest.mark.slow
 def test_a_recipe_holds_them() -> None:
     given = {"dog#2": (0, 0.25, 0.5, 0.75)}
     result = run(DOGS, "ane", steps=1, boxes=given)

@@ -199,6 +199,7 @@ def test_warnings_as_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys
     assert capsys.readouterr().err == "error: unknown words\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirection", [">/dev/full", "| true", ">&-", "2>&1 | true", "2>&-"])
 def test_a_command_whose_output_is_gone_leaves_no_traceback(redirection: str, tmp_path: Path) -> None:
     command = f'"{sys.executable}" train_free.py --help {redirection}'

@@ -98,6 +98,7 @@ def test_what_is_not_there_is_refused_and_nothing_written(arguments: Any, says: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "words"), [(64, 20), (48, 20), (16, 70)])
 def test_large_runs_stay_bounded_and_say_so(side: int, words: int) -> None:
     """As of Stable Diffusion: eleven samples of 60 calls, whose maps are noise, which no packing makes smaller."""

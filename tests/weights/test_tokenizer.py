@@ -204,6 +204,7 @@ def test_rows_are_what_the_tokenizer_pads_and_cuts(length: int) -> None:
     assert token_rows(clip_tokenizer(), TEXTS, length) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("stride", [0, 3])
 def test_rows_do_not_depend_on_the_state_of_a_tokenizer_nor_change_it(side: str, stride: int) -> None:

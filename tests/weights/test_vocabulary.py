@@ -34,6 +34,7 @@ def test_vocabulary_refuses_a_noun_outside_its_words() -> None:
         replace(SMALL, nouns=("cat", "dog"), colours=("blue",))
 
 
+@pytest.mark.slow
 def test_only_the_miniature_has_a_vocabulary(tmp_path: Path) -> None:
     miniature = load()
     assert miniature.vocabulary == VOCABULARY

@@ -121,6 +121,7 @@ def test_inspect_recognises_an_inpainting_file(tmp_path: Path) -> None:
     assert list(found.components) == ["weights"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("legacy", [False, True])
 def test_inspect_does_not_read_the_weights_of_pickles(tmp_path: Path, legacy: bool) -> None:
     path, state = tmp_path / "m.ckpt", compvis_state(random_model())

@@ -141,6 +141,7 @@ def test_fingerprint_tells_weights_apart(folder: Path) -> None:
         before = sd.fingerprint()
 
 
+@pytest.mark.slow
 def test_loading_leaves_global_state_alone(folder: Path, tmp_path: Path) -> None:
     save_with_globals({**lightning_extras(), "state_dict": compvis_state(random_model())}, tmp_path / "m.ckpt")
     load(folder)  # importing what transformers imports lazily may register more
@@ -350,6 +351,7 @@ def test_ema_is_refused_without_moving_averages(model: StableDiffusion, folder: 
         load(folder, ema=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_load_converts_to_the_given_dtype(model: StableDiffusion, folder: Path, dtype: torch.dtype) -> None:
     loaded = load(folder, dtype=dtype)

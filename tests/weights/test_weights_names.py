@@ -119,6 +119,7 @@ WRAPPED: dict[str, Callable[[State], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapping", WRAPPED)
 def test_what_wraps_a_state_dict_is_seen_through(
     model: StableDiffusion, state: State, tmp_path: Path, wrapping: str
@@ -313,6 +314,7 @@ def test_averages_go_by_any_of_their_names(model: StableDiffusion, state: State,
     assert unlike(replace(model, unet=other.unet), tmp_path / "m.safetensors", ema=True) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema", [False, True])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_file_of_averages_alone_opens(

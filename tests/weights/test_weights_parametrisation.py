@@ -64,6 +64,7 @@ def _refusal(path: Path) -> str:
 # --- prediction ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["v_pred", "ztsnr", "edm_mean", "edm_vpred.sigma_max", "model.v_pred"])
 @pytest.mark.parametrize("pickled", [False, True])
 def test_keys_that_mark_another_prediction(some: State, tmp_path: Path, key: str, pickled: bool) -> None:
@@ -125,6 +126,7 @@ def test_metadata_that_names_the_noise_is_no_obstacle(some: State, tmp_path: Pat
     assert open_checkpoint(tmp_path / "m.safetensors", TINY).config == TINY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "beside",
     [
@@ -163,6 +165,7 @@ LINEAR = NoiseSchedule(kind="linear", beta_start=0.0001, beta_end=0.02)
 OTHER = NoiseSchedule(kind="scaled_linear", beta_start=0.001, beta_end=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_stable_diffusions_own_schedule_is_known_in_every_precision(
     some: State, tmp_path: Path, dtype: torch.dtype

@@ -306,6 +306,7 @@ def test_encrypted_archives_are_refused(tmp_path: Path) -> None:
             use(path)  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_deeply_nested_json_is_refused(tmp_path: Path) -> None:
     save_folder(random_model(), tmp_path / "m")
     (tmp_path / "m" / "unet" / "config.json").write_text("[" * 100_000)

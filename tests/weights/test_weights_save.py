@@ -164,6 +164,7 @@ def test_a_folder_that_is_replaced_is_the_old_one_or_the_new_one(
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.slow
 def test_links_survive_when_their_folder_is_replaced(model: StableDiffusion, tmp_path: Path) -> None:
     save(model, tmp_path / "m")
     weights = tmp_path / "m" / "vae" / "diffusion_pytorch_model.safetensors"
@@ -179,6 +180,7 @@ def test_links_survive_when_their_folder_is_replaced(model: StableDiffusion, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blob", "link", "m"]
 
 
+@pytest.mark.slow
 def test_what_load_would_refuse_is_not_saved(tmp_path: Path) -> None:
     model = random_model()
     save(model, tmp_path / "m")

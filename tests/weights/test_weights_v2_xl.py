@@ -77,6 +77,7 @@ def test_a_pickle_opens(config: StableDiffusionConfig, legacy: bool, tmp_path: P
     assert differing(model(config), load(tmp_path / "m.ckpt", config=config)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [pytest.param(TINY_V2_V, marks=pytest.mark.slow), TINY_XL], ids=lambda c: c.name)
 def test_from_layout_to_layout_and_back(config: StableDiffusionConfig, tmp_path: Path) -> None:
     save(model(config), tmp_path / "folder" / config.name)
@@ -257,6 +258,7 @@ def test_load_says_how_it_was_told_and_can_be_told(tmp_path: Path, monkeypatch: 
         load(path, prediction="x0")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_scheduler_is_told_by_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the tiny model in the place of Stable Diffusion 2; the latents' size stays the folder's."""
     monkeypatch.setattr("ebama.weights.checkpoint.SD_V2", replace(TINY_V2, sample_size=8))
@@ -336,6 +338,7 @@ def test_the_folder_of_a_refiner_is_named(tmp_path: Path) -> None:
             use(tmp_path / "m")
 
 
+@pytest.mark.slow
 def test_zeros_for_an_empty_prompt_are_the_folders_choice(tmp_path: Path) -> None:
     folder_of(TINY_XL, tmp_path / "m")
     index = tmp_path / "m" / "model_index.json"
@@ -346,6 +349,7 @@ def test_zeros_for_an_empty_prompt_are_the_folders_choice(tmp_path: Path) -> Non
     assert load(tmp_path / "m").config.zero_empty_prompt
 
 
+@pytest.mark.slow
 @kinds
 def test_inspect_names_the_kind(config: StableDiffusionConfig, tmp_path: Path) -> None:
     folder_of(config, tmp_path / "m")
