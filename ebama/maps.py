@@ -39,6 +39,8 @@ Tokens = Sequence[int] | Sequence[Sequence[int]]
 def per_sample(values: Sequence[Any], count: int) -> Sequence[Any]:
     """One list per sample: a list of lists as it is, a single list repeated `count` times. Tensors become lists."""
     values = [value.tolist() if isinstance(value, Tensor) else value for value in values]
+    if any(hasattr(value, "groups") for value in values):
+        raise ValueError("Got prompts as `parse` reads them; expected the `groups` or the `tokens` of each in a list.")
     nested = [isinstance(value, Sequence) and not hasattr(value, "object") for value in values]  # groups may be tuples
     if any(nested) and (not all(nested) or len(values) != count):
         raise ValueError(

@@ -205,6 +205,9 @@ class AdaptedNetwork(nn.Module):
             self._call_net(_Running(self._names, {}, Request(), False, probe), z, 1, context)
         finally:
             self.net.train(training)
+        if not probe:
+            opened = ", ".join(self._names.values())
+            raise ValueError(f"None of the layers {opened} ran; describe the modules whose forward is called.")
         names = [name for name, *_ in probe]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"The layer {twice[0]} runs more than once in a call, so its records would have one name.")

@@ -103,7 +103,7 @@ def _task(network: Network, context: Tensor, groups: Groups, tokens: Tokens, cal
         raise ValueError(f"context is {shape}; expected a tensor [B, key, D], one text encoding for each sample.")
     if not isinstance(network, Network):
         raise ValueError(
-            f"network is a {type(network).__name__} without `sites` or `attention`; expected a Network: "
+            f"network is a {type(network).__name__} without `sites`, `attention` and `__call__`; expected a Network: "
             "ebama.models.adapt makes one of a foreign module."
         )
     if type(calls) is not int or calls < 1:

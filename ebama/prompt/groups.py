@@ -49,6 +49,8 @@ class Group:
                 )
         if len(set(positions)) < len(positions):
             raise ValueError(f"Group({self.object!r}, {self.modifiers!r}): a position occurs twice")
+        if self.box is not None:
+            object.__setattr__(self, "box", Box.of(self.box))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -133,7 +134,14 @@ def _by_words(text: str, tokenizer: Any) -> _Sequence:
 
 def _of_function(text: str, function: SpanTokenizer) -> _Sequence:
     """By a function; tokens run from the first span that is not empty to the last."""
-    spans = [(0, 0) if span is None else (int(span[0]), int(span[1])) for span in function(text)]
+    answer: Any = function(text)
+    try:
+        spans = [(0, 0) if span is None else (operator.index(span[0]), operator.index(span[1])) for span in answer]
+    except (IndexError, TypeError):
+        raise PromptError(
+            f"the tokenizer gave {str(answer)[:80]} for {text!r}: expected for each position of the sequence its "
+            "characters (start, end), or None"
+        ) from None
     filled = [k for k, (start, end) in enumerate(spans) if start < end]
     tokens = spans[filled[0] : filled[-1] + 1] if filled else []
     covering = [spans[k] for k in filled]

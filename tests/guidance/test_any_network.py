@@ -23,7 +23,7 @@ from ebama.methods.ane import ane_loss
 from ebama.methods.ebama_official import official_loss
 from ebama.methods.syngen import syngen_loss
 from ebama.models import AttentionRecords, Network, Site
-from ebama.prompt import Box, Group
+from ebama.prompt import Box, Group, Parsed
 
 GROUPS = [Group((2,), ((1,),), Box(0, 0, 0.5, 0.7)), Group((4, 5), ((3,),), Box(0.5, 0.2, 1, 1))]
 OTHER = [Group((1,), box=Box(0.2, 0, 0.9, 0.9)), Group((3,), ((4,),))]
@@ -228,9 +228,10 @@ def test_methods_without_a_guide_say_so_in_one_line(name: str, says: str) -> Non
         ({"method": "anne"}, "no method 'anne'; choose one of"),
         ({"method": 3}, "method is 3; expected a name"),
         ({"context": torch.zeros(7, 10)}, r"context is \[7, 10\]; expected a tensor \[B, key, D\]"),
-        ({"network": nn.Linear(1, 1)}, "network is a Linear without `sites`"),
+        ({"network": nn.Linear(1, 1)}, "network is a Linear without `sites`, `attention` and `__call__`"),
         ({"calls": 0}, "calls is 0"),
         ({"groups": [GROUPS, GROUPS, GROUPS]}, "Got lists for 3 samples"),
+        ({"groups": [Parsed((), (), (), "", "", ())]}, "Got prompts as `parse` reads them; expected the `groups`"),
     ],
 )
 def test_arguments_that_no_guide_can_be_made_of(changed: dict[str, Any], message: str) -> None:

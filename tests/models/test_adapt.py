@@ -408,6 +408,11 @@ def test_what_cannot_be_described_is_refused() -> None:
     network = adapt(net, LDM, call, context_shape=(7, 10))
     with pytest.raises(ValueError, match="runs more than once"):
         network.sites((8, 8))
+    net = LdmLike()
+    net.unused = CrossAttention(10, 10, 2, 5, 0.0)
+    network = adapt(net, {"unused": LDM[CrossAttention]}, call, context_shape=(7, 10))
+    with pytest.raises(ValueError, match="None of the layers unused ran; describe the modules whose forward is called"):
+        network.sites((8, 8))
 
 
 def test_unet_and_adapted_modules_are_networks() -> None:

@@ -13,7 +13,7 @@ from reference import run
 from ebama.boxes import Box
 from ebama.commands.arguments import box, boxes
 from ebama.output.recipe import Recipe
-from ebama.prompt import PromptError, parse
+from ebama.prompt import Group, PromptError, parse
 from ebama.prompt.words import place
 from ebama.weights import clip_tokenizer
 
@@ -126,3 +126,9 @@ def test_on_the_command_line() -> None:
             box(text)
     with pytest.raises(ValueError, match=r"names 'dog' twice; .* dog#2"):
         boxes([box("dog:0,0,1,1"), box("dog:0,0,1,1")])
+
+
+def test_a_group_takes_the_sides_of_its_box() -> None:
+    assert Group((3,), box=(0, 0.2, 0.5, 0.8)).box == Box(0, 0.2, 0.5, 0.8)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="does not lie in the picture"):
+        Group((3,), box=(0, 0.2, 0.5, 1.8))  # type: ignore[arg-type]

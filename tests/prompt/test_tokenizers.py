@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -189,3 +190,9 @@ class _Unsteady(ByT5Tokenizer):
 def test_a_tokenizer_without_characters_whose_tokens_depend_on_the_rest_is_refused() -> None:
     with pytest.raises(PromptError, match="take its fast version"):
         parse("a dog", _Unsteady(), "rules")
+
+
+@pytest.mark.parametrize("answer", [["a", "car"], [3, 4], [(0,), (2,)], [(0.5, 1.5)], 7, [("a", "b")]], ids=str)
+def test_functions_that_give_no_spans_are_refused_by_what_they_gave(answer: Any) -> None:
+    with pytest.raises(PromptError, match=r"the tokenizer gave .* for 'a car': expected for each position"):
+        parse("a car", lambda text: answer)
