@@ -11,6 +11,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from ..runtime.stops import held_stops
 from ..runtime.usage import resident
 
 _MIB = 2**20
@@ -31,8 +32,9 @@ class Child:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_run, args=(theirs, work, arguments), daemon=True)
-        self._process.start()
-        theirs.close()
+        with held_stops():  # a process begun by half is known to nobody who could end it
+            self._process.start()
+            theirs.close()
 
     def __enter__(self) -> Child:
         return self

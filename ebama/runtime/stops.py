@@ -6,7 +6,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
+
+_held: ContextVar[list[Stopped] | None] = ContextVar("held", default=None)
 
 
 class Stopped(KeyboardInterrupt):
@@ -28,7 +31,9 @@ def raised_stops() -> Iterator[list[Stopped]]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         raised.append(Stopped(number))
-        raise raised[-1]
+        if (held := _held.get()) is None:
+            raise raised[-1]
+        held.append(raised[-1])
 
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -42,3 +47,16 @@ def raised_stops() -> Iterator[list[Stopped]]:
     finally:
         for number in taken:
             signal.signal(number, before[number])
+
+
+@contextmanager
+def held_stops() -> Iterator[None]:
+    """Within this context `Stopped` waits for its end: for what must not be done by half."""
+    held: list[Stopped] = []
+    token = _held.set(held)
+    try:
+        yield
+    finally:
+        _held.reset(token)
+    if held:
+        raise held[0]

@@ -18,7 +18,7 @@ import torch
 
 from ebama import cli, commands
 from ebama.runtime.exhaustion import is_exhausted
-from ebama.runtime.stops import Stopped, raised_stops
+from ebama.runtime.stops import Stopped, held_stops, raised_stops
 from ebama.runtime.streams import LastingStream, lasting_output
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,3 +218,22 @@ def test_an_interruption_while_the_program_starts_leaves_no_traceback(tmp_path: 
         [sys.executable, tmp_path / "start.py"], env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (130, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_waits_for_what_must_not_be_done_by_half(number: int) -> None:
+    before, done = signal.signal(number, signal.SIG_DFL), []
+
+    def work() -> None:
+        with held_stops():
+            signal.raise_signal(number)
+            done.append("whole")
+
+    try:
+        with pytest.raises(Stopped) as caught, raised_stops() as raised:
+            work()
+    finally:
+        signal.signal(number, before)
+    assert done == ["whole"]
+    assert raised == [caught.value]
+    assert caught.value.code == 128 + number
