@@ -7,13 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ...guidance import Losses, Needs
-from ...guidance.options import number, option, whole, whole_numbers
+from ...guidance import Losses
 from ...smoothing import gaussian_smooth
 from .method import NoiseMethod
 from .terms import Terms, beside, least_attended, looks_at, peak_pixels, shared_attention
-
-POSITIVE = number(lambda x: x > 0, "a positive number")
 
 
 @dataclass(frozen=True)
@@ -52,19 +49,6 @@ class InitNO(NoiseMethod):
     name: ClassVar[str] = "initno"
     changes: ClassVar[str] = "optimises the initial noise, then moves the latent"
     reference: ClassVar[str] = "Guo et al. 2024 (InitNO)"
-    needs: ClassVar[Needs] = Needs(groups=True, sites="cross and self 16x16", gradient=True)
-    decay_step_size: ClassVar[bool] = True
-
-    max_rounds: int = option(5, whole())
-    iterations: int = option(10, whole())
-    final_iterations: int = option(50, whole())
-    learning_rate: float = option(1e-2, POSITIVE)
-    cross_target: float = option(0.2, number())
-    self_target: float = option(0.3, number())
-    step_size: float = 20.0
-    guided_steps: int | None = 25
-    refine_calls: tuple[int, ...] = option((10, 20), whole_numbers("model calls, as (10, 20)"))
-    max_refinements: int = option(20, whole())
 
     def terms(self, maps: Tensor, self_maps: Tensor, exist: Tensor, *, searching: bool) -> Terms:
         """Cross, clean and conflict, of one form in both phases."""
@@ -79,11 +63,9 @@ class InitNO(NoiseMethod):
         )
 
     def judge(self, terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
-        """cross + conflict + clean; the score leaves clean out."""
-        conflict = terms.conflict_if_seen()
-        succeeded = (terms.cross < self.cross_target) & (conflict < self.self_target)
-        score = terms.cross + conflict
-        return score + terms.clean, succeeded, score + (conflict <= 1e-6)
+        """A round in which the conflict never counted has 1 more to its score."""
+        lowered, succeeded, score = super().judge(terms)
+        return lowered, succeeded, score + (terms.conflict_if_seen() <= 1e-6)
 
     def losses(self, terms: Terms, align: Tensor) -> Losses:
         """Steps down cross, refinement down all."""

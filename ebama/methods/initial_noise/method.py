@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from ...guidance import Cost, Energy, GradientMethod, Losses, Refinement, Start, Task, guidance_resolution
+from ...guidance import Cost, Energy, GradientMethod, Losses, Needs, Refinement, Start, Task, guidance_resolution
+from ...guidance.options import number, option, whole, whole_numbers
 from ...maps import ContentRange, WordPositions, first_tokens
 from ...models import AttentionRecords, Site
 from ...prompt import Parsed
@@ -18,24 +20,39 @@ from .search import Judge, NoiseSearch, Verdict, generators_of
 from .terms import Terms
 
 
+@dataclass(frozen=True)
 class NoiseMethod(GradientMethod):
-    """A method that searches for noise in which every object is seen and none conflicts, and then guides."""
+    """A method that searches for noise in which every object is seen and none conflicts, and then guides.
 
-    max_rounds: int
-    iterations: int
-    final_iterations: int
-    learning_rate: float
-    refine_calls: tuple[int, ...]
-    max_refinements: int
+    `InitNO` says what the options are.
+    """
+
+    needs: ClassVar[Needs] = Needs(groups=True, sites="cross and self 16x16", gradient=True)
+    decay_step_size: ClassVar[bool] = True
+
+    max_rounds: int = option(5, whole())
+    iterations: int = option(10, whole())
+    final_iterations: int = option(50, whole())
+    learning_rate: float = option(1e-2, number(lambda x: x > 0, "a positive number"))
+    cross_target: float = option(0.2, number())
+    self_target: float = option(0.3, number())
+    step_size: float = 20.0
+    guided_steps: int | None = 25
+    refine_calls: tuple[int, ...] = option((10, 20), whole_numbers("model calls, as (10, 20)"))
+    max_refinements: int = option(20, whole())
 
     @abstractmethod
     def terms(self, maps: Tensor, self_maps: Tensor, exist: Tensor, *, searching: bool) -> Terms:
         """From the objects' maps [B, object, h, w] and those of self-attention [B, h, w, key]; whether it is the search
         that asks."""
 
-    @abstractmethod
     def judge(self, terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
-        """In the search: what to lower, whether it is low enough, and the score of a round; [B] each."""
+        """In the search: what to lower, cross + conflict + clean; whether cross and conflict are low enough; and the
+        score of a round, which leaves clean out; [B] each."""
+        conflict = terms.conflict_if_seen()
+        succeeded = (terms.cross < self.cross_target) & (conflict < self.self_target)
+        score = terms.cross + conflict
+        return score + terms.clean, succeeded, score
 
     @abstractmethod
     def losses(self, terms: Terms, align: Tensor) -> Losses:

@@ -7,10 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ...guidance import Losses, Needs
-from ...guidance.options import number, option, whole, whole_numbers
+from ...guidance import Losses
+from ...guidance.options import option, whole
 from ...smoothing import gaussian_smooth
-from .initno import POSITIVE
 from .method import NoiseMethod
 from .regions import otsu_mask
 from .terms import Terms, beside, least_attended, overlap, peak_pixels
@@ -37,20 +36,8 @@ class SelfCross(NoiseMethod):
     name: ClassVar[str] = "self-cross"
     changes: ClassVar[str] = "optimises the initial noise, then keeps objects apart"
     reference: ClassVar[str] = "Qiu et al. 2025 (Self-Cross)"
-    needs: ClassVar[Needs] = Needs(groups=True, sites="cross and self 16x16", gradient=True)
-    decay_step_size: ClassVar[bool] = True
 
     top: int = option(16, whole(least=1))
-    max_rounds: int = option(5, whole())
-    iterations: int = option(10, whole())
-    final_iterations: int = option(50, whole())
-    learning_rate: float = option(1e-2, POSITIVE)
-    cross_target: float = option(0.2, number())
-    self_target: float = option(0.3, number())
-    step_size: float = 20.0
-    guided_steps: int | None = 25
-    refine_calls: tuple[int, ...] = option((10, 20), whole_numbers("model calls, as (10, 20)"))
-    max_refinements: int = option(20, whole())
 
     def terms(self, maps: Tensor, self_maps: Tensor, exist: Tensor, *, searching: bool) -> Terms:
         """Cross, clean and conflict; 1e-4 beside the sum of u while sampling, nothing in the search, as published."""
@@ -70,13 +57,6 @@ class SelfCross(NoiseMethod):
             overlap(attended, others, exist),
             maps,
         )
-
-    def judge(self, terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
-        """cross + conflict + clean; the score leaves clean out."""
-        conflict = terms.conflict_if_seen()
-        succeeded = (terms.cross < self.cross_target) & (conflict < self.self_target)
-        score = terms.cross + conflict
-        return score + terms.clean, succeeded, score
 
     def losses(self, terms: Terms, align: Tensor) -> Losses:
         """Steps down cross + 0.1 clean + conflict, refinement also down align."""
