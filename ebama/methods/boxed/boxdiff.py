@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...guidance import Energy, Losses, Needs, Refinement, Task
 from ...guidance.options import number, option, switch, thresholds, whole
-from ...maps import ContentRange, first_tokens
+from ...maps import ContentRange, GroupLike, first_tokens
 from ...models import AttentionRecords
 from ...smoothing import gaussian_smooth
 from .placed import BoxMethod, Placed, box_masks, box_of, placed
@@ -125,7 +125,7 @@ def _beside(groups: Placed, side: int, axis: int, corner: int) -> Tensor:
     return beside
 
 
-def _ends(group: object, side: int, axis: int) -> Sequence[int]:
-    box = box_of(group)  # type: ignore[arg-type]
+def _ends(group: GroupLike, side: int, axis: int) -> Sequence[int]:
+    box = box_of(group)
     cells = box.cells(side, side)[axis] if box else range(0)
     return cells.start, cells.stop
