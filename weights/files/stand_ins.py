@@ -29,6 +29,7 @@ _NUMPY = {
     "numpy.core.multiarray": "_reconstruct scalar",
     "numpy.core.numeric": "_frombuffer",
 }
+_BY_NAME = {module: frozenset(names.split()) for module, names in (_PLAIN | _NUMPY).items()}
 _CONFIGURATIONS = {
     "accelerate",
     "addict",
@@ -95,7 +96,7 @@ def stand_in(name: str) -> type | None:
         return _CONTAINERS[attribute]
     module = module.replace("pathlib._local", "pathlib").replace("numpy._core", "numpy.core")
     is_numpy = f"{module}.".startswith(("numpy.dtypes.", "numpy.ma.", "numpy.random."))
-    return Inert if is_numpy or attribute in (_PLAIN | _NUMPY).get(module, "").split() else None
+    return Inert if is_numpy or attribute in _BY_NAME.get(module, ()) else None
 
 
 def modern_name(name: str) -> str:
