@@ -57,6 +57,21 @@ class Samples:
         )
 
 
+def latent_size(config: StableDiffusionConfig, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width of the latents of pictures of `size` pixels, None for the model's own; ValueError for a size
+    that the networks cannot make."""
+    side, factor, multiple = config.sample_size, config.vae.factor, config.size_multiple
+    if size is None:
+        return side, side
+    if any(pixels < 1 or pixels % multiple for pixels in size):
+        raise ValueError(
+            f"size is {tuple(size)}; expected a height and a width that are multiples of {multiple} pixels, as "
+            f"({side * factor}, {side * factor})."
+        )
+    height, width = size
+    return height // factor, width // factor
+
+
 def initial_noise(
     config: StableDiffusionConfig,
     prompts: int,
@@ -66,15 +81,7 @@ def initial_noise(
 ) -> list[InitialNoise]:
     """That of every sample, prompt-major: from the seeds, for pictures of `size` pixels (height, width), or the
     `latents` [N, 4, h, w] that were given."""
-    side, factor = config.sample_size, config.vae.factor
-    height, width = (side, side) if size is None else (pixels // factor for pixels in size)
-    if size is not None:
-        multiple = factor * config.unet.factor
-        if any(pixels < 1 or pixels % multiple for pixels in size):
-            raise ValueError(
-                f"size is {tuple(size)}; expected a height and a width that are multiples of {multiple} pixels, as "
-                f"({side * factor}, {side * factor})."
-            )
+    height, width = latent_size(config, size)
     if latents is None:
         shape = (config.unet.in_channels, height, width)
         return [InitialNoise.from_seed(shape, seed) for _ in range(prompts) for seed in seeds]

@@ -233,6 +233,11 @@ class StableDiffusionConfig:
         return "xl" if self.text_2 else "2" if self.text.activation == "gelu" else "1"
 
     @property
+    def size_multiple(self) -> int:
+        """Height and width of a picture must be multiples of this, in pixels."""
+        return self.vae.factor * self.unet.factor
+
+    @property
     def number_width(self) -> int:
         """Width of the sinusoids of each of the vector's six numbers; 0 if there is no vector."""
         return ((self.unet.vector_width or 0) - (self.texts[-1].projection_width or 0)) // 6

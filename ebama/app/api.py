@@ -111,10 +111,11 @@ def _facts(service: Service) -> dict[str, Any]:
         "version": __version__,
         "model": sd.config.name,
         "side": sd.config.sample_size * sd.config.vae.factor,
+        "multiple": sd.config.size_multiple,
         "device": str(next(sd.text_encoder.parameters()).device),
         "dtype": service.dtype,
         "vocabulary": {} if known is None else {"name": known.name, "nouns": known.nouns, "colours": known.colours},
-        "limits": LIMITS,
+        "limits": {**LIMITS, "side": service.longest_side},
         "methods": [{"name": name, "changes": m.changes, "reference": m.reference} for name, m in single.items()],
         **appearance(),
     }

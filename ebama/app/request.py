@@ -17,6 +17,7 @@ MAX_SEEDS = 8
 MAX_BOXES = 8
 MAX_STEPS = 100
 MAX_GUIDANCE = 30.0
+MAX_ENLARGEMENT = 2  # of the sides of pictures, to the model's own
 MAX_PASSES = 2000  # of one picture through the U-Net; the dearest method's defaults need 652 at 100 steps
 LIMITS = {
     "prompt": MAX_PROMPT,
@@ -34,12 +35,13 @@ class GenerateRequest:
     Attributes:
         methods: names, with options as `ebama.methods.parse` reads them; none that edits prompts.
         seeds: as on the command line: "0:4" is 0 1 2 3; or "3"; or "1,5,9".
-        prompt, steps, guidance, sampler, negative_prompt, boxes: see `Pipeline.__call__`.
+        prompt, size, steps, guidance, sampler, negative_prompt, boxes: see `Pipeline.__call__`.
     """
 
     prompt: str
     methods: tuple[str, ...] = ("sd", "ebama")
     seeds: str = "0:2"
+    size: tuple[int, int] | None = None
     steps: int = 50
     guidance: float = 7.5
     sampler: str = "pndm"

@@ -13,9 +13,10 @@ from ..output.png import encoded
 from ..prompt import Parsed, PromptError, parse
 from ..prompt.alignment import align
 from ..prompt.words import place
+from ..sampling import latent_size
 from ..trace import Trace, curves
 from .jobs import Job
-from .request import MAX_PASSES, GenerateRequest
+from .request import MAX_ENLARGEMENT, MAX_PASSES, GenerateRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,9 +70,18 @@ class Service:
     def __post_init__(self) -> None:
         parse("a cat", self.pipeline.sd.tokenizer, self.parser)  # opens the parser now, so that no visitor waits for it
 
+    @property
+    def longest_side(self) -> int:
+        """Pixels of a picture's side, at most."""
+        config = self.pipeline.sd.config
+        return MAX_ENLARGEMENT * config.sample_size * config.vae.factor
+
     def prepare(self, request: GenerateRequest) -> PreparedRequest:
         """Parse the prompt; ValueError if a method cannot work with it or would take too long."""
         config, tokenizer = self.pipeline.sd.config, self.pipeline.sd.tokenizer
+        latent_size(config, request.size)
+        if request.size and max(request.size) > self.longest_side:
+            raise ValueError(f"size is {request.size}; expected at most {self.longest_side} pixels a side here.")
         chosen = {name: choice.complete(config) for name, choice in request.parsed_methods.items()}
         try:
             parsed = parse(request.prompt, tokenizer, self.parser)
@@ -101,6 +111,7 @@ class Service:
             result = self.pipeline(
                 request.prompt,
                 seeds=request.seed_numbers,
+                size=request.size,
                 method=method,
                 steps=request.steps,
                 guidance=request.guidance,

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
+MODEL = ("weights", "prediction", "device", "dtype")
+"""The options of every command that opens a model, see `model.open_pipeline`."""
+SAMPLING = ("steps", "guidance", "sampler", "size", "negative", "parser", "ignore")
+"""The options of every command that makes pictures of prompts, see `sampling`."""
 METHOD_HELP = "a name, or with options NAME+OPTION=VALUE+..., as ebama+intensity_weight=0, or several as syngen,ane"
 
 
@@ -27,11 +31,12 @@ def add_shared(parser: argparse.ArgumentParser, *names: str, **defaults: Any) ->
 
 
 def sampling(options: argparse.Namespace) -> dict[str, Any]:
-    """The shared options as arguments of `Pipeline.__call__`."""
+    """The options SAMPLING as arguments of `Pipeline.__call__`."""
     return {
         "steps": options.steps,
         "guidance": options.guidance,
         "sampler": options.sampler,
+        "size": options.size,
         "negative_prompt": options.negative,
         "parser": options.parser,
         "ignore": options.ignore,
@@ -128,11 +133,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         "metavar": "WORD,...",
         "help": "no objects of a prompt (default: words for the picture itself, as 'photo of'; '' for none)",
     },
-    "size": {
-        "type": size,
-        "metavar": "HxW",
-        "help": "height and width in pixels, e.g. 768x512",
-    },
+    "size": {"type": size, "metavar": "HxW", "help": "height and width in pixels, e.g. 768x512; default: the model's"},
     "prediction": {"choices": ("epsilon", "v"), "help": "what the U-Net predicts; default: what the checkpoint says"},
     "batch_size": {"type": positive, "default": 4, "help": "samples that run at once"},
     "out": {"type": Path, "default": Path("outputs")},

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import add_shared, boxes, sampling
+from .arguments import MODEL, SAMPLING, add_shared, boxes, sampling
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline, Result
@@ -39,21 +39,7 @@ def add(commands: Commands) -> None:
         "--format", choices=("png", "svg", "html"), default="png", help="html: the maps as a page to point and slide in"
     )
     parser.add_argument("--animate", choices=("gif", "webp"), help="also a moving picture of all calls")
-    add_shared(
-        parser,
-        "group",
-        "box",
-        "negative",
-        "steps",
-        "guidance",
-        "sampler",
-        "parser",
-        "ignore",
-        "out",
-        "weights",
-        "device",
-        "dtype",
-    )
+    add_shared(parser, "group", "box", *SAMPLING, "out", *MODEL)
     parser.set_defaults(run=_run)
 
 
@@ -80,7 +66,7 @@ def _run(options: argparse.Namespace) -> None:
     calls = _calls(options.calls, len(get(options.sampler, options.steps).timesteps))
     folder = options.out / slug(options.prompt) / f"attention-seed{options.seed:04d}"
     check_folder(folder.parent)
-    pipeline = open_pipeline(options.weights, options.device, options.dtype)
+    pipeline = open_pipeline(options)
     arguments = {"seeds": [options.seed], "groups": options.group, "trace": trace_options, **sampling(options)}
     arguments["boxes"] = boxes(options.box)
     if options.group is None:  # the same objects for all, so that methods that need none are measured by them too

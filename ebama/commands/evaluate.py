@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import METHOD_HELP, add_shared, positive
+from .arguments import METHOD_HELP, MODEL, add_shared, positive
 from .report import show
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
     )
     add_shared(parser, "seeds", seeds="0:4")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N prompts of each set")
-    add_shared(parser, "steps", "guidance", "sampler", "parser", "batch_size", batch_size=8)
+    add_shared(parser, "steps", "guidance", "sampler", "size", "parser", "batch_size", batch_size=8)
     parser.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="make only the I-th of N parts")
     add_shared(parser, "out", out=Path("outputs/evaluation"))
     parser.add_argument("--score-only", type=Path, metavar="DIR", help="score pictures METHOD/PROMPT/SEED.png of DIR")
@@ -48,7 +48,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--blip", metavar="FOLDER", help='T-C similarity by this BLIP captioner, or "miniature"; needs --clip'
     )
-    add_shared(parser, "weights", "device", "dtype")
+    add_shared(parser, *MODEL)
     parser.set_defaults(run=_run)
 
 
@@ -79,6 +79,7 @@ def _make(options: argparse.Namespace, rank: int, count: int) -> bool:
     from ..evaluation.distributed import barrier
     from ..evaluation.work import Run
     from ..output.files import check_folder
+    from ..sampling import latent_size
     from .model import open_pipeline
 
     chosen = {text: methods.parse(text) for text in options.methods}
@@ -87,7 +88,8 @@ def _make(options: argparse.Namespace, rank: int, count: int) -> bool:
         first = {name: [p for p in prompts if p.set == name][: options.limit] for name in {p.set for p in prompts}}
         prompts = [prompt for prompt in prompts if prompt in first[prompt.set]]
     check_folder(options.out)
-    pipeline = open_pipeline(options.weights, options.device, options.dtype)
+    pipeline = open_pipeline(options)
+    latent_size(pipeline.sd.config, options.size)
     run = Run(
         prompts=prompts,
         methods={name: method.complete(pipeline.sd.config) for name, method in chosen.items()},
@@ -99,7 +101,9 @@ def _make(options: argparse.Namespace, rank: int, count: int) -> bool:
         batch_size=options.batch_size,
         parser=options.parser,
         weights=str(options.weights) if options.weights else None,
+        prediction=options.prediction,
         dtype=options.dtype or "float32",
+        size=options.size,
     )
     evaluation.start(run, options.out, pipeline.sd.config.name, pipeline.sd.fingerprint())
     shard, shards = options.shard

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import METHOD_HELP, add_shared, boxes, option, sampling
+from .arguments import METHOD_HELP, MODEL, SAMPLING, add_shared, boxes, option, sampling
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,12 +32,11 @@ def add(commands: Commands) -> None:
         metavar="NAME=VALUE",
         help="a hyper-parameter of --method",
     )
-    add_shared(parser, "group", "box", "negative", "steps", "guidance", "sampler", "parser", "ignore", "size")
-    add_shared(parser, "batch_size")
+    add_shared(parser, "group", "box", *SAMPLING, "batch_size")
     parser.add_argument("--memory", metavar="SIZE", help="the most that may be in use, as 6GB; runs are cut to fit")
     defaults = vars(parser.parse_args([]))  # of all that says nothing beside --from-png
     parser.add_argument("--from-png", type=Path, metavar="FILE", help="make the picture of FILE again")
-    add_shared(parser, "out", "weights", "prediction", "device", "dtype")
+    add_shared(parser, "out", *MODEL)
     parser.set_defaults(run=_run, defaults=defaults)
 
 
@@ -78,7 +77,7 @@ def _generate(options: argparse.Namespace) -> None:
     get(options.sampler, options.steps)
     folder = options.out / slug(options.prompt)
     check_folder(folder)
-    pipeline = open_pipeline(options.weights, options.device, options.dtype, options.memory, options.prediction)
+    pipeline = open_pipeline(options, memory=options.memory)
     check_prompts(pipeline, [options.prompt], systems.values(), options, groups=options.group, boxes=placed)
     seeds, size = options.seeds, options.batch_size
     rows: list[tuple[str, list[Image.Image]]] = []
@@ -94,7 +93,6 @@ def _generate(options: argparse.Namespace) -> None:
                 groups=options.group,
                 boxes=placed,
                 batch_size=size,
-                size=options.size,
                 **sampling(options),
             )
             folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +135,7 @@ def _generate_again(options: argparse.Namespace) -> None:
     if not choice.needs.phrases and stored.parser not in parsers.installed():
         arguments["parser"] = parsers.RULES  # the recipe says all that is read out of a prompt, but for the phrases
     prediction = options.prediction or (None if options.weights else stored.sampler.schedule.prediction)
-    pipeline = open_pipeline(weights, options.device, dtype, prediction=prediction)
+    pipeline = open_pipeline(options, weights=weights, dtype=dtype, prediction=prediction)
     if len(stored.latent) == 3:
         factor = pipeline.sd.config.vae.factor
         arguments["size"] = tuple(side * factor for side in stored.latent[1:])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,16 +15,13 @@ from ebama.weights.loading import check_device
 from ..guidance import AnyMethod
 from ..pipeline import Pipeline
 from ..runtime.exhaustion import is_exhausted
+from .arguments import MODEL
 
 
-def open_pipeline(
-    weights: Path | str | None,
-    device: str,
-    dtype: str | None,
-    memory: str | None = None,
-    prediction: Any = None,
-) -> Pipeline:
-    """A pipeline on a checkpoint, or on the miniature; ValueError for a device that is not there."""
+def open_pipeline(options: argparse.Namespace, *, memory: str | None = None, **changed: Any) -> Pipeline:
+    """A pipeline on the model that the options MODEL name, some of them `changed`; ValueError for a device that is not
+    there."""
+    weights, prediction, device, dtype = (changed.get(name, getattr(options, name)) for name in MODEL)
     check_device(device)
     try:
         sd = load(weights, device=device, dtype=getattr(torch, dtype or "float32"), prediction=prediction)

@@ -6,7 +6,7 @@ import argparse
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .arguments import add_shared
+from .arguments import MODEL, add_shared
 
 if TYPE_CHECKING:
     import socket
@@ -19,7 +19,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("serve", help="open a page on this computer: pictures, maps and curves (extra app)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this computer only)")
     parser.add_argument("--port", type=_port, default=8000, help="0 for any that is free (default 8000)")
-    add_shared(parser, "batch_size", "parser", "weights", "device", "dtype")
+    add_shared(parser, "batch_size", "parser", *MODEL)
     parser.set_defaults(run=_run)
 
 
@@ -43,10 +43,14 @@ def _run(options: argparse.Namespace) -> None:
                 f"--host {options.host}: everyone who reaches this computer can use the page; there is no password.",
                 stacklevel=1,
             )
-        dtype = options.dtype or "float32"
-        pipeline = open_pipeline(options.weights, options.device, dtype)
-        settings = {"weights": options.weights, "dtype": dtype, "batch": options.batch_size, "parser": options.parser}
-        app = create_app(Service(pipeline, **settings), names=frozenset({options.host}))
+        service = Service(
+            open_pipeline(options),
+            weights=options.weights,
+            dtype=options.dtype or "float32",
+            batch=options.batch_size,
+            parser=options.parser,
+        )
+        app = create_app(service, names=frozenset({options.host}))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
         shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)
         print(f"http://{f'[{shown}]' if ':' in shown else shown}:{port}  (Ctrl-C stops it)", flush=True)

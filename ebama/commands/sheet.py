@@ -6,7 +6,7 @@ import argparse
 from dataclasses import astuple
 from typing import TYPE_CHECKING
 
-from .arguments import add_shared, boxes, sampling
+from .arguments import MODEL, SAMPLING, add_shared, boxes, sampling
 
 if TYPE_CHECKING:
     from .arguments import Commands
@@ -16,8 +16,7 @@ def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("sheet", help="one picture of prompts x methods x seeds")
     parser.add_argument("prompts", nargs="+", metavar="PROMPT")
-    add_shared(parser, "method", "seeds", "box", "steps", "guidance", "sampler", "negative", seeds="0:2")
-    add_shared(parser, "parser", "ignore", "batch_size", "format", "out", "weights", "device", "dtype")
+    add_shared(parser, "method", "seeds", "box", *SAMPLING, "batch_size", "format", "out", *MODEL, seeds="0:2")
     parser.set_defaults(run=_run)
 
 
@@ -33,7 +32,7 @@ def _run(options: argparse.Namespace) -> None:
     systems = {name: methods.parse(name) for name in options.method}
     placed = boxes(options.box)
     check_folder(options.out)
-    pipeline = open_pipeline(options.weights, options.device, options.dtype)
+    pipeline = open_pipeline(options)
     check_prompts(pipeline, options.prompts, systems.values(), options, boxes=placed)
     images, recipes = [], []
     for prompt in options.prompts:

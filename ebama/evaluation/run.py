@@ -109,6 +109,7 @@ def _make_batch(run: Run, pipeline: Pipeline, out: Path, batch: Batch) -> list[d
             steps=run.steps,
             sampler=run.sampler,
             guidance=run.guidance,
+            size=run.size,
             groups=groups if any(prompt.groups is not None for prompt in prompts) else None,
             batch_size=len(prompts) * len(seeds),
             parser=run.parser,

@@ -52,7 +52,9 @@ class Run:
     batch_size: int = 8
     parser: str = "auto"
     weights: str | None = None
+    prediction: str | None = None
     dtype: str = "float32"
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if coupled := [name for name, method in self.methods.items() if method.edits_prompts]:
@@ -81,7 +83,9 @@ class Run:
             "model": model,
             "fingerprint": fingerprint,
             "weights": self.weights,
+            "prediction": self.prediction,
             "dtype": self.dtype,
+            "size": self.size,
             "version": __version__,
         }
 

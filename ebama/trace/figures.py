@@ -47,7 +47,8 @@ def map_grid(
     title: str, pictures: Sequence[Image.Image], columns: Sequence[str], rows: Sequence[MapRow], quantity: str
 ) -> Figure:
     """Words x moments: the pictures above, and each row's maps over them in grey. Every row has its colour bar."""
-    figure = Figure(figsize=(CELL * len(columns) + 1.9, CELL * (len(rows) + 1) + 0.75), dpi=DPI, layout="constrained")
+    size = CELL * len(columns) + 1.9, _cell(pictures[0]) * (len(rows) + 1) + 0.75
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     figure.suptitle(_wrapped(title, len(columns) * 18), fontsize=10)
     ratios = [*[1.0] * len(columns), 0.07]
     axes = figure.subplots(len(rows) + 1, len(columns) + 1, squeeze=False, gridspec_kw={"width_ratios": ratios})
@@ -68,7 +69,8 @@ def map_frames(
     title: str, pictures: Sequence[Image.Image], columns: Sequence[str], rows: Sequence[MapRow], quantity: str
 ) -> Iterator[Image.Image]:
     """The same as frames of an animation, a moment each: the picture, and beside it the map of every word."""
-    figure = Figure(figsize=(CELL * 1.35 * (len(rows) + 1), CELL * 1.35 + 1.15), dpi=DPI, layout="constrained")
+    size = CELL * 1.35 * (len(rows) + 1), _cell(pictures[0]) * 1.35 + 1.15
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     heading = figure.suptitle(_plain(title), fontsize=9)
     axes = figure.subplots(2, len(rows) + 1, squeeze=False, gridspec_kw={"height_ratios": (1, 0.06)})
     axes[0, 0].set_title("predicted picture", fontsize=9)
@@ -129,7 +131,8 @@ def comparison(
     bands = math.ceil(len(prompts) / max(ACROSS // len(seeds), 1))
     across = math.ceil(len(prompts) / bands)
     width = CELL * len(seeds) * across + 0.2 * across + 0.5
-    figure = Figure(figsize=(width, (CELL * len(names) + 0.75) * bands), dpi=DPI, layout="constrained")
+    height = (_cell(pictures[0][0][0]) * len(names) + 0.75) * bands
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     blocks = figure.subfigures(bands, across, squeeze=False).flatten()[: len(prompts)]
     for index, (block, prompt, rows) in enumerate(zip(blocks, prompts, pictures, strict=True)):
         block.suptitle(_wrapped(prompt, max(16, len(seeds) * 19)), fontsize=10, style="italic")
@@ -154,9 +157,15 @@ def rendered(figure: Figure) -> Image.Image:
 
 
 def _image(axis: Axes, pixels: npt.ArrayLike, **options: Any) -> Any:
-    """Draw pixels or a map across the whole axis."""
+    """Draw pixels or a map across the whole axis, in its own shape."""
     axis.set(xticks=[], yticks=[])
-    return axis.imshow(pixels, extent=(0, 1, 1, 0), **options)
+    height, width = np.shape(pixels)[:2]
+    return axis.imshow(pixels, extent=(0, 1, 1, 0), aspect=height / width, **options)
+
+
+def _cell(picture: Image.Image) -> float:
+    """How high a picture is drawn that is CELL wide, in inches."""
+    return CELL * picture.height / picture.width
 
 
 def _picture(axis: Axes, picture: Image.Image) -> Any:

@@ -148,6 +148,11 @@ def refusal(answer: Any, code: int) -> str:
         ({"guidance": -1}, "expected 0 to 30"),
         ({"guidance": 1e9}, "expected 0 to 30"),
         ({"sampler": "euler"}, "euler"),
+        ({"size": [30, 32]}, "expected a height and a width that are multiples of 4 pixels"),
+        ({"size": [0, 16]}, "multiples of 4 pixels"),
+        ({"size": [16, 68]}, "expected at most 64 pixels a side"),
+        ({"size": [16]}, "size"),
+        ({"size": ["", "16"]}, "size.0: Input should be a valid integer"),
     ],
     ids=str,
 )
@@ -175,6 +180,17 @@ def test_a_prompt_without_a_noun_runs_with_methods_that_need_none(client: TestCl
     job = until(client, submit(client, prompt="quickly and slowly", methods=["sd"], seeds="0"), "done")
     assert [word["group"] for word in job["words"]] == [None, None, None]
     assert client.get(f"/api/jobs/{job['id']}/pictures/0").json()["lines"] == {"intensity": [], "similarity": []}
+
+
+def test_pictures_of_another_size(client: TestClient) -> None:
+    facts = client.get("/api/model").json()
+    assert (facts["side"], facts["multiple"], facts["limits"]["side"]) == (32, 4, 64)
+    path = (
+        f"/api/jobs/{until(client, submit(client, methods=['sd'], seeds='0', size=[16, 64]), 'done')['id']}/pictures/0"
+    )
+    assert Image.open(io.BytesIO(client.get(f"{path}/png").content)).size == (64, 16)  # Pillow says width first
+    maps = client.get(path).json()["maps"]
+    assert (maps["height"], maps["width"]) == (8, 32)
 
 
 def test_boxes_come_back_with_the_words(client: TestClient) -> None:

@@ -170,6 +170,12 @@ def test_boxes_are_drawn_with_the_mouse(tab: Open) -> None:
     drag("car", 0.6, 0.2, 0.62, 0.2)  # a slip
     drag("car", 0.6, 0.2, 0.9, 0.9)
     assert page.input_value("#boxes") == "cat: 0.1, 0.25, 0.5, 0.75; car: 0.6, 0.2, 0.9, 0.9"
+    generate(page, "a cat and a red car", ("sd",))
+    page.fill("#height", "30")
+    page.click("#go")
+    wait_for_text(page, "#error", "a height and a width that are multiples of 8 pixels")
+    page.fill("#height", "32")
+    assert page.locator("#board").evaluate("board => getComputedStyle(board).aspectRatio") == "2 / 1"
     generate(page, "a cat and a red car", ("sd", "layout-guidance"))
     pictures(page, 2)
     assert page.locator("figure .box").all_text_contents() == ["cat", "car"] * 2
@@ -177,6 +183,7 @@ def test_boxes_are_drawn_with_the_mouse(tab: Open) -> None:
     picture = page.locator("figure button").first.bounding_box()
     assert inside["x"] - picture["x"] == pytest.approx(0.1 * picture["width"], abs=1.5)
     assert inside["height"] == pytest.approx(0.5 * picture["height"], abs=1.5)
+    assert picture["width"] == pytest.approx(2 * picture["height"], abs=1.5)
     page.fill("#boxes", "cat: 0.1, 0.2")
     page.click("#go")
     wait_for_text(page, "#error", "“cat: 0.1, 0.2” is no box")

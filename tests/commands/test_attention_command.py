@@ -18,6 +18,7 @@ from ebama.cli import main
 from ebama.commands import model as commands_model
 from ebama.output.png import read_metadata
 from ebama.trace import TraceOptions, curves, figures
+from ebama.trace.map_rows import MapRow
 
 PROMPT = "a purple crown and a blue suitcase"
 FOLDER = Path("a-purple-crown-and-a-blue-suitcase") / "attention-seed0003"
@@ -200,14 +201,32 @@ def test_sheet_shows_prompts_methods_and_seeds_with_their_recipes(
     common = ["--steps", "2", "--sampler", "ddim", "--parser", "rules", "--out", str(tmp_path)]
     prompts = [PROMPT, "a cat"]
     for _ in range(2):
-        assert main(["sheet", *prompts, "--method", "sd", "ebama", "--seeds", "3:5", "--batch-size", "1", *common]) == 0
+        assert (
+            main(
+                [
+                    "sheet",
+                    *prompts,
+                    "--method",
+                    "sd",
+                    "ebama",
+                    "--seeds",
+                    "3:5",
+                    "--size",
+                    "32x16",
+                    "--batch-size",
+                    "1",
+                    *common,
+                ]
+            )
+            == 0
+        )
     assert names(tmp_path) == ["sheet-2.png", "sheet.png"]
     made = read_metadata(tmp_path / "sheet.png")["pictures"]
     expected = [(p, m, s) for p in prompts for m in ("sd", "ebama") for s in (3, 4)]
     assert [(one["prompt"], one["method"]["name"], one["seed"]) for one in made] == expected
     pictures = drawn[0][0]
     for p, m, s in expected:
-        (image,) = run(p, m, seeds=[s], sampler="ddim", output="pil").images or []
+        (image,) = run(p, m, seeds=[s], sampler="ddim", size=(32, 16), output="pil").images or []
         shown = pictures[prompts.index(p)][("sd", "ebama").index(m)][s - 3]
         assert np.abs(np.asarray(image, int) - np.asarray(shown, int)).max() <= 1
 
@@ -237,6 +256,21 @@ def test_comparison_keeps_row_labels_in_their_rows() -> None:
     figures.rendered(figure)
     extents = [axis.yaxis.label.get_window_extent() for axis in figure.subfigs[0].axes]
     assert all(upper.y0 > lower.y1 for upper, lower in pairwise(extents))
+
+
+@pytest.mark.parametrize("size", [(8, 4), (4, 8)])
+def test_pictures_keep_their_shape_in_figures(size: tuple[int, int]) -> None:
+    row = MapRow("cat", np.ones((1, size[1] // 2, size[0] // 2)), 0.0, 1.0)
+    picture = Image.new("RGB", size)
+    for figure in (
+        figures.map_grid("title", [picture], ["call 0"], [row], "probability"),
+        figures.comparison([[[picture]]], ["a cat"], ["sd"], [0]),
+    ):
+        figures.rendered(figure)
+        for axes in figure.axes:
+            if axes.images:
+                box = axes.get_window_extent()
+                assert box.width / box.height == pytest.approx(size[0] / size[1], rel=0.05)
 
 
 def test_figures_show_dollar_signs_as_they_are() -> None:

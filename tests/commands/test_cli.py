@@ -125,6 +125,26 @@ def test_bad_commands_are_refused_in_one_line(arguments: list[str], capfd: pytes
     refused(capfd, arguments)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["generate", PROMPT], ["attention", PROMPT], ["sheet", PROMPT], ["evaluate"], ["serve", "--port", "0"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_every_command_opens_its_model_as_it_is_told(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+
+    def load(*given: Any, **options: Any) -> None:
+        asked.append((*given, options))
+        raise ValueError("this is as far as the command shall come here")
+
+    monkeypatch.setattr(commands_model, "load", load)
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "--weights", "w.ckpt", "--prediction", "v", "--dtype", "bfloat16"]) == 2
+    assert asked == [(Path("w.ckpt"), {"device": "cpu", "dtype": torch.bfloat16, "prediction": "v"})]
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "model.ckpt", "model.safetensors"])
 @pytest.mark.parametrize("command", ["generate", "inspect"])
 @pytest.mark.usefixtures("tiny")

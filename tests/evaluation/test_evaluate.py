@@ -108,6 +108,8 @@ def test_a_folder_is_not_continued_with_other_settings(
     run.start(Run(listed, method, [0]), out, "miniature", "0a")
     with pytest.raises(ValueError, match=r"other settings \(steps was 50, now 20\); choose another folder"):
         run.start(Run(listed, method, [0], steps=20), out, "miniature", "0a")
+    with pytest.raises(ValueError, match=r"prediction was None, now 'v'; size was None, now \[64, 32\]"):
+        run.start(Run(listed, method, [0], prediction="v", size=(64, 32)), out, "miniature", "0a")
     with pytest.raises(ValueError, match="fingerprint was '0a', now '0b'"):
         run.start(Run(listed, method, [0]), out, "miniature", "0b")
     with pytest.raises(ValueError, match="prompts_sha256 was"):
@@ -125,6 +127,7 @@ def test_a_folder_is_not_continued_with_other_settings(
         (["--sampler", "dddim"], "sampler is 'dddim'; expected one of pndm, ddim"),
         (["--guidance", "nan"], "guidance is nan; expected a finite number"),
         (["--parser", "no_such_model"], "parser='no_such_model': no such spaCy model is installed"),
+        (["--size", "33x32"], "size is (33, 32); expected a height and a width that are multiples of 8 pixels"),
     ],
 )
 def test_bad_settings_are_refused_before_the_first_picture(
@@ -319,7 +322,7 @@ def test_two_processes_make_what_one_makes(prompts: Path, tmp_path: Path) -> Non
 def test_a_picture_does_not_depend_on_what_was_done_before(tmp_path: Path) -> None:
     """A batch that is left over is made whole, as the first time."""
     listed = [BenchmarkPrompt("a", text) for text in ("a cat", "a dog", "a frog")]
-    work = Run(listed, {"sd": SD}, [0, 1], steps=2, sampler="ddim", batch_size=4, parser="rules")
+    work = Run(listed, {"sd": SD}, [0, 1], steps=2, sampler="ddim", batch_size=4, parser="rules", size=(32, 64))
     pipeline = Pipeline(load())
     for out in (tmp_path / "one", tmp_path / "two"):
         run.start(work, out, "miniature", "0a")
@@ -333,6 +336,7 @@ def test_a_picture_does_not_depend_on_what_was_done_before(tmp_path: Path) -> No
     run.make(work, pipeline, tmp_path / "two")
     assert all(run.finish(work, tmp_path / name) for name in ("one", "two"))
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert Image.open(tmp_path / "one" / "sd" / "a dog" / "0.png").size == (64, 32)  # Pillow says width first
 
 
 # --- scores ---

@@ -75,6 +75,9 @@ export function begin() {
       write({ [word()]: sides }); // text that could not be read gives way
     }
   });
+  const [height, width] = [byId("height"), byId("width")];
+  const shape = () => (board.style.aspectRatio = width.value / height.value || 1);
+  for (const side of [height, width]) side.addEventListener("input", shape);
   byId("boxes").addEventListener("input", () => draw());
   byId("prompt").addEventListener("input", offer);
   offer();

@@ -9,6 +9,7 @@ import * as server from "./server.js";
 const PAUSE = 250; // milliseconds between two questions about a job
 const CHOSEN = ["sd", "ebama"];
 const isBusy = (job) => job.state === "waiting" || job.state === "running";
+const sides = [byId("height"), byId("width")]; // of pictures in pixels
 let results;
 let current = null;
 
@@ -17,12 +18,13 @@ function complain(error) {
   byId("error").hidden = !error;
 }
 
-function describe({ model, side, dtype, device, version, vocabulary, limits, methods }) {
+function describe({ model, side, multiple, dtype, device, version, vocabulary, limits, methods }) {
   const { name = model, nouns, colours } = vocabulary;
   byId("model").textContent = `${name} · ${side} × ${side} pixels · ${dtype} on ${device} · version ${version}`;
   if (nouns) byId("vocabulary").textContent = `It knows ${nouns.join(", ")}, in ${colours.join(", ")}.`;
   byId("steps").max = limits.steps;
   byId("guidance").max = limits.guidance;
+  for (const input of sides) Object.assign(input, { value: side, min: multiple, max: limits.side, step: multiple });
   for (const { name, changes, reference } of methods) {
     const box = html("input", { type: "checkbox", name: "method", value: name });
     box.checked = CHOSEN.includes(name);
@@ -32,8 +34,8 @@ function describe({ model, side, dtype, device, version, vocabulary, limits, met
 
 function request() {
   const form = new FormData(byId("request"));
-  const { method, extra, ...fields } = Object.fromEntries(form);
-  return { ...fields, boxes: boxes.read(), methods: [...form.getAll("method"), extra.trim()].filter(Boolean) };
+  const { method, extra, height, width, ...fields } = Object.fromEntries(form);
+  return { ...fields, size: [height, width], boxes: boxes.read(), methods: [...form.getAll("method"), extra.trim()].filter(Boolean) };
 }
 
 function show(job) {
