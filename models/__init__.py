@@ -11,7 +11,9 @@ from .attention import (
     Control,
     Request,
     Site,
+    Watch,
     attention_scores,
+    attention_to,
 )
 from .conditions import Context, sinusoids
 from .config import (
@@ -55,8 +57,10 @@ __all__ = [
     "UNet",
     "UNetConfig",
     "VAEConfig",
+    "Watch",
     "adapt",
     "attention_scores",
+    "attention_to",
     "layer",
     "sinusoids",
 ]

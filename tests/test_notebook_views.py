@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import re
@@ -9,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -158,6 +160,35 @@ def test_records_are_a_table_of_sites() -> None:
         assert record.site.name in shown.text
         assert f"{record.scores.min():.3g}" in shown.text
         assert f"{record.scores.max():.3g}" in shown.text
+
+
+def pictures_of(records: AttentionRecords) -> list[Image.Image | None]:
+    """The small maps of each row."""
+    rows = re.findall(r"<tr>.*?</tr>", records._repr_html_())[1:]
+    urls = [re.search(r'src="data:image/png;base64,([^"]*)"', row) for row in rows]
+    return [Image.open(io.BytesIO(base64.b64decode(url[1]))) if url else None for url in urls]
+
+
+def test_records_show_small_maps_of_their_first_keys() -> None:
+    scores = torch.randn(2, 3, 32 * 16, 77, generator=torch.Generator().manual_seed(0)) * 3
+    record = AttentionRecord(Site("layer", "cross", (32, 16), 3), scores)
+    (picture,) = pictures_of(AttentionRecords([record]))
+    assert picture is not None
+    assert (picture.mode, picture.size) == ("L", (8 * (8 + 1), 16))
+    maps = record.probabilities[0].mean(0).T[:8].unflatten(-1, (16, 2, 8, 2)).mean((2, 4))
+    expected = maps / maps.amax((1, 2), keepdim=True) * 255
+    shown = torch.tensor(np.asarray(picture)).unflatten(1, (8, 9)).permute(1, 0, 2)[..., :8]
+    assert (shown - expected).abs().max() <= 0.51
+    looked = pictures_of(AttentionRecords([AttentionRecord(Site("layer", "self", (4, 4), 3), scores[..., :16, :16])]))
+    assert looked[0] is not None
+    assert looked[0].size == (8 * 5, 4)
+
+
+def test_a_table_of_many_sites_stays_small() -> None:
+    scores = torch.randn(1, 1, 16 * 16, 8)
+    records = AttentionRecords([AttentionRecord(Site("layer", "cross", (16, 16), 1), scores)] * 100)
+    assert len(records._repr_html_()) < 64 * 5000
+    assert [picture is not None for picture in pictures_of(records)] == [True] * 64 + [False] * 36
 
 
 def test_records_of_odd_layers_are_shown_too() -> None:

@@ -1,0 +1,41 @@
+"""Attention layers of a network at one input size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["cross", "self"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One attention layer: where it sits in the network and what its maps look like.
+
+    `name` is the layer's module path in the network, `resolution` the (height, width) of its queries in pixels of the
+    feature map ((1, n) for a text of n tokens), `kind` says whether its keys are another sequence ("cross": text
+    tokens) or the queries' own ("self").
+    """
+
+    name: str
+    kind: Kind
+    resolution: tuple[int, int]
+    heads: int
+
+    def __str__(self) -> str:
+        height, width = self.resolution
+        return f"{self.name} ({self.kind}, {height}x{width}, {self.heads} heads)"
+
+
+def select_sites(available: Sequence[Site], wanted: Iterable[Site | str], input_size: str) -> frozenset[str]:
+    """Names of the `wanted` sites; ValueError, which lists those there are, if one is unknown or none is wanted."""
+    names = frozenset(site.name if isinstance(site, Site) else site for site in wanted)
+    unknown = names - {site.name for site in available}
+    if unknown or not names:
+        problem = (
+            f"There is no attention site {sorted(unknown)}" if unknown else "The selection holds no attention site"
+        )
+        listing = "\n  ".join(str(site) for site in available)
+        raise ValueError(f"{problem} for {input_size}; choose among\n  {listing}")
+    return names
