@@ -18,7 +18,7 @@ from ebama.models import StableDiffusionConfig
 from ebama.samplers import Sampler
 
 from .guidance import Method, Task
-from .guidance.control import HandedOn, watched
+from .guidance.control import watched
 from .trace import Trace, TraceOptions, TraceRecorder
 
 
@@ -198,7 +198,7 @@ def sample(
             rows, records = task.network(batch, t, contexts, record=recorder.sites, control=control)
             output = combine(rows.float(), conditioning.weights)
             recorder.add(t, records, solver.schedule.clean(z, output, t))
-        if isinstance(control, HandedOn):
+        if control is not None:
             control.check_asked()
         on_call(call + 1)
         return output

@@ -1,4 +1,4 @@
-"""Controls of several methods as one, and a check that the network hands on the context that a control moves."""
+"""Controls of several methods as one, and a check that the network asks them and hands on the context they move."""
 
 from __future__ import annotations
 
@@ -50,48 +50,88 @@ class ChainedControl(Control):
         return [control for control in self.controls if control.edits_maps(site)]
 
 
-class HandedOn(ChainedControl):
-    """A control that moves the context, in one call of a network that has to hand it on from site to site.
+class Watched(ChainedControl):
+    """A control in one call of a network, held against what the network does with it.
 
-    Where the network gives a later site the context as it was, the control would do next to nothing, and a run would be
-    plain sampling under another name: ValueError.
+    A network that does not ask it, or that gives a later site the context as it was before an earlier one moved it,
+    would make the run plain sampling under another name: ValueError.
     """
 
     def __init__(self, control: Control) -> None:
         super().__init__([control])
+        self._asked: set[str] = set()
         self._moves: dict[str, tuple[Tensor, Tensor]] = {}  # by site, which checkpointing runs again
+
+    def edits_maps(self, site: Site) -> bool:
+        """As the control says."""
+        edits = super().edits_maps(site)
+        self._asked.add("maps" if edits else "no maps")
+        return edits
+
+    def contexts(self, site: Site, context: Tensor) -> tuple[Tensor, Tensor]:
+        """The control's."""
+        self._asked.add("contexts")
+        return super().contexts(site, context)
+
+    def scores(self, call: AttentionCall, scores: Tensor) -> Tensor:
+        """The control's."""
+        self._asked.add("scores")
+        return super().scores(call, scores)
+
+    def probabilities(self, call: AttentionCall, probabilities: Tensor) -> Tensor:
+        """The control's."""
+        self._asked.add("probabilities")
+        return super().probabilities(call, probabilities)
 
     def next_context(self, call: AttentionCall) -> Tensor:
         """The control's; raises for a site that got the context of an earlier one, from before that moved it."""
         moved = super().next_context(call)
+        self._asked.add("next_context")
         if call.site.kind == "cross" and call.site.name not in self._moves:
             if not any(after is call.context for _, after in self._moves.values()):
                 for name, (before, after) in self._moves.items():
                     if same_values(before, call.context) and not same_values(after, call.context):
-                        self._refuse(f"{call.site.name} did not get the context that {name} made")
+                        self._lost(f"{call.site.name} did not get the context that {name} made")
             self._moves[call.site.name] = call.context, moved
         return moved
 
-    def check_asked(self) -> None:
-        """Raise ValueError if no site has asked for the next context in a whole prediction."""
-        if not self._moves:
-            self._refuse("no cross-attention site asked for the context")
+    def check_asked(self, *, whole: bool = True) -> None:
+        """After the call, raise ValueError if the network has not asked for something that the control rewrites; for
+        anything at all, if it has not run as a `whole`."""
+        if whole and not self._moves and self._rewriting("next_context"):
+            self._lost("no cross-attention site asked for the context")
+        places = {"contexts", "scores", "probabilities"}
+        if self._asked >= {"no maps"} and "maps" not in self._asked:
+            places = {"contexts"}
+        missing = {place: rewriting for place in places - self._asked if (rewriting := self._rewriting(place))}
+        if missing if whole else not self._asked:
+            control = next(iter(missing.values()), self.controls)[0]
+            raise ValueError(
+                f"{type(control).__name__} rewrites attention, and the network does not let it: it never asked for "
+                f"{' or '.join(sorted(missing)) or 'anything'}. Pass `control=` on to the attention layers; "
+                "`Attention` does the rest with Request(control=control)."
+            )
 
-    def _refuse(self, problem: str) -> None:
+    def _rewriting(self, place: str) -> list[Control]:
+        """The controls among those chained that override a method."""
+        return [leaf for leaf in _leaves(self) if getattr(type(leaf), place) is not getattr(Control, place)]
+
+    def _lost(self, problem: str) -> None:
         raise ValueError(
-            f"{type(_movers(self)[0]).__name__} moves the text context from site to site, and the network "
-            f"does not hand it on: {problem}. Pass `AttentionResult.context` of each cross-attention layer to the next."
+            f"{type(self._rewriting('next_context')[0]).__name__} moves the text context from site to site, and the "
+            f"network does not hand it on: {problem}. Pass `AttentionResult.context` of each cross-attention layer to "
+            "the next."
         )
 
 
-def watched(controls: Controls | None, i: int) -> Control | None:
-    """The control of model call i; one that moves the context is held against the network (see `HandedOn`)."""
+def watched(controls: Controls | None, i: int) -> Watched | None:
+    """The control of model call i, held against the network."""
     control = controls(i) if controls is not None else None
-    return HandedOn(control) if control is not None and _movers(control) else control
+    return Watched(control) if control is not None else None
 
 
-def _movers(control: Control) -> list[Control]:
-    """The controls among those chained that move the context."""
+def _leaves(control: Control) -> list[Control]:
+    """The controls that are chained in one, which are chains of none."""
     if isinstance(control, ChainedControl):
-        return [mover for part in control.controls for mover in _movers(part)]
-    return [control] if type(control).next_context is not Control.next_context else []
+        return [leaf for part in control.controls for leaf in _leaves(part)]
+    return [control]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ..maps import GroupLike
-from ..models import AttentionRecords, Control, Site
+from ..models import AttentionRecords, Site
 from ..prompt import Parsed
 from .conditioning import Conditioning
 from .control import watched
@@ -83,22 +83,26 @@ class GradientMethod(Method):
         """How a run steps down the gradient: by `step_size` times it."""
         return descent
 
+    def guided_control(self, task: Task) -> Controls | None:
+        """The control of the guided passes of a task's samples, whose rows are their prompts: the method's own."""
+        return (task.controlled_by or self).control(task, Conditioning.prompts_alone(task.context))
+
     def maps(self, task: Task, call: Callable[[], int] = lambda: 0) -> Maps:
-        """The maps of `sites`, of the prompt's rows alone, under the method's own control of model call `call()`; the
-        network runs only as far as they need."""
+        """The maps of `sites`, of the prompt's rows alone, under `guided_control` of model call `call()`; the network
+        runs only as far as they need."""
         made: dict[tuple[int, ...], Controls | None] = {}  # for the samples of a pass
 
-        def control(samples: list[int]) -> Control | None:
-            if (key := tuple(samples)) not in made:
-                part = task.select(samples)
-                made[key] = (task.controlled_by or self).control(part, Conditioning.prompts_alone(part.context))
-            return watched(made[key], call())
-
         def maps(z: Tensor, t: Any, samples: list[int]) -> AttentionRecords:
-            context, sites = task.context[samples], self.sites(task, z.shape) if task.sites is None else task.sites
-            return task.network.attention(
-                z.to(context.dtype), t, context, sites=sites, control=control(samples), checkpoint=task.checkpoint
+            if (key := tuple(samples)) not in made:
+                made[key] = self.guided_control(task.select(samples))
+            context, control = task.context[samples], watched(made[key], call())
+            sites = self.sites(task, z.shape) if task.sites is None else task.sites
+            records = task.network.attention(
+                z.to(context.dtype), t, context, sites=sites, control=control, checkpoint=task.checkpoint
             )
+            if control is not None:
+                control.check_asked(whole=False)
+            return records
 
         return maps
 

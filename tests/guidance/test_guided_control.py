@@ -16,11 +16,11 @@ from torch.nn import functional as F
 from ebama import methods
 from ebama.energy import ebama_loss
 from ebama.guidance import Conditioning, Controls, Energy, GradientMethod, Method, Needs, Task, guide_for
-from ebama.guidance.control import ChainedControl, HandedOn, watched
+from ebama.guidance.control import ChainedControl, Watched, watched
 from ebama.maps import ContentRange
 from ebama.methods.ane import ane_loss
 from ebama.models import AttentionCall, AttentionRecord, AttentionRecords, Control, Site
-from ebama.prompt import Group
+from ebama.prompt import Box, Group
 
 CROWN = "a purple crown and a blue suitcase"
 GROUPS, TOKENS = [Group((2,), ((1,),)), Group((4,), ((3,),))], (1, 2, 3, 4)
@@ -146,11 +146,10 @@ def test_edits_maps_follows_from_what_is_overridden(
     assert len(fused) == (0 if edits else len(sites))
 
 
-def test_only_controls_that_move_the_context_are_watched() -> None:
-    assert isinstance(watched(lambda i: Moving(), 0), HandedOn)
-    for control in (Swapping(), Softer(), None):
-        assert watched(lambda i, control=control: control, 0) is control  # type: ignore[misc]
-    assert watched(None, 0) is None
+def test_every_control_is_watched() -> None:
+    for control in (Moving(), Swapping(), Softer()):
+        assert isinstance(watched(lambda i, control=control: control, 0), Watched)  # type: ignore[misc]
+    assert watched(lambda i: None, 0) is watched(None, 0) is None
 
 
 def test_a_watched_control_does_what_it_does_alone_and_under_checkpointing() -> None:
@@ -159,9 +158,9 @@ def test_a_watched_control_does_what_it_does_alone_and_under_checkpointing() -> 
         context = torch.randn(1, 7, 16 if network is model().unet else 10)
         with torch.no_grad():
             plain = network(z, 500, context, control=Moving())
-            assert torch.equal(network(z, 500, context, control=HandedOn(Moving())), plain)
+            assert torch.equal(network(z, 500, context, control=Watched(Moving())), plain)
         moving = z.clone().requires_grad_(True)
-        out = network(moving, 500, context, control=HandedOn(Moving()), checkpoint=True)
+        out = network(moving, 500, context, control=Watched(Moving()), checkpoint=True)
         (gradient,) = torch.autograd.grad(out.square().sum(), moving)
         (expected,) = torch.autograd.grad(network(moving, 500, context, control=Moving()).square().sum(), moving)
         torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
@@ -252,15 +251,65 @@ class OnlyContexts:
         return self.network(z, t, control.contexts(site, context)[0])
 
 
-def test_chained_controls_that_move_nothing_ask_nothing_of_the_network() -> None:
-    chained = ChainedControl([Swapping(), Softer()])
-    assert watched(lambda i: chained, 0) is chained
-    moving = ChainedControl([Swapping(), ChainedControl([Moving()])])
-    control = watched(lambda i: moving, 0)
-    assert isinstance(control, HandedOn)
-    OnlyContexts()(noise(0, 8), 5, torch.randn(1, 7, 10), control=control)
-    with pytest.raises(ValueError, match=r"^Moving moves the text context .* no cross-attention site asked"):
-        control.check_asked()
+class AsksForMaps(OnlyContexts):
+    """One that asks whether maps are edited, and then edits none."""
+
+    def __call__(self, z: Tensor, t: int, context: Tensor, *, control: Control) -> Tensor:
+        control.edits_maps(self.network.sites(z.shape)[1])
+        return super().__call__(z, t, context, control=control)
+
+
+class Deaf(OnlyContexts):
+    def __call__(self, z: Tensor, t: int, context: Tensor, *, control: Control) -> Tensor:
+        return self.network(z, t, context)
+
+
+@pytest.mark.parametrize(
+    ("control", "network", "message"),
+    [
+        (Swapping(), OnlyContexts, None),
+        (Swapping(), AsksForMaps, None),
+        (Swapping(), Deaf, "^Swapping rewrites attention, .* it never asked for contexts"),
+        (Softer(), OnlyContexts, "^Softer rewrites attention, .* never asked for probabilities"),
+        (Softer(), AsksForMaps, "^Softer .* never asked for probabilities"),
+        (Louder(torch.ones(1)), Deaf, "^Louder .* never asked for scores"),
+        (ChainedControl([Swapping(), Softer()]), Deaf, "never asked for contexts or probabilities"),
+        (ChainedControl([Swapping(), ChainedControl([Softer()])]), OnlyContexts, "^Softer .* for probabilities"),
+        (ChainedControl([Swapping(), Moving()]), OnlyContexts, "^Moving moves the text context .* no cross-attention"),
+        (Control(), Deaf, None),
+    ],
+)
+def test_a_network_that_does_not_ask_a_control_is_noticed(control: Control, network: Any, message: str | None) -> None:
+    checked = watched(lambda i: control, 0)
+    assert checked is not None
+    network()(noise(0, 8), 5, torch.randn(1, 7, 10), control=checked)
+    if message is None:
+        checked.check_asked()
+        return
+    with pytest.raises(ValueError, match=message) as caught:
+        checked.check_asked()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_ignores_controls_in_guided_passes_is_noticed() -> None:
+    _, network = foreign("ldm")
+
+    class Ignoring:
+        def sites(self, latent_shape: Sequence[int], /) -> list[Site]:
+            return network.sites(latent_shape)
+
+        def attention(self, *args: Any, control: Any = None, **options: Any) -> AttentionRecords:
+            return network.attention(*args, **options)
+
+        def __call__(self, *args: Any, control: Any = None, **options: Any) -> Any:
+            return network(*args, **options)
+
+    context, boxed = torch.randn(1, 7, 10), [Group((2,), ((1,),), Box(0, 0, 0.5, 0.5))]
+    for method, control in ((Loud(), "Louder"), ("bounded-attention", "Bounds")):
+        guide = guide_for(method, Ignoring(), context, boxed, TOKENS, calls=3)
+        with pytest.raises(ValueError, match=f"^{control} rewrites attention, .* never asked for anything|scores"):
+            guide(noise(1, 8), 500, 0)
+    assert guide_for(Quiet(), Ignoring(), context, boxed, TOKENS, calls=3)(noise(1, 8), 500, 0).losses is not None
 
 
 def test_padding_of_a_batch_does_not_read_a_hidden_key() -> None:

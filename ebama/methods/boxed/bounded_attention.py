@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from ...guidance import Conditioning, Controls, Energy, Losses, Maps, Needs, Refinement, Task, guidance_resolution
+from ...guidance import Conditioning, Controls, Energy, Losses, Needs, Refinement, Task, guidance_resolution
 from ...guidance.options import number, option, whole
 from ...maps import WordPositions
 from ...models import AttentionRecords, Control, Site
@@ -92,19 +92,12 @@ class BoundedAttention(BoxMethod):
 
         return control
 
-    def maps(self, task: Task, call: Callable[[], int] = lambda: 0) -> Maps:
-        """The maps of `sites` under the boxes' bounds."""
-
-        def maps(z: Tensor, t: Any, samples: list[int]) -> AttentionRecords:
-            part = task.select(samples)
-            rows, regions = torch.arange(len(samples), device=z.device), [Region(s) for s in _bound(part).values()]
-            bounds = Bounds(regions, rows, rows, range(len(samples)), frozenset(), guided=True)
-            sites = self.sites(task, z.shape) if task.sites is None else task.sites
-            return task.network.attention(
-                z.to(part.context.dtype), t, part.context, sites=sites, control=bounds, checkpoint=task.checkpoint
-            )
-
-        return maps
+    def guided_control(self, task: Task) -> Controls:
+        """The boxes' bounds, of samples that have some."""
+        rows = torch.arange(len(task.context), device=task.context.device)
+        regions = [Region(subjects) for subjects in _bound(task).values()]
+        bounds = Bounds(regions, rows, rows, range(len(rows)), frozenset(), guided=True)
+        return lambda i: bounds
 
     def energy(self, task: Task) -> Energy:
         """Of the objects that have a box."""

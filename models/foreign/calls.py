@@ -1,0 +1,116 @@
+"""The call of a foreign attention layer: its inputs, what it returns against ours, and the shape of its maps."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from .layer import CannotAdaptError, Layer
+from .projections import part
+
+CONTEXT_NAMES = ("context", "encoder_hidden_states", "cond", "y", "kv")
+MASK_NAMES = ("mask", "attention_mask", "attn_mask", "key_padding_mask")
+TOLERANCE = 1e-3
+"""Relative: float16 layers differ by less, another computation by more."""
+
+
+@contextmanager
+def refusing(problem: str) -> Iterator[None]:
+    """Whatever fails inside is a ValueError that says the problem."""
+    try:
+        yield
+    except CannotAdaptError:
+        raise
+    except Exception as error:
+        lines = str(error).splitlines() or [""]
+        raise CannotAdaptError(f"{problem} ({type(error).__name__}: {lines[0]}).") from error
+
+
+def inputs(
+    name: str,
+    module: nn.Module,
+    description: Layer,
+    forward: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Queries' input, context (None: self-attention) and mask of a foreign layer's call."""
+    bound = inspect.signature(forward).bind(*args, **kwargs)
+    values = dict(bound.arguments)
+    for catch_all in [p.name for p in bound.signature.parameters.values() if p.kind is p.VAR_KEYWORD]:
+        values |= values.pop(catch_all, {})
+    x = values.pop(next(iter(bound.signature.parameters)))
+    context = _take(values, (description.context,) if description.context else CONTEXT_NAMES)
+    mask = _take(values, (description.mask,) if description.mask else MASK_NAMES)
+    defaults = {p.name: p.default for p in bound.signature.parameters.values()}
+    more = [key for key, value in values.items() if value is not None and value is not defaults.get(key)]
+    if more or not isinstance(x, Tensor) or x.ndim != 3:
+        problem = f"takes {', '.join(more)} too" if more else "does not take queries of shape [batch, query, width]"
+        raise CannotAdaptError(
+            f"The layer {name} cannot be adapted: it {problem}; say context= or mask= in its description."
+        )
+    context = None if context is x else context
+    return (part(name, module, description.norm)(x) if description.norm else x), context, _per_head(name, mask, x)
+
+
+def _per_head(name: str, mask: Tensor | None, x: Tensor) -> Tensor | None:
+    """A mask of keys [key] or [batch, key], or of pairs [query, key] or [batch, query, key], as it broadcasts to
+    [batch, head, query, key]."""
+    if mask is None:
+        return None
+    mask = mask if mask.is_floating_point() else mask.bool()
+    mask = mask[None] if mask.ndim == 1 else mask
+    if mask.ndim == 2 and len(mask) == x.shape[1] != len(x):
+        return mask
+    if len(mask) not in (1, len(x)):
+        raise CannotAdaptError(
+            f"The layer {name} cannot be adapted: it got a mask of shape {list(mask.shape)} in a batch of {len(x)}; "
+            "what differs between samples must travel in the context."
+        )
+    return mask[:, None, None] if mask.ndim == 2 else mask[:, None] if mask.ndim == 3 else mask
+
+
+def _take(values: dict[str, Any], names: Iterable[str | None]) -> Tensor | None:
+    found = [value for value in (values.pop(name, None) for name in names if name) if value is not None]
+    return found[0] if found else None
+
+
+def check_output(name: str, theirs: Any, ours: Tensor | None) -> None:
+    """Raise ValueError, which names the layer, unless ours computes what the foreign one does."""
+    if not isinstance(theirs, Tensor) or ours is None or theirs.shape != ours.shape:
+        raise CannotAdaptError(f"The layer {name} cannot be adapted: it does not return [batch, query, width] alone.")
+    scale = max(float(theirs.abs().max()), 1e-12)
+    if not float((theirs - ours).abs().max()) <= TOLERANCE * scale:
+        raise CannotAdaptError(
+            f"The layer {name} cannot be adapted: its output is not that of softmax(QK^T / sqrt(d)) V over the "
+            "described projections (another scale, a bias or a residual inside, a norm that norm=, q_norm= or k_norm= "
+            "does not name, heads in another order, a mask that is no argument of its forward, or one of other numbers "
+            "than those added to scores). Hooks where its queries and keys are ready still give its scores: "
+            "attention_scores(query, key)."
+        )
+
+
+def resolution(name: str, queries: int, height: int, width: int) -> tuple[int, int]:
+    """(h, w) of the feature map with that many pixels: the latent's divided by a whole number, rounded either way."""
+    found = {
+        size
+        for factor in range(1, max(height, width) + 1)
+        for size in ((height // factor, width // factor), (-(-height // factor), -(-width // factor)))
+        if math.prod(size) == queries
+    }
+    if len(found) == 1:
+        return found.pop()
+    fit = (
+        f"fit several feature maps ({sorted(found)})"
+        if found
+        else "fit no feature map (registers, a class token or text among the pixels cannot be told apart)"
+    )
+    raise CannotAdaptError(
+        f"The {queries} queries of the layer {name} {fit} of a latent of {height}x{width}, so its maps have no shape; "
+        "leave the layer out of `layers`, or hook it."
+    )

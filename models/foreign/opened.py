@@ -1,0 +1,80 @@
+"""A foreign attention layer that is open: it runs its own code, or ours over its weights where that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint as checkpointed
+
+from ..attention import AttentionRecord, AttentionResult, Kind, Request, Site
+from ..network import same_values
+from .calls import check_output, inputs, refusing
+from .layer import Layer
+from .projections import attention_over
+
+
+@dataclass
+class Running:
+    """One call of an adapted network: what it is asked for, and what its layers have recorded so far."""
+
+    names: Mapping[int, str]
+    sites: Mapping[str, Site]
+    request: Request
+    checkpoint: bool
+    probe: list[tuple[str, Kind, int, int]] | None = None
+    records: list[AttentionRecord] = field(default_factory=list)
+    moves: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def moved(self, context: Tensor) -> Tensor:
+        """What a control has made of a context that the module gives to several layers; others stay as they are."""
+        return next((moved for given, moved in reversed(self.moves) if same_values(given, context)), context)
+
+
+running_call: ContextVar[Running | None] = ContextVar("running", default=None)  # so that threads do not see each other
+
+
+class Stop(Exception):
+    """Nothing beyond the last selected site is computed."""
+
+
+class Open:
+    """Mixed into each adapted layer's class: a subclass keeps `isinstance`, state dicts and copies as they were."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The layer's own computation, unless the running call asks for its attention."""
+        own = partial(super().forward, *args, **kwargs)  # type: ignore[misc]
+        running = running_call.get()
+        name = running.names.get(id(self)) if running else None
+        if running is None or name is None:
+            return own()
+        request = running.request
+        if running.probe is None and name not in request.record and request.control is None:
+            return checkpointed(own, use_reentrant=False) if running.checkpoint else own()
+        description: Layer = self._description  # type: ignore[attr-defined]
+        x, context, mask = inputs(name, self, description, super().forward, args, kwargs)  # type: ignore[misc, arg-type]
+        attention = attention_over(name, self, description, "self" if context is None else "cross")  # type: ignore[arg-type]
+        if running.probe is not None:
+            with refusing(f"The layer {name} cannot be adapted: it fails on a batch of one"):
+                output = own()
+            with refusing(f"The layer {name} cannot be adapted: attention over the described projections fails"):
+                ours = attention(x, context, mask=mask).out
+            check_output(name, output, ours)
+            running.probe.append((name, attention.kind, x.shape[1], attention.heads))
+            return output
+        given, context = context, None if context is None else running.moved(context)
+        run = partial(attention, site=running.sites[name], request=request, mask=mask)
+        result: AttentionResult = (
+            checkpointed(run, x, context, use_reentrant=False) if running.checkpoint else run(x, context)
+        )
+        if result.record is not None:
+            running.records.append(result.record)
+        if result.out is None:
+            raise Stop
+        if given is not None and result.context is not context:
+            running.moves.append((given, result.context))
+        return result.out

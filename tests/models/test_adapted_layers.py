@@ -1,0 +1,302 @@
+"""Foreign attention layers of many kinds: what is adapted computes the same, what is not is refused by its name."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from foreign_networks import STYLES, CrossAttention, foreign, inputs
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ebama.guidance.control import Watched
+from ebama.methods.ebca import MovingContext
+from ebama.models import adapt, layer
+
+PARTS: dict[str, Any] = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out", "heads": "heads"}
+KEYS, WIDTH, SIZE = 7, 10, (4, 6)
+
+
+class Flat(nn.Module):
+    """One layer over the pixels of a latent, with tokens in front that are no pixels."""
+
+    def __init__(self, attn: nn.Module, registers: int = 0) -> None:
+        super().__init__()
+        self.attn, self.registers = attn, registers
+
+    def forward(self, z: Tensor, t: Tensor, context: Tensor, **options: Any) -> Tensor:
+        x = z.flatten(2).mT
+        x = torch.cat([x.new_ones(len(x), self.registers, x.shape[-1]), x], 1)
+        x = x + self.attn(x, context, **options)
+        return x[:, self.registers :].mT.reshape(z.shape)
+
+
+def adapted(attn: nn.Module, layers: Any = None, registers: int = 0, **options: Any) -> Any:
+    net = Flat(attn, registers)
+    return adapt(net, layers, lambda net, z, t, c: net(z, t, c, **options), context_shape=(KEYS, WIDTH), channels=8)
+
+
+def latents(batch: int = 2) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(batch, 8, *SIZE, generator=generator), torch.randn(batch, KEYS, WIDTH, generator=generator)
+
+
+def assert_same(attn: nn.Module, layers: Any = None, **options: Any) -> Any:
+    """The adapted network computes what the module does; its record at a pair of latents."""
+    plain, (z, context) = Flat(copy.deepcopy(attn)), latents()
+    expected = plain(z, torch.ones(2), context, **options)
+    noise, records = adapted(attn, layers, **options)(z, 1, context, record=["attn"])
+    torch.testing.assert_close(noise, expected, rtol=1e-5, atol=1e-5)
+    return records[0]
+
+
+# --- grouped queries ---
+
+
+class Grouped(nn.Module):
+    """Keys and values of fewer heads than the queries have, their projections apart or in one."""
+
+    def __init__(self, key_heads: int, fused: str = "", dim: int = 6) -> None:
+        super().__init__()
+        self.heads, self.key_heads, self.fused = 4, key_heads, fused
+        inner, fewer, source = 4 * dim, key_heads * dim, 8 if fused == "qkv" else WIDTH
+        if fused == "qkv":
+            self.qkv = nn.Linear(source, inner + 2 * fewer)
+        elif fused == "kv":
+            self.to_q, self.to_kv = nn.Linear(8, inner), nn.Linear(source, 2 * fewer)
+        else:
+            self.to_q, self.to_k, self.to_v = nn.Linear(8, inner), nn.Linear(source, fewer), nn.Linear(source, fewer)
+        self.to_out = nn.Linear(inner, 8)
+        self.sizes = inner, fewer, fewer
+
+    def projected(self, x: Tensor, context: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values, [batch, head, ..., dim]."""
+        if self.fused == "qkv":
+            parts = self.qkv(x).split(self.sizes, -1)
+        elif self.fused == "kv":
+            parts = self.to_q(x), *self.to_kv(context).chunk(2, -1)
+        else:
+            parts = self.to_q(x), self.to_k(context), self.to_v(context)
+        heads = self.heads, self.key_heads, self.key_heads
+        q, k, v = (part.unflatten(-1, (n, -1)).transpose(1, 2) for part, n in zip(parts, heads, strict=True))
+        return q, *(part.repeat_interleave(self.heads // self.key_heads, 1) for part in (k, v))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        q, k, v = self.projected(x, context)
+        return self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+@pytest.mark.parametrize("fused", ["", "kv"])
+def test_grouped_queries(key_heads: int, fused: str) -> None:
+    torch.manual_seed(0)
+    attn = Grouped(key_heads, fused)
+    record, (z, context) = assert_same(attn), latents()
+    q, k, _ = attn.projected(z.flatten(2).mT, context)
+    assert record.site.heads == 4
+    torch.testing.assert_close(record.scores, q @ k.mT / math.sqrt(6))
+
+
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+def test_grouped_queries_of_one_fused_projection(key_heads: int) -> None:
+    class Self(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attn = Grouped(key_heads, "qkv")
+
+        def forward(self, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
+            x = z.flatten(2).mT
+            return (x + self.attn(x, x)).mT.reshape(z.shape)
+
+    torch.manual_seed(0)
+    net, (z, context) = Self(), latents()
+    expected = net(z, torch.ones(2), context)
+    network = adapt(net, context_shape=(KEYS, WIDTH), channels=8)
+    noise, records = network(z, 1, context, record=["attn"])
+    torch.testing.assert_close(noise, expected, rtol=1e-5, atol=1e-5)
+    q, k, _ = net.attn.projected(z.flatten(2).mT, z.flatten(2).mT)
+    torch.testing.assert_close(records[0].scores, q @ k.mT / math.sqrt(6))
+
+
+def test_ebca_moves_the_context_of_grouped_queries_down_the_same_weights() -> None:
+    torch.manual_seed(0)
+    grouped = Grouped(2)
+    whole = Grouped(4)
+    whole.load_state_dict(
+        {
+            name: value.unflatten(0, (2, -1)).repeat_interleave(2, 0).flatten(0, 1)
+            if name.split(".")[0] in ("to_k", "to_v")
+            else value
+            for name, value in grouped.state_dict().items()
+        }
+    )
+    z, context = latents()
+    moved = []
+    for attn in (grouped, whole):
+        control = Watched(MovingContext(torch.ones(2, KEYS), 0.1))
+        adapted(attn)(z, 1, context, control=control)
+        moved.append(control._moves["attn"][1])
+    torch.testing.assert_close(*moved)
+    assert not torch.allclose(moved[0], context, atol=1e-3)
+
+
+# --- norms of all heads at once ---
+
+
+class RMSNorm(nn.Module):
+    """As many write it: one weight, under a name of its own."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.randn(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * self.gamma
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "layer norm": nn.LayerNorm,
+    "without weights": lambda width: nn.LayerNorm(width, elementwise_affine=False),
+    "rms": RMSNorm,
+    "torch's rms": lambda width: nn.RMSNorm(width, elementwise_affine=False),
+}
+
+
+class Normed(CrossAttention):
+    def __init__(self, norm: Callable[[int], nn.Module], width: int) -> None:
+        super().__init__(8, WIDTH, 2, 6, 0.0)
+        self.width, self.q_norm, self.k_norm = width, norm(width), norm(width)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        assert context is not None
+        q = self.q_norm(self.to_q(x).unflatten(-1, (-1, self.width))).flatten(-2)
+        k = self.k_norm(self.to_k(context).unflatten(-1, (-1, self.width))).flatten(-2)
+        q, k, v = (part.unflatten(-1, (2, -1)).transpose(1, 2) for part in (q, k, self.to_v(context)))
+        return self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("width", [6, 12], ids=["each head", "all heads"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_norms_of_each_head_and_of_all(norm: str, width: int) -> None:
+    torch.manual_seed(0)
+    attn = Normed(NORMS[norm], width)
+    described = assert_same(attn, {Normed: layer(**PARTS, q_norm="q_norm", k_norm="k_norm")})
+    assert torch.equal(assert_same(attn, [Normed]).scores, described.scores), "the usual names"
+
+
+# --- masks ---
+
+
+class Masked(CrossAttention):
+    """Takes whatever `scaled_dot_product_attention` does."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        context = x if context is None else context
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in (self.to_q(x), self.to_k(context), self.to_v(context))
+        )
+        mask = mask[:, None, None] if mask is not None and mask.ndim == 2 and len(mask) == len(x) else mask
+        return self.to_out(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
+
+
+SEEN = torch.rand(24, KEYS, generator=torch.Generator().manual_seed(0)) > 0.3
+
+
+@pytest.mark.parametrize("mask", [SEEN, SEEN.float(), SEEN[None, None], SEEN[None, None, :1]])
+def test_masks_that_do_not_differ_between_samples(mask: Tensor) -> None:
+    torch.manual_seed(0)
+    record = assert_same(Masked(8, WIDTH, 2, 6, 0.0), mask=mask)
+    if mask.dtype == torch.bool:
+        assert torch.equal(record.scores.isneginf(), ~mask.expand_as(record.scores))
+
+
+@pytest.mark.parametrize("shape", [(2, KEYS), (3, 24, KEYS), (2, 1, 1, KEYS)])
+def test_a_mask_of_other_samples_that_a_closure_holds_is_refused(shape: tuple[int, ...]) -> None:
+    for kind in (Masked, CrossAttention):
+        network = adapted(kind(8, WIDTH, 2, 6, 0.0), mask=torch.ones(shape, dtype=torch.bool))
+        with pytest.raises(ValueError, match=r"layer attn cannot be adapted: it got a mask of shape .* in the context"):
+            network.sites(SIZE)
+
+
+class Held(CrossAttention):
+    """Its mask is its own affair."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(8, WIDTH, 2, 6, 0.0)
+        self.held = torch.arange(KEYS).expand(rows, -1) < 5
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        return super().forward(x, context, self.held)
+
+
+class Deaf(CrossAttention):
+    """Is given a context and does not read it."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("attn", "message"),
+    [
+        (Held(1), r"layer attn cannot be adapted: its output is not that of .* a mask that is no argument"),
+        (Held(2), r"layer attn cannot be adapted: it does not return \[batch, query, width\] alone"),
+        (Held(3), r"layer attn cannot be adapted: it does not return"),
+        (
+            Deaf(8, None, 2, 6, 0.0),
+            r"layer attn cannot be adapted: attention over the described projections fails \(Run",
+        ),
+    ],
+)
+def test_what_a_layer_does_on_its_own_is_refused(attn: nn.Module, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        adapted(attn).sites(SIZE)
+
+
+def test_what_fails_in_the_trial_run_says_where() -> None:
+    network = adapted(CrossAttention(8, WIDTH, 2, 6, 0.0), mask=torch.ones(KEYS, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"layer attn cannot be adapted: it fails on a batch of one \(IndexError: too"):
+        network.sites(SIZE)
+    other = adapt(Flat(Grouped(2)), call=lambda net, z, t, c: net(z, c), context_shape=(KEYS, WIDTH), channels=8)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match=r"Flat does not run with a latent \[1, 8, 4, 6\].*`call` says .*'context'"):
+        other.sites(SIZE)
+
+
+@pytest.mark.parametrize("registers", [1, 4, 5])
+def test_tokens_that_are_no_pixels_are_refused(registers: int) -> None:
+    with pytest.raises(ValueError, match=rf"The {24 + registers} queries of the layer attn fit no .*\(registers"):
+        adapted(CrossAttention(8, WIDTH, 2, 6, 0.0), registers=registers).sites(SIZE)
+
+
+# --- usual names ---
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_layers_of_usual_names_need_no_description(style: str) -> None:
+    plain, described = foreign(style)
+    (z, t, context), classes = inputs(), list(STYLES[style][1])
+    expected = described.attention(z, t, context, resolution=None, kind=None)
+    for layers in (None, classes):
+        network = adapt(copy.deepcopy(plain), layers, context_shape=(7, 10))
+        found = network.attention(z, t, context, resolution=None, kind=None)
+        assert [record.site for record in found] == [record.site for record in expected]
+        assert all(torch.equal(one.scores, other.scores) for one, other in zip(found, expected, strict=True))
+
+
+def test_names_that_are_not_usual_are_asked_for() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ask, self.say = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    net = Flat(Odd())
+    for layers in ([Odd], ["attn"]):
+        with pytest.raises(ValueError, match=r"parts of the layer attn \(Odd\) have no usual names; say them: \{Odd"):
+            adapt(net, layers, context_shape=(KEYS, WIDTH))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Flat holds no layer whose parts have usual names"):
+        adapt(net, context_shape=(KEYS, WIDTH))
