@@ -61,13 +61,16 @@ class Repeated(nn.Module):
     @property
     def weight(self) -> Tensor:
         """[inner width, width], where the projection alone has one."""
-        rows: Tensor = self._projection[0].weight  # type: ignore[assignment]
-        return rows.unflatten(0, (self._heads, -1)).repeat_interleave(self._times, 0).flatten(0, 1)
+        return self._repeated(self._projection[0].weight, 0)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> [..., inner width]."""
-        projected: Tensor = self._projection[0](x)
-        return projected.unflatten(-1, (self._heads, -1)).repeat_interleave(self._times, -2).flatten(-2)
+        return self._repeated(self._projection[0](x), x.ndim - 1)
+
+    def _repeated(self, of_heads: Tensor, dim: int) -> Tensor:
+        """The heads along a dimension, each as often as it serves."""
+        heads: Tensor = of_heads.unflatten(dim, (self._heads, -1))
+        return heads.repeat_interleave(self._times, dim).flatten(dim, dim + 1)
 
 
 def part(name: str, module: nn.Module, path: str) -> Any:
