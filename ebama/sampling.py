@@ -18,7 +18,7 @@ from ebama.models import StableDiffusionConfig
 from ebama.samplers import Sampler
 
 from .guidance import Method, Task
-from .guidance.control import watched
+from .guidance.control import checked
 from .trace import Trace, TraceOptions, TraceRecorder
 
 
@@ -191,7 +191,7 @@ def sample(
     def denoise(z: Tensor, t: int) -> Tensor:
         contexts = conditioning.contexts
         batch = z.to(contexts.dtype)[conditioning.sample_index]
-        control = watched(controls, call)
+        control = checked(controls, call)
         if recorder is None:
             output = combine(task.network(batch, t, contexts, control=control).float(), conditioning.weights)
         else:

@@ -50,7 +50,7 @@ class ChainedControl(Control):
         return [control for control in self.controls if control.edits_maps(site)]
 
 
-class Watched(ChainedControl):
+class CheckedControl(ChainedControl):
     """A control in one call of a network, held against what the network does with it.
 
     A network that does not ask it, or that gives a later site the context as it was before an earlier one moved it,
@@ -124,10 +124,10 @@ class Watched(ChainedControl):
         )
 
 
-def watched(controls: Controls | None, i: int) -> Watched | None:
+def checked(controls: Controls | None, i: int) -> CheckedControl | None:
     """The control of model call i, held against the network."""
     control = controls(i) if controls is not None else None
-    return Watched(control) if control is not None else None
+    return CheckedControl(control) if control is not None else None
 
 
 def _leaves(control: Control) -> list[Control]:

@@ -13,7 +13,7 @@ from ..maps import GroupLike
 from ..models import AttentionRecords, Site
 from ..prompt import Parsed
 from .conditioning import Conditioning
-from .control import watched
+from .control import checked
 from .gradient import Energy, Maps, Refinement, Step, descent, gradient_guide
 from .method import Controls, Cost, GuidanceResult, Guide, Method
 from .options import guided_calls, number
@@ -95,7 +95,7 @@ class GradientMethod(Method):
         def maps(z: Tensor, t: Any, samples: list[int]) -> AttentionRecords:
             if (key := tuple(samples)) not in made:
                 made[key] = self.guided_control(task.select(samples))
-            context, control = task.context[samples], watched(made[key], call())
+            context, control = task.context[samples], checked(made[key], call())
             sites = self.sites(task, z.shape) if task.sites is None else task.sites
             records = task.network.attention(
                 z.to(context.dtype), t, context, sites=sites, control=control, checkpoint=task.checkpoint

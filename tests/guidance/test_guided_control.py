@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ebama import methods
 from ebama.energy import ebama_loss
 from ebama.guidance import Conditioning, Controls, Energy, GradientMethod, Method, Needs, Task, guide_for
-from ebama.guidance.control import ChainedControl, Watched, watched
+from ebama.guidance.control import ChainedControl, CheckedControl, checked
 from ebama.maps import ContentRange
 from ebama.methods.ane import ane_loss
 from ebama.models import AttentionCall, AttentionRecord, AttentionRecords, Control, Site
@@ -146,21 +146,21 @@ def test_edits_maps_follows_from_what_is_overridden(
     assert len(fused) == (0 if edits else len(sites))
 
 
-def test_every_control_is_watched() -> None:
+def test_every_control_is_checked() -> None:
     for control in (Moving(), Swapping(), Softer()):
-        assert isinstance(watched(lambda i, control=control: control, 0), Watched)  # type: ignore[misc]
-    assert watched(lambda i: None, 0) is watched(None, 0) is None
+        assert isinstance(checked(lambda i, control=control: control, 0), CheckedControl)  # type: ignore[misc]
+    assert checked(lambda i: None, 0) is checked(None, 0) is None
 
 
-def test_a_watched_control_does_what_it_does_alone_and_under_checkpointing() -> None:
+def test_a_checked_control_does_what_it_does_alone_and_under_checkpointing() -> None:
     for network in (model().unet, foreign("ldm")[1]):
         z = noise(0) if network is model().unet else noise(0, 8)
         context = torch.randn(1, 7, 16 if network is model().unet else 10)
         with torch.no_grad():
             plain = network(z, 500, context, control=Moving())
-            assert torch.equal(network(z, 500, context, control=Watched(Moving())), plain)
+            assert torch.equal(network(z, 500, context, control=CheckedControl(Moving())), plain)
         moving = z.clone().requires_grad_(True)
-        out = network(moving, 500, context, control=Watched(Moving()), checkpoint=True)
+        out = network(moving, 500, context, control=CheckedControl(Moving()), checkpoint=True)
         (gradient,) = torch.autograd.grad(out.square().sum(), moving)
         (expected,) = torch.autograd.grad(network(moving, 500, context, control=Moving()).square().sum(), moving)
         torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
@@ -280,14 +280,14 @@ class Deaf(OnlyContexts):
     ],
 )
 def test_a_network_that_does_not_ask_a_control_is_noticed(control: Control, network: Any, message: str | None) -> None:
-    checked = watched(lambda i: control, 0)
-    assert checked is not None
-    network()(noise(0, 8), 5, torch.randn(1, 7, 10), control=checked)
+    watching = checked(lambda i: control, 0)
+    assert watching is not None
+    network()(noise(0, 8), 5, torch.randn(1, 7, 10), control=watching)
     if message is None:
-        checked.check_asked()
+        watching.check_asked()
         return
     with pytest.raises(ValueError, match=message) as caught:
-        checked.check_asked()
+        watching.check_asked()
     assert "\n" not in str(caught.value)
 
 

@@ -13,7 +13,7 @@ from foreign_networks import DIT, LDM, STYLES, CrossAttention, DitCross, FusedSe
 from torch import Tensor, nn
 
 from ebama.guidance import guide_for
-from ebama.guidance.control import Watched
+from ebama.guidance.control import CheckedControl
 from ebama.methods.ebca import MovingContext
 from ebama.models import AttentionCall, Control, Network, Site, UNet, adapt, layer
 from ebama.prompt import Group
@@ -152,7 +152,7 @@ def test_a_moved_context_reaches_the_layers_that_read_that_context() -> None:
     expected = plain(z, torch.full((2,), t), context)
     torch.testing.assert_close(network(z, t, context, control=Control()), expected, rtol=1e-5, atol=1e-5)
     control = Nudge()
-    network(z, t, context, control=Watched(control))
+    network(z, t, context, control=CheckedControl(control))
     expected_contexts = context, context.flip(1), context + 1, context.flip(1) + 1
     for seen, expected in zip(control.seen, expected_contexts, strict=True):
         torch.testing.assert_close(seen, expected)

@@ -13,7 +13,7 @@ from foreign_networks import STYLES, CrossAttention, foreign, inputs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebama.guidance.control import Watched
+from ebama.guidance.control import CheckedControl
 from ebama.methods.ebca import MovingContext
 from ebama.models import adapt, layer
 
@@ -137,7 +137,7 @@ def test_ebca_moves_the_context_of_grouped_queries_down_the_same_weights() -> No
     z, context = latents()
     moved = []
     for attn in (grouped, whole):
-        control = Watched(MovingContext(torch.ones(2, KEYS), 0.1))
+        control = CheckedControl(MovingContext(torch.ones(2, KEYS), 0.1))
         adapted(attn)(z, 1, context, control=control)
         moved.append(control._moves["attn"][1])
     torch.testing.assert_close(*moved)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from reference import TINY, randomise, relative
 
-from ebama.guidance.control import Watched
+from ebama.guidance.control import CheckedControl
 from ebama.methods.ebca import MovingContext
 from ebama.models import UNet
 
@@ -63,7 +63,7 @@ def test_a_control_that_moves_the_context_is_watched_in_one_graph(compiled: tupl
     moving = MovingContext(torch.full((2, 77), 0.02), 0.3)
     for t in (981, 961):
         with torch.no_grad():
-            watched = Watched(moving)
+            watched = CheckedControl(moving)
             assert relative(unet(z, t, context, control=watched), plain(z, t, context, control=moving)) <= 1e-5
             watched.check_asked()
     assert len(graphs) == 1
