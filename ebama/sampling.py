@@ -168,6 +168,7 @@ def sample(
     """
     generators = [start.generator for start in starts]
     task = replace(task, generators=generators)
+    method.check_sites(task, starts[0].noise.shape)
     conditioning, guide = method.conditioning(task), method.guide(task)
     controls = method.control(task, conditioning)
     z = torch.stack([start.noise for start in starts]).to(task.context.device)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..maps import Groups, Tokens, per_sample
 from ..models import Network, Site
+from ..prompt import Parsed
 from .method import Guide, Method, Start
 from .task import Task
 
@@ -32,8 +33,8 @@ def guide_for(
     method: AnyMethod,
     network: Network,
     context: Tensor,
-    groups: Groups,
-    tokens: Tokens,
+    groups: Groups | Parsed | Sequence[Parsed],
+    tokens: Tokens | None = None,
     *,
     calls: int,
     sites: Iterable[Site | str] | None = None,
@@ -48,8 +49,9 @@ def guide_for(
         method: see `AnyMethod`; a name has Stable Diffusion v1's options.
         network: `adapt` makes one of a foreign module.
         context: text encodings of the samples, [B, key, D].
-        groups: objects and modifiers as positions along the keys, for all samples or a list for each.
-        tokens: content positions along the keys, likewise.
+        groups: objects and modifiers as positions along the keys, for all samples or a list for each; or prompts as
+            `ebama.prompt.parse` reads them, one for all samples or one for each.
+        tokens: content positions along the keys, likewise; None for those of the prompts.
         calls: how many model calls the loop makes.
         sites: whose maps guide (or their names); None for those that the method chooses.
         checkpoint: see `Network.attention`.
@@ -69,8 +71,8 @@ def start_for(
     method: AnyMethod,
     network: Network,
     context: Tensor,
-    groups: Groups,
-    tokens: Tokens,
+    groups: Groups | Parsed | Sequence[Parsed],
+    tokens: Tokens | None = None,
     *,
     calls: int,
     timestep: int = 999,
@@ -97,7 +99,9 @@ def _method(method: AnyMethod) -> Method:
     return complete(method)
 
 
-def _task(network: Network, context: Tensor, groups: Groups, tokens: Tokens, calls: int) -> Task:
+def _task(
+    network: Network, context: Tensor, groups: Groups | Parsed | Sequence[Parsed], tokens: Tokens | None, calls: int
+) -> Task:
     if not isinstance(context, Tensor) or context.ndim != 3:
         shape = list(context.shape) if isinstance(context, Tensor) else type(context).__name__
         raise ValueError(f"context is {shape}; expected a tensor [B, key, D], one text encoding for each sample.")
@@ -108,8 +112,15 @@ def _task(network: Network, context: Tensor, groups: Groups, tokens: Tokens, cal
         )
     if type(calls) is not int or calls < 1:
         raise ValueError(f"calls is {calls!r}; expected how many model calls your loop makes, at least 1.")
-    count = len(context)
-    return Task(network, context, per_sample(groups, count), per_sample(tokens, count), calls=calls, steps=calls)
+    if isinstance(groups, Parsed):
+        groups, tokens = groups.groups, groups.tokens if tokens is None else tokens
+    elif groups and all(isinstance(prompt, Parsed) for prompt in groups):
+        prompts: Sequence[Any] = groups
+        groups, tokens = [p.groups for p in prompts], [p.tokens for p in prompts] if tokens is None else tokens
+    if tokens is None:
+        raise ValueError("tokens are None; expected the content positions, or prompts as `parse` reads them as groups.")
+    of_samples = (per_sample(values, len(context)) for values in (groups, tokens))
+    return Task(network, context, *of_samples, calls=calls, steps=calls)
 
 
 def _lacking(place: str, method: Method) -> ValueError:

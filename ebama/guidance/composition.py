@@ -68,6 +68,11 @@ class Composition(Method):
         """Those of its parts."""
         return tuple(dict.fromkeys(place for part in self.parts for place in part.places))
 
+    def check_sites(self, task: Task, latent_shape: Sequence[int]) -> None:
+        """Each part's."""
+        for part in self.parts:
+            part.check_sites(task, latent_shape)
+
     def start(self, task: Task) -> Start | None:
         """Each part's after the one before."""
         starts = [start for part in self.parts if (start := part.start(task)) is not None]

@@ -89,10 +89,11 @@ class GradientMethod(Method):
 
     def maps(self, task: Task, call: Callable[[], int] = lambda: 0) -> Maps:
         """The maps of `sites`, of the prompt's rows alone, under `guided_control` of model call `call()`; the network
-        runs only as far as they need."""
+        runs only as far as they need. Raises as `check_sites`."""
         made: dict[tuple[int, ...], Controls | None] = {}  # for the samples of a pass
 
         def maps(z: Tensor, t: Any, samples: list[int]) -> AttentionRecords:
+            self.check_sites(task, z.shape)
             if (key := tuple(samples)) not in made:
                 made[key] = self.guided_control(task.select(samples))
             context, control = task.context[samples], checked(made[key], call())

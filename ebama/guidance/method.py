@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from ..models import Control
+from ..models import Control, Site
+from ..models.network import Kind
 from ..prompt import Parsed
 from .conditioning import Conditioning, classifier_free
 from .options import apply_rules
@@ -49,6 +50,12 @@ class Needs:
     sites: str = "none"
     gradient: bool = False
 
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of attention that `sites` names."""
+        kinds: tuple[Kind, ...] = ("cross", "self")
+        return tuple(kind for kind in kinds if kind in self.sites.replace(",", " ").split())
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -87,6 +94,23 @@ class Method(ABC):
     def places(self) -> tuple[str, ...]:
         """Those of `PLACES` in which it acts: what its class overrides."""
         return tuple(place for place in PLACES if getattr(type(self), place) is not getattr(Method, place))
+
+    def sites(self, task: Task, latent_shape: Sequence[int]) -> list[Site]:
+        """The sites of `task.network` that it may read or rewrite: all."""
+        return task.network.sites(latent_shape)
+
+    def check_sites(self, task: Task, latent_shape: Sequence[int]) -> None:
+        """Raise ValueError if there is no site of a kind that it `needs`, in the network or among those chosen."""
+        size = "x".join(map(str, latent_shape[-2:]))
+        listed = task.network.sites(latent_shape)
+        self._expect_kinds(listed, f"that the network lists for latents of {size}")
+        chosen = [site for site in listed if site.name in task.sites] if task.sites else []  # unknown ones it refuses
+        self._expect_kinds(chosen or self.sites(task, latent_shape), f"that are read of latents of {size}")
+
+    def _expect_kinds(self, sites: Sequence[Site], which: str) -> None:
+        if missing := [kind for kind in self.needs.kinds if kind not in {site.kind for site in sites}]:
+            there = ", ".join(map(str, sites[:6])) + (", ..." if len(sites) > 6 else "") or "none"
+            raise ValueError(f"{self.name} needs sites of {' and '.join(missing)}-attention; those {which}: {there}.")
 
     def start(self, task: Task) -> Start | None:
         """What moves the initial noise, once, before the first model call."""

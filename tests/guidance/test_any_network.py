@@ -231,7 +231,7 @@ def test_methods_without_a_guide_say_so_in_one_line(name: str, says: str) -> Non
         ({"network": nn.Linear(1, 1)}, "network is a Linear without `sites`, `attention` and `__call__`"),
         ({"calls": 0}, "calls is 0"),
         ({"groups": [GROUPS, GROUPS, GROUPS]}, "Got lists for 3 samples"),
-        ({"groups": [Parsed((), (), (), "", "", ())]}, "Got prompts as `parse` reads them; expected the `groups`"),
+        ({"groups": [Parsed((), (), (), "", "", ())]}, "Got lists for 1 samples"),
     ],
 )
 def test_arguments_that_no_guide_can_be_made_of(changed: dict[str, Any], message: str) -> None:

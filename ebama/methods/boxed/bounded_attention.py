@@ -53,7 +53,7 @@ class BoundedAttention(BoxMethod):
     name: ClassVar[str] = "bounded-attention"
     changes: ClassVar[str] = "bounds attention to boxes, and moves the latent"
     reference: ClassVar[str] = "Dahary et al. 2024 (Bounded Attention)"
-    needs: ClassVar[Needs] = Needs(groups=True, boxes=True, sites="every one", gradient=True)
+    needs: ClassVar[Needs] = Needs(groups=True, boxes=True, sites="every cross and self", gradient=True)
 
     step_size: float = 8.0
     final_step_size: float = option(2.0, number())
