@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .hidden import checked_losses
 from .maps import GroupLike, Groups, Tokens, Word, WordPairs, WordPositions, at_least_float32, outside, per_sample
 from .smoothing import gaussian_peak
 
@@ -39,9 +40,10 @@ def binding_loss(scores: Tensor, groups: Groups, tokens: Tokens, *, center: bool
             how a word's map differs from the other words', and its cosine is a correlation. Not in the paper.
 
     Raises:
-        ValueError: maps that are not 4-D, lists that do not match the batch, positions outside the key axis.
+        ValueError: maps that are not 4-D, lists that do not match the batch, positions outside the key axis, and those
+            of words that a mask or a control hides (scores of -inf).
     """
-    return EbamaEnergy.of(groups, tokens, len(scores)).binding(scores, center=center)
+    return checked_losses(EbamaEnergy.of(groups, tokens, len(scores)).binding(scores, center=center), scores)
 
 
 def intensity_loss(probabilities: Tensor, groups: Groups, *, log: bool = False) -> Tensor:
@@ -59,7 +61,8 @@ def intensity_loss(probabilities: Tensor, groups: Groups, *, log: bool = False) 
     Raises:
         ValueError: as for `binding_loss`.
     """
-    return EbamaEnergy.of(groups, (), len(probabilities)).intensity(probabilities, log=log)
+    losses = EbamaEnergy.of(groups, (), len(probabilities)).intensity(probabilities, log=log)
+    return checked_losses(losses, probabilities)
 
 
 def ebama_loss(
@@ -74,9 +77,10 @@ def ebama_loss(
 ) -> Tensor:
     """L = sum over objects of L_b(s) + lambda L_n(s), [B]; `intensity_weight` is lambda, the rest as in its parts."""
     energy = EbamaEnergy.of(groups, tokens, len(scores))
-    return energy.loss(
+    losses = energy.loss(
         scores, probabilities, intensity_weight=intensity_weight, center=center, log_intensity=log_intensity
     )
+    return checked_losses(losses, scores, probabilities)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,14 @@ from ebama.smoothing import gaussian_peak
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("models", "ebama/guidance", "ebama/methods", "ebama/prompt", "ebama/kernels")
-FILES = ("ebama/boxes.py", "ebama/checks.py", "ebama/maps.py", "ebama/energy.py", "ebama/smoothing.py")
+FILES = (
+    "ebama/boxes.py",
+    "ebama/checks.py",
+    "ebama/maps.py",
+    "ebama/hidden.py",
+    "ebama/energy.py",
+    "ebama/smoothing.py",
+)
 PROGRAM = """
 import sys
 

@@ -33,17 +33,18 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "ebama/kernels/": ({"torch"}, set()),
     "ebama/smoothing.py": ({"torch"}, {"ebama/kernels/"}),
     "ebama/maps.py": ({"torch"}, set()),
-    "ebama/energy.py": ({"torch"}, {"ebama/smoothing.py", "ebama/maps.py"}),
+    "ebama/hidden.py": ({"torch"}, set()),
+    "ebama/energy.py": ({"torch"}, {"ebama/smoothing.py", "ebama/maps.py", "ebama/hidden.py"}),
     "weights/": ({"torch", "safetensors", "tokenizers", "transformers", "jinja2"}, {"models/", "samplers/"}),
     "ebama/boxes.py": (set(), set()),
     "ebama/checks.py": (set(), set()),
     "ebama/prompt/": ({"spacy", "tokenizers", "transformers", "jinja2"}, {"ebama/boxes.py"}),
     "ebama/output/": ({"PIL", "numpy"}, {"samplers/", "ebama/checks.py", "ebama/prompt/"}),
-    "ebama/guidance/": ({"torch"}, {"models/", "ebama/maps.py", "ebama/checks.py", "ebama/prompt/"}),
+    "ebama/guidance/": ({"torch"}, {"models/", "ebama/maps.py", "ebama/hidden.py", "ebama/checks.py", "ebama/prompt/"}),
     "ebama/methods/": (
         {"torch", "einops"},
         {"models/", "ebama/energy.py", "ebama/maps.py", "ebama/smoothing.py", "ebama/prompt/", "ebama/guidance/"}
-        | {"ebama/boxes.py", "ebama/checks.py"},
+        | {"ebama/boxes.py", "ebama/checks.py", "ebama/hidden.py"},
     ),
     "ebama/trace/": (
         {"torch", "einops", "numpy", "matplotlib", "PIL", "safetensors", "jinja2"},

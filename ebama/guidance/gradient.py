@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..hidden import refuse_hidden
 from ..models import AttentionRecords
 from .method import GuidanceResult, Guide
 
@@ -145,9 +146,4 @@ def _check_visible(losses: Tensor, gradient: Tensor, records: AttentionRecords, 
     """Raise ValueError for a loss of NaN if keys are hidden from the sample's maps; without a gradient, NaN is an
     energy's way to say that the sample has nothing to gain."""
     for row in (losses.isnan() & gradient.flatten(1).ne(0).any(dim=1)).nonzero().flatten().tolist():
-        hidden = [record.scores[row].isneginf().flatten(0, 1).any(dim=0) for record in records]  # [key] of each site
-        if keys := sorted({key for site in hidden for key in site.nonzero().flatten().tolist()}):
-            raise ValueError(
-                f"The energy of sample {samples[row]} is NaN, and a mask or a control hides keys {keys} from its maps "
-                "(their scores are -inf); leave hidden positions out of groups and tokens."
-            )
+        refuse_hidden(samples[row], (record.scores.detach()[row] for record in records))

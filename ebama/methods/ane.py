@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..guidance import Energy, GradientMethod, Needs, Refinement, Task
 from ..guidance.options import option, switch, thresholds, whole
+from ..hidden import checked_losses
 from ..maps import ContentRange, Groups, Tokens, WordPositions, first_tokens, per_sample
 from ..smoothing import gaussian_peak
 
@@ -62,7 +63,7 @@ def ane_loss(probabilities: Tensor, groups: Groups, tokens: Tokens = ()) -> Tens
     samples, content = per_sample(groups, len(probabilities)), per_sample(tokens, len(probabilities))
     if not all(samples):
         raise ValueError("A sample has no object to excite; expected at least one group for each.")
-    return _least_excited(probabilities, first_tokens(samples), ContentRange.of(content))
+    return checked_losses(_least_excited(probabilities, first_tokens(samples), ContentRange.of(content)), probabilities)
 
 
 def _least_excited(probabilities: Tensor, objects: WordPositions, content: ContentRange) -> Tensor:

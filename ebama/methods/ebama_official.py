@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..guidance import Energy, GradientMethod, Needs, Task
 from ..guidance.options import number, option, switch
+from ..hidden import checked_losses
 from ..maps import (
     ContentRange,
     GroupLike,
@@ -71,7 +72,8 @@ def official_loss(probabilities: Tensor, groups: Groups, tokens: Tokens, *, inte
     """
     groups_of, tokens_of = (per_sample(values, len(probabilities)) for values in (groups, tokens))
     pairs = WordPairs.of([_weights(*sample) for sample in zip(groups_of, tokens_of, strict=True)])
-    return _loss(probabilities, pairs, first_tokens(groups_of), ContentRange.of(tokens_of), intensity_weight)
+    losses = _loss(probabilities, pairs, first_tokens(groups_of), ContentRange.of(tokens_of), intensity_weight)
+    return checked_losses(losses, probabilities)
 
 
 def _loss(

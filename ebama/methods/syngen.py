@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..guidance import Energy, GradientMethod, Needs, Task
+from ..hidden import checked_losses
 from ..maps import GroupLike, Groups, Tokens, Word, WordPairs, at_least_float32, outside, per_sample
 
 
@@ -53,10 +54,11 @@ def syngen_loss(probabilities: Tensor, groups: Groups, tokens: Tokens) -> Tensor
     the mean over an empty O is 0. Probabilities are clamped to [eps, 1 - eps] inside the logarithm only; unlike the
     published code an exact 0 gives a large divergence, not an infinite one.
 
-    Raises ValueError for lists that do not match the batch and for positions outside the key axis.
+    Raises ValueError for lists that do not match the batch and for positions outside the key axis, or hidden ones.
     """
     samples = zip(*(per_sample(values, len(probabilities)) for values in (groups, tokens)), strict=True)
-    return _loss(probabilities, WordPairs.of([_weights(*sample) for sample in samples]))
+    losses = _loss(probabilities, WordPairs.of([_weights(*sample) for sample in samples]))
+    return checked_losses(losses, probabilities)
 
 
 def _loss(probabilities: Tensor, pairs: WordPairs) -> Tensor:
