@@ -19,7 +19,7 @@ from .layouts.detect import file_kind, preset_of
 from .layouts.diffusers import read_folder_config
 from .layouts.folder import STEMS, TOKENIZERS, missing_components, not_a_pipeline, variant_of, weight_files
 from .layouts.keys import EMA_PREFIX, name_in_folder, read_key
-from .layouts.parametrisation import guessed_prediction, stated_prediction, stored_schedule
+from .layouts.parametrisation import Statement, guessed_prediction, stated_prediction, stored_schedule
 from .layouts.token_table import expand_entries
 from .networks import expected_shapes
 
@@ -84,16 +84,16 @@ def open_checkpoint(
             message += f"hf download {path} --local-dir DIR."
         raise CheckpointError(message)
     file = open_tensors(path, meta=meta)
-    if kind := kind_of(file):
+    if kind := kind_of(file, statement := stated_prediction(file)):
         raise CheckpointError(f"{path} is {kind}; expected a complete checkpoint of Stable Diffusion v1, 2 or XL.")
-    return from_single_file(file, config, ema=ema, prediction=prediction)
+    return from_single_file(file, config, statement=statement, ema=ema, prediction=prediction)
 
 
-def kind_of(file: TensorFile) -> str | None:
-    """What a single file is instead of a complete Stable Diffusion v1, 2 or XL; None if nothing speaks against that."""
+def kind_of(file: TensorFile, statement: Statement | None) -> str | None:
+    """What a single file is instead of a complete Stable Diffusion v1, 2 or XL; None if nothing speaks against that.
+    `statement` is its `stated_prediction`."""
     if kind := file_kind(_shapes(file)):
         return kind
-    statement = stated_prediction(file)
     unknown = statement is not None and statement.prediction is None
     return f"a model of another parametrisation, such as v-prediction ({statement})" if unknown else None
 
@@ -106,11 +106,13 @@ def from_single_file(
     file: TensorFile,
     config: StableDiffusionConfig | None = None,
     *,
+    statement: Statement | None = None,
     ema: bool = False,
     prediction: str | None = None,
 ) -> Checkpoint:
     """Sort a single file's tensors into components; with `ema`, or if it holds no other, the U-Net is its moving
-    average. Without a `config` it is that of the kind of model that the shapes are of."""
+    average. Without a `config` it is that of the kind of model that the shapes are of; `statement` is the file's
+    `stated_prediction`."""
     usual, config = config is None, config or preset_of(_shapes(file))
     keys = [(read_key(key), entry) for key, entry in file.entries.items()]
 
@@ -135,7 +137,6 @@ def from_single_file(
     if ema:
         components["unet"] = replace(averages, unexpected=(*averages.unexpected, *components["unet"].unexpected))
     schedule = stored_schedule(file) or STABLE_DIFFUSION_V1
-    statement = stated_prediction(file)
     opened = Checkpoint(
         file.path, "compvis", (file.container,), config, components, complete, schedule, notes=tuple(notes)
     )

@@ -18,6 +18,7 @@ from .files.pickle_safety import pickle_globals, refused_globals
 from .files.tensors import Entry, container, open_tensors
 from .layouts.detect import kind_name
 from .layouts.folder import components, missing_components, weight_files
+from .layouts.parametrisation import stated_prediction
 from .networks import expected_shapes
 from .verify import Differences, differences
 
@@ -145,9 +146,9 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     if not target.is_file():
         return _of(open_checkpoint(target, meta=True))
     file = open_tensors(target, meta=True)
-    if kind := kind_of(file):
+    if kind := kind_of(file, statement := stated_prediction(file)):
         return Inspection(target, kind, None, (file.container,), {"weights": _component(file.entries)})
-    return _of(from_single_file(file))
+    return _of(from_single_file(file, statement=statement))
 
 
 def _of(checkpoint: Checkpoint) -> Inspection:

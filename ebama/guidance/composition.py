@@ -16,6 +16,8 @@ from .control import ChainedControl
 from .method import Controls, Cost, GuidanceResult, Guide, Method, Needs, Start
 from .task import Task
 
+MOST_PARTS = 16
+
 
 @dataclass(frozen=True)
 class Composition(Method):
@@ -24,7 +26,7 @@ class Composition(Method):
     Starts and guides follow each other, controls are chained (and act in all guided passes), one method at most
     conditions. `sd` adds nothing. The name is that of its parts, as "syngen,ane".
 
-    Raises ValueError for methods that cannot run together.
+    Raises ValueError for methods that cannot run together, and for more than `MOST_PARTS`.
     """
 
     parts: tuple[Method, ...] = ()
@@ -34,6 +36,8 @@ class Composition(Method):
         names = [part.name for part in parts]
         if len(parts) < 2:
             raise ValueError(f"A composition got {', '.join(names) or 'no method'}; expected two methods or more.")
+        if len(parts) > MOST_PARTS:
+            raise ValueError(f"A composition got {len(parts)} methods; expected at most {MOST_PARTS}.")
         if editing := [part.name for part in parts if part.edits_prompts]:
             raise ValueError(f"{editing[0]} makes one prompt's picture from another's; it runs alone.")
         conditioning = [part.name for part in parts if "conditioning" in part.places]

@@ -10,19 +10,19 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..checks import is_number
+from ..checks import expect, is_number
 from ..guidance import Conditioning, Controls, Method, Needs, Task
 from ..guidance.options import number, option, pairs
 from ..models import AttentionCall, Control, attention_scores
-from ..prompt.alignment import SEQUENCE
+from ..prompt.alignment import LONGEST
 
 
 def _weight_of_a_position(name: str, pair: tuple[int, float]) -> tuple[int, float]:
     position, weight = pair
-    if type(position) is not int or not 0 <= position < SEQUENCE or not is_number(weight):
+    if type(position) is not int or not 0 <= position <= LONGEST or not is_number(weight):
         raise ValueError(
             f"{name} has {weight!r} for position {position!r}; expected finite numbers for positions from 0 to "
-            f"{SEQUENCE - 1}, as {{5: 2.0}}."
+            f"{LONGEST} at most, as {{5: 2.0}}."
         )
     return pair
 
@@ -41,8 +41,9 @@ class EnergyBasedCrossAttention(Method):
         gamma_norm: step against large keys; the README's example has 0.02.
         tau: share of the sampler's steps in which the context moves: model calls i < int(steps * tau). The authors' 1
             leaves PNDM's last call alone, since that makes one call more than it has steps.
-        upweight: {position: w_n}, n being 0 to 76 with the start token at 0; 1 for tokens left out. It is for the
-            prompt's rows and the gamma_attention term only, and counts in every prompt of a call.
+        upweight: {position: w_n}, n being a position of the model's context (CLIP's are 0 to 76, with the start token
+            at 0); 1 for tokens left out. It is for the prompt's rows and the gamma_attention term only, and counts in
+            every prompt of a call.
     """
 
     name: ClassVar[str] = "ebca"
@@ -62,7 +63,9 @@ class EnergyBasedCrossAttention(Method):
         if self.gamma_attention == self.gamma_norm == 0:
             return None
         weights = torch.ones(conditioning.contexts.shape[:2], dtype=torch.float32, device=conditioning.contexts.device)
+        last = weights.shape[1] - 1
         for position, weight in dict(self.upweight).items():
+            expect("a position of upweight", position, position <= last, f"0 to {last}, the positions of this model")
             weights[conditioning.prompt_rows, position] = weight
         moving = MovingContext(self.gamma_attention * weights, self.gamma_norm)
         moved_calls = int(task.steps * self.tau)

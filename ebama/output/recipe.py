@@ -11,7 +11,7 @@ from ebama.samplers import Sampler
 
 from ..checks import expect, is_number, short
 from ..prompt import Box, Group
-from ..prompt.alignment import SEQUENCE
+from ..prompt.alignment import LONGEST
 from .png import read_metadata
 from .stored_sampler import describe_sampler, read_sampler
 
@@ -91,12 +91,12 @@ class Recipe:
         if missing := sorted(set(needed) - values.keys()):
             raise ValueError(f"{', '.join(missing)} are missing.")
         values["sampler"] = read_sampler(metadata["sampler"])
-        groups, last = metadata["groups"], SEQUENCE - 2
-        expect("groups", groups, isinstance(groups, list) and len(groups) <= last, f"a list of at most {last}")
+        groups = metadata["groups"]
+        expect("groups", groups, isinstance(groups, list) and len(groups) <= LONGEST, f"a list of at most {LONGEST}")
         values["groups"] = tuple(read_group(group) for group in groups)
         positions = [at for group in values["groups"] for word in (group.object, *group.modifiers) for at in word]
-        if odd := [position for position in positions if not 1 <= position <= last]:
-            raise ValueError(f"groups: {odd[0]} is no position from 1 to {last}.")
+        if odd := [position for position in positions if position > LONGEST]:  # of what model, the run will tell
+            raise ValueError(f"groups: {odd[0]} is no position from 0 to {LONGEST}.")
         for name in ("latent", *_SIZES):
             if isinstance(sides := values.get(name), list):
                 values[name] = tuple(sides)

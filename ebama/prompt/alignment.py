@@ -117,7 +117,8 @@ def check_characters(text: str, name: str = "prompt") -> None:
         raise PromptError(f"the {name} has {len(text):,} characters: expected at most {LONGEST:,}")
     if (half := _SURROGATE.search(text)) is not None:
         raise PromptError(
-            f"the {name} holds half a character ({half[0]!r}): it was cut or decoded wrongly; type it again"
+            f"the {name} holds half a character ({half[0]!r}): it was cut or decoded wrongly; type it again, "
+            "in a terminal without UTF-8 after setting PYTHONUTF8=1"
         )
 
 

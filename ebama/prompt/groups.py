@@ -14,11 +14,11 @@ from itertools import combinations
 
 from ..boxes import Box
 from .alignment import Alignment, align, find_all, positions
-from .cleaning import joined
 from .given_words import Words, assign
 from .lexicon import PICTURE_WORDS
 from .objects import Object, find_structure
 from .parsers import Parser, analyse
+from .phrases import joined
 from .tokenization import PromptError, Span, Tokenizer
 
 

@@ -74,6 +74,7 @@ COLOURS = _words(
     "cyan turquoise maroon crimson scarlet lavender golden silver gold bronze copper navy blond blonde colorful "
     "colourful multicolored multicoloured"
 )
+COLOURED_THINGS = _words("orange violet lavender gold silver")  # subjects: "an orange fell"
 ADJECTIVES = COLOURS | _words(
     # size, shape, age
     "big small little large huge tiny giant tall short long wide narrow thick thin fat slim flat round square "

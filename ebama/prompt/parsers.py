@@ -9,15 +9,17 @@ import importlib.util
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from . import rules
 from .alignment import normalised
-from .cleaning import composed, moved, with_noun_phrases, without_signs
 from .objects import ParsedWord, checked
+from .phrases import with_noun_phrases
+from .signs import composed, moved, with_parted_numbers, without_signs
 from .tokenization import PromptError
+from .trailing import put_back, take_out
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -84,15 +86,24 @@ def _by_name(prompt: str, name: str) -> tuple[list[ParsedWord], str]:
                 warnings.warn(f"{error}; using the next best parser", stacklevel=4)
         name = RULES
     if name == RULES:
-        text, indices = without_signs(prompt)
-        return moved(rules.analyse(text), indices), RULES
+        return _read(prompt, rules.analyse), RULES
     return _by_model(prompt, _load(name)), name
 
 
 def _by_model(prompt: str, model: Language) -> list[ParsedWord]:
-    text, indices = without_signs(prompt)
-    with _ONE_AT_A_TIME:  # a model writes down the words that it meets
-        return moved(_words(model(_in_lower_case(text))), indices)
+    def analyse(text: str) -> list[ParsedWord]:
+        parted, indices = with_parted_numbers(_in_lower_case(text))
+        with _ONE_AT_A_TIME:  # a model writes down the words that it meets
+            return moved(_words(model(parted)), indices)
+
+    return _read(prompt, analyse)
+
+
+def _read(prompt: str, analyse: Callable[[str], list[ParsedWord]]) -> list[ParsedWord]:
+    """The words of a prompt by a parser of plain text."""
+    plain, trailing = take_out(prompt)
+    text, indices = without_signs(plain)
+    return put_back(moved(analyse(text), indices), trailing, prompt)
 
 
 @functools.cache

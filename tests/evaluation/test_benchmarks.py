@@ -76,13 +76,23 @@ def test_files_of_lines_and_of_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ['{"prompt": ""}', '{"set": "a"}', '{"prompt": 3}', "{", '{"prompt": "a", "groups": 3}']
+    "line",
+    [
+        *('{"prompt": ""}', '{"set": "a"}', '{"prompt": 3}', "{", '{"prompt": "a", "groups": 3}'),
+        *('{ "prompt": "a', "{}", "{'prompt': 'a cat'}"),
+    ],
 )
 def test_a_line_that_is_no_prompt_is_named(line: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text(f"a cat\n{line}\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"^Line 2 of .*mine\.jsonl is no prompt; expected"):
         load(path)
+
+
+@pytest.mark.parametrize("line", ["{red} car and a blue bowl", "{ red | blue } car", "{{a cat}}", "  {1-2$$a|b} dog"])
+def test_a_prompt_may_begin_with_a_brace(line: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f'{line}\n{{"prompt": "a cat"}}\n')
+    assert [prompt.text for prompt in load(tmp_path / "list.txt")] == [line.strip(), "a cat"]
 
 
 def test_what_is_no_benchmark_is_refused(tmp_path: Path) -> None:

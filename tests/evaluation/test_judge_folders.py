@@ -243,6 +243,24 @@ def test_settings_that_need_less_are_complete(part: str, change: dict[str, Any],
 
 
 @pytest.mark.parametrize("part", PARTS)
+def test_settings_that_are_null_are_the_usual_ones(part: str, copy: Path) -> None:
+    file = copy / "preprocessor_config.json"
+    settings = json.loads(file.read_text())
+    switches = ["do_resize", "do_rescale", "do_normalize", *(["do_center_crop"] if part == "clip" else [])]
+    file.write_text(json.dumps(settings | dict.fromkeys([*switches, "rescale_factor", "unknown"])))
+    CHECKS[part](copy)
+    processor = CLIPImageProcessorPil if part == "clip" else BlipImageProcessorPil
+    image = Image.effect_noise((90, 80), 50).convert("RGB")
+    read = folders.read_processor(copy, KINDS[part], processor, 64)
+    plain = processor.from_dict(settings)
+    assert (read([image])["pixel_values"][0] == plain([image])["pixel_values"][0]).all()
+    for name in switches:
+        for value in ("no", 1, []):
+            file.write_text(json.dumps(settings | {name: value}))
+            assert f"{name} is {value!r}; expected true or false" in _refusal(part, copy)
+
+
+@pytest.mark.parametrize("part", PARTS)
 def test_pictures_of_another_size_than_the_models_are_refused(part: str, copy: Path) -> None:
     file = copy / "preprocessor_config.json"
     side = {"height": 32, "width": 32}

@@ -206,6 +206,8 @@ def test_starts_follow_each_other_and_come_before_the_first_call() -> None:
         ("ane,", "no method 'ane,'|no method ''"),
         ("ane,syngen+steps=3", "'syngen' has no option steps"),
         (",", "no method"),
+        (",".join(["sd"] * 17), "got 17 methods; expected at most 16"),
+        ("ane,sd," * 5000 + "sd", "got 10001 methods"),
         ("ane,,sd", "no method"),
     ],
 )

@@ -163,7 +163,8 @@ def test_options() -> None:
         ({"gamma_attention": -1}, "gamma_attention is -1"),
         ({"gamma_norm": math.inf}, "gamma_norm is inf"),
         ({"tau": 1.1}, "tau is 1.1; expected a share"),
-        ({"upweight": {77: 1.0}}, "upweight has 1.0 for position 77"),
+        ({"upweight": {77777: 1.0}}, "upweight has 1.0 for position 77777"),
+        ({"upweight": {-1: 1.0}}, "upweight has 1.0 for position -1"),
         ({"upweight": {"cat": 1.0}}, "upweight has 1.0 for position 'cat'"),
         ({"upweight": {1: math.nan}}, "upweight has nan for position 1"),
         ({"upweight": 5}, "upweight is 5; expected a mapping, as {5: 2.0}"),
@@ -173,6 +174,13 @@ def test_options() -> None:
 def test_values_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EnergyBasedCrossAttention(**options)
+
+
+@pytest.mark.parametrize("position", [77, 10_000])
+def test_a_position_that_the_model_has_not(position: int) -> None:
+    method = EnergyBasedCrossAttention(upweight={position: 2.0})
+    with pytest.raises(ValueError, match=f"upweight is {position}; expected 0 to 76, the positions of this model"):
+        run(CROWN, method, seeds=[0], steps=1)
 
 
 # --- the energy that a trace shows ---

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from reference import TINY, random_model
 
 from ebama import Pipeline, methods
+from ebama.output.recipe import Recipe
 from ebama.prompt import PromptError
 from ebama.weights import StableDiffusion, clip_tokenizer
 
@@ -57,6 +60,17 @@ def test_an_edit_beyond_77_positions_takes_the_words_of_its_source() -> None:
     )
     assert torch.isfinite(result.latents).all()
     assert not torch.equal(result.latents[0], result.latents[1])
+
+
+@pytest.mark.parametrize("method", ["sd", "ebama", methods.get("ebca", upweight={200: 2.0})])
+def test_a_recipe_of_words_beyond_77_positions_is_read_again(method: Any) -> None:
+    pipeline, options = Pipeline(long_model()), {"output": "latent", "progress": False}
+    first = pipeline(FAR, method=method, steps=1, sampler="ddim", parser="rules", **options)
+    stored = Recipe.from_metadata(json.loads(json.dumps(first.recipes[0].to_metadata())))
+    chosen = dict(stored.method)
+    again = pipeline(method=methods.get(chosen.pop("name"), **chosen), **stored.arguments(), **options)
+    assert torch.equal(again.latents, first.latents)
+    assert again.recipes == first.recipes
 
 
 def test_words_beyond_248_positions_are_not_seen() -> None:

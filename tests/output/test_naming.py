@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +40,16 @@ def test_file_names_of_texts_that_differ_differ() -> None:
     texts = ["ebama+a=1", "ebama+a=1/2", "ebama+a=1:2", "a" * 200, "a" * 201]
     assert file_name("ebama+intensity_weight=0") == "ebama+intensity_weight=0"
     assert len({file_name(text) for text in texts}) == len(texts)
+
+
+def test_names_in_a_locale_of_ascii_are_those_of_utf_8(tmp_path: Path) -> None:
+    texts = ["a café and a 猫", "猫", "plain", "é:😂"]
+    lines = ["import sys", "from pathlib import Path", "from ebama.output.naming import file_name, slug"]
+    lines += [f"[Path(sys.argv[1], name).touch() for text in {texts!a} for name in (slug(text), file_name(text))]"]
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = {**os.environ, **ascii_only, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", "\n".join(lines), str(tmp_path)], env=environment, check=True)
+    assert {path.name for path in tmp_path.iterdir()} == {name(text) for text in texts for name in (slug, file_name)}
 
 
 @pytest.mark.parametrize(("value", "grey"), [(0, 0), (128 * 257, 128), (255 * 257, 255), (200, 1)])

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from ebama.prompt import Group, Parsed, ParsedWord, PromptError, groups_from_words, parse, parsers, rules, words
 from ebama.prompt.alignment import LONGEST
-from ebama.prompt.cleaning import with_noun_phrases, without_signs
 from ebama.prompt.objects import checked
+from ebama.prompt.phrases import with_noun_phrases
+from ebama.prompt.signs import without_signs
 from ebama.weights import clip_tokenizer
 
 TOKENIZER = clip_tokenizer()

@@ -10,6 +10,7 @@ import datetime
 import decimal
 import fractions
 import io
+import json
 import os
 import pathlib
 import pickle
@@ -488,6 +489,47 @@ def test_paths_that_hold_no_checkpoint_get_a_remedy(tmp_path: Path) -> None:
     save_file(_WEIGHTS, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"such as model\.safetensors in it"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("components", "index", "says"),
+    [
+        (["transformer", "vae", "text_encoder"], "StableDiffusion3Pipeline", "diffusers' StableDiffusion3Pipeline"),
+        (["transformer", "vae", "text_encoder"], "FluxPipeline", "diffusers' FluxPipeline"),
+        (["transformer", "vae"], None, "diffusers' PixArtTransformer2DModel"),
+        (["unet", "movq"], "KandinskyV22Pipeline", "diffusers' KandinskyV22Pipeline"),
+        (["unet", "movq"], None, "a Kandinsky model"),
+        (["prior", "text_encoder"], ["x"], "a prior (of Kandinsky or the like)"),
+        (["transformer"], "x" * 9999, "diffusers' PixArtTransformer2DModel"),
+        (["unet", "image_encoder", "vae"], "StableVideoDiffusionPipeline", "diffusers' StableVideoDiffusionPipeline"),
+    ],
+)
+def test_folders_of_other_models_are_refused_by_name(
+    components: list[str], index: object, says: str, tmp_path: Path
+) -> None:
+    for name in components:
+        (tmp_path / name).mkdir()
+    if "transformer" in components:
+        (tmp_path / "transformer" / "config.json").write_text('{"_class_name": "PixArtTransformer2DModel"}')
+    if index is not None:
+        (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": index}))
+    for read in (load, inspect):
+        with pytest.raises(CheckpointError) as caught:
+            read(tmp_path)
+        assert str(caught.value) == f"{tmp_path} is a folder of {says}; expected Stable Diffusion v1, 2 or XL."
+
+
+def test_a_folder_of_stable_diffusion_is_told_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    with pytest.raises(CheckpointError, match="is a folder without unet/, text_encoder/"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("config", ["x", 3, {}, [], "SD_V1"])
+def test_a_configuration_is_one_of_ours(config: object, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"config is .*; expected one of ebama\.models, as SD_V1, or None"):
+        load(tmp_path, config=config)  # type: ignore[arg-type]
     snapshot = tmp_path / "models--a--b" / "snapshots" / "0123"
     (snapshot / "unet").mkdir(parents=True)
     with pytest.raises(CheckpointError, match=str(snapshot)):

@@ -19,7 +19,7 @@ _MARKS = {
     _EMBEDDING: "emb_params string_to_param.",
     "a ControlNet": "control_model. controlnet_cond_embedding. input_hint_block.",
     "a transformer-based diffusion model (Stable Diffusion 3, Flux or the like)": "joint_blocks. double_blocks. "
-    "transformer_blocks.0.norm1_context.",
+    "transformer_blocks.0.norm1_context. adaln_single.",
 }
 # How names begin in files that hold a part of a checkpoint.
 _PARTS = {

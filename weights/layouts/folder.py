@@ -36,6 +36,8 @@ def not_a_pipeline(folder: Path, missing: list[str]) -> str:
     """The error message of a folder without some components: what it is, and what could be meant."""
     if not any(folder.iterdir()):
         return f"{folder} is an empty folder; expected a diffusers folder or a checkpoint file."
+    if other := _other_model(folder):
+        return f"{folder} is a folder of {other}; expected Stable Diffusion v1, 2 or XL."
     message = f"{folder} is a folder without {', '.join(f'{name}/' for name in missing)}; expected a diffusers folder"
     if missing == ["text_encoder"] and (folder / "text_encoder_2").is_dir():
         return f"{message}, and this is a Stable Diffusion XL refiner, which goes on with another's pictures."
@@ -43,6 +45,24 @@ def not_a_pipeline(folder: Path, missing: list[str]) -> str:
         return f"{message}, such as {snapshots[-1].parent}."
     files = sorted(p.name for p in folder.iterdir() if p.suffix in (".ckpt", ".safetensors", ".pt", ".bin"))
     return f"{message} or a checkpoint file{f', such as {files[0]} in it' if files else ''}."
+
+
+def _other_model(folder: Path) -> str | None:
+    """What a folder without some components is of, if not Stable Diffusion: by the class that its files name, or by
+    the folder of a component that Stable Diffusion has not."""
+    others = {name: kind for name, kind in _OTHER_COMPONENTS.items() if (folder / name).is_dir()}
+    for file in (folder / "model_index.json", *(folder / name / "config.json" for name in others)):
+        name = read_json(file).get("_class_name") if file.is_file() else None
+        if isinstance(name, str) and re.fullmatch(r"(?!StableDiffusion(?!3))\w{1,60}", name):
+            return f"diffusers' {name}"
+    return next(iter(others.values()), None)
+
+
+_OTHER_COMPONENTS = {
+    "transformer": "a transformer-based diffusion model (Stable Diffusion 3, Flux or the like)",
+    "movq": "a Kandinsky model",
+    "prior": "a prior (of Kandinsky or the like)",
+}
 
 
 def weight_files(folder: Path, component: str) -> list[Path]:

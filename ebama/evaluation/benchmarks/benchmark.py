@@ -14,6 +14,8 @@ from . import singles, tuning
 
 _PATTERN = re.compile(r"a (?:(\w+) )?(\w+) (?:and|with) a (?:(\w+) )?(\w+)")
 
+_OBJECT = re.compile(r"\s*\{\s*(?:[\"'}]|$)")  # of JSON, or meant to be one; "{red|blue} car" is a prompt
+
 
 @dataclass(frozen=True)
 class BenchmarkPrompt:
@@ -31,7 +33,7 @@ def load(name: str | Path) -> list[BenchmarkPrompt]:
     prompts that `dvmp.prompts` draws with seed 0, "singles" the miniature's nouns one by one, "tuning:N" N prompts of
     each shape of "ane" that are not in it, to choose options on. Anything else is a file: one prompt a line (so is
     ABC-6K's list), or JSON lines {"prompt": ..., "set": ..., "groups": [[object, [modifier, ...]], ...]} of which only
-    the prompt must be there. A prompt that occurs twice counts once.
+    the prompt must be there (a line is one if a quote follows its brace). A prompt that occurs twice counts once.
 
     Raises:
         ValueError: there is no such benchmark, or the file cannot be read, with the line at fault.
@@ -88,7 +90,7 @@ def _stored(name: str) -> str:
 
 
 def _read_line(path: Path, number: int, line: str) -> BenchmarkPrompt:
-    if not line.lstrip().startswith("{"):
+    if not _OBJECT.match(line):
         return BenchmarkPrompt(path.stem, line.strip())
     try:
         entry = parse_object(line)

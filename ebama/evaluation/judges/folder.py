@@ -23,6 +23,8 @@ from ebama.weights.files.regular import check_folder, check_regular, read_json
 from ebama.weights.files.tensors import open_tensors
 from ebama.weights.tokenizer import check_words, stand_as_usual
 
+from ...checks import short
+
 Json = dict[str, Any]
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -118,6 +120,9 @@ def image_settings(folder: Path, kind: Kind) -> Json:
 def _checked(file: Path, settings: object, kind: Kind) -> Json:
     if not isinstance(settings, dict):
         raise ValueError(f"{file}: image_processor is {settings!r}; expected settings by name.")
+    settings = {name: value for name, value in settings.items() if value is not None}  # null: as is usual
+    if wrong := [name for name, value in settings.items() if name.startswith("do_") and not isinstance(value, bool)]:
+        raise ValueError(f"{file}: {wrong[0]} is {short(settings[wrong[0]])}; expected true or false.")
     needed: dict[str, Callable[[object], bool]] = {}
     if settings.get("do_resize", True):
         needed |= {"size": _is_size, "resample": lambda value: type(value) is int and 0 <= value <= 5}
@@ -127,12 +132,10 @@ def _checked(file: Path, settings: object, kind: Kind) -> Json:
         needed |= {"image_mean": _are_three, "image_std": lambda value: _are_three(value) and min(value) > 0}  # type: ignore[call-overload]
     if settings.get("do_rescale", True) and "rescale_factor" in settings:
         needed |= {"rescale_factor": lambda value: type(value) in (int, float) and 0 < value < math.inf}  # type: ignore[operator]
-    if missing := [name for name in needed if settings.get(name) is None]:
+    if missing := [name for name in needed if name not in settings]:
         raise ValueError(f"{file} lacks {', '.join(missing)}; without it, how pictures are prepared is not known.")
     if wrong := [name for name, fits in needed.items() if not fits(settings[name])]:
-        raise ValueError(
-            f"{file}: {wrong[0]} is {str(settings[wrong[0]])[:80]}, with which no picture can be prepared."
-        )
+        raise ValueError(f"{file}: {wrong[0]} is {short(settings[wrong[0]])}, with which no picture can be prepared.")
     return settings
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from . import lexicon
+from .. import lexicon
 
 _ADJECTIVE = re.compile(r".{2,}(ish|ful|ous|able|ible|less|ed)|.+-(shaped|like)")
 _BY_LIST = (

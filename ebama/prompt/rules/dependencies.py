@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import re
 
-from . import lexicon
-from .objects import ParsedWord
+from .. import lexicon
+from ..objects import ParsedWord
 from .tagging import tag
 
 _ABBREVIATION = r"(?:[^\W\d_]\.){2,}|(?:dr|mr|mrs|ms|prof|st)\.(?= )"
@@ -92,7 +92,9 @@ class _RuleParser:
         if i == first:
             # No noun: a colour stands for one ("in red", "an orange"), and so does any adjective after a determiner.
             i = self._run(first)
-            if i == first or not (first > start or self.words[i - 1] in lexicon.COLOURS):
+            after_a_comma = start > 0 and self.words[start - 1] == ","  # "it sits, black"
+            names = lexicon.COLOURED_THINGS if after_a_comma else lexicon.COLOURS
+            if i == first or not (first > start or self.words[i - 1] in names):
                 return start
             self.tags[i - 1] = "NOUN"
         head = i - 1

@@ -1,0 +1,121 @@
+"""The text that parsers read of a prompt: its words, and no signs but those that part them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import replace
+
+from . import lexicon
+from .alignment import normalised
+from .objects import ParsedWord
+from .tokenization import Span
+
+_CHUNK = re.compile(r"\S+")
+_SENTENCE = frozenset(".,;:!?")
+_KEPT_INSIDE = _SENTENCE | frozenset("-'’_&@")
+_ENCLOSING = ("Ps", "Pe", "Pi", "Pf")  # Unicode's brackets and quotes
+_HYPHENS = frozenset("‐‑–")
+_ENCLOSED = re.compile(r"""(?<!\w)["“„«(\[{<'‘]([^"“”„«»()\[\]{}<>‘]+)["”“»)\]}>'’](?!\w)""")
+# What programs that draw read in a prompt, and no person: "<lora:name:0.8>", "BREAK", "--ar 16:9", and addresses.
+_MARKUP = re.compile(r"<\w+:[^<>]*>|\bBREAK\b|(?<!\S)--[a-z]+(?: [\d.:]+)?(?!\S)|\bhttps?://\S+")
+_WEIGHT = re.compile(r":-?[\d.]+([)\]}>])")  # "(red:1.3)"
+_STOP = re.compile(r"(?<=[^\W\d_]{3})[.:;!?](?=[^\W\d_])")  # "a red car.a blue bowl", which is no abbreviation
+_NUMBER = re.compile(r"(?<!\w)\d+(?=[^\W\d_]{3})")  # "1girl"; not "3d", "10kg", "4th"
+_IN_A_PHRASE = lexicon.DETERMINERS | lexicon.NUMBERS | lexicon.ADJECTIVES
+_BETWEEN_PHRASES = lexicon.PREPOSITIONS | lexicon.CONJUNCTIONS
+_NO_NOUN = _BETWEEN_PHRASES | lexicon.DETERMINERS | lexicon.PRONOUNS | lexicon.AUXILIARIES
+
+
+def without_markup(prompt: str) -> str:
+    """A prompt as long as it was, without what only programs read."""
+    prompt = _MARKUP.sub(lambda match: ("," if match.start() else " ").ljust(len(match[0])), prompt)
+    return _WEIGHT.sub(lambda match: match[1].ljust(len(match[0])), prompt)
+
+
+def without_signs(prompt: str) -> tuple[str, list[int]]:
+    """A prompt as a parser should read it, and the index in the prompt of each of its characters.
+
+    Symbols at a word's edge are left out, those between words become commas, and so do quotes and brackets, unless
+    they stand around modifiers of the noun that follows: '"red" car' and "a red car | a bowl" are read like the same
+    words in plain writing.
+    """
+    prompt = _STOP.sub(",", without_markup(prompt))
+    commas = _parting_signs(prompt)
+    text = list(prompt)
+    for match in _CHUNK.finditer(prompt):
+        start, end = match.span()
+        first, after = core(prompt, match.span())
+        if first == after:
+            stays = _SENTENCE.issuperset(match[0]) or match[0] == "&"
+            text[start:end] = match[0] if stays else ("," if start else " ") + " " * (end - start - 1)
+            continue
+        text[start:first] = ("," if i in commas or (start and prompt[i] in ",;") else " " for i in range(start, first))
+        text[first:after] = map(_inside, prompt[first:after])
+        apostrophe = prompt[after] if prompt[after - 1 : after + 1] in ("s'", "s’") and start == first else ""
+        for i in range(after, end):
+            if prompt[i] not in _SENTENCE and prompt[i] != apostrophe:
+                text[i] = "," if i in commas else " "
+    indices = [i for i, c in enumerate(text) if not c.isspace() or (i and not text[i - 1].isspace())]
+    return "".join(text[i] for i in indices), indices
+
+
+def with_parted_numbers(text: str) -> tuple[str, list[int]]:
+    """A text with a space between a number and the word that it is written to, as in "1girl", which no statistical
+    parser knows; and the index in the text of each character."""
+    ends = {match.end() for match in _NUMBER.finditer(text)}
+    indices = [i for i in range(len(text)) for _ in range(1 + (i in ends))]
+    return "".join(f" {character}" if i in ends else character for i, character in enumerate(text)), indices
+
+
+def _parting_signs(prompt: str) -> set[int]:
+    """Where quotes and brackets stand that part the words between them from the rest: all but those around modifiers
+    of the noun that follows, as in 'a "bright red" car'."""
+    commas: set[int] = set()
+    for match in _ENCLOSED.finditer(prompt):
+        before = re.findall(r"\w+|[.,;:!?]", prompt[max(0, match.start() - 40) : match.start()].lower())[-1:]
+        after = re.match(r"[^\w.,;:!?]*(\w+)", prompt[match.end() : match.end() + 40].lower())
+        alone = " " not in match[1].strip()
+        inside = bool(before) and before[0] in _IN_A_PHRASE
+        begins = inside or not before or before[0] in _BETWEEN_PHRASES | _SENTENCE
+        before_a_noun = after is not None and after[1] not in _NO_NOUN
+        if not ((alone and inside) or (before_a_noun and (alone or begins))):
+            commas |= {match.start(), match.end() - 1}
+    return commas
+
+
+def core(text: str, span: Span) -> Span:
+    """A stretch of a text without the symbols at its edges; empty if it holds no letter or digit."""
+    start, end = span
+    while start < end and not text[start].isalnum():
+        start += 1
+    last = end
+    while start < last and not text[last - 1].isalnum():
+        last -= 1
+    while last < end and start < last and unicodedata.category(text[last]) in ("Mn", "Mc") and text[last] != "\ufe0f":
+        last += 1  # the marks of the last letter: vowels of Indian scripts
+    return start, last
+
+
+def _inside(character: str) -> str:
+    if character.isalnum() or character in _KEPT_INSIDE or unicodedata.category(character).startswith("M"):
+        return character
+    if character in _HYPHENS:
+        return "-"
+    return " " if character == '"' or unicodedata.category(character) in _ENCLOSING else ","
+
+
+def moved(words: Sequence[ParsedWord], indices: Sequence[int]) -> list[ParsedWord]:
+    """Words of a text as those of another, in which its characters have these indices."""
+    return [replace(word, start=indices[word.start], end=indices[word.end - 1] + 1) for word in words]
+
+
+def composed(words: Sequence[ParsedWord], text: str) -> list[ParsedWord]:
+    """Words of a text as those of the `normalised` text."""
+    result = []
+    for word in words:
+        end = len(normalised(text[: word.end]))
+        start = max(end - len(normalised(text[word.start : word.end])), 0)
+        result.append(replace(word, start=start, end=end))
+    return result
