@@ -138,6 +138,8 @@ def sample_in_batches(
         if on_call is not None:
             on_call(calls_before + call, len(batches) * task.calls)
 
+    if trace is not None:
+        trace.check(task.inputs.prompts)
     parts: list[Samples] = []
     for number, batch in enumerate(batches):
         label = f"{method.name} {number * size + 1}-{number * size + len(batch)} of {count}"
@@ -145,7 +147,14 @@ def sample_in_batches(
         told = partial(tell, number * task.calls)
         parts.append(
             sample(
-                task.select(batch), method, solver, noise, trace=trace, bar=label if progress else None, on_call=told
+                task.select(batch),
+                method,
+                solver,
+                noise,
+                trace=trace,
+                samples=batch,
+                bar=label if progress else None,
+                on_call=told,
             )
         )
     return Samples.joined(parts, sorted(range(count), key=order.__getitem__))
@@ -158,13 +167,14 @@ def sample(
     starts: Sequence[InitialNoise],
     *,
     trace: TraceOptions | None = None,
+    samples: Sequence[int] = (),
     bar: str | None = None,
     on_call: Callable[[int], None] = lambda call: None,
 ) -> Samples:
     """Run one batch. Everything between model calls is float32.
 
-    `bar` labels a progress bar; `on_call` is told after each model call how many are done. Raises FloatingPointError
-    if a latent becomes infinite or NaN.
+    `samples` are their numbers in the run, for a trace in files; `bar` labels a progress bar; `on_call` is told after
+    each model call how many are done. Raises FloatingPointError if a latent becomes infinite or NaN.
     """
     generators = [start.generator for start in starts]
     task = replace(task, generators=generators)
@@ -175,7 +185,7 @@ def sample(
     if (start := method.start(task)) is not None:
         z = _started(start(z), z, method)
     losses, norms = (torch.full((len(starts), task.calls), float("nan"), dtype=torch.float32) for _ in range(2))
-    recorder = TraceRecorder(task, conditioning, z.shape, trace) if trace else None
+    recorder = TraceRecorder(task, conditioning, z.shape, trace, samples) if trace else None
     call = 0
 
     def before_step(z: Tensor, t: int, i: int) -> Tensor:
@@ -193,12 +203,10 @@ def sample(
         contexts = conditioning.contexts
         batch = z.to(contexts.dtype)[conditioning.sample_index]
         control = checked(controls, call)
-        if recorder is None:
-            output = combine(task.network(batch, t, contexts, control=control).float(), conditioning.weights)
-        else:
-            rows, records = task.network(batch, t, contexts, record=recorder.sites, control=control)
-            output = combine(rows.float(), conditioning.weights)
-            recorder.add(t, records, solver.schedule.clean(z, output, t))
+        shown = control if recorder is None else recorder.watching(control)
+        output = combine(task.network(batch, t, contexts, control=shown).float(), conditioning.weights)
+        if recorder is not None:
+            recorder.add(t, solver.schedule.clean(z, output, t), losses[:, call], norms[:, call])
         if control is not None:
             control.check_asked()
         on_call(call + 1)
@@ -212,7 +220,7 @@ def sample(
         raise FloatingPointError(
             f"The latent became infinite or NaN under {method.describe()}; lower its step size (or the guidance)."
         )
-    return Samples(final, losses, recorder.trace(losses, norms) if recorder else None)
+    return Samples(final, losses, recorder.trace() if recorder else None)
 
 
 def _started(z: Tensor, noise: Tensor, method: Method) -> Tensor:

@@ -50,13 +50,18 @@ def find(prompt: Parsed, word: str, occurrence: int = 0) -> tuple[int, ...]:
     Upper and lower case count alike. `occurrence` chooses among those of a word that recurs, 0 the first and -1 the
     last. Raises ValueError, which lists the words there are, for a word that the prompt does not have as often.
     """
-    spans = [span for span in find_all(prompt.prompt, word) if _is_seen(prompt, span)]
-    if not -len(spans) <= occurrence < len(spans):
-        times = f"{len(spans)} times in" if spans else "not among the words of"
+    places = occurrences(prompt, word)
+    if not -len(places) <= occurrence < len(places):
+        times = f"{len(places)} times in" if places else "not among the words of"
         listing = ", ".join(one.text for one in words(prompt))
-        asked = f", and occurrence {occurrence} was asked for" if spans else ""
+        asked = f", and occurrence {occurrence} was asked for" if places else ""
         raise ValueError(f"{word!r} is {times} {prompt.prompt!r}{asked}; its words are: {listing}.")
-    return prompt.positions(spans[occurrence])
+    return places[occurrence]
+
+
+def occurrences(prompt: Parsed, word: str) -> list[tuple[int, ...]]:
+    """Positions of the tokens of a word, or of several as they stand in the prompt, wherever the encoder sees them."""
+    return [prompt.positions(span) for span in find_all(prompt.prompt, word) if _is_seen(prompt, span)]
 
 
 def describe_words(parsed: Parsed) -> list[dict[str, Any]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from .recorder import TraceOptions, TraceRecorder
-from .trace import Quantity, Trace
+from .capture.options import TraceOptions
+from .capture.recorder import TraceRecorder
+from .source import Source
+from .tensors import Quantity
+from .trace import Trace
 
-__all__ = ["Quantity", "Trace", "TraceOptions", "TraceRecorder"]
+__all__ = ["Quantity", "Source", "Trace", "TraceOptions", "TraceRecorder"]

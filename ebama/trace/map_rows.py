@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..prompt.words import find
-from .trace import Quantity, Trace
+from .tensors import Quantity
+from .trace import Trace
 
 Maps = npt.NDArray[np.float32]
 
@@ -34,7 +35,8 @@ def map_rows(
     negative, to its maximum.
 
     Args:
-        words: without any, the objects and their modifiers, or all words where there are no objects.
+        words: without any, the objects and their modifiers, or all words where there are no objects or the trace kept
+            some alone.
         pixels: (y, x) for self-attention instead of words; without any, the one in the middle.
         of: maps before or after softmax.
     """
@@ -49,7 +51,8 @@ def map_rows(
     prompt = trace.prompts[0]
     labelled: list[tuple[str, str | tuple[int, ...]]] = [(word, word) for word in words]
     if not labelled:
-        members = [word for group in prompt.groups for word in (*group.modifiers, group.object)]
+        groups = () if trace.keys else prompt.groups
+        members = [word for group in groups for word in (*group.modifiers, group.object)]
         labelled = [(prompt.text(*word), word) for word in members] or list(trace.words())
     rows = [_row(label, trace.maps(word, of=of).numpy()) for label, word in labelled]
     return [replace(row, box=_box(trace, word)) for row, (_, word) in zip(rows, labelled, strict=True)]
@@ -78,10 +81,7 @@ def share_scales(systems: Mapping[str, Sequence[MapRow]]) -> dict[str, list[MapR
 
 def describe(trace: Trace) -> str:
     """Which maps these are."""
-    site = trace.sites[0]
-    heads = "mean over heads" if trace.head is None else f"head {trace.head}"
-    layers = site.name if len(trace.sites) == 1 else f"{len(trace.sites)} layers"
-    return f"{site.kind}-attention {site.resolution[0]}x{site.resolution[1]}, {layers}, {heads}"
+    return str(trace.sources[0])
 
 
 def _box(trace: Trace, word: str | tuple[int, ...]) -> tuple[float, ...] | None:

@@ -2,97 +2,76 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
-import stat
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import torch
-from PIL import Image
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ebama.models import Site
-from ebama.weights.files.tensors import write_tensors
+from ebama.models.attention import resized
 
-from ..output.files import write_text, written_whole
-from ..output.recipe import read_group
-from ..prompt import Parsed
-from ..prompt.words import Word, find, words
+from ..output.files import write_text
+from ..prompt.words import find
+from .capture.stored import Stored, joined
+from .capture.texts import OtherTexts
+from .masks import intersection_over_union, otsu
+from .source import Source
+from .tensors import Quantity, TraceTensors
 
-Quantity = Literal["scores", "probabilities"]
-"""Maps before and after softmax."""
+if TYPE_CHECKING:
+    from ebama.weights import StableDiffusion
 
 Keys: TypeAlias = str | int | Sequence[int]
 """A word or words of the prompt, as `ebama.prompt.words.find` finds them, or positions along the key axis."""
 
-KEY = "ebama"
-PICTURE = "image/"
-"""What the names of pictures in a file begin with; their numbers follow."""
 
-
-@dataclass(frozen=True, eq=False)
-class Trace:
+class Trace(TraceTensors):
     """Mean attention maps of the prompt's branch at each model call, taken from the noise prediction itself.
 
     All are of the scores that softmax sees; what a control makes of the probabilities after it is not in them.
-
-    Attributes:
-        kept: the tensors by name, each [N, calls, ...] on the CPU; the properties below say what they are.
-        timesteps: of the calls.
-        prompts: of the samples, as they were read.
-        sites: the layers over which the maps are averaged.
-        head: the head that they are of; None for the mean over the heads.
-        images: the samples' pictures, if the run made any.
     """
 
-    kept: Mapping[str, Tensor]
-    timesteps: tuple[int, ...]
-    prompts: tuple[Parsed, ...]
-    sites: tuple[Site, ...]
-    head: int | None = None
-    images: tuple[Image.Image, ...] = ()
+    def select(
+        self, *, resolution: int | tuple[int, int] | None = None, site: str | None = None, head: int | None = None
+    ) -> Trace:
+        """The trace of some layers and heads alone; None for any.
 
-    @property
-    def scores(self) -> Tensor:
-        """Maps before softmax, [N, calls, h, w, key], float16."""
-        return self._get("scores")
+        Args:
+            resolution: of the maps, a side or (height, width).
+            site: a layer by its name, which may have wildcards, instead of a mean over several.
+            head: one head.
 
-    @property
-    def probabilities(self) -> Tensor:
-        """Maps after softmax, [N, calls, h, w, key], float16."""
-        return self._get("probabilities")
+        Raises:
+            ValueError: no maps of these were kept; the message lists those that were.
+        """
+        size = (resolution, resolution) if isinstance(resolution, int) else resolution
+        fitting = [
+            source
+            for source in self.sources
+            if size in (None, source.resolution)
+            and head in (None, source.head)
+            and (site is None or (len(source.sites) == 1 and fnmatchcase(source.sites[0].name, site)))
+        ]
+        if not fitting:
+            asked = {"resolution": resolution, "site": site, "head": head}
+            wanted = ", ".join(f"{name}={value!r}" for name, value in asked.items() if value is not None)
+            raise ValueError(f"This trace has no maps of {wanted}; it has {'; '.join(map(str, self.sources))}.")
+        return self._of(*fitting)
 
-    @property
-    def latents(self) -> Tensor:
-        """The clean latent that each call predicts, [N, calls, 4, h, w], float16."""
-        return self._get("latents")
-
-    @property
-    def energy(self) -> Tensor:
-        """Of attention in the sense of Park et al. 2023, [N, calls], float32: minus the logarithm of the sum over the
-        keys of exp(scores), averaged over sites, heads and pixels."""
-        return self._get("energy")
-
-    @property
-    def losses(self) -> Tensor:
-        """The method's energy before its step, [N, calls], float32; NaN where a sample was not guided."""
-        return self._get("losses")
-
-    @property
-    def gradient_norms(self) -> Tensor:
-        """Euclidean norm of the gradient of that loss over the latent, [N, calls], float32; NaN as for `losses`."""
-        return self._get("gradient_norms")
-
-    def words(self, sample: int = 0) -> tuple[Word, ...]:
-        """The words of a sample's prompt with their positions along the key axis."""
-        return words(self.prompts[sample])
-
-    def maps(self, word: Keys, *, sample: int = 0, of: Quantity = "probabilities", occurrence: int = 0) -> Tensor:
+    def maps(
+        self,
+        word: Keys,
+        *,
+        sample: int = 0,
+        of: Quantity = "probabilities",
+        occurrence: int = 0,
+        text: str | None = None,
+    ) -> Tensor:
         """The maps of a word at every call, [calls, h, w] float32: the mean over its tokens.
 
         Args:
@@ -100,6 +79,7 @@ class Trace:
             sample: which of the N.
             of: "scores" or "probabilities".
             occurrence: which of a word that recurs, 0 the first.
+            text: another text than the prompt, with the word in it: its keys against the queries that the run had.
 
         Raises:
             ValueError: a word that is not in the prompt (the message lists those that are), a quantity that was not
@@ -107,36 +87,61 @@ class Trace:
         """
         if of not in ("scores", "probabilities"):
             raise ValueError(f"of is {of!r}; expected 'scores' or 'probabilities'.")
+        if isinstance(word, str) and self.sites[0].kind == "self":
+            raise ValueError(
+                "This trace is of self-attention, whose keys are pixels: give a pixel's number, row by row, for "
+                "the map of all that look at it."
+            )
+        prompt = self.prompts[sample] if text is None else self._texts().read(text)
         if isinstance(word, str):
-            if self.sites[0].kind == "self":
-                raise ValueError(
-                    "This trace is of self-attention, whose keys are pixels: give a pixel's number, row by row, for "
-                    "the map of all that look at it."
-                )
-            word = find(self.prompts[sample], word, occurrence)
+            word = find(prompt, word, occurrence)
         positions = [word] if isinstance(word, int) else list(word)
-        maps = self._get(of)[sample]
-        if not positions or not all(0 <= position < maps.shape[-1] for position in positions):
-            raise ValueError(f"Positions {positions} do not all lie on the key axis of length {maps.shape[-1]}.")
-        return maps[..., positions].float().mean(dim=-1)
+        if text is not None:
+            queries = [self.of_sample(f"queries/{site.name}", sample) for site in self.sites]
+            return self._texts().maps(text, positions, self.sources[0], queries, of)
+        return self.of_sample(of, sample, positions).float().mean(dim=-1)
 
-    def map(
-        self, word: Keys, *, sample: int = 0, call: int = -1, of: Quantity = "probabilities", occurrence: int = 0
-    ) -> Tensor:
-        """The map of a word at one call, [h, w] float32; the arguments are those of `maps`."""
-        return self.maps(word, sample=sample, of=of, occurrence=occurrence)[call]
+    def map(self, word: Keys, *, call: int = -1, **options: Any) -> Tensor:
+        """The map of a word at one call, [h, w] float32; the other arguments are those of `maps`."""
+        return self.maps(word, **options)[call]
+
+    def pooled(self, word: Keys, *, size: int | tuple[int, int] | None = None, **options: Any) -> Tensor:
+        """The maps of a word at all resolutions, brought to one size bilinearly and summed over layers and heads,
+        [calls, h, w]; see `AttentionRecords.pooled`.
+
+        Args:
+            word: see `Keys`.
+            size: of the result, a side or (height, width); None for that of the largest maps.
+            options: see `maps`.
+        """
+        apart = [source for source in self.sources if not any(map(source.is_part_of, self.sources))]
+        largest = max((source.resolution for source in apart), key=math.prod)
+        height, width = (size, size) if isinstance(size, int) else size or largest
+        total = torch.zeros(len(self.timesteps), height, width, dtype=torch.float32)
+        for source in apart:
+            total += source.count * resized(self._of(source).maps(word, **options), (height, width))
+        return total
+
+    def mask(self, word: Keys, *, call: int | None = None, **options: Any) -> Tensor:
+        """Where a word is, [h, w] booleans: its pooled map above Otsu's threshold.
+
+        Args:
+            word: see `Keys`.
+            call: one model call; None for the mean over all.
+            options: see `pooled`.
+        """
+        maps = self.pooled(word, **options)
+        return otsu(maps.nanmean(dim=0) if call is None else maps[call])
+
+    def overlap(self, first: Keys, second: Keys, **options: Any) -> float:
+        """Intersection over union of the masks of two words, 0 to 1; `options` are those of `mask`."""
+        return intersection_over_union(self.mask(first, **options), self.mask(second, **options))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file, whole or not at all."""
-        facts = {
-            "timesteps": self.timesteps,
-            "prompts": [asdict(prompt) for prompt in self.prompts],
-            "sites": [asdict(site) for site in self.sites],
-            "head": self.head,
-        }
-        pictures = {f"{PICTURE}{k}": torch.from_numpy(np.array(image)) for k, image in enumerate(self.images)}
-        with written_whole(Path(path)) as partial:
-            write_tensors(partial, {**self.kept, **pictures}, {KEY: json.dumps(facts)})
+        from .capture.files import write
+
+        write(self, Path(path))
 
     def save_html(
         self,
@@ -174,56 +179,44 @@ class Trace:
         return frame(document(shown(self), of=recorded[0])) if recorded and self.prompts else None
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Trace:
-        """Read a file that `save` wrote; ValueError if the file is something else."""
-        if not stat.S_ISREG(os.stat(path).st_mode):  # which raises OSError for a file that is not there
-            raise ValueError(f"{path} is no trace; expected a file that `Trace.save` wrote.")
-        try:
-            with safe_open(path, framework="pt") as file:
-                facts = json.loads(file.metadata()[KEY])
-                kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            count = sum(name.startswith(PICTURE) for name in kept)
-            images = [Image.fromarray(kept.pop(f"{PICTURE}{k}").numpy()) for k in range(count)]
-            return cls(
-                kept,
-                tuple(facts["timesteps"]),
-                tuple(_parsed(prompt) for prompt in facts["prompts"]),
-                tuple(Site(**{**site, "resolution": tuple(site["resolution"])}) for site in facts["sites"]),
-                facts["head"],
-                tuple(images),
-            )
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is no trace; expected a file that `Trace.save` wrote.") from error
+    def load(cls, path: str | os.PathLike[str], sd: StableDiffusion | None = None) -> Trace:
+        """Read a file that `save` wrote, or open the folder of a run whose calls were written one by one.
+
+        Of a folder, tensors are read when they are asked for. A run that broke off has its whole calls there; batches
+        that got less far than others have NaN for the rest. `sd` is the model, for maps of other texts.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        from .capture.files import load
+
+        return load(Path(path), None if sd is None else OtherTexts.of(sd))
 
     @staticmethod
     def joined(parts: Sequence[Trace], order: Sequence[int]) -> Trace:
         """The traces of several batches as one, whose sample k is the `order[k]`th of theirs."""
+        from .capture.files import load
+
         first = parts[0]
-        kept = {name: torch.cat([part.kept[name] for part in parts])[list(order)] for name in first.kept}
-        prompts = [prompt for part in parts for prompt in part.prompts]
-        images = [image for part in parts for image in part.images]
-        return Trace(
-            kept,
-            first.timesteps,
-            tuple(prompts[k] for k in order),
-            first.sites,
-            first.head,
-            tuple(images[k] for k in order) if images else (),
-        )
+        if isinstance(first.kept, Stored):
+            return load(first.kept.folder, first.texts)
+        lists = {name: [one for part in parts for one in getattr(part, name)] for name in ("prompts", "images", "keys")}
+        some: dict[str, Any] = {name: tuple(ones[k] for k in order) if ones else () for name, ones in lists.items()}
+        kept = {name: joined([part.kept[name] for part in parts], order) for name in first.kept}
+        return replace(first, kept=kept, **some)
 
-    def _get(self, name: str) -> Tensor:
-        if name not in self.kept:
-            raise ValueError(f"This trace kept no {name}; ask for them with trace=TraceOptions({name}=True).")
-        return self.kept[name]
+    def _of(self, first: Source, *more: Source) -> Trace:
+        """The trace of some sources alone."""
+        return replace(self, sites=first.sites, head=first.head, number=first.number, more=more)
 
-
-def _parsed(values: dict[str, Any]) -> Parsed:
-    """A prompt from JSON, whose tuples are lists."""
-    return Parsed(
-        groups=tuple(map(read_group, values["groups"])),
-        tokens=tuple(values["tokens"]),
-        phrases=tuple((first, end, text) for first, end, text in values["phrases"]),
-        parser_name=values["parser_name"],
-        prompt=values["prompt"],
-        spans=tuple((start, end) for start, end in values["spans"]),
-    )
+    def _texts(self) -> OtherTexts:
+        """What makes keys of other texts; ValueError, which says how to have it, without it."""
+        if self.texts is None:
+            kept = any(name.startswith("queries/") for name in self.kept)
+            remedy = (
+                "it was read from a file: give the model, Trace.load(path, sd)"
+                if kept
+                else "it kept no queries: ask for them with trace=TraceOptions(queries=True), or see sd.maps_of"
+            )
+            raise ValueError(f"This trace has no maps of other texts, since {remedy}.")
+        return self.texts

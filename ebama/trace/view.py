@@ -28,7 +28,8 @@ from ..prompt import Parsed
 from ..prompt.words import describe_words, find, words
 from . import figures
 from .map_rows import check_pixels, describe
-from .trace import Quantity, Trace
+from .tensors import Quantity
+from .trace import Trace
 
 VIEWER = Path(__file__).parent / "viewer"
 MAX_PICTURES = 8
@@ -114,10 +115,7 @@ def _data(
     by_prompt: dict[Any, list[Shown]] = {}
     for picture in some:
         by_prompt.setdefault((picture.prompt.prompt, picture.prompt.groups), []).append(picture)
-    prompts = [
-        (same[0].prompt.prompt, _entries(first, same[0].prompt, chosen_words, pixels), same)
-        for same in by_prompt.values()
-    ]
+    prompts = [(same[0].prompt.prompt, _entries(same[0], chosen_words, pixels), same) for same in by_prompt.values()]
     maps = len(layers) * sum(len(entries) * len(same) for _, entries, same in prompts)
     extent = _extent(first, maps, calls)
     data = {
@@ -153,9 +151,10 @@ def appearance() -> dict[str, Any]:
 
 
 def _entries(
-    trace: Trace, prompt: Parsed, chosen: Sequence[str], pixels: Sequence[tuple[int, int]]
+    picture: Shown, chosen: Sequence[str], pixels: Sequence[tuple[int, int]]
 ) -> list[tuple[dict[str, Any], tuple[int, ...]]]:
     """Words to point at, with their places on the key axis."""
+    trace, prompt = picture.trace, picture.prompt
     check_pixels(trace, pixels)
     if trace.sites[0].kind == "self":
         height, width = trace.sites[0].resolution
@@ -166,7 +165,8 @@ def _entries(
         ]
     described = [(word, at.positions) for word, at in zip(describe_words(prompt), words(prompt), strict=True)]
     if not chosen:
-        return described
+        kept = {word.positions for word in trace.words(picture.sample)}
+        return [(word, at) for word, at in described if at in kept]
     known = {at: word for word, at in described}
     plain = {"role": "", "group": None}
     return [({**known.get(at, plain), "text": text}, at) for text in chosen for at in [find(prompt, text)]]

@@ -298,7 +298,7 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: py
     def full(*_: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("ebama.trace.trace.write_tensors", full)
+    monkeypatch.setattr("ebama.trace.capture.files.write_tensors", full)
     with pytest.raises(OSError, match="No space"):
         trace_of(CAT).save(path)
     assert path.read_bytes() == before
