@@ -51,6 +51,10 @@ class Box:
             raise ValueError(f"the box {sides!r} needs four numbers: (left, top, right, bottom).")
         return cls(*values)
 
+    def holds(self, x: float, y: float) -> bool:
+        """Whether a point, in fractions of the picture, lies in the box."""
+        return self.left <= x <= self.right and self.top <= y <= self.bottom
+
     def cells(self, height: int, width: int) -> tuple[range, range]:
         """(rows, columns) of a map that lie in the box: rows from round(top height) to round(bottom height) - 1, halves
         to the even number, or that of the box's middle if there are none; columns likewise."""

@@ -20,7 +20,9 @@ def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("evaluate", help="run a benchmark with several methods and make the paper's table")
     parser.add_argument(
-        "--benchmark", default="ane", help="ane (default), ane:SET, dvmp, singles, tuning:N, or a file of prompts"
+        "--benchmark",
+        default="ane",
+        help="ane (default), ane:SET, boxed, boxed-tuning:N, dvmp, similar:N, singles, tuning:N, or a file of prompts",
     )
     parser.add_argument(
         "--methods",
@@ -105,6 +107,7 @@ def _make(options: argparse.Namespace, rank: int, count: int) -> bool:
         dtype=options.dtype or "float32",
         size=options.size,
     )
+    evaluation.check_boxes(run, pipeline)
     evaluation.start(run, options.out, pipeline.sd.config.name, pipeline.sd.fingerprint())
     shard, shards = options.shard
     evaluation.make(run, pipeline, options.out, shard * count + rank, shards * count)
@@ -127,11 +130,13 @@ def _score(options: argparse.Namespace, folder: Path) -> None:
 
     benchmark = load(options.benchmark)
     of_miniature = settings(folder).get("model") == MINIATURE.name
-    scorers: list[Scorer] = [JudgeScorer()] if (of_miniature if options.judge is None else options.judge) else []
+    judged = of_miniature if options.judge is None else options.judge
+    listed = prompts(folder, benchmark)
+    scorers: list[Scorer] = [JudgeScorer(any(prompt.boxes for prompt in listed))] if judged else []
     if options.clip is not None:
         from ..evaluation.judges.similarity import similarities
 
-        scorers += similarities(options.clip, options.blip, prompts(folder, benchmark), options.device)
+        scorers += similarities(options.clip, options.blip, [prompt.text for prompt in listed], options.device)
     if not scorers:
         print("Nobody judges these pictures: --clip and --blip name models, --judge takes the miniature's judge.")
     score(folder, scorers, benchmark=benchmark)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..checks import short
 from ..output.reading import read_object
+from .benchmarks.prompt import read_boxes
 
 FIELDS: dict[str, type | UnionType] = {
     "method": str,
@@ -27,6 +28,10 @@ def check_picture(row: dict[str, Any]) -> None:
     for key, kind in FIELDS.items():
         _expect(key, row[key], isinstance(row[key], kind) and not isinstance(row[key], bool))
     _expect("file", row["file"], row["file"] is None or _is_inside(row["file"]))
+    try:
+        read_boxes(row.get("boxes"))
+    except ValueError as error:
+        raise ValueError(f"is no picture: {error}") from error
     _expect("error", row.get("error"), isinstance(row.get("error", ""), str))
 
 

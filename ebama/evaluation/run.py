@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from ..output.png import is_whole, save_png
 from ..output.reading import parse_object, read_object
 from ..pipeline import Pipeline
 from . import jsonl
+from .benchmarks import BenchmarkPrompt
+from .benchmarks.prompt import describe_boxes
 from .rows import check_picture
 from .work import Batch, Key, Run
 
@@ -43,6 +46,15 @@ def start(run: Run, out: Path, model: str, fingerprint: str) -> None:
     if differing := [key for key in now if before.get(key) != now[key]]:
         values = "; ".join(f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in differing)
         raise ValueError(f"{out} was begun with other settings ({values}); choose another folder with --out.")
+
+
+def check_boxes(run: Run, pipeline: Pipeline) -> None:
+    """Raise ValueError for a box that no object of its prompt could have: later it would look like a refused prompt."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the pictures' runs say them
+        for prompt in run.prompts:
+            if prompt.boxes:
+                pipeline.read(prompt.text, "sd", groups=_words(prompt), boxes=dict(prompt.boxes), parser=run.parser)
 
 
 def make(run: Run, pipeline: Pipeline, out: Path, shard: int = 0, shards: int = 1) -> None:
@@ -98,9 +110,7 @@ def _made(out: Path, listed: Iterable[dict[str, Any]]) -> set[Key]:
 def _make_batch(run: Run, pipeline: Pipeline, out: Path, batch: Batch) -> list[dict[str, Any]]:
     """The pictures of a batch and their lines. Where a prompt is refused, or a latent blows up, each is tried alone."""
     name, prompts, seeds = batch.method, batch.prompts, batch.seeds
-    groups: list[Any] = [
-        None if p.groups is None else [(noun, list(words)) for noun, words in p.groups] for p in prompts
-    ]
+    groups: list[Any] = [_words(prompt) for prompt in prompts]
     try:
         result = pipeline(
             [prompt.text for prompt in prompts],
@@ -111,6 +121,7 @@ def _make_batch(run: Run, pipeline: Pipeline, out: Path, batch: Batch) -> list[d
             guidance=run.guidance,
             size=run.size,
             groups=groups if any(prompt.groups is not None for prompt in prompts) else None,
+            boxes=[dict(prompt.boxes) for prompt in prompts] if run.boxed else None,
             batch_size=len(prompts) * len(seeds),
             parser=run.parser,
             progress=False,
@@ -122,7 +133,8 @@ def _make_batch(run: Run, pipeline: Pipeline, out: Path, batch: Batch) -> list[d
         if len(parts) > 1:
             return [row for part in parts for row in _make_batch(run, pipeline, out, part)]
         about = {"method": name, "set": prompts[0].set, "prompt": prompts[0].text}
-        return [{**about, "seed": seed, "file": None, "error": str(error)} for seed in seeds]
+        boxes = describe_boxes(prompts[0].boxes)
+        return [{**about, "seed": seed, "file": None, **boxes, "error": str(error)} for seed in seeds]
     assert result.images is not None
     lines = []
     samples = itertools.product(prompts, seeds)
@@ -131,8 +143,12 @@ def _make_batch(run: Run, pipeline: Pipeline, out: Path, batch: Batch) -> list[d
         (out / file).parent.mkdir(parents=True, exist_ok=True)
         save_png(image, out / file, recipe.loaded_from(run.weights, run.dtype).to_metadata())
         facts = {"method": name, "set": prompt.set, "prompt": prompt.text, "seed": seed, "file": file.as_posix()}
-        lines.append({**facts, "metadata": recipe.to_metadata()})
+        lines.append({**facts, **describe_boxes(prompt.boxes), "metadata": recipe.to_metadata()})
     return lines
+
+
+def _words(prompt: BenchmarkPrompt) -> list[tuple[str, list[str]]] | None:
+    return None if prompt.groups is None else [(noun, list(words)) for noun, words in prompt.groups]
 
 
 def _key(row: dict[str, Any]) -> Key:

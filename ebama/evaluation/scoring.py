@@ -18,6 +18,7 @@ from ..output.png import as_rgb, decoded
 from ..output.reading import read_bytes
 from . import jsonl
 from .benchmarks import BenchmarkPrompt
+from .benchmarks.prompt import describe_boxes, read_boxes
 from .judges.scorer import Scorer
 from .rows import FIELDS, check_score, read_judges
 from .run import rows
@@ -72,9 +73,13 @@ def _score_all(
     return lines
 
 
-def prompts(folder: Path, benchmark: Sequence[BenchmarkPrompt] = ()) -> list[str]:
+def prompts(folder: Path, benchmark: Sequence[BenchmarkPrompt] = ()) -> list[BenchmarkPrompt]:
     """The prompts of the pictures that `score` scores, each once."""
-    return list(dict.fromkeys(row["prompt"] for row in _pictures(folder, benchmark)))
+    return list(dict.fromkeys(_prompt(row) for row in _pictures(folder, benchmark)))
+
+
+def _prompt(row: Mapping[str, Any]) -> BenchmarkPrompt:
+    return BenchmarkPrompt(row["set"], row["prompt"], boxes=read_boxes(row.get("boxes")))
 
 
 def _pictures(folder: Path, benchmark: Sequence[BenchmarkPrompt]) -> list[dict[str, Any]]:
@@ -90,7 +95,7 @@ def _pictures(folder: Path, benchmark: Sequence[BenchmarkPrompt]) -> list[dict[s
         prompt = by_folder.get(name, BenchmarkPrompt(rest, name))
         seed = int(path.stem) if path.stem.isdecimal() else path.stem
         about = {"method": method, "set": prompt.set, "prompt": prompt.text, "seed": seed}
-        pictures.append({**about, "file": path.relative_to(folder).as_posix()})
+        pictures.append({**about, "file": path.relative_to(folder).as_posix(), **describe_boxes(prompt.boxes)})
     return pictures
 
 
@@ -148,7 +153,7 @@ def _sha256(content: bytes) -> str:
 
 
 def _score_batch(folder: Path, pictures: Sequence[dict[str, Any]], scorers: Sequence[Scorer]) -> list[dict[str, Any]]:
-    lines = [{key: row[key] for key in FIELDS} for row in pictures]
+    lines = [{key: row[key] for key in (*FIELDS, "boxes") if key in row} for row in pictures]
     images: list[Image.Image] = []
     readable: list[dict[str, Any]] = []
     for line, row in zip(lines, pictures, strict=True):
@@ -163,8 +168,7 @@ def _score_batch(folder: Path, pictures: Sequence[dict[str, Any]], scorers: Sequ
             continue
         readable.append(line)
         line |= {"sha256": _sha256(content), "scores": {}}
-    prompts = [BenchmarkPrompt(line["set"], line["prompt"]) for line in readable]
     for scorer in scorers if images else ():
-        for line, scores in zip(readable, scorer(images, prompts), strict=True):
+        for line, scores in zip(readable, scorer(images, list(map(_prompt, readable))), strict=True):
             line["scores"].update(scores)
     return lines

@@ -61,14 +61,27 @@ class Run:
             raise ValueError(f"{', '.join(coupled)} edits one prompt's picture by another's: no benchmark is for it.")
         if not (self.prompts and self.methods and self.seeds) or self.batch_size < 1:
             raise ValueError("An evaluation needs at least one prompt, one method, one seed, and a batch size of 1.")
+        if not self.boxed and (placing := [name for name, method in self.methods.items() if method.needs.boxes]):
+            raise ValueError(
+                f"{', '.join(placing)} places objects in boxes, and no prompt has any; choose the benchmark boxed, or "
+                'a file of JSON lines with "boxes".'
+            )
         check([prompt.text for prompt in self.prompts], self.seeds, self.guidance, "pil", self.batch_size)
         get_sampler(self.sampler, self.steps)
         # "auto" becomes what there is, so that the folder is not continued where there is another parser.
         object.__setattr__(self, "parser", analyse(self.prompts[0].text, self.parser)[1])
 
+    @property
+    def boxed(self) -> bool:
+        """Whether a prompt has boxes."""
+        return any(prompt.boxes for prompt in self.prompts)
+
     def settings(self, model: str, fingerprint: str) -> dict[str, Any]:
         """The contents of run.json: everything that the pictures depend on."""
-        listing = "\n".join(f"{prompt.set}\t{prompt.text}\t{prompt.groups}" for prompt in self.prompts)
+        listing = "\n".join(
+            f"{prompt.set}\t{prompt.text}\t{prompt.groups}" + (f"\t{prompt.boxes}" if prompt.boxes else "")
+            for prompt in self.prompts
+        )
         return {
             "benchmark": self.benchmark,
             "prompts": len(self.prompts),

@@ -7,8 +7,9 @@ of several art styles (``train_judge``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -33,10 +34,12 @@ _FIRST_OBJECT = len(NOUNS) - len(OBJECTS)
 
 @dataclass(frozen=True)
 class Reading:
-    """What the judge sees: the nouns present, and for each object among them the name that suits its colour best."""
+    """What the judge sees: the nouns present, for each object among them the name that suits its colour best, and for
+    each noun the centre (x, y) of what speaks for it, in fractions of the picture from its left and top."""
 
     present: frozenset[str]
     colours: dict[str, str]
+    places: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class Judge(nn.Module):
@@ -59,11 +62,16 @@ class Judge(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
+        evidence, colour = self._look(images)
+        return evidence.logsumexp(dim=-1), colour
+
+    def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(evidence [B, noun, place], logits of colour)."""
         features = self.features(images * 2 - 1)
-        evidence = self.evidence(features).flatten(2)  # [B, noun, place]
+        evidence = self.evidence(features).flatten(2)
         colour = self.colour(features).flatten(2).unflatten(1, (len(OBJECTS), len(_COLOURS)))
         seen = evidence[:, _FIRST_OBJECT:].softmax(dim=-1)
-        return evidence.logsumexp(dim=-1), torch.einsum("bop,bocp->boc", seen, colour)
+        return evidence, torch.einsum("bop,bocp->boc", seen, colour)
 
     @torch.no_grad()
     def read(self, images: Tensor, batch_size: int = 64) -> list[Reading]:
@@ -76,12 +84,21 @@ class Judge(nn.Module):
             raise ValueError(f"the judge reads pictures [B, 3, 64, 64], got {list(images.shape)}")
         readings = []
         for start in range(0, len(images), batch_size):
-            presence, colour = self(images[start : start + batch_size].to(self.evidence.weight.device))
-            for logits, best in zip(presence.tolist(), colour.argmax(dim=-1).tolist(), strict=True):
-                present = frozenset(noun for noun, logit in zip(NOUNS, logits, strict=True) if logit > 0)
-                colours = {noun: _COLOURS[c] for noun, c in zip(OBJECTS, best, strict=True) if noun in present}
-                readings.append(Reading(present, colours))
+            evidence, colour = self._look(images[start : start + batch_size].to(self.evidence.weight.device))
+            presence, centres = evidence.logsumexp(dim=-1).tolist(), _centres(evidence).tolist()
+            for logits, places, best in zip(presence, centres, colour.argmax(dim=-1).tolist(), strict=True):
+                seen = {noun: (x, y) for noun, logit, (x, y) in zip(NOUNS, logits, places, strict=True) if logit > 0}
+                colours = {noun: _COLOURS[c] for noun, c in zip(OBJECTS, best, strict=True) if noun in seen}
+                readings.append(Reading(frozenset(seen), colours, seen))
         return readings
+
+
+def _centres(evidence: Tensor) -> Tensor:
+    """Means (x, y) of the places, weighted by the softmax of evidence [B, noun, place]: [B, noun, 2] in [0, 1]."""
+    side = math.isqrt(evidence.shape[-1])
+    at = (torch.arange(side, device=evidence.device) + 0.5) / side
+    weights = evidence.softmax(dim=-1).unflatten(-1, (side, side))
+    return torch.stack([weights.sum(dim=-2) @ at, weights.sum(dim=-1) @ at], dim=-1)
 
 
 def satisfied(reading: Reading, named: Sequence[Named]) -> tuple[bool, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .benchmark import BenchmarkPrompt, ane_objects, load, load_ane
+from .benchmark import ane_objects, load, load_ane
+from .prompt import BenchmarkPrompt, Boxes
 
-__all__ = ["BenchmarkPrompt", "ane_objects", "load", "load_ane"]
+__all__ = ["BenchmarkPrompt", "Boxes", "ane_objects", "load", "load_ane"]

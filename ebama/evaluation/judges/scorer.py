@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ebama.weights.miniature.judge import load_judge, satisfied
+from ebama.weights.miniature.judge import Reading, load_judge, satisfied
 from ebama.weights.miniature.world import ANIMALS, COLOURS, NOUNS
 
 from ...output.png import as_rgb
-from ..benchmarks import BenchmarkPrompt
+from ...prompt.alignment import find_all
+from ..benchmarks import BenchmarkPrompt, Boxes
 
 _PHRASE = re.compile(r"(?:an?|the) (?:(\w+) )?(\w+)")
 
@@ -36,6 +37,9 @@ class Scorer(Protocol):
 class JudgeScorer:
     """Presence (all objects of the prompt are there) and binding (there, each in its colour), 0 or 1 each.
 
+    With `boxes` also placement (there, each that has a box in it: the centre of what the judge takes it by) and both
+    together; of prompts with boxes alone.
+
     The judge knows the miniature's nouns and the colours of its objects, in prompts of phrases "a [colour] noun" joined
     by "and" or "with"; others get None, also where an animal has a colour or a noun comes twice.
     """
@@ -43,8 +47,10 @@ class JudgeScorer:
     name = "the miniature's judge"
     keys: tuple[str, ...] = ("presence", "binding")
 
-    def __init__(self) -> None:
+    def __init__(self, boxes: bool = False) -> None:
         self._judge = load_judge()
+        if boxes:
+            self.keys += ("placement", "placement and binding")
 
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[BenchmarkPrompt]) -> list[Scores]:
         """See the class."""
@@ -53,10 +59,23 @@ class JudgeScorer:
         readings = self._judge.read(pixels.permute(0, 3, 1, 2).float() / 255)
         scores: list[Scores] = []
         for reading, prompt in zip(readings, prompts, strict=True):
-            named = _named(prompt.text)
-            verdicts = [float(verdict) for verdict in satisfied(reading, named)] if named else [None, None]
-            scores.append(dict(zip(self.keys, verdicts, strict=True)))
+            verdicts: dict[str, bool] = {}
+            if named := _named(prompt.text):
+                present, bound = satisfied(reading, named)
+                verdicts = {"presence": present, "binding": bound}
+                if (placed := _placed(reading, named, prompt.boxes)) is not None:
+                    verdicts |= {"placement": present and placed, "placement and binding": bound and placed}
+            scores.append({key: float(verdicts[key]) if key in verdicts else None for key in self.keys})
         return scores
+
+
+def _placed(reading: Reading, named: Sequence[tuple[str, str | None]], boxes: Boxes) -> bool | None:
+    """Whether every noun that has a box is seen in it; None if none has one, or one is of something else."""
+    nouns = [next((noun for noun, _ in named if find_all(word, noun)), None) for word, _ in boxes]
+    if not nouns or None in nouns:
+        return None
+    centres = [reading.places.get(noun) for noun in nouns if noun]
+    return all(at is not None and box.holds(*at) for at, (_, box) in zip(centres, boxes, strict=True))
 
 
 def _named(prompt: str) -> list[tuple[str, str | None]]:

@@ -1,0 +1,107 @@
+"""Prompts from local files: one a line or JSON lines, among them the published lists of GenEval and T2I-CompBench."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ...output.reading import parse_object, read_text
+from ...prompt.alignment import find_all
+from .prompt import BenchmarkPrompt, read_boxes
+
+Groups = tuple[tuple[str, tuple[str, ...]], ...]
+
+_OBJECT = re.compile(r"\s*\{\s*(?:[\"'}]|$)")  # of JSON, or meant to be one; "{red|blue} car" is a prompt
+_FORM = (
+    '{"prompt": TEXT}, perhaps with "set": NAME, "groups": [[OBJECT, [MODIFIER, ...]], ...] and '
+    '"boxes": {WORD: [LEFT, TOP, RIGHT, BOTTOM], ...}, or a line of GenEval\'s, with "tag" and "include"'
+)
+
+
+def read(path: Path) -> list[BenchmarkPrompt]:
+    """The prompts of a file, or of a folder of lists NAME_val.txt (NAME.txt where there are none), a set each.
+
+    A prompt that occurs twice counts once.
+
+    Raises:
+        ValueError: something cannot be read, with the line at fault; a prompt has other boxes the second time.
+    """
+    if path.is_dir():
+        lists = sorted(path.glob("*_val.txt")) or sorted(path.glob("*.txt"))
+        if not lists:
+            raise ValueError(f"{path} holds no lists of prompts; expected NAME_val.txt or NAME.txt, one prompt a line.")
+        return _once(prompt for file in lists for prompt in _read_file(file, file.stem.removesuffix("_val")))
+    return _once(_read_file(path, path.stem))
+
+
+def _once(prompts: Iterable[BenchmarkPrompt]) -> list[BenchmarkPrompt]:
+    by_text: dict[str, BenchmarkPrompt] = {}
+    for prompt in prompts:
+        if by_text.get(prompt.text, prompt).boxes != prompt.boxes:
+            raise ValueError(f"{prompt.text!r} occurs twice with different boxes; a benchmark has a prompt once.")
+        by_text[prompt.text] = prompt
+    return list(by_text.values())
+
+
+def _read_file(path: Path, name: str) -> list[BenchmarkPrompt]:
+    try:
+        lines = _lines(read_text(path))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a text of prompts: {error}") from error
+    prompts = [_read_line(path, number, name, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not prompts:
+        raise ValueError(f"{path} holds no prompts; expected one a line, or JSON lines.")
+    return prompts
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a list of prompts; JSON strings may hold the other separators of splitlines."""
+    if "\0" in text:
+        raise ValueError("it holds null characters, as UTF-16 has them; save it in UTF-8.")
+    if _is_json_list(text):
+        raise ValueError("it is one JSON list; write one prompt a line.")
+    return re.split("\r\n?|\n", text)
+
+
+def _is_json_list(text: str) -> bool:
+    try:
+        return text.lstrip().startswith("[") and isinstance(json.loads(text), list)
+    except (ValueError, RecursionError):
+        return False  # a prompt may begin with a bracket
+
+
+def _read_line(path: Path, number: int, name: str, line: str) -> BenchmarkPrompt:
+    if not _OBJECT.match(line):
+        return BenchmarkPrompt(name, line.strip())
+    try:
+        entry = parse_object(line)
+        text, part = entry["prompt"], entry.get("set", entry.get("tag", name))
+        if not (isinstance(text, str) and text.strip() and isinstance(part, str)):
+            raise ValueError
+        groups = _groups(entry["groups"]) if entry.get("groups") is not None else _included(text, entry.get("include"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"Line {number} of {path} is no prompt; expected {_FORM}.") from error
+    try:
+        return BenchmarkPrompt(part, text.strip(), groups, read_boxes(entry.get("boxes")))
+    except ValueError as error:
+        raise ValueError(f"Line {number} of {path} is no prompt: {error}") from error
+
+
+def _groups(stored: Any) -> Groups:
+    if not all(isinstance(modifiers, list) for _, modifiers in stored):  # a string would be taken apart
+        raise ValueError
+    groups = tuple((noun, tuple(modifiers)) for noun, modifiers in stored)
+    if not all(isinstance(word, str) for noun, modifiers in groups for word in (noun, *modifiers)):
+        raise ValueError
+    return groups
+
+
+def _included(text: str, objects: Any) -> Groups | None:
+    """The objects and colours that GenEval says a picture of the prompt includes; None, for the parser, where they are
+    not words of the prompt, as the one "clock" of "two clocks"."""
+    groups = _groups([[entry["class"], [entry["color"]] if "color" in entry else []] for entry in objects or ()])
+    named = groups and all(find_all(text, word) for noun, colours in groups for word in (noun, *colours))
+    return groups if named else None
