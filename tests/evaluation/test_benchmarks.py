@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ebama.evaluation.benchmarks import BenchmarkPrompt, ane_objects, dvmp, load, load_ane
+from ebama.boxes import Box
+from ebama.evaluation.benchmarks import BenchmarkPrompt, ane_objects, dvmp, load, load_ane, similar
+from ebama.weights.miniature.world import ANIMALS, OBJECTS
 
 
 def test_attend_and_excite_has_its_sets_in_order() -> None:
@@ -138,3 +142,155 @@ def test_more_tuning_prompts_than_there_are_is_said_at_once() -> None:
     for count in (67, 10**6):
         with pytest.raises(ValueError, match=f"tuning:{count} asks for more .* at most 66"):
             load(f"tuning:{count}")
+
+
+# --- boxes ---
+
+
+@pytest.mark.parametrize(("name", "count"), [("boxed", 20), ("boxed-tuning:7", 7)])
+def test_every_object_has_a_box_of_whole_cells_and_none_overlap(name: str, count: int) -> None:
+    prompts = load(name)
+    assert [prompt.set for prompt in prompts] == [part for part in load_ane() for _ in range(count)]
+    assert load(name) == prompts
+    places = set()
+    for prompt in prompts:
+        assert [word for word, _ in prompt.boxes] == [noun for noun, _ in ane_objects(prompt.text)]
+        taken: set[tuple[int, int]] = set()
+        for _, box in prompt.boxes:
+            rows, columns = box.cells(16, 16)
+            assert Box(columns.start / 16, rows.start / 16, columns.stop / 16, rows.stop / 16) == box
+            assert {len(rows), len(columns)} <= {6, 7, 8}
+            cells = set(itertools.product(rows, columns))
+            assert not cells & taken
+            taken |= cells
+            places.add((rows.start, columns.start))
+    assert len(places) > count
+
+
+def test_options_for_boxes_are_chosen_on_other_prompts_than_those_reported() -> None:
+    reported, chosen_on = load("boxed"), load("boxed-tuning:20")
+    ane = {prompt.text for prompt in load("ane")}
+    assert {prompt.text for prompt in reported} <= ane
+    assert not {prompt.text for prompt in chosen_on} & ane
+
+
+@pytest.mark.parametrize(
+    "boxes", [{"cat": [0, 0.2, 0.5, 0.8], "red car": [0.5, 0, 1, 1]}, {"car": (0, 0, 1, 1)}, {}, None]
+)
+def test_boxes_from_a_file(boxes: Any, tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({"prompt": "a cat and a red car", "boxes": boxes}) + "\na frog\n")
+    expected = tuple((word, Box(*sides)) for word, sides in (boxes or {}).items())
+    assert [prompt.boxes for prompt in load(path)] == [expected, ()]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ('{"cat": [0, 0.2, 0.5]}', "needs four numbers"),
+        ('{"cat": [0, 0.2, 0.5, 1.2]}', "does not lie in the picture"),
+        ('{"cat": [0.5, 0.2, 0.4, 0.8]}', "does not lie in the picture"),
+        ('{"cat": [0, 0.2, 0.01, 0.8]}', "too small"),
+        ('{"cat": ["a", 0, 1, 1]}', "four finite numbers"),
+        ("[[0, 0, 1, 1]]", "need words"),
+        ('"cat"', "need words"),
+    ],
+)
+def test_boxes_that_are_none_are_named_with_their_line(boxes: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text(f'{{"prompt": "a dog"}}\n{{"prompt": "a cat", "boxes": {boxes}}}\n')
+    with pytest.raises(ValueError, match=rf"^Line 2 of .*list\.jsonl is no prompt: .*{message}"):
+        load(tmp_path / "list.jsonl")
+
+
+def test_a_prompt_with_other_boxes_is_not_dropped_silently(tmp_path: Path) -> None:
+    line = '{"prompt": "a cat", "boxes": {"cat": [0, 0, %s, 1]}}\n'
+    path = tmp_path / "list.jsonl"
+    path.write_text(line % 1 + line % 1)
+    assert len(load(path)) == 1
+    for other in (line % 0.5, '{"prompt": "a cat"}\n'):
+        path.write_text(line % 1 + other)
+        with pytest.raises(ValueError, match="'a cat' occurs twice with different boxes"):
+            load(path)
+
+
+# --- lists that others publish ---
+
+
+def test_lines_of_geneval(tmp_path: Path) -> None:
+    """Its evaluation_metadata.jsonl: objects and colours are words of the prompt, or else the parser's."""
+    entries = [
+        ("single_object", [("bench", 1, None)], "a photo of a bench", (("bench", ()),)),
+        ("two_object", [("fork", 1, None), ("computer mouse", 1, None)], "a photo of a fork and a computer mouse", 0),
+        ("counting", [("clock", 2, None)], "a photo of two clocks", None),
+        ("colors", [("fire hydrant", 1, "blue")], "a photo of a blue fire hydrant", (("fire hydrant", ("blue",)),)),
+        ("position", [("teddy bear", 1, None), ("dog", 1, None)], "a photo of a dog right of a teddy bear", 0),
+        ("color_attr", [("cup", 1, "red"), ("tv", 1, "pink")], "a photo of a red cup and a pink tv", 0),
+    ]
+    lines, expected = [], []
+    for tag, objects, text, groups in entries:
+        include: list[dict[str, Any]] = [
+            {"class": noun, "count": count} | ({"color": colour} if colour else {}) for noun, count, colour in objects
+        ]
+        if tag == "position":
+            include[1]["position"] = ["right of", 0]
+        lines.append(json.dumps({"tag": tag, "include": include, "prompt": text}))
+        named = tuple((noun, (colour,) if colour else ()) for noun, _, colour in objects)
+        expected.append(BenchmarkPrompt(tag, text, named if groups == 0 else groups))
+    lines[2] = lines[2].replace('"prompt"', '"exclude": [{"class": "clock", "count": 3}], "prompt"')
+    (tmp_path / "evaluation_metadata.jsonl").write_text("\n".join(lines))
+    assert load(tmp_path / "evaluation_metadata.jsonl") == expected
+
+
+@pytest.mark.parametrize(
+    "include", ["3", '["cat"]', '[{"count": 1}]', '[{"class": 3}]', '[{"class": "cat", "color": 1}]']
+)
+def test_damaged_lines_of_geneval_are_named(include: str, tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text(f'{{"tag": "colors", "prompt": "a cat", "include": {include}}}\n')
+    with pytest.raises(ValueError, match=r"^Line 1 of .*list\.jsonl is no prompt; expected"):
+        load(tmp_path / "list.jsonl")
+
+
+def test_a_folder_of_lists_is_a_set_each(tmp_path: Path) -> None:
+    """T2I-CompBench's examples/dataset has NAME.txt, NAME_train.txt and parts of NAME_val.txt beside the latter."""
+    files = {
+        "color_val": "a green bench and a blue bowl\nA bathroom with white tile and a beige toilet.\n",
+        "3d_spatial_val": "a dog in front of a car",
+        "complex_val": "The red hat was on top of the brown coat rack.\na green bench and a blue bowl\n",
+        "color": "not this one",
+        "color_train": "nor this",
+        "color_val_seen": "nor that",
+    }
+    for name, text in files.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    assert [(prompt.set, prompt.text) for prompt in load(tmp_path)] == [
+        ("3d_spatial", "a dog in front of a car"),
+        ("color", "a green bench and a blue bowl"),
+        ("color", "A bathroom with white tile and a beige toilet."),
+        ("complex", "The red hat was on top of the brown coat rack."),
+    ]
+    for name in ("color_val", "3d_spatial_val", "complex_val"):
+        (tmp_path / f"{name}.txt").unlink()
+    assert [prompt.set for prompt in load(tmp_path)] == ["color", "color_train", "color_val_seen"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no lists of prompts"):
+        load(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("count", [1, 26])
+def test_look_alikes_are_of_one_family(count: int) -> None:
+    prompts = load(f"similar:{count}")
+    assert [prompt.set for prompt in prompts] == [
+        name for name in ("animals", "objects", "three") for _ in range(count)
+    ]
+    assert len({prompt.text for prompt in prompts}) == 3 * count
+    families = similar.ANIMALS + similar.OBJECTS
+    assert {noun for family in families for noun in family} <= {*ANIMALS, *OBJECTS}
+    for prompt in prompts:
+        phrases = [phrase.split()[1:] for phrase in prompt.text.split(" and ")]
+        nouns, colours = [words[-1] for words in phrases], {tuple(words[:-1]) for words in phrases}
+        assert any(set(nouns) <= set(family) for family in families)
+        assert len(set(nouns)) == len(nouns) == (3 if prompt.set == "three" else 2)
+        assert len(colours) == 1
+        assert all(bool(words) == (prompt.set == "objects") for words in colours)
+    with pytest.raises(ValueError, match=r"similar:27 asks for more .* at most 26"):
+        load("similar:27")

@@ -16,6 +16,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import pytest
 from PIL import Image
 
 from ebama import methods
+from ebama.boxes import Box
 from ebama.cli import main
 from ebama.evaluation import distributed, jsonl, run
 from ebama.evaluation.benchmarks import BenchmarkPrompt
@@ -182,6 +184,46 @@ def test_groups_of_a_benchmark_reach_the_pipeline(tmp_path: Path) -> None:
         (out := tmp_path / str(len(seen))).mkdir()
         run.make(work, Listening(load()), out)
     assert seen == [None, [[]], [[("cat", []), ("car", ["red"])]]]
+
+
+CAT_AND_CAR = (("cat", Box(0, 0.25, 0.5, 0.75)), ("car", Box(0.5, 0, 1, 0.5)))
+
+
+def test_boxes_of_a_benchmark_reach_the_pipeline_the_lists_and_the_recipes(tmp_path: Path) -> None:
+    """For every prompt: one without any is no reason to refuse a method that places objects."""
+    listed = [
+        BenchmarkPrompt("a", "a frog"),
+        BenchmarkPrompt("a", "a cat and a red car", None, CAT_AND_CAR),
+        BenchmarkPrompt("a", "a dog and a cat", (("cat", ()),), CAT_AND_CAR[:1]),
+    ]
+    systems = {"sd": SD, "layout-guidance": methods.get("layout-guidance", max_rounds=1).complete(MINIATURE)}
+    work = Run(listed, systems, [0], steps=1, sampler="ddim", batch_size=1, parser="rules")
+    run.check_boxes(work, (pipeline := Pipeline(load())))
+    run.make(work, pipeline, tmp_path)
+    rows = run.rows(tmp_path)
+    assert [row.get("error") for row in rows] == [None] * 6
+    expected = [{}, {"cat": [0, 0.25, 0.5, 0.75], "car": [0.5, 0, 1, 0.5]}, {"cat": [0, 0.25, 0.5, 0.75]}]
+    for row in rows:
+        boxes = expected[[prompt.text for prompt in listed].index(row["prompt"])]
+        assert row.get("boxes", {}) == boxes
+        groups = read_metadata(tmp_path / row["file"])["groups"]
+        assert [group["box"] for group in groups if "box" in group] == list(boxes.values())
+    plain = Run(listed, systems, [0], parser="rules").settings("", "")["prompts_sha256"]
+    elsewhere = Run([listed[0], replace(listed[1], boxes=CAT_AND_CAR[:1]), listed[2]], systems, [0], parser="rules")
+    assert elsewhere.settings("", "")["prompts_sha256"] != plain
+
+
+def test_boxes_that_fit_nothing_are_refused_before_the_first_picture() -> None:
+    placing = {"boxdiff": methods.get("boxdiff").complete(MINIATURE), "sd": SD}
+    with pytest.raises(
+        ValueError, match="boxdiff places objects in boxes, and no prompt has any; choose the benchmark"
+    ):
+        Run([BenchmarkPrompt("a", "a cat")], placing, [0])
+    for word, message in (("dog", "is not in the prompt"), ("red", "is no object of")):
+        prompt = BenchmarkPrompt("a", "a cat and a red car", boxes=((word, Box(0, 0, 1, 1)),))
+        work = Run([BenchmarkPrompt("a", "a frog"), prompt], placing, [0], parser="rules")
+        with pytest.raises(ValueError, match=rf"boxes\['{word}'\]: '{word}' {message}"):
+            run.check_boxes(work, Pipeline(load()))
 
 
 @pytest.mark.parametrize(
@@ -391,6 +433,50 @@ def test_the_judge_says_nothing_of_what_it_does_not_know() -> None:
     ]
     scores = JudgeScorer()([image] * len(texts), [BenchmarkPrompt("a", text) for text in texts])
     assert [found["presence"] for found in scores] == [0.0, 0.0, None, None, None, 0.0, None, None]
+
+
+def test_the_judge_says_whether_objects_are_in_their_boxes() -> None:
+    """True pictures of two objects, whose places are known."""
+    rng, composer, judge = np.random.default_rng(11), Composer(TRAINING), JudgeScorer(boxes=True)
+    images, prompts, expected = [], [], []
+    while len(images) < 60:
+        scene = composer.compose(rng)
+        if scene.noise != "clean" or len(scene.drawn) != 2:
+            continue
+        (first, a), (second, b) = ((one.noun, Box(*(side / 64 for side in one.box))) for one in scene.drawn)
+        away = Box(b.left, b.top, b.left + 0.1, b.top + 0.1)
+        for boxes, right in (
+            (((first, a), (second, b)), 1.0),
+            (((second, b),), 1.0),
+            (((first, b), (second, a)), 0.0),
+            (((first, a), (second, away)), 0.0),
+            (((first, a), ("zebra", b)), None),
+            ((), None),
+        ):
+            images.append(Image.fromarray(np.asarray(scene.image)))
+            prompts.append(BenchmarkPrompt("a", scene.caption, boxes=boxes))
+            expected.append(right)
+    scores = judge(images, prompts)
+    agreed = [found["placement"] == right for found, right in zip(scores, expected, strict=True)]
+    assert sum(agreed) >= 57
+    for found, right in zip(scores, expected, strict=True):
+        assert (found["placement"] is None) == (right is None)
+        if right is not None:
+            assert found["placement and binding"] == (found["placement"] and found["binding"])
+    assert JudgeScorer()(images[:1], prompts[:1]) == [{key: scores[0][key] for key in ("presence", "binding")}]
+
+
+def test_boxes_of_another_programs_pictures_are_the_benchmarks(scenes: tuple[Path, list[str]]) -> None:
+    folder, captions = scenes
+    noun = captions[0].split()[2]
+    benchmark = [BenchmarkPrompt("placed", captions[0], boxes=((noun, Box(0, 0, 1, 1)),))]
+    found = {line["prompt"]: line for line in score(folder, [JudgeScorer(boxes=True)], benchmark=benchmark)}
+    assert found[captions[0]]["boxes"] == {noun: [0, 0, 1, 1]}
+    assert {text: line["scores"]["placement"] for text, line in found.items()} == {
+        text: 1.0 if text == captions[0] else None for text in captions
+    }
+    markdown = report.write(folder)
+    assert "**placement, %**" in markdown
 
 
 class Counting:

@@ -27,6 +27,7 @@ from ebama.evaluation.report.statistics import Estimate
 
 CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = "</script><script>alert(1)</script> & \"quoted\" 'too' <!-- ${title} \u2028"
+BOXES = {"frog": [0.25, 0.5, 0.75, 1], HOSTILE: [0, 0, 0.5, 0.25]}
 METHODS = ("sd", "ebama+intensity_weight=0", "ebama")
 
 
@@ -61,7 +62,8 @@ def lines() -> list[dict[str, Any]]:
                 scores: dict[str, Any] = {"presence": presence, "binding": binding, "full": 0.2 + 0.01 * m}
                 scores["caption"] = "<b>a car</b>"
                 kind = "objects" if p == 2 else "animals"
-                found.append(line(method, prompt, seed, scores, set=kind))
+                boxes = {"boxes": BOXES} if p == 1 else {}
+                found.append(line(method, prompt, seed, scores, set=kind, **boxes))
     refused = found[-1]
     refused.pop("scores")
     refused.update(file=None, error="<i>no object</i>")
@@ -114,6 +116,12 @@ def test_the_page_holds_everything_and_fetches_nothing(folder: Path, lines: list
     assert page.tags.count("svg") == 6  # bars and differences of three scores
     data = json.loads(page.scripts["data"])
     assert [prompt["text"] for prompt in data["prompts"]] == [lines[k]["prompt"] for k in (0, 2, 4, 6)]
+    assert [prompt["boxes"] for prompt in data["prompts"]] == [{}, BOXES, {}, {}]
+    assert data["shape"] == [1, 1]
+    for size, shape in (([32, 64], [1, 0.5]), ([64, 48], [0.75, 1]), (None, [1, 1]), ([0, 64], [1, 1]), ("ab", [1, 1])):
+        (folder / "run.json").write_text(json.dumps({"size": size}))
+        report.write(folder)
+        assert json.loads(parts(folder).scripts["data"])["shape"] == shape
     names = [failure["name"] for failure in data["failures"]]
     failed = [names[p["failure"]] for prompt in data["prompts"] for p in prompt["pictures"] if p and "failure" in p]
     assert sorted(failed) == ["colour wrong"] * 3 + ["no picture"] + ["object missing"] * 2
@@ -445,6 +453,12 @@ def test_a_browser_opens_it_from_disk_and_filters_it(folder: Path) -> None:
         assert page.inner_text("#closer-title") == "a frog and a lion, seed 0"
         assert page.inner_text("#closer .chosen b") == METHODS[1]
         assert "caption: <b>a car</b>" in page.inner_text("#closer .chosen")
+        frog, _ = (box.bounding_box() for box in page.locator("#closer .chosen .boxes span").all())
+        picture = page.locator("#closer .chosen .pic").bounding_box()
+        assert frog
+        assert picture
+        places = (frog["x"] - picture["x"], frog["y"] - picture["y"], frog["width"], frog["height"])
+        assert places == pytest.approx((48, 96, 96, 96), abs=0.1)  # of 192 pixels
         page.keyboard.press("ArrowRight")
         assert page.inner_text("#closer-title") == "a frog and a lion, seed 7"
         page.keyboard.press("Escape")

@@ -96,7 +96,7 @@ class Judge(nn.Module):
 def _centres(evidence: Tensor) -> Tensor:
     """Means (x, y) of the places, weighted by the softmax of evidence [B, noun, place]: [B, noun, 2] in [0, 1]."""
     side = math.isqrt(evidence.shape[-1])
-    at = (torch.arange(side, device=evidence.device) + 0.5) / side
+    at = (torch.arange(side, dtype=evidence.dtype, device=evidence.device) + 0.5) / side
     weights = evidence.softmax(dim=-1).unflatten(-1, (side, side))
     return torch.stack([weights.sum(dim=-2) @ at, weights.sum(dim=-1) @ at], dim=-1)
 

@@ -25,7 +25,8 @@ def load(name: str | Path) -> list[BenchmarkPrompt]:
 
     Anything else is a file: one prompt a line (so are the lists of ABC-6K and T2I-CompBench), or JSON lines {"prompt":
     ..., "set": ..., "groups": [[object, [modifier, ...]], ...], "boxes": {word: [left, top, right, bottom]}} of which
-    only the prompt must be there (a line is one if a quote follows its brace), or GenEval's; or a folder of such lists (see `lists.read`).
+    only the prompt must be there (a line is one if a quote follows its brace), or GenEval's; or a folder of such lists
+    (see `lists.read`).
 
     Raises:
         ValueError: there is no such benchmark, or the file cannot be read, with the line at fault.
@@ -40,7 +41,7 @@ def load(name: str | Path) -> list[BenchmarkPrompt]:
         return _NAMED[kind]()
     if kind in _COUNTED and re.fullmatch("[0-9]{1,9}", part) and int(part):
         return _COUNTED[kind](int(part))
-    if not Path(name).exists():
+    if not (Path(name).is_file() or Path(name).is_dir()):
         known = ", ".join(["ane", "ane:SET", *_NAMED, *(f"{kind}:N" for kind in _COUNTED)])
         raise ValueError(f"There is no benchmark {str(name)!r}; give {known}, or a file of prompts.")
     return lists.read(Path(name))

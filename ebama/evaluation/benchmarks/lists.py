@@ -24,7 +24,7 @@ _FORM = (
 def read(path: Path) -> list[BenchmarkPrompt]:
     """The prompts of a file, or of a folder of lists NAME_val.txt (NAME.txt where there are none), a set each.
 
-    A prompt that occurs twice counts once.
+    A prompt that occurs twice counts once, where it occurs first.
 
     Raises:
         ValueError: something cannot be read, with the line at fault; a prompt has other boxes the second time.
@@ -40,9 +40,8 @@ def read(path: Path) -> list[BenchmarkPrompt]:
 def _once(prompts: Iterable[BenchmarkPrompt]) -> list[BenchmarkPrompt]:
     by_text: dict[str, BenchmarkPrompt] = {}
     for prompt in prompts:
-        if by_text.get(prompt.text, prompt).boxes != prompt.boxes:
+        if by_text.setdefault(prompt.text, prompt).boxes != prompt.boxes:
             raise ValueError(f"{prompt.text!r} occurs twice with different boxes; a benchmark has a prompt once.")
-        by_text[prompt.text] = prompt
     return list(by_text.values())
 
 

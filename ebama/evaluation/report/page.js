@@ -48,7 +48,20 @@
     element.style.backgroundImage = `url("${picture.item.url}")`;
     element.style.backgroundSize = `${columns * 100}% ${lines * 100}%`;
     element.style.backgroundPosition = `${left}% ${top}%`;
+    element.append(drawBoxes(picture.item.boxes));
     return element;
+  };
+  const drawBoxes = (boxes) => {
+    const layer = make("span", "", { class: "boxes" });
+    const [across, down] = data.shape; // of the square that a thumbnail is, the rest is white
+    for (const [word, [left, top, right, bottom]] of Object.entries(boxes)) {
+      const box = make("span", word);
+      const start = { left: (1 - across) / 2 + left * across, top: (1 - down) / 2 + top * down };
+      const sides = { ...start, width: (right - left) * across, height: (bottom - top) * down };
+      for (const [side, share] of Object.entries(sides)) box.style[side] = `${100 * share}%`;
+      layer.append(box);
+    }
+    return layer;
   };
 
   // --- the grid ---

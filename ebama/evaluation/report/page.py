@@ -21,7 +21,7 @@ from .charts import bars, differences
 from .comparison import Row, by_method, by_score, numbers, numeric_scores, share_scores
 from .statistics import FEWEST
 
-FAILURES = {"presence": "object missing", "binding": "colour wrong"}
+FAILURES = {"presence": "object missing", "binding": "colour wrong", "placement": "outside its box"}
 """The meaning of a score of 0, where the score's name alone does not say it."""
 NO_PICTURE = "no picture"
 NO_SCORES = "No judge had anything to say of these pictures."
@@ -41,7 +41,7 @@ def page(
     data = _data(folder, lines, baseline)
     files = [[picture and picture["file"] for picture in prompt["pictures"]] for prompt in data["prompts"]]
     sheets = thumbnails.plan([[folder / file if file else None for file in names] for names in files])
-    data |= {"side": sheets.side, "columns": sheets.columns}
+    data |= {"side": sheets.side, "columns": sheets.columns, "shape": _shape(settings.get("size"))}
     by_judge: dict[str, list[str]] = {}
     for score, judge in judges.items():
         by_judge.setdefault(str(judge), []).append(score)
@@ -84,7 +84,7 @@ def _data(folder: Path, lines: Sequence[Mapping[str, Any]], baseline: str) -> di
     """The data of the script.
 
     A prompt's pictures come method by method and seed by seed, null where there is none; a picture has a "failure" (an
-    index) or an "error" only where there is one.
+    index) or an "error" only where there is one. A prompt's "boxes" are those of images.jsonl, {} where there are none.
     """
     methods, seeds = (list(dict.fromkeys(line[key] for line in lines)) for key in ("method", "seed"))
     by_place = {(line["set"], line["prompt"], line["method"], line["seed"]): line for line in lines}
@@ -107,10 +107,11 @@ def _data(folder: Path, lines: Sequence[Mapping[str, Any]], baseline: str) -> di
             **({"error": line["error"]} if "error" in line else {}),
         }
 
+    boxes = {(line["set"], line["prompt"]): line["boxes"] for line in lines if line.get("boxes")}
     prompts = []
     for name, prompt in dict.fromkeys((line["set"], line["prompt"]) for line in lines):
         pictures = [picture(by_place.get((name, prompt, method, seed))) for method in methods for seed in seeds]
-        prompts.append({"set": name, "text": prompt, "pictures": pictures})
+        prompts.append({"set": name, "text": prompt, "boxes": boxes.get((name, prompt), {}), "pictures": pictures})
     return {
         "methods": methods,
         "seeds": seeds,
@@ -121,6 +122,13 @@ def _data(folder: Path, lines: Sequence[Mapping[str, Any]], baseline: str) -> di
         "failures": [{"name": name, "badge": badge} for name, badge in badges.items()],
         "prompts": prompts,
     }
+
+
+def _shape(size: object) -> tuple[float, float]:
+    """How much of a square's sides a picture of size (height, width) takes across and down; all, if it is not known."""
+    is_size = isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
+    height, width = size if isinstance(size, list) and is_size else (1, 1)
+    return width / max(height, width), height / max(height, width)
 
 
 def _source(name: str) -> str:
