@@ -124,10 +124,10 @@ def _data(folder: Path, lines: Sequence[Mapping[str, Any]], baseline: str) -> di
     }
 
 
-def _shape(size: object) -> tuple[float, float]:
-    """How much of a square's sides a picture of size (height, width) takes across and down; all, if it is not known."""
+def _shape(size: Any) -> tuple[float, float]:
+    """How much of a square's sides a picture of size [height, width] takes across and down; all, if it is not known."""
     is_size = isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
-    height, width = size if isinstance(size, list) and is_size else (1, 1)
+    height, width = size if is_size else (1, 1)
     return width / max(height, width), height / max(height, width)
 
 
