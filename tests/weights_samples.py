@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import types
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,40 +20,7 @@ TINY = StableDiffusionConfig(
     sample_size=16,
     name="tiny",
 )
-TINY_V2 = replace(
-    TINY,
-    unet=replace(TINY.unet, linear_projections=True),
-    text=replace(TINY.text, activation="gelu", pad_token=0),
-    name="tiny-v2",
-)
-TINY_V2_V = replace(TINY_V2, unet=replace(TINY_V2.unet, upcast_attention=True), prediction="v", name="tiny-v2-v")
-TINY_XL = StableDiffusionConfig(
-    unet=replace(
-        TINY_V2.unet,
-        widths=(16, 32, 32),
-        attention=(False, True, True),
-        heads=(2, 4, 2),
-        depth=(1, 1, 2),
-        context_width=8 + 12,
-        vector_width=6 + 6 * 4,
-    ),
-    vae=replace(TINY.vae, scale=0.13025, upcast=True),
-    text=replace(TINY.text, output_layer=-2, final_norm=False),
-    text_2=TextConfig(
-        width=12,
-        mlp_width=16,
-        layers=3,
-        heads=2,
-        activation="gelu",
-        output_layer=-2,
-        final_norm=False,
-        projection_width=6,
-        pad_token=0,
-    ),
-    sample_size=16,
-    name="tiny-xl",
-    zero_empty_prompt=True,
-)
+"""Of more kinds of weights than the model of `reference`: a level without attention, widths that change."""
 COMPONENTS = ("unet", "vae", "text_encoder")
 
 

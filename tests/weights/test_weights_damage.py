@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from reference import TINY_V2_V, TINY_XL
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 from weights_samples import (
     COMPONENTS,
     TINY,
-    TINY_XL,
     components,
     compvis_state,
     lightning_extras,
@@ -35,22 +35,30 @@ from hypothesis import strategies as st
 
 SMALL = replace(
     TINY,
-    unet=UNetConfig(widths=(4,), attention=(False,), heads=(1,), blocks=1, context_width=8, norm_groups=2),
+    unet=UNetConfig(widths=(4,), attention=(False,), heads=(1,), blocks=1, context_width=4, norm_groups=2),
     vae=VAEConfig(widths=(2,), blocks=1, norm_groups=2, mid_attention=False),
     sample_size=8,
-    text=replace(TINY.text, layers=1),
+    text=replace(TINY.text, width=4),
 )
-
-
+SMALL_V2_V = replace(
+    TINY_V2_V,
+    unet=replace(SMALL.unet, linear_projections=True),
+    vae=SMALL.vae,
+    sample_size=8,
+    text=replace(TINY_V2_V.text, width=4),
+)
 SMALL_XL = replace(
     TINY_XL,
-    unet=replace(SMALL.unet, context_width=20, vector_width=6 + 12, linear_projections=True),
+    unet=replace(SMALL.unet, context_width=8, vector_width=6 + 12, linear_projections=True),
     vae=replace(SMALL.vae, upcast=True),
     sample_size=8,
+    text=replace(TINY_XL.text, width=4),
+    text_2=replace(TINY_XL.text_2, width=4, heads=2, projection_width=6),
 )
 
 SINGLE = ("safetensors", "zip", "legacy")
 FOLDERS = ("folder", "folder of pickles", "folder with a tokenizer")
+V2 = ("v2 safetensors", "v2 zip", "v2 folder")
 XL = ("xl safetensors", "xl zip", "xl folder")
 Files = dict[str, bytes]
 
@@ -80,24 +88,25 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
         f"{name}/{'pytorch_model' if name == 'text_encoder' else 'diffusion_pytorch_model'}.bin": _pickled(part)
         for name, part in weights.items()
     }
-    return layouts | _xl_layouts(folder)
+    return layouts | _newer_layouts(SMALL_V2_V, V2, folder) | _newer_layouts(SMALL_XL, XL, folder)
 
 
-def _xl_layouts(folder: Path) -> dict[str, Files]:
-    model = random_model(SMALL_XL)
+def _newer_layouts(config: StableDiffusionConfig, names: tuple[str, ...], folder: Path) -> dict[str, Files]:
+    model, path = random_model(config), folder / config.name
     state = {key: w.half() if w.is_floating_point() else w for key, w in compvis_state(model).items()}
-    torch.save({"state_dict": state}, folder / "xl.ckpt")
-    save(model, folder / "xl", dtype=torch.float16)
-    kept = [file for file in (folder / "xl").rglob("*.*") if "tokenizer_2" not in file.parts]
-    return {
-        "xl safetensors": {"model": to_safetensors(state)},
-        "xl zip": {"model": (folder / "xl.ckpt").read_bytes()},
-        "xl folder": {file.relative_to(folder / "xl").as_posix(): file.read_bytes() for file in kept},
-    }
+    torch.save({"state_dict": state}, folder / "m.ckpt")
+    save(model, path, dtype=torch.float16)
+    kept = [file for file in path.rglob("*.*") if "tokenizer_2" not in file.parts]
+    contents = (
+        {"model": to_safetensors(state)},
+        {"model": (folder / "m.ckpt").read_bytes()},
+        {file.relative_to(path).as_posix(): file.read_bytes() for file in kept},
+    )
+    return dict(zip(names, contents, strict=True))
 
 
 def _config(layout: str) -> StableDiffusionConfig:
-    return SMALL_XL if layout in XL else SMALL
+    return SMALL_XL if layout in XL else SMALL_V2_V if layout in V2 else SMALL
 
 
 def _pickled(weights: dict[str, Tensor]) -> bytes:
@@ -186,7 +195,7 @@ def _check(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", [*SINGLE, *FOLDERS, *XL])
+@pytest.mark.parametrize("layout", [*SINGLE, *FOLDERS, *V2, *XL])
 def test_undamaged_checkpoints_load(originals: dict[str, Files], scratch: Path, layout: str) -> None:
     config = _config(layout)
     assert _changed_values(random_model(config), _load(_write(originals[layout], scratch), config)) == 0
@@ -194,7 +203,7 @@ def test_undamaged_checkpoints_load(originals: dict[str, Files], scratch: Path, 
 
 @pytest.mark.slow
 @settings(max_examples=18, deadline=None, derandomize=True)
-@given(layout=st.sampled_from([*SINGLE, "folder", *XL]), which=st.integers(0, 19), damage=damages())
+@given(layout=st.sampled_from([*SINGLE, "folder", *V2, *XL]), which=st.integers(0, 19), damage=damages())
 def test_damage_is_refused_or_harmless(
     originals: dict[str, Files], scratch: Path, layout: str, which: int, damage: tuple[str, float, bytes]
 ) -> None:
@@ -203,7 +212,7 @@ def test_damage_is_refused_or_harmless(
 
 @pytest.mark.slow
 @settings(max_examples=600, deadline=None)
-@given(layout=st.sampled_from([*SINGLE, *FOLDERS, *XL]), which=st.integers(0, 19), damage=damages())
+@given(layout=st.sampled_from([*SINGLE, *FOLDERS, *V2, *XL]), which=st.integers(0, 19), damage=damages())
 def test_much_damage_is_refused_or_harmless(
     originals: dict[str, Files], scratch: Path, layout: str, which: int, damage: tuple[str, float, bytes]
 ) -> None:

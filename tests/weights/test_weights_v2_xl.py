@@ -12,19 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from reference import TINY_V2, TINY_V2_V, TINY_XL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from weights_samples import (
-    TINY,
-    TINY_V2,
-    TINY_V2_V,
-    TINY_XL,
-    components,
-    compvis_state,
-    differing,
-    openclip_state,
-    random_model,
-)
+from weights_samples import TINY, components, compvis_state, differing, openclip_state, random_model
 
 from ebama.models import SD_V1, SD_V2, SD_V2_V, SDXL, Context, StableDiffusionConfig
 from ebama.weights import CheckpointError, StableDiffusion, clip_tokenizer, inspect, load, save
