@@ -14,6 +14,7 @@ from .attention import (
     Watch,
     attention_scores,
     attention_to,
+    text_maps,
 )
 from .conditions import Context, sinusoids
 from .config import (
@@ -63,4 +64,5 @@ __all__ = [
     "attention_to",
     "layer",
     "sinusoids",
+    "text_maps",
 ]

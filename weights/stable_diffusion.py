@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from ebama.models import VAE, Context, Network, StableDiffusionConfig, TextEncoder, sinusoids
+from ebama.models import (
+    VAE,
+    Context,
+    Network,
+    StableDiffusionConfig,
+    TextEncoder,
+    sinusoids,
+    text_maps,
+)
 from ebama.models.text import TextEncoding
 from ebama.samplers.schedule import STABLE_DIFFUSION_V1, NoiseSchedule, is_integer
 
@@ -121,6 +129,57 @@ class StableDiffusion:
         numbers = [number for name, value in sizes.items() for number in pixels(name, size if value is None else value)]
         embedded = sinusoids(torch.tensor(numbers, device=pooled.device), config.number_width).flatten().to(pooled)
         return Context.of(contexts, torch.cat([pooled, embedded.expand(len(pooled), -1)], dim=1))
+
+    @torch.no_grad()
+    def maps_of(
+        self,
+        image: Any,
+        texts: Sequence[str],
+        *,
+        t: int,
+        prompt: str = "",
+        resolution: int | Size | None = None,
+        seed: int | None = 0,
+    ) -> Tensor:
+        """Where pictures show what texts say, [B, T, h, w]: probabilities, averaged over the tokens of each text,
+        layers and heads; those of several sizes are brought to the largest bilinearly.
+
+        The U-Net runs under `prompt`; its queries meet the keys of each text, exactly as in its layers.
+
+        Args:
+            image: latents [B, C, h, w], or a picture of PIL whose sides are multiples of the VAE's factor;
+                `Pipeline.encode` makes latents of any picture.
+            texts: to look for, as "a wheel".
+            t: the timestep, from 0, of a picture without noise, up.
+            prompt: what the picture shows, as far as it is known. resolution: of the maps; None for all.
+            seed: of the noise that covers the picture as it does at t; None for latents that it covers already.
+
+        Raises:
+            ValueError: a picture of another size, a text without words, a resolution that no site has.
+        """
+        contexts, last = self.condition([prompt, *texts]), self.tokenizer.eos_token_id
+        ends = [row.index(last, 1) for row in token_rows(self.tokenizer, texts, contexts.shape[1])]
+        if empty := [text for text, after in zip(texts, ends, strict=True) if after == 1]:
+            raise ValueError(f"The text {empty[0]!r} has no word to look for.")
+        latents = (image if isinstance(image, Tensor) else self._latents_of(image)).to(contexts)
+        if seed is not None:
+            noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
+            latents = self.schedule.add_noise(latents, noise, t)
+        under = contexts[:1].expand(len(latents), -1, -1)
+        words = [range(1, end) for end in ends]
+        return text_maps(self.unet, latents, t, under, contexts[1:], words, resolution)
+
+    def _latents_of(self, image: Any) -> Tensor:
+        """Latents [1, C, h, w] of a picture of PIL."""
+        (width, height), factor = image.size, self.config.vae.factor * self.config.unet.factor
+        if width % factor or height % factor:
+            raise ValueError(
+                f"The picture has {width}x{height} pixels; expected multiples of {factor}. `Pipeline.encode` makes "
+                "latents of any picture, which `maps_of` takes too."
+            )
+        pixels = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
+        x = pixels.view(1, height, width, 3).movedim(-1, 1) / 127.5 - 1
+        return self.vae.encode(x.to(next(self.vae.parameters()))).mean * self.vae.scale
 
 
 def _is_text(prompt: object) -> bool:

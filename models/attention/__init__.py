@@ -10,7 +10,7 @@ from .control import AttentionCall, Control
 from .layer import Attention, AttentionResult, Request, attention_scores
 from .records import AttentionRecord, AttentionRecords, resized
 from .sites import Kind, Site, select_sites
-from .texts import attention_to
+from .texts import attention_to, text_maps
 from .watch import Watch
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
     "attention_to",
     "resized",
     "select_sites",
+    "text_maps",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .control import AttentionCall
-from .records import AttentionRecord, AttentionRecords
+from .records import AttentionRecord, AttentionRecords, resized
 from .sites import Site, select_sites
 from .watch import Watch
 
@@ -64,6 +65,37 @@ def attention_to(
     network(z, t, torch.cat([context, texts]), control=watch)
     watch.check_seen()
     return AttentionRecords(records)
+
+
+def text_maps(
+    network: Network,
+    z: Tensor,
+    t: int | Tensor,
+    context: Tensor,
+    texts: Tensor,
+    tokens: Sequence[Sequence[int]],
+    resolution: int | tuple[int, int] | None = None,
+) -> Tensor:
+    """Where latents show what texts say, [B, T, h, w]: the probabilities of `attention_to`, averaged over some tokens
+    of each text, layers and heads.
+
+    Args:
+        tokens: positions along the key axis, some of each text.
+        resolution: of the cross-attention maps, a side or (h, w); None for all, which are brought to the largest size
+            bilinearly.
+    """
+    size = (resolution, resolution) if isinstance(resolution, int) else resolution
+    fitting = [site for site in network.sites(z.shape) if site.kind == "cross" and size in (None, site.resolution)]
+    height, width = max((site.resolution for site in fitting), key=math.prod, default=(0, 0))
+    total = torch.zeros(len(z) * len(texts), height, width, dtype=torch.float32, device=z.device)
+
+    def add(record: AttentionRecord) -> None:
+        maps = record.probabilities.float().sum(dim=1)
+        words = [maps[row, :, list(tokens[row % len(tokens)])].mean(dim=-1) for row in range(len(maps))]
+        total.add_(resized(torch.stack(words).unflatten(1, record.site.resolution), (height, width)))
+
+    attention_to(network, z, t, context, texts, fitting, see=add)
+    return (total / sum(site.heads for site in fitting)).unflatten(0, (len(z), len(texts)))
 
 
 def calls_under(network: Network, z: Tensor, t: int, text: Tensor, sites: Sequence[Site]) -> dict[str, AttentionCall]:
