@@ -110,7 +110,7 @@ class BoundedAttention(BoxMethod):
             of_samples, chosen = [groups[sample] for sample in samples], heard[samples]
             sums: dict[str, list[Tensor]] = {"cross": [], "self": []}
             for record in records:
-                masks = box_masks(of_samples, *record.site.resolution).to(record.probabilities.device)
+                masks = box_masks(of_samples, *record.site.resolution).to(record.probabilities)
                 attended = _attended(record.probabilities.sum(dim=1), record.site, masks, chosen)
                 inside = masks.flatten(2)
                 outside = (1 - inside.amax(dim=1, keepdim=True)).expand_as(inside)
