@@ -112,15 +112,18 @@ def _task(
         )
     if type(calls) is not int or calls < 1:
         raise ValueError(f"calls is {calls!r}; expected how many model calls your loop makes, at least 1.")
-    if isinstance(groups, Parsed):
-        groups, tokens = groups.groups, groups.tokens if tokens is None else tokens
-    elif groups and all(isinstance(prompt, Parsed) for prompt in groups):
-        prompts: Sequence[Any] = groups
-        groups, tokens = [p.groups for p in prompts], [p.tokens for p in prompts] if tokens is None else tokens
+    prompts: Any = groups
+    if isinstance(prompts, Parsed):
+        prompts, content = prompts.groups, prompts.tokens
+    elif prompts and all(isinstance(prompt, Parsed) for prompt in prompts):
+        prompts, content = [prompt.groups for prompt in prompts], [prompt.tokens for prompt in prompts]
+    else:
+        content = None
+    tokens = content if tokens is None else tokens
     if tokens is None:
         raise ValueError("tokens are None; expected the content positions, or prompts as `parse` reads them as groups.")
-    of_samples = (per_sample(values, len(context)) for values in (groups, tokens))
-    return Task(network, context, *of_samples, calls=calls, steps=calls)
+    count = len(context)
+    return Task(network, context, per_sample(prompts, count), per_sample(tokens, count), calls=calls, steps=calls)
 
 
 def _lacking(place: str, method: Method) -> ValueError:

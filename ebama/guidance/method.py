@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor
 
 from ..models import Control, Site
-from ..models.network import Kind
+from ..models.attention import Kind
 from ..prompt import Parsed
 from .conditioning import Conditioning, classifier_free
 from .options import apply_rules
