@@ -90,8 +90,8 @@ def check_output(name: str, theirs: Any, ours: Tensor | None) -> None:
             f"The layer {name} cannot be adapted: its output is not that of softmax(QK^T / sqrt(d)) V over the "
             "described projections (another scale, a bias or a residual inside, a norm that norm=, q_norm= or k_norm= "
             "does not name, heads in another order, a mask that is no argument of its forward, or one of other numbers "
-            "than those added to scores). Hooks where its queries and keys are ready still give its scores: "
-            "attention_scores(query, key)."
+            "than those added to scores). Name the other layers in `layers`; hooks where its queries and keys are "
+            "ready still give its scores: attention_scores(query, key)."
         )
 
 
@@ -112,5 +112,5 @@ def resolution(name: str, queries: int, height: int, width: int) -> tuple[int, i
     )
     raise CannotAdaptError(
         f"The {queries} queries of the layer {name} {fit} of a latent of {height}x{width}, so its maps have no shape; "
-        "leave the layer out of `layers`, or hook it."
+        "name the other layers in `layers`."
     )

@@ -59,7 +59,10 @@ class Open:
         x, context, mask = inputs(name, self, description, super().forward, args, kwargs)  # type: ignore[misc, arg-type]
         attention = attention_over(name, self, description, "self" if context is None else "cross")  # type: ignore[arg-type]
         if running.probe is not None:
-            with refusing(f"The layer {name} cannot be adapted: it fails on a batch of one"):
+            shapes = f"queries {list(x.shape)}" + (
+                f" and a context {list(context.shape)}" if context is not None else ""
+            )
+            with refusing(f"The layer {name} cannot be adapted: it fails on {shapes}"):
                 output = own()
             with refusing(f"The layer {name} cannot be adapted: attention over the described projections fails"):
                 ours = attention(x, context, mask=mask).out

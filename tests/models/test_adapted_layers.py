@@ -260,8 +260,11 @@ def test_what_a_layer_does_on_its_own_is_refused(attn: nn.Module, message: str) 
 
 def test_what_fails_in_the_trial_run_says_where() -> None:
     network = adapted(CrossAttention(8, WIDTH, 2, 6, 0.0), mask=torch.ones(KEYS, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"layer attn cannot be adapted: it fails on a batch of one \(IndexError: too"):
+    with pytest.raises(ValueError, match=r"attn cannot be adapted: it fails on queries \[1, 24, 8\] .* \(IndexError"):
         network.sites(SIZE)
+    narrow = adapt(Flat(CrossAttention(8, WIDTH, 2, 6, 0.0)), context_shape=(KEYS, 5), channels=8)
+    with pytest.raises(ValueError, match=r"attn cannot be .* fails on queries \[1, 24, 8\] and a context \[1, 7, 5\]"):
+        narrow.sites(SIZE)
     other = adapt(Flat(Grouped(2)), call=lambda net, z, t, c: net(z, c), context_shape=(KEYS, WIDTH), channels=8)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match=r"Flat does not run with a latent \[1, 8, 4, 6\].*`call` says .*'context'"):
         other.sites(SIZE)
