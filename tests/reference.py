@@ -86,6 +86,20 @@ class CountingUNet(UNet):
         return super().attention(z, *args, **options)
 
 
+FEW: dict[str, dict[str, Any]] = {
+    "ane": {"thresholds": ((0, 0.5),), "max_refinements": 2},
+    "conform": {"refined_calls": (0,), "max_refinements": 2},
+    "divide-and-bind": {"thresholds": ((0, 0.2),), "max_refinements": (2, 2)},
+    "attention-regulation": {"iterations": 2},
+    "initno": {"max_rounds": 1, "iterations": 1, "final_iterations": 1, "max_refinements": 1},
+    "self-cross": {"max_rounds": 1, "iterations": 1, "final_iterations": 1, "max_refinements": 1},
+    "boxdiff": {"max_refinements": 2},
+    "layout-guidance": {"max_rounds": 2},
+    "bounded-attention": {"max_rounds": 1, "guided_steps": 1, "mask_interval": 1},
+}
+"""Options with which a method is quick, in the tests of every method."""
+
+
 def randomise(network: Network, seed: int = 0, sharpness: float = 1.0) -> Network:
     """Every weight, norm and bias random: nothing stays at the 0 or 1 at which a mistake could hide.
 

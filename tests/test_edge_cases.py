@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference import relative, run
+from reference import FEW, relative, run
 
 from ebama import methods
 from ebama.methods import Choice
@@ -25,16 +25,7 @@ LONG = "a red car and " + "very " * 80 + "old dog"
 
 
 def quick(name: str) -> Choice:
-    options = {
-        "ane": {"thresholds": ((0, 0.5),), "max_refinements": 2},
-        "conform": {"refined_calls": (0,), "max_refinements": 2},
-        "divide-and-bind": {"thresholds": ((0, 0.2),), "max_refinements": (2, 2)},
-        "boxdiff": {"max_refinements": 2},
-        "bounded-attention": {"max_rounds": 1, "guided_steps": 1, "mask_interval": 1},
-        "initno": {"max_rounds": 1, "iterations": 1, "final_iterations": 1, "max_refinements": 1},
-        "self-cross": {"max_rounds": 1, "iterations": 1, "final_iterations": 1, "max_refinements": 1},
-    }
-    return methods.get(name, **options.get(name, {}))
+    return methods.get(name, **FEW.get(name, {}))
 
 
 def test_every_method_but_p2p_is_covered() -> None:

@@ -14,10 +14,31 @@ from .ebama_official import EbamaOfficial
 from .ebca import EnergyBasedCrossAttention
 from .initial_noise import InitNO, SelfCross
 from .p2p import PromptToPrompt
-from .registry import Choice, complete, get, names, parse
+from .registry import Choice, complete, get, names, parse, register
 from .sd import StableDiffusionBaseline
 from .strd import StructuredDiffusion
 from .syngen import SynGen
+
+register(
+    StableDiffusionBaseline,
+    ComposableDiffusion,
+    StructuredDiffusion,
+    EnergyBasedCrossAttention,
+    AttendAndExcite,
+    SynGen,
+    Ebama,
+    EbamaOfficial,
+    Conform,
+    DivideAndBind,
+    InitNO,
+    AttentionRegulation,
+    SelfCross,
+    BoxDiff,
+    LayoutGuidance,
+    BoundedAttention,
+    PromptToPrompt,
+)
+# In the order of the paper's Table 1, then what came after it. A new method is imported, registered and exported here.
 
 __all__ = [
     "AttendAndExcite",

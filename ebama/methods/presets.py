@@ -30,10 +30,11 @@ MINIATURE_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 V2_OPTIONS: dict[str, dict[str, Any]] = {
-    name: {"normalize_eot": True} for name in ("ane", "boxdiff", "divide-and-bind", "ebama-official")
+    **{name: {"normalize_eot": True} for name in ("ane", "boxdiff", "divide-and-bind", "ebama-official")},
+    "self-cross": {"max_rounds": 0, "guided_steps": 40},
 }
-"""As the code of Attend-and-Excite has it for Stable Diffusion 2.1. All else is v1's, for Stable Diffusion XL too:
-neither was tuned on real weights."""
+"""As the codes of Attend-and-Excite and Self-Cross have it for Stable Diffusion 2.1. All else is v1's, for Stable
+Diffusion XL too: neither was tuned on real weights."""
 
 
 def preset(name: str, config: StableDiffusionConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The list of all methods, to which a new one adds a line, and how a user names one with its options."""
+"""The methods by name, and how a user names one with its options."""
 
 from __future__ import annotations
 
@@ -10,45 +10,14 @@ from typing import Any
 
 from ..guidance import AnyMethod, Composition, Method, Needs, compose
 from ..models import SD_V1, StableDiffusionConfig
-from .ane import AttendAndExcite
-from .attention_regulation import AttentionRegulation
-from .boxed import BoundedAttention, BoxDiff, LayoutGuidance
-from .cd import ComposableDiffusion
-from .conform import Conform
-from .divide_and_bind import DivideAndBind
-from .ebama import Ebama
-from .ebama_official import EbamaOfficial
-from .ebca import EnergyBasedCrossAttention
-from .initial_noise import InitNO, SelfCross
-from .p2p import PromptToPrompt
 from .presets import preset
-from .sd import StableDiffusionBaseline
-from .strd import StructuredDiffusion
-from .syngen import SynGen
 
-_METHODS: dict[str, type[Method]] = {
-    method.name: method
-    for method in (
-        StableDiffusionBaseline,
-        ComposableDiffusion,
-        StructuredDiffusion,
-        EnergyBasedCrossAttention,
-        AttendAndExcite,
-        SynGen,
-        Ebama,
-        EbamaOfficial,
-        Conform,
-        DivideAndBind,
-        InitNO,
-        AttentionRegulation,
-        SelfCross,
-        BoxDiff,
-        LayoutGuidance,
-        BoundedAttention,
-        PromptToPrompt,
-    )
-}
-"""In the order of the paper's Table 1, then what came after it."""
+_METHODS: dict[str, type[Method]] = {}
+
+
+def register(*methods: type[Method]) -> None:
+    """Let methods be known by their names, in this order."""
+    _METHODS.update((method.name, method) for method in methods)
 
 
 def names() -> tuple[str, ...]:

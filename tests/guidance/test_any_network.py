@@ -6,13 +6,13 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from foreign_networks import DitCross, SeparateCross, foreign
-from reference import relative
+from reference import reading, relative
 from torch import Tensor, nn
 
 from ebama import methods
@@ -118,18 +118,10 @@ def test_a_batch_is_what_its_samples_are_one_by_one(style: str, name: str) -> No
 
 
 def test_every_guide_of_the_registry_is_tried() -> None:
-    boxed = ["boxdiff", "layout-guidance", "bounded-attention"]
-    assert [
-        "ane",
-        "syngen",
-        "ebama",
-        "ebama-official",
-        "conform",
-        "divide-and-bind",
-        "initno",
-        "self-cross",
-        *boxed,
-    ] == GUIDED
+    prompt = reading("a crown")
+    placed = replace(prompt, groups=(Group((2,), ((1,),), Box(0, 0, 1, 1)), Group((3,))))
+    costs = {name: methods.get(name).complete().cost(placed, 51).backwards for name in methods.names()}
+    assert [name for name, backwards in costs.items() if backwards] == GUIDED
 
 
 def test_five_lines_guide_a_network_of_your_own() -> None:

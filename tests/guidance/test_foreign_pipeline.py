@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from foreign_networks import DIT, FUSED, LDM, DitLike, FusedLike, LdmLike
-from reference import model, noise, relative
+from reference import FEW, model, noise, relative
 from torch import Tensor
 
 from ebama import methods
@@ -26,17 +26,6 @@ from ebama.trace import TraceOptions
 from ebama.weights import StableDiffusion, save
 
 CROWN, CATS = "a purple crown and a blue suitcase", "a furry cat and a red dog"
-QUICK: dict[str, dict[str, Any]] = {
-    "ane": {"max_refinements": 2},
-    "conform": {"max_refinements": 2},
-    "divide-and-bind": {"max_refinements": (2, 2)},
-    "attention-regulation": {"iterations": 2},
-    "initno": {"max_rounds": 1, "iterations": 1, "final_iterations": 1, "max_refinements": 1},
-    "self-cross": {"max_rounds": 1, "iterations": 1, "final_iterations": 1, "max_refinements": 1},
-    "boxdiff": {"max_refinements": 2},
-    "layout-guidance": {"max_rounds": 2},
-    "bounded-attention": {"max_rounds": 1, "guided_steps": 1, "mask_interval": 1},
-}
 STYLES: dict[str, Any] = {"ldm": (LdmLike, LDM), "fused": (FusedLike, FUSED), "dit": (DitLike, DIT)}
 
 
@@ -57,7 +46,7 @@ def run(sd: StableDiffusion, prompt: str | Sequence[str], method: Any, **options
 @pytest.mark.parametrize("style", ["ldm", pytest.param("fused", marks=pytest.mark.slow), "dit"])
 @pytest.mark.parametrize("name", methods.names())
 def test_a_batch_of_every_method_is_what_its_samples_are_one_by_one(style: str, name: str) -> None:
-    sd, method = foreign(style), methods.get(name, **QUICK.get(name, {}))
+    sd, method = foreign(style), methods.get(name, **FEW.get(name, {}))
     if method.method.edits_prompts:
         together = run(sd, [CROWN, CATS], method, seeds=[3, 4], steps=1)
         for k, seed in enumerate((3, 4)):
@@ -167,7 +156,7 @@ def test_a_class_of_your_own_runs_every_method(name: str) -> None:
     sd, prompts = model(), [CROWN, CATS] if name == "p2p" else CROWN
     own = dataclasses.replace(sd, unet=OwnClass(sd.unet))
     options: dict[str, Any] = {"seeds": [1], "steps": 1}
-    method = methods.get(name, **QUICK.get(name, {}))
+    method = methods.get(name, **FEW.get(name, {}))
     if method.needs.boxes:
         options["boxes"] = {"crown": (0, 0, 0.5, 0.7)}
     assert torch.equal(run(own, prompts, method, **options).latents, run(sd, prompts, method, **options).latents)

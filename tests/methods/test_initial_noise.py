@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ebama import methods
 from ebama.guidance import start_for
-from ebama.methods.initial_noise import InitNO
+from ebama.methods.initial_noise import InitNO, SelfCross
 from ebama.methods.initial_noise.regions import component, otsu_mask
 from ebama.methods.initial_noise.search import Candidate
 from ebama.models import SD_V1
@@ -91,7 +92,7 @@ def best_pixel(map_: Tensor) -> tuple[int, int]:
 def clean_of(map_: Tensor) -> Tensor:
     threshold = otsu(map_.flatten().float().tolist())
     inside = region([[v >= threshold for v in row] for row in map_.float().tolist()], *best_pixel(map_))
-    pixels = [(y, x) for y in range(16) for x in range(16)]
+    pixels = list(itertools.product(*map(range, map_.shape)))
     outside = torch.stack([map_[y, x] * (not inside[y][x]) for y, x in pixels]).max()
     least = min(map_[y, x].item() if inside[y][x] else 1.0 for y, x in pixels)
     return outside if outside.item() > least else 0 * outside
@@ -120,14 +121,14 @@ def self_cross_terms(cross_maps: Tensor, self_maps: Tensor, tokens: list[int], e
     for map_ in maps:
         threshold = otsu(map_.flatten().float().tolist())
         u = torch.zeros_like(map_)
-        for y in range(16):
-            for x in range(16):
-                if map_[y, x].float().item() >= threshold:
-                    u = u + map_[y, x] * self_maps[y, x]
+        for y, x in itertools.product(*map(range, map_.shape)):
+            if map_[y, x].float().item() >= threshold:
+                u = u + map_[y, x] * self_maps[y, x]
         u = smoothed(u)
         attended.append(u / (u.sum() + eps))
     pairs = [(i, j) for i in range(len(maps)) for j in range(len(maps)) if i != j]
-    conflict = torch.stack([torch.minimum(attended[j], maps[i]).sum() for i, j in pairs]).mean()
+    others = [map_ / (map_.sum() + eps) if max(map_.shape) > 16 else map_ for map_ in maps]
+    conflict = torch.stack([torch.minimum(attended[j], others[i]).sum() for i, j in pairs]).mean()
     return cross, conflict * (cross.item() <= 0.5), sum(map(clean_of, maps)), raw  # type: ignore[return-value]
 
 
@@ -136,13 +137,44 @@ TERMS: dict[str, Callable[..., Measured]] = {"initno": initno_terms, "self-cross
 
 def measured(name: str, prompt: str, z: Tensor, t: int, eps: float) -> Measured:
     text = model().encode_text([prompt])
-    sites = [s for s in model().unet.sites((16, 16)) if s.resolution == (16, 16)]
+    side = z.shape[-1]
+    sites = [s for s in model().unet.sites((side, side)) if s.resolution == (side, side)]
     _, records = model().unet(z, t, text, record=sites)
     means = {}
     for kind in ("cross", "self"):
         heads = [h.double().softmax(-1) for r in records if r.site.kind == kind for h in r.scores[0]]
         means[kind] = sum(heads) / len(heads)  # type: ignore[operator]
-    return TERMS[name](means["cross"].reshape(16, 16, 77), means["self"].reshape(16, 16, 16, 16), TOKENS[prompt], eps)
+    cross_maps, self_maps = means["cross"].view(side, side, 77), means["self"].view(side, side, side, side)
+    return TERMS[name](cross_maps, self_maps, TOKENS[prompt], eps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shape", "searching"), [((24, 24), True), ((20, 24), False)])
+def test_self_cross_on_finer_maps(shape: tuple[int, int], searching: bool) -> None:
+    """Stable Diffusion 2.1's are 24x24 at 768 pixels: there the others' maps are normalised too."""
+    generator, (h, w) = torch.Generator().manual_seed(3), shape
+    y, x = torch.arange(h, dtype=torch.float64)[:, None], torch.arange(w, dtype=torch.float64)
+    bumps = [((y - cy * h) ** 2 + (x - cx * w) ** 2) / -6 for cy, cx in ((0.3, 0.3), (0.6, 0.5))]
+    logits = torch.stack(
+        [torch.zeros(h, w).double(), *(3 + bump for bump in bumps), torch.zeros(h, w).double()], dim=-1
+    )
+    logits += torch.randn(logits.shape, generator=generator, dtype=torch.float64) / 4
+    cross_maps = torch.softmax(logits, dim=-1).requires_grad_()
+    near = torch.exp(-(torch.cdist(grid := torch.cartesian_prod(y[:, 0], x), grid) ** 2) / 40)
+    self_maps = (near / near.sum(dim=1, keepdim=True)).view(h, w, h, w).requires_grad_()
+    raw = torch.softmax(100 * cross_maps[..., 1:], dim=-1).permute(2, 0, 1)[None, :2]
+    method, exist = methods.get("self-cross").complete(SD_V1), torch.ones(1, 2, dtype=torch.float64)
+    assert isinstance(method, SelfCross)
+    found = method.terms(raw, self_maps.flatten(2)[None], exist, searching=searching)
+    maps77 = torch.cat([cross_maps, torch.zeros(h, w, 73).double() - torch.inf], dim=-1)
+    expected = self_cross_terms(maps77, self_maps, [1, 2], 0 if searching else 1e-4)
+    assert found.cross.item() < 0.5
+    values = torch.stack([found.cross[0], found.conflict_if_seen()[0], found.clean[0]])
+    same = torch.stack(list(expected[:3]))
+    torch.testing.assert_close(values, same, rtol=1e-10, atol=1e-12)
+    for leaf in (cross_maps, self_maps):
+        gradients = [torch.autograd.grad(three.sum(), leaf, retain_graph=True)[0] for three in (values, same)]
+        torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-12)
 
 
 # --- the search ---
@@ -284,6 +316,22 @@ def test_a_whole_run(name: str, prompt: str, targets: tuple[float, float]) -> No
     found = run(prompt, methods.get(name, **options), seeds=[5], steps=4, sampler="ddim").latents
     assert relative(found, z) <= 1e-4
     assert relative(run(prompt, "sd", seeds=[5], steps=4, sampler="ddim").latents, z) > 1e-3
+
+
+@pytest.mark.slow
+def test_a_guided_call_on_finer_maps() -> None:
+    """24x24, as Stable Diffusion 2.1 has at 768 pixels."""
+    z = torch.randn(1, 4, 24, 24, generator=torch.Generator().manual_seed(5))
+    moving = z.clone().requires_grad_()
+    cross, conflict, clean, _ = measured("self-cross", CATS, moving, 1, 1e-4)
+    loss = cross + 0.1 * clean + conflict
+    expected = z - 2 * torch.autograd.grad(loss, moving)[0]
+    method = methods.get("self-cross", max_rounds=0, refine_calls=(), step_size=2.0)
+    found = run(CATS, method, latents=z, steps=1, sampler="ddim")
+    assert found.losses[0, 0].item() == pytest.approx(loss.item(), rel=1e-5)
+    plain = run(CATS, "sd", latents=expected.float(), steps=1, sampler="ddim").latents
+    assert relative(found.latents, plain) <= 1e-4
+    assert relative(run(CATS, "sd", latents=z, steps=1, sampler="ddim").latents, plain) > 1e-3
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from reference import TINY, passes, relative, run
+from reference import FEW, TINY, passes, relative, run
 
 from ebama import methods
 from ebama.cli import main
@@ -20,7 +20,7 @@ from ebama.pipeline import Pipeline
 from ebama.prompt import parse
 from ebama.weights import clip_tokenizer, load
 
-CROWN = "a purple crown and a blue suitcase"
+CROWN, CATS = "a purple crown and a blue suitcase", "a cat and a dog"
 GUIDE = Path(__file__).parents[2] / "docs" / "adding-a-method.md"
 # methods.md's forwards and backwards of a picture with two objects, when nothing stops early: PNDM, 51 calls.
 PUBLISHED = {
@@ -59,6 +59,21 @@ def test_no_method_costs_more_than_its_authors_code() -> None:
         cost = methods.get(name).complete(SD_V1).cost(prompt, 51)
         assert cost.predictions + cost.attention <= forwards
         assert cost.backwards <= backwards
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(PUBLISHED)[10:-1])
+def test_a_sample_with_nothing_to_gain_costs_what_plain_sampling_costs(name: str) -> None:
+    """Alone, and beside one that has a box, or an object."""
+    options: dict[str, Any] = {"steps": 1, "sampler": "ddim"}
+    method, plain = methods.get(name, **FEW.get(name, {})), passes([CATS], methods.get("sd"), **options)
+    key, one, nothing = ("boxes", {"crown": (0, 0, 0.5, 0.7)}, {}) if method.needs.boxes else ("groups", ["crown"], [])
+    given: Any = [(word, []) for word in one] if key == "groups" else one
+    assert passes([CATS], method, **options, **{key: [nothing]}) == plain
+    alone = passes([CROWN], method, **options, **{key: [given]})
+    assert alone["backwards"] > 0
+    both = passes([CROWN, CATS], method, **options, **{key: [given, nothing]})
+    assert both == {kind: alone[kind] + plain[kind] for kind in plain}
 
 
 def test_ebama_guides_every_call_of_sd_v1_and_25_of_the_miniature() -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from foreign_networks import STYLES, foreign
 from PIL import Image
-from reference import model
+from reference import FEW, model
 from second_device import SecondTensor, second_device
 from torch import Tensor, nn
 
@@ -120,17 +120,8 @@ def test_gradients_stay_on_the_device(device: torch.device) -> None:
 # --- the library on it ---
 
 
-FEW: dict[str, dict[str, Any]] = {
-    "ane": {"max_refinements": 1},
-    "conform": {"max_refinements": 1},
-    "divide-and-bind": {"max_refinements": (1, 1), "mode": "tv-bind"},
-    "attention-regulation": {"iterations": 2},
-    "initno": {"max_rounds": 1, "iterations": 1, "final_iterations": 1, "max_refinements": 1},
-    "self-cross": {"max_rounds": 1, "iterations": 1, "final_iterations": 1, "max_refinements": 1},
-    "boxdiff": {"max_refinements": 1},
-    "layout-guidance": {"max_rounds": 1},
-    "bounded-attention": {"max_rounds": 1, "guided_steps": 1, "mask_interval": 1},
-}
+OPTIONS = {name: FEW.get(name, {}) for name in methods.names()}
+OPTIONS["divide-and-bind"] = {"max_refinements": (1, 1), "mode": "tv-bind"}
 """So few steps that two ways of rounding stay together, and that the tests stay quick."""
 
 
@@ -143,7 +134,7 @@ QUICK = ("cd", "ebca", "ebama")
 def test_every_method(name: str) -> None:
     options: dict[str, Any] = {"steps": 1, "output": "latent", "progress": False, "parser": "rules"}
     prompts = PROMPTS[: 2 if name == "p2p" else 1]
-    method = methods.get(name, **FEW.get(name, {}))
+    method = methods.get(name, **OPTIONS[name])
     if method.needs.boxes:
         options["boxes"] = {"cat": (0, 0, 0.5, 0.7)}
     found, expected = on_both(lambda sd: Pipeline(sd)(prompts, method=method, **options))
