@@ -7,6 +7,7 @@ from typing import Any
 
 LARGEST = 3e38
 """The largest number that float32 holds, about."""
+LONGEST_LINE = 1000
 
 
 def expect(name: str, value: Any, fits: bool, expected: str) -> Any:
@@ -20,6 +21,12 @@ def short(value: object) -> str:
     """A value in a message: at most 80 characters of it."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def one_line(message: object) -> str:
+    """A message in one line of at most `LONGEST_LINE` characters: it may quote what somebody gave."""
+    text = " ".join(str(message).split())
+    return text if len(text) <= LONGEST_LINE else f"{text[: LONGEST_LINE - 307]} [...] {text[-300:]}"
 
 
 def is_whole(value: object) -> bool:

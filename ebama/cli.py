@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
 from . import __version__
+from .checks import one_line
 from .commands import COMMANDS
 from .runtime.allocator import keep_freed_memory
 from .runtime.exhaustion import is_exhausted
 from .runtime.stops import raised_stops
 from .runtime.streams import lasting_output
-
-LONGEST_LINE = 1000
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,9 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _line(error: Exception) -> str | None:
     """What an error says, in one line; None for a mistake in the program, whose traceback should be seen."""
-    text = " ".join(str(error).split())
-    if len(text) > LONGEST_LINE:  # it quotes what somebody gave
-        text = f"{text[: LONGEST_LINE - 300]} [...] {text[-300:]}"
+    text = one_line(error)
     if is_exhausted(error):
         return text if isinstance(error, MemoryError) and text else f"Memory ran out. {text}".strip()
     is_expected = isinstance(error, ValueError | OSError | ArithmeticError | Warning)

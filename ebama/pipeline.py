@@ -20,7 +20,7 @@ from ebama.weights import StableDiffusion, Vocabulary
 from ebama.weights.stable_diffusion import pixels
 
 from . import __version__, methods
-from .checks import expect, is_number, is_whole, plain
+from .checks import expect, is_number, is_whole, plain, short
 from .guidance import AnyMethod, Method, PipelineInputs, Task
 from .guidance.gradient_method import base_resolution
 from .output.recipe import Recipe
@@ -157,13 +157,16 @@ class Pipeline:
             FloatingPointError: a latent became infinite or NaN, usually from a step size that is too large.
             MemoryError: memory ran out; says what to lower.
         """
-        prompts = list(prompt) if isinstance(prompt, Iterable) and not isinstance(prompt, str) else [prompt]
+        prompts: list[Any] = [prompt]
+        if isinstance(prompt, Iterable) and not isinstance(prompt, str) and getattr(prompt, "ndim", 1) != 0:
+            prompts = list(prompt)
         seeds = _plain_seeds(seeds)
         guidance, steps, batch_size = plain(guidance), plain(steps), plain(batch_size)
         negative_prompt = "" if negative_prompt is None else negative_prompt
         completed = methods.complete(method, self.sd.config)
         solver = self._sampler(sampler, steps)
         expect("trace", trace, isinstance(trace, bool | TraceOptions | None), "True, False or TraceOptions(...)")
+        expect("progress", progress, isinstance(progress, bool), "True or False")
         expect("on_call", on_call, on_call is None or callable(on_call), "a function of (done, all) model calls")
         check(prompts, seeds, guidance, output, batch_size)
         fit = memory.Split(batch_size, self.checkpoint, batch_size)
@@ -173,7 +176,11 @@ class Pipeline:
             starts = initial_noise(self.sd.config, len(prompts), seeds, latents, size)
             _check_negative_prompt(negative_prompt, self.sd.tokenizer)
             parsed = self._parse(prompts, groups, boxes, completed, parser, ignore)
-            given = {"original_size": original_size, "crop": crop or (0, 0), "target_size": target_size}
+            given = {
+                "original_size": original_size,
+                "crop": (0, 0) if crop is None else crop,
+                "target_size": target_size,
+            }
             sizes = {name: None if size is None else pixels(name, size) for name, size in given.items()}
             index = [sample * len(prompts) // len(starts) for sample in range(len(starts))]  # of each sample's prompt
             task = self._task(parsed, index, completed, solver, guidance, negative_prompt, starts[0].noise.shape, sizes)
@@ -323,13 +330,15 @@ class Pipeline:
     ) -> list[Parsed]:
         if self.sd.vocabulary is not None:
             _warn_unknown_words(prompts, self.sd.vocabulary)
+        if not isinstance(boxes, Mapping | Sequence | None):
+            raise ValueError(f"boxes is {short(boxes)}; expected a mapping, as {{'crown': (0, 0.2, 0.5, 0.8)}}.")
         reads_groups = method.needs.groups or bool(boxes)
         if not (reads_groups or method.needs.phrases):
             if isinstance(parser, str):
                 check_parser(parser)
             parser = "rules"  # nothing of the reading is used but where the words stand
         if not isinstance(groups, Sequence | None):
-            raise ValueError(f"groups is {groups!r}; expected a list, as [('crown', ['purple'])].")
+            raise ValueError(f"groups is {short(groups)}; expected a list, as [('crown', ['purple'])].")
         if groups is None:
             groups = [None if reads_groups else ()] * len(prompts)
         elif len(prompts) == 1 and not (groups and isinstance(groups[0], list)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from weights_samples import random_model
 from ebama import Pipeline, methods
 from ebama.output.files import to_json
 from ebama.pipeline import Result
+from ebama.prompt import groups_from_words, parse
 from ebama.samplers import DDIM
+from ebama.weights import clip_tokenizer, load
 
 NAN, INF = float("nan"), float("inf")
 
@@ -88,14 +91,26 @@ def test_numbers_of_other_libraries_are_numbers(name: str, values: list[Any], pl
         ("sampler", [3, None, True, ["ddim"], DDIM]),
         ("trace", [3, "yes", ["latents"]]),
         ("groups", [3, True, {"car": ["red"]}, [3], ["car"], "car"]),
-        ("prompt", [3, None, True, [3], [None], b"a car", []]),
+        ("prompt", [3, None, True, [3], [None], b"a car", [], np.array("a car"), {3}]),
+        (
+            "boxes",
+            [torch.zeros(2), 3, True, "car", [1], {"car": NAN}, {"car": (0, 0, INF, 1)}, {"car": "0011"}, {3: 3}],
+        ),
+        ("boxes", [{"car": (1, 1, 0, 0)}, {"car": (0, 0, 1)}, {"red": (0, 0, 1, 1)}, {"猫": (0, 0, 1, 1)}, object()]),
+        (
+            "size",
+            [3, True, "64x64", (64,), (64, NAN), (0, 64), (-64, 64), (2**40, 64), torch.ones(2), {"a": 1}, [[64]]],
+        ),
+        ("crop", [torch.ones(2), False, [], "", (1, NAN), (-1, 0), (0,)]),
+        ("ignore", [3, None, "car", [3], object()]),
+        ("method", [3, None, b"sd", object(), "ebama+step_size=1+step_size=2", ",".join(["sd"] * 17)]),
         ("negative_prompt", [3, True, ["a"], b"a"]),
         ("output", ["x", None, 3]),
     ],
 )
 def test_other_values_are_named(name: str, values: list[Any], pipeline: Pipeline) -> None:
     for value in values:
-        with pytest.raises(ValueError, match=r"expected|give |a prompt is a string") as caught:
+        with pytest.raises(ValueError, match=r"expected|give |a prompt is|the box|the prompt|is no object") as caught:
             run(pipeline, **{name: value})
         assert "\n" not in str(caught.value)
 
@@ -137,3 +152,24 @@ def test_options_that_no_run_could_use_are_named(method: str, option: str, value
         pytest.skip(f"there is no {method}")
     with pytest.raises(ValueError, match=rf"^{option} is .*; expected"):
         methods.get(method, **{option: value})
+
+
+def test_progress_is_true_or_false(pipeline: Pipeline) -> None:
+    for value in (torch.ones(2), "yes", 3, None):
+        with pytest.raises(ValueError, match=r"progress is .*; expected True or False"):
+            pipeline("a red car", method="sd", steps=1, progress=value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [3, None, NAN, b"sd", ["sd"], {}, object()], ids=str)
+def test_what_is_no_text_or_list_is_named(value: Any) -> None:
+    tokenizer = clip_tokenizer()
+    refusals: list[Callable[[], object]] = [lambda: methods.get(value), lambda: methods.parse(value)]
+    if value != ["sd"]:
+        refusals += [lambda: parse("a cat", tokenizer, "rules", ignore=value)] if value != {} else []
+        refusals += [lambda: groups_from_words("a cat", value, tokenizer)]
+    if value is not None:
+        refusals += [lambda: parse("a cat", tokenizer, "rules", separator=value), lambda: load(value)]
+    for refuse in refusals:
+        with pytest.raises(ValueError, match="expected") as caught:
+            refuse()
+        assert "\n" not in str(caught.value)

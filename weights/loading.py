@@ -55,6 +55,8 @@ def load(
     check_device(device)
     if prediction not in (None, "epsilon", "v"):
         raise ValueError(f"prediction is {prediction!r}; expected 'epsilon', 'v' or None for what the file says.")
+    if not isinstance(path, str | os.PathLike | None):
+        raise ValueError(f"path is {path!r}; expected a file, a folder, or None for the embedded miniature.")
     if not isinstance(config, StableDiffusionConfig | None):
         raise ValueError(f"config is {config!r}; expected one of ebama.models, as SD_V1, or None for the file's own.")
     checkpoint = open_checkpoint(

@@ -17,6 +17,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from .. import __version__, methods
+from ..checks import one_line
 from ..prompt.words import describe_words
 from ..trace.view import VIEWER, appearance
 from .jobs import Job, NoSuchJobError, Queue
@@ -147,8 +148,8 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
     text = str(getattr(error, "detail", error))
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        where = ".".join(str(part) for part in first["loc"] if part != "body") or "the request"
         got = f", got {str(first['input'])[:60]!r}" if first["type"] != "missing" else ""
         text = str(first["ctx"]["error"]) if first["type"] == "value_error" else f"{where}: {first['msg']}{got}"
-    line = " ".join(text.split()).encode("utf-8", "replace").decode()
+    line = one_line(text).encode("utf-8", "replace").decode()
     return JSONResponse({"error": line}, getattr(error, "status_code", 400))

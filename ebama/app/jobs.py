@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..checks import one_line
+
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 MAX_WAITING = 8
 MAX_ENDED = 12  # jobs whose pictures can still be had
@@ -126,7 +128,7 @@ class Queue:
         except Cancelled:
             end = "cancelled"
         except (ValueError, OSError, ArithmeticError) as error:
-            job.error = " ".join(str(error).split())
+            job.error = one_line(error)
         except Exception as error:  # the queue outlives whatever goes wrong in one job
             logging.getLogger(__name__).exception("job %s broke", job.id)
             message = " ".join(str(error).split())[:200]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ebama.samplers import get as get_sampler
 
@@ -37,6 +38,8 @@ class GenerateRequest:
         seeds: as on the command line: "0:4" is 0 1 2 3; or "3"; or "1,5,9".
         prompt, size, steps, guidance, sampler, negative_prompt, boxes: see `Pipeline.__call__`.
     """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # a misspelt name is not passed over
 
     prompt: str
     methods: tuple[str, ...] = ("sd", "ebama")

@@ -107,9 +107,11 @@ def _resume(unfinished: Path, judges: Mapping[str, str]) -> list[dict[str, Any]]
     """The lines that an interrupted run by these judges scored; else a new file with the judges in its first line."""
     if unfinished.is_file():
         jsonl.drop_half_line(unfinished)
-        first, *lines = jsonl.read(unfinished, lambda row: None if "judges" in row else check_score(row)) or [{}]
-        if first == {"judges": judges}:
-            return [{"file": None, **line} for line in lines]
+        lines = jsonl.read(unfinished, lambda row: None if "judges" in row else check_score(row))
+        if lines[:1] == [{"judges": judges}]:
+            scored = [line for line in lines if line != lines[0]]
+            if not any("judges" in line for line in scored):
+                return [{"file": None, **line} for line in scored]
     write_text(unfinished, jsonl.text([{"judges": judges}]))
     return []
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ..checks import expect
 from ..guidance import AnyMethod, Composition, Method, Needs, compose
 from ..models import SD_V1, StableDiffusionConfig
 from .presets import preset
@@ -73,6 +74,7 @@ def get(name: str, /, **options: Any) -> Choice:
 
     Raises ValueError for an unknown name, an unknown option or a value out of range.
     """
+    expect("method", name, isinstance(name, str), "a name")
     if "," in name:
         return _several(name, **options)
     if name not in _METHODS:
@@ -92,10 +94,13 @@ def parse(text: str) -> Choice:
     Values are JSON where they can be (True is true), else strings. Such a text also serves as the name of a folder.
     Raises ValueError as `get` does.
     """
+    expect("method", text, isinstance(text, str), "a text, as 'ebama+step_size=5'")
     if len(texts := re.split(_BETWEEN_METHODS, text)) > 1:
         return _composed([parse(part) for part in texts])
     name, *options = re.split(r"\+(?=[a-z_]+=)", text)
-    pairs = (option.split("=", 1) for option in options)
+    pairs = [option.split("=", 1) for option in options]
+    keys = [key for key, _ in pairs]
+    expect("method", text, len(set(keys)) == len(keys), "each option once")
     return get(name, **{key: _value(value) for key, value in pairs})
 
 

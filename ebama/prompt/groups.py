@@ -118,6 +118,7 @@ def parse(
     noun, an unknown parser, and a group that lies wholly or partly beyond what the text encoder sees (75 tokens of
     CLIP's 77). Other words beyond that get a warning; what stands between `separator`s is counted on its own.
     """
+    _check_texts(ignore, separator)
     alignment = align(prompt, tokenizer)
     parts = alignment.prompt.split(separator) if separator else [alignment.prompt]
     for part in [align(part, tokenizer) for part in parts if part.strip()] if len(parts) > 1 else [alignment]:
@@ -164,10 +165,16 @@ def groups_from_words(prompt: str, words: Sequence[Words], tokenizer: Tokenizer)
     return list(_given(words, align(prompt, tokenizer)))
 
 
+def _check_texts(ignore: Collection[str], separator: str | None) -> None:
+    listed = isinstance(ignore, Collection) and not isinstance(ignore, str)
+    if not listed or not all(isinstance(words, str) for words in ignore):
+        raise PromptError(f"ignore={ignore!r}: expected a list of words, as ['photo']")
+    if not isinstance(separator, str | None):
+        raise PromptError(f"separator={separator!r}: expected a text, or None")
+
+
 def _without(ignore: Collection[str], objects: Sequence[Object], prompt: str) -> list[Object]:
     """The objects that stand in none of the words or phrases to ignore."""
-    if isinstance(ignore, str) or not all(isinstance(words, str) for words in ignore):
-        raise PromptError(f"ignore={ignore!r}: expected a list of words, as ['photo']")
     ignored = [span for words in ignore for span in find_all(prompt, words)]
     return [
         (noun, modifiers)
@@ -190,6 +197,8 @@ def _group(noun: Span, modifiers: Sequence[Span], alignment: Alignment) -> Group
 
 
 def _given(groups: Sequence[Group | Words], alignment: Alignment) -> tuple[Group, ...]:
+    if not isinstance(groups, Sequence) or isinstance(groups, str):
+        raise PromptError(f"groups={groups!r}: expected a list, as [('crown', ['purple'])]")
     words = [group for group in groups if not isinstance(group, Group)]
     assigned = iter(_groups(assign(alignment.prompt, words), alignment))
     given = tuple(group if isinstance(group, Group) else next(assigned) for group in groups)

@@ -148,6 +148,14 @@ def refusal(answer: Any, code: int) -> str:
         ({"guidance": -1}, "expected 0 to 30"),
         ({"guidance": 1e9}, "expected 0 to 30"),
         ({"sampler": "euler"}, "euler"),
+        ({"guidance_scale": 7.5}, "guidance_scale: Unexpected keyword argument"),
+        ({"": None}, "Unexpected keyword argument"),
+        ({"methods": ["ebama+step_size=1+step_size=2"]}, "expected each option once"),
+        ({"methods": [",".join(["sd"] * 17)]}, "expected at most 16"),
+        ({"boxes": {"crown": [0, 0, "x", 1]}}, "boxes.crown.2: Input should be a valid number"),
+        ({"boxes": {"crown": [0, 0, 1e999, 1]}}, "four finite numbers"),
+        ({"boxes": {"crown": {"left": 0}}}, "boxes.crown: Input should be a valid tuple"),
+        ({"boxes": {"crown": [1, 1, 0, 0]}}, "does not lie in the picture"),
         ({"size": [30, 32]}, "expected a height and a width that are multiples of 4 pixels"),
         ({"size": [0, 16]}, "multiples of 4 pixels"),
         ({"size": [16, 68]}, "expected at most 64 pixels a side"),
@@ -164,10 +172,34 @@ def test_a_request_out_of_bounds_is_refused_in_one_line(client: TestClient, chan
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '"a cat"', '{"seeds": "0"}', '{"prompt": "a cat", "guidance": NaN}']
+    "content",
+    [
+        *(
+            "",
+            "{",
+            "[]",
+            '"a cat"',
+            '{"seeds": "0"}',
+            '{"prompt": "a cat", "guidance": NaN}',
+            "[" * 9000,
+            '{"a":' * 2000,
+        ),
+        *(
+            "\0",
+            '{"prompt": "a cat"}x',
+            '{"prompt": "a cat", "steps": 1' + "0" * 9000 + "}",
+            f'{{"x": "{"y" * 9000}"}}',
+        ),
+        *(
+            f'{{"prompt": "a cat", "sampler": "{"y" * 9000}"}}',
+            f'{{"prompt": "a cat", "boxes": {{"{"y" * 9000}": []}}}}',
+        ),
+    ],
+    ids=lambda content: content[:20],
 )
 def test_a_body_that_is_no_request_is_refused_in_one_line(client: TestClient, content: str) -> None:
-    refusal(client.post("/api/jobs", content=content, headers={"Content-Type": "application/json"}), 400)
+    headers = {"Content-Type": "application/json"}
+    assert len(refusal(client.post("/api/jobs", content=content, headers=headers), 400)) <= 1000
 
 
 def test_seeds_are_ranges_and_lists_each_once() -> None:

@@ -171,6 +171,26 @@ def test_pipes_in_the_place_of_lists_do_not_hang(name: str, made: dict[str, str]
     assert (folder / name).is_fifo()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_in_other_encodings_are_read_or_refused_by_name(name: str, made: dict[str, str], folder: Path) -> None:
+    text = made[name]
+    contents = {codec: text.encode(codec) for codec in ("utf-8-sig", "utf-16", "cp037")}
+    contents |= {"crlf": text.replace("\n", "\r\n").encode(), "cr": text.replace("\n", "\r").encode()}
+    contents |= {"twice": (text * 2).encode(), "latin": b"\xe9" + text.encode(), "nothing": b""}
+    for case, content in contents.items():
+        restore(folder, made)
+        (folder / name).write_bytes(content)
+        lines = list(filter(None, map(refusal, uses(folder))))
+        assert all(re.search(rf"{name}|begun with other settings|no pictures of|holds no ", line) for line in lines)
+        assert not any("\n" in line for line in lines)
+        assert not (lines and case in ("utf-8-sig", "crlf"))
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    assert all(name in line for line in filter(None, map(refusal, uses(folder))))
+
+
 def test_hand_edited_lists_are_read(made: dict[str, str], folder: Path) -> None:
     text = made["images.jsonl"]
     for changed in ("\ufeff" + text, text.replace("\n", "\r\n"), text.replace("\n", "\n\n"), text.rstrip("\n")):
