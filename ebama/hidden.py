@@ -22,6 +22,8 @@ def refuse_hidden(sample: int, maps: Iterable[Tensor]) -> None:
     keys: set[int] = set()
     for values in maps:
         flat = values.flatten(0, -2)
+        if flat.isnan().all():
+            return  # a latent that became too large, as after a step that was
         hidden = ~flat.isfinite().all(dim=0) | flat.eq(0).all(dim=0)
         keys |= set(hidden.nonzero().flatten().tolist())
     if keys:
