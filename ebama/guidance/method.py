@@ -42,7 +42,8 @@ PLACES = ("start", "conditioning", "control", "guide")
 @dataclass(frozen=True)
 class Needs:
     """A method's requirements: `groups` (the prompt's objects), `boxes` (of these), `phrases` (its noun phrases), the
-    attention sites that it reads or rewrites, in words, and whether it takes a gradient through them."""
+    attention sites that it reads or rewrites, in words, of which "cross" and "self" are looked for in the network, and
+    whether it takes a gradient through them."""
 
     groups: bool = False
     boxes: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class Layer:
 
 layer = Layer  # reads well in a call: adapt(net, {CrossAttention: layer(q="to_q", ...)}, ...)
 
-PROJECTIONS = ({"q", "k", "v"}, {"q", "kv"}, {"qkv"})
+PROJECTIONS: tuple[set[str], ...] = ({"q", "k", "v"}, {"q", "kv"}, {"qkv"})
 USUAL_NAMES = {
     "q": ("to_q", "q_proj", "q_linear", "query", "q", "wq"),
     "k": ("to_k", "k_proj", "k_linear", "key", "k", "wk"),
@@ -73,9 +73,8 @@ def usual_layer(module: nn.Module) -> Layer | None:
     projections = next((names for names in PROJECTIONS if all(found[name] for name in names)), None)
     if projections is None or found["out"] is None or found["heads"] is None:
         return None
-    left_out = {"q", "k", "v", "kv", "qkv"} - projections
-    known = {field.name for field in fields(Layer)} - left_out
-    return Layer(**{part: path for part, path in found.items() if part in known})  # type: ignore[arg-type]
+    others = set().union(*PROJECTIONS) - projections
+    return Layer(**{part: path for part, path in found.items() if part not in others})  # type: ignore[arg-type]
 
 
 def _first(module: nn.Module, part: str, names: tuple[str, ...]) -> str | None:
