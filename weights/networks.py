@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -32,6 +33,7 @@ def shapes(networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Shape]]:
     }
 
 
+@lru_cache(maxsize=8)
 def expected_shapes(config: StableDiffusionConfig) -> dict[str, dict[str, Shape]]:
-    """The same for the networks of `config`."""
+    """The same for the networks of `config`; not to be changed."""
     return shapes(build_on_meta(config))

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,7 @@ pytest.importorskip("hypothesis")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+model = cache(random_model)
 SMALL = replace(
     TINY,
     unet=UNetConfig(widths=(4,), attention=(False,), heads=(1,), blocks=1, context_width=4, norm_groups=2),
@@ -67,14 +68,14 @@ Files = dict[str, bytes]
 def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
     """The files of one checkpoint of each layout, in float16 to keep the token table small."""
     folder = tmp_path_factory.mktemp("originals")
-    model = random_model(SMALL)
-    state = {key: w.half() if w.is_floating_point() else w for key, w in compvis_state(model).items()}
+    small = model(SMALL)
+    state = {key: w.half() if w.is_floating_point() else w for key, w in compvis_state(small).items()}
     layouts = {"safetensors": {"model": to_safetensors(state)}}
     for container in ("zip", "legacy"):
         extras = {**lightning_extras(), "state_dict": state}
         save_with_globals(extras, folder / container, legacy=container == "legacy")
         layouts[container] = {"model": (folder / container).read_bytes()}
-    save(model, folder / "m", dtype=torch.float16)
+    save(small, folder / "m", dtype=torch.float16)
     files = {file.relative_to(folder / "m").as_posix(): file.read_bytes() for file in (folder / "m").rglob("*.json*")}
     weights = {
         name: from_safetensors(file.read_bytes())
@@ -92,10 +93,10 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
 
 
 def _newer_layouts(config: StableDiffusionConfig, names: tuple[str, ...], folder: Path) -> dict[str, Files]:
-    model, path = random_model(config), folder / config.name
-    state = {key: w.half() if w.is_floating_point() else w for key, w in compvis_state(model).items()}
+    path = folder / config.name
+    state = {key: w.half() if w.is_floating_point() else w for key, w in compvis_state(model(config)).items()}
     torch.save({"state_dict": state}, folder / "m.ckpt")
-    save(model, path, dtype=torch.float16)
+    save(model(config), path, dtype=torch.float16)
     kept = [file for file in path.rglob("*.*") if "tokenizer_2" not in file.parts]
     contents = (
         {"model": to_safetensors(state)},
@@ -191,14 +192,14 @@ def _check(
         elif isinstance(outcome, StableDiffusion) and (layout, damage[0]) != ("legacy", "flip"):
             # Flipped bytes of a weight cannot be noticed, nor can those of a legacy pickle, which has no checksum.
             allowed = len(damage[2]) if damage[0] == "flip" else 0
-            assert _changed_values(random_model(_config(layout)), outcome) <= allowed
+            assert _changed_values(model(_config(layout)), outcome) <= allowed
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", [*SINGLE, *FOLDERS, *V2, *XL])
 def test_undamaged_checkpoints_load(originals: dict[str, Files], scratch: Path, layout: str) -> None:
     config = _config(layout)
-    assert _changed_values(random_model(config), _load(_write(originals[layout], scratch), config)) == 0
+    assert _changed_values(model(config), _load(_write(originals[layout], scratch), config)) == 0
 
 
 @pytest.mark.slow
@@ -233,7 +234,7 @@ def test_the_first_bytes_alone_are_refused(
 
 def test_mapped_values_outlive_a_replaced_file(originals: dict[str, Files], scratch: Path) -> None:
     path = _write(originals["safetensors"], scratch)
-    model = load(path, config=SMALL, dtype=torch.float16)
+    found = load(path, config=SMALL, dtype=torch.float16)
     path.unlink()
     path.write_bytes(b"")
-    assert _changed_values(random_model(SMALL), model) == 0
+    assert _changed_values(model(SMALL), found) == 0
