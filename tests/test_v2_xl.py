@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference import TINY, TINY_V2, TINY_V2_V, TINY_XL, random_model, relative
+from reference import FEW, TINY, TINY_V2, TINY_V2_V, TINY_XL, random_model, relative
 from torch import Tensor
 
 from ebama import methods
@@ -243,14 +244,16 @@ def _cases() -> Iterator[Any]:
     """One method for each place where methods act is quick."""
     for name in methods.names():
         yield pytest.param(TINY_XL, name, marks=[] if name in ("cd", "ebama", "ebca", "strd") else pytest.mark.slow)
-        yield pytest.param(TINY_V2_V, name, marks=pytest.mark.slow)
+        for config in (TINY_V2, TINY_V2_V):
+            yield pytest.param(config, name, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("config", "name"), list(_cases()), ids=lambda value: getattr(value, "name", value))
 def test_every_method_runs_and_a_batch_is_its_samples(config: StableDiffusionConfig, name: str) -> None:
-    options: dict[str, Any] = {"method": name, "steps": 1, "sampler": "ddim", "guidance": 2.0}
+    choice = methods.get(name, **FEW.get(name, {}))
+    options: dict[str, Any] = {"method": choice, "steps": 1, "sampler": "ddim", "guidance": 2.0}
     z = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
-    method = methods.get(name).complete(config)
+    method = choice.complete(config)
     boxes = BOXES if method.needs.boxes else [None] * len(PROMPTS)
     together = run(config, latents=z, boxes=boxes if method.needs.boxes else None, **options)
     assert together.latents.isfinite().all()
@@ -278,6 +281,21 @@ def test_memory_is_measured_with_the_vector() -> None:
 # --- where guidance looks ---
 
 
+@cache
+def unread(config: StableDiffusionConfig) -> UNet:
+    with torch.device("meta"):
+        return UNet(config.unet)
+
+
+def sites_read(name: str, config: StableDiffusionConfig, latent: tuple[int, int]) -> Counter[Any]:
+    """How many sites of each kind and resolution a method reads, of latents of that size."""
+    inputs = SimpleNamespace(sample_size=config.sample_size)
+    task: Any = SimpleNamespace(network=unread(config), pipeline=inputs, sites=None)
+    method = methods.get(name).complete(config)
+    assert isinstance(method, GradientMethod)
+    return Counter((site.kind, site.resolution) for site in method.sites(task, (4, *latent)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "latent", "side", "sites"),
@@ -296,14 +314,24 @@ def test_memory_is_measured_with_the_vector() -> None:
 def test_sites_that_guide(
     config: StableDiffusionConfig, latent: tuple[int, int], side: tuple[int, int], sites: int
 ) -> None:
-    with torch.device("meta"):
-        network = UNet(config.unet)
-    task = SimpleNamespace(network=network, pipeline=SimpleNamespace(sample_size=config.sample_size), sites=None)
-    method = methods.get("ebama").complete(config)
-    assert isinstance(method, GradientMethod)
-    chosen = method.sites(task, (4, *latent))  # type: ignore[arg-type]
-    assert len(chosen) == sites
-    assert {(site.kind, site.resolution) for site in chosen} == {("cross", side)}
+    assert sites_read("ebama", config, latent) == {("cross", side): sites}
+
+
+COARSER = {("cross", 12): 1, ("cross", 24): 3}
+"""On the larger 2 those of the middle and of the first level on the way up."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", methods.names())
+def test_sites_that_the_methods_read(name: str) -> None:
+    """At the model's own size: of 24x24 on 2 for 768 pixels, of 32x32 on XL, which has no coarser ones."""
+    if not isinstance(methods.get(name).complete(SD_V2_V), GradientMethod):
+        return
+    kinds = ("cross", "self") if name in ("initno", "self-cross", "bounded-attention") else ("cross",)
+    coarser = COARSER if name in ("layout-guidance", "bounded-attention") else {("cross", 24): 5}
+    of_v2 = {(kind, (side, side)): count for (_, side), count in coarser.items() for kind in kinds}
+    assert sites_read(name, SD_V2_V, (96, 96)) == of_v2
+    assert sites_read(name, SDXL, (128, 128)) == {(kind, (32, 32)): 60 for kind in kinds}
 
 
 def test_options_of_the_kinds() -> None:

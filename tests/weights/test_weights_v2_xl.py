@@ -18,6 +18,7 @@ from torch import Tensor
 from weights_samples import TINY, components, compvis_state, differing, openclip_state, random_model
 
 from ebama.models import SD_V1, SD_V2, SD_V2_V, SDXL, Context, StableDiffusionConfig
+from ebama.pipeline import Pipeline
 from ebama.weights import CheckpointError, StableDiffusion, clip_tokenizer, inspect, load, save
 from ebama.weights.checkpoint import Checkpoint, from_single_file
 from ebama.weights.files.tensors import Entry, TensorFile
@@ -121,6 +122,44 @@ def test_text_encoders_by_the_names_of_transformers(tmp_path: Path) -> None:
         state[f"conditioner.embedders.1.{prefix}{name}"] = weight
     save_file(state, tmp_path / "m.safetensors")
     assert differing(model(TINY_XL), load(tmp_path / "m.safetensors", config=TINY_XL)) == []
+
+
+def test_what_other_programs_leave_beside_the_weights(tmp_path: Path) -> None:
+    """Marks, the rest of a CLIP, tables of noise, ids that a merger made floats, metadata; a projection transposed."""
+    state = compvis_state(model(TINY_XL))
+    first, second = "conditioner.embedders.0.", "conditioner.embedders.1.model."
+    state |= {
+        "scaled_fp8": torch.zeros(0),
+        "denoiser.sigmas": torch.ones(1000),
+        f"{first}logit_scale": torch.tensor(4.6),
+        f"{first}text_projection": torch.eye(8),
+        f"{first}transformer.text_projection.weight": torch.eye(16),
+        f"{first}transformer.text_model.embeddings.position_ids": torch.arange(77.0)[None],
+        f"{second}attn_mask": torch.zeros(77, 77),
+        f"{second}text_projection.weight": state.pop(f"{second}text_projection").T.contiguous(),
+    }
+    metadata = {"sd_merge_recipe": '{"type": "webui"}', "workflow": '{"nodes": [{"type": "KSampler"}]}'}
+    save_file(state, tmp_path / "m.safetensors", metadata)
+    assert differing(model(TINY_XL), load(tmp_path / "m.safetensors", config=TINY_XL)) == []
+
+
+@kinds
+def test_what_other_programs_look_for(config: StableDiffusionConfig, tmp_path: Path) -> None:
+    """The keys by which AUTOMATIC1111's web UI and ComfyUI tell the kinds apart, in the file that is written."""
+    save(model(config), tmp_path / "m.safetensors", layout="compvis")
+    shapes = {key: tuple(weight.shape) for key, weight in load_file(tmp_path / "m.safetensors").items()}
+    assert shapes["model.diffusion_model.input_blocks.0.0.weight"][1] == 4
+    assert shapes["first_stage_model.decoder.conv_in.weight"][1] == 4
+    ids = "embeddings.token_embedding.weight"
+    if config.text_2 is None:
+        width = config.text.width
+        assert shapes["cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight"] == (3 * width, width)
+    else:
+        assert shapes["conditioner.embedders.1.model.ln_final.weight"] == (config.text_2.width,)
+        assert shapes["conditioner.embedders.1.model.text_projection"] == (config.text_2.width, 20)
+        assert shapes[f"conditioner.embedders.0.transformer.text_model.{ids}"] == (49408, config.text.width)
+        assert shapes["model.diffusion_model.label_emb.0.0.weight"][1] == config.unet.vector_width
+    assert ("v_pred" in shapes) == (config.prediction == "v")  # ComfyUI's mark, an empty tensor as there
 
 
 IN_PROJ = "transformer.resblocks.0.attn.in_proj_weight"
@@ -315,6 +354,9 @@ def test_the_vae_of_xl_stays_in_float32(tmp_path: Path) -> None:
         sd = load(tmp_path / "m", dtype=dtype)
         assert next(sd.vae.parameters()).dtype == expected
         assert {next(getattr(sd, name).parameters()).dtype for name in components(sd) if name != "vae"} == {dtype}
+    latents = torch.randn(2, 4, 8, 8)
+    half, exact = (Pipeline(load(tmp_path / "m", dtype=dtype)) for dtype in (torch.float16, torch.float32))
+    assert [image.tobytes() for image in half.decode(latents)] == [image.tobytes() for image in exact.decode(latents)]
     file = tmp_path / "m" / "vae" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"force_upcast": False}))
     assert next(load(tmp_path / "m", dtype=torch.float16).vae.parameters()).dtype == torch.float16
