@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .capture.options import TraceOptions
 from .capture.recorder import TraceRecorder
-from .source import Source
+from .capture.source import Source
 from .tensors import Quantity
 from .trace import Trace
 

@@ -13,9 +13,9 @@ from ebama.models import Site
 
 from ..prompt import Parsed
 from ..prompt.words import Word, words
+from .capture.source import Source
 from .capture.stored import Stored
 from .capture.texts import OtherTexts
-from .source import Source
 
 Quantity: TypeAlias = Literal["scores", "probabilities"]
 """Maps before and after softmax."""

@@ -17,10 +17,10 @@ from ebama.models.attention import resized
 
 from ..output.files import write_text
 from ..prompt.words import find
+from .capture.source import Source
 from .capture.stored import Stored, joined
 from .capture.texts import OtherTexts
 from .masks import intersection_over_union, otsu
-from .source import Source
 from .tensors import Quantity, TraceTensors
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Trace(TraceTensors):
             asked = {"resolution": resolution, "site": site, "head": head}
             wanted = ", ".join(f"{name}={value!r}" for name, value in asked.items() if value is not None)
             raise ValueError(f"This trace has no maps of {wanted}; it has {'; '.join(map(str, self.sources))}.")
-        return self._of(*fitting)
+        return self.of_sources(*fitting)
 
     def maps(
         self,
@@ -119,7 +119,7 @@ class Trace(TraceTensors):
         height, width = (size, size) if isinstance(size, int) else size or largest
         total = torch.zeros(len(self.timesteps), height, width, dtype=torch.float32)
         for source in apart:
-            total += source.count * resized(self._of(source).maps(word, **options), (height, width))
+            total += source.count * resized(self.of_sources(source).maps(word, **options), (height, width))
         return total
 
     def mask(self, word: Keys, *, call: int | None = None, **options: Any) -> Tensor:
@@ -205,8 +205,8 @@ class Trace(TraceTensors):
         kept = {name: joined([part.kept[name] for part in parts], order) for name in first.kept}
         return replace(first, kept=kept, **some)
 
-    def _of(self, first: Source, *more: Source) -> Trace:
-        """The trace of some sources alone."""
+    def of_sources(self, first: Source, *more: Source) -> Trace:
+        """The trace of some of its sources alone."""
         return replace(self, sites=first.sites, head=first.head, number=first.number, more=more)
 
     def _texts(self) -> OtherTexts:

@@ -16,28 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jinja2 import Environment, StrictUndefined
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
 
 from ..prompt import Parsed
 from ..prompt.words import describe_words, find, words
 from . import figures
-from .map_rows import check_pixels, describe
+from .map_rows import check_pixels
+from .packing import Extent, Layer, extent_of, packed, smaller
 from .tensors import Quantity
 from .trace import Trace
 
 VIEWER = Path(__file__).parent / "viewer"
 MAX_PICTURES = 8
-MAX_BYTES = 2_000_000
-"""Of the maps in a page, a byte for each pixel; base64 makes a third more of them."""
-SIDES = (32, 16, 8)
-"""Pixels of a map's longer side, at most: the first that leaves room for `FEWEST_CALLS`."""
-FEWEST_CALLS = 12
 MAX_PICTURE = 384
 """Pixels of a picture's longer side, at most."""
 QUANTITIES: tuple[Quantity, ...] = ("probabilities", "scores")
@@ -56,14 +49,6 @@ class Shown:
     def prompt(self) -> Parsed:
         """As the run read it."""
         return self.trace.prompts[self.sample]
-
-
-@dataclass(frozen=True)
-class Extent:
-    """What a page has room for: the model calls and the (height, width) of its maps."""
-
-    calls: tuple[int, ...]
-    size: tuple[int, int]
 
 
 def shown(trace: Trace, labels: Sequence[str] = ()) -> list[Shown]:
@@ -108,19 +93,25 @@ def _data(
 ) -> tuple[dict[str, Any], str]:
     """What the script's `show` takes, and the page's title."""
     first = pictures[0].trace
-    layers = sorted((name for name in QUANTITIES if name in first.kept), key=lambda name: name != of)
-    if of not in layers:
+    recorded = sorted(
+        (name for name in QUANTITIES if first.sources[0].kept_name(name) in first.kept), key=lambda name: name != of
+    )
+    if of not in recorded:
         first.maps(0, of=of)  # which says what is wrong
     some = list(pictures[:MAX_PICTURES])
     by_prompt: dict[Any, list[Shown]] = {}
     for picture in some:
         by_prompt.setdefault((picture.prompt.prompt, picture.prompt.groups), []).append(picture)
     prompts = [(same[0].prompt.prompt, _entries(same[0], chosen_words, pixels), same) for same in by_prompt.values()]
-    maps = len(layers) * sum(len(entries) * len(same) for _, entries, same in prompts)
-    extent = _extent(first, maps, calls)
+    maps = len(recorded) * sum(len(entries) * len(same) for _, entries, same in prompts)
+    extent = extent_of(first, maps, calls)
+    layers: list[Layer] = [(source, name) for source in extent.sources for name in recorded]
     data = {
         **appearance(),
-        "layers": [{"name": f"{name} {ABOUT[name]}", "about": f"Maps: {describe(first)}."} for name in layers],
+        "layers": [
+            {"of": f"{name} {ABOUT[name]}", "layer": source.layers, "head": source.heads, "about": f"Maps: {source}."}
+            for source, name in layers
+        ],
         "prompts": [
             {
                 "text": text,
@@ -172,66 +163,26 @@ def _entries(
     return [({**known.get(at, plain), "text": text}, at) for text in chosen for at in [find(prompt, text)]]
 
 
-def _extent(trace: Trace, maps: int, wanted: Sequence[int]) -> Extent:
-    """The largest maps, and of the calls as many as there is room for."""
-    total = len(trace.timesteps)
-    if odd := [call for call in wanted if not -total <= call < total]:
-        raise ValueError(f"call {odd[0]} is not among the {total} model calls; they count from 0 to {total - 1}.")
-    calls = [call % total for call in wanted] or list(range(total))
-    height, width = trace.sites[0].resolution
-    for side in SIDES:
-        shrink = min(side / max(height, width), 1)
-        size = max(round(height * shrink), 1), max(round(width * shrink), 1)
-        room = MAX_BYTES // max(maps * size[0] * size[1], 1)
-        if room >= min(len(calls), FEWEST_CALLS):
-            break
-    if len(calls) > max(room, 2):
-        count = max(room, 2)
-        calls = [calls[round(k * (len(calls) - 1) / (count - 1))] for k in range(count)]
-    return Extent(tuple(calls), size)
-
-
 def _picture(
-    picture: Shown, layers: Sequence[Quantity], places: Sequence[Sequence[int]], extent: Extent
+    picture: Shown, layers: Sequence[Layer], places: Sequence[Sequence[int]], extent: Extent
 ) -> dict[str, Any]:
     images = picture.trace.images
     return {
         "label": picture.label,
         "url": data_uri(images[picture.sample]) if images else None,
-        "layers": [_packed(picture, name, places, extent) for name in layers],
+        "layers": [packed(picture.trace, picture.sample, layer, places, extent) for layer in layers],
     }
-
-
-def _packed(picture: Shown, of: Quantity, places: Sequence[Sequence[int]], extent: Extent) -> dict[str, Any]:
-    """Maps [words, calls, h, w] as bytes, each from its lowest value (or 0) to its highest."""
-    height, width = extent.size
-    maps = torch.zeros(0, len(extent.calls), height, width)
-    if places:
-        maps = torch.stack([_shrunk(picture.trace.maps(at, sample=picture.sample, of=of), extent) for at in places])
-    low = maps.amin(dim=(-2, -1), keepdim=True).clamp(max=0)
-    high = maps.amax(dim=(-2, -1), keepdim=True)
-    scaled = ((maps - low) / (high - low).clamp(min=1e-12) * 255).round().to(torch.uint8)
-    ranges = torch.cat([low, high], dim=-1).reshape(-1, 2)
-    return {
-        "height": height,
-        "width": width,
-        "bytes": base64.b64encode(scaled.numpy().tobytes()).decode(),
-        "ranges": [[float(f"{value:.4g}") for value in pair] for pair in ranges.tolist()],
-    }
-
-
-def _shrunk(maps: Tensor, extent: Extent) -> Tensor:
-    """Maps [calls, h, w] of the calls that are shown, averaged to their size."""
-    some = maps[list(extent.calls)].nan_to_num(neginf=0.0, posinf=0.0)
-    return F.adaptive_avg_pool2d(some[:, None], extent.size)[:, 0]
 
 
 def _notes(pictures: Sequence[Shown], trace: Trace, extent: Extent) -> list[str]:
     """What the page leaves out, in sentences."""
     notes = []
-    if trace.sites[0].resolution != extent.size:
-        before, after = ("x".join(map(str, size)) for size in (trace.sites[0].resolution, extent.size))
-        notes.append(f"Maps of {before} are averaged to {after} here.")
+    for size in dict.fromkeys(source.resolution for source in extent.sources):
+        if (here := smaller(size, extent.side)) != size:
+            before, after = ("x".join(map(str, sides)) for sides in (size, here))
+            notes.append(f"Maps of {before} are averaged to {after} here.")
+    if len(extent.sources) < len(trace.sources):
+        notes.append(f"The first {len(extent.sources)} of {len(trace.sources)} layers and heads are here.")
     if len(extent.calls) < len(trace.timesteps):
         notes.append(f"{len(extent.calls)} of {len(trace.timesteps)} model calls are here.")
     if len(pictures) > MAX_PICTURES:

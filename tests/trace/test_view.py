@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from reference import run
 
-from ebama.trace import Trace, TraceOptions, view
+from ebama.trace import Trace, TraceOptions, packing, view
 
 CROWN = "a purple crown and a blue suitcase"
 HOSTILE = "a cat </script><script>alert(1)</script> <!-- \"'&\u2028"
@@ -46,7 +46,7 @@ def test_the_maps_in_a_page_are_the_traces(of: Any, tmp_path: Path) -> None:
     trace = trace_of(seeds=[3, 4])
     trace.save_html(tmp_path / "maps.html", of=of)
     data = data_of((tmp_path / "maps.html").read_text(encoding="utf-8"))
-    assert data["layers"][0]["name"].startswith(of)
+    assert data["layers"][0]["of"].startswith(of)
     assert (data["calls"], data["numbers"], data["timesteps"], data["notes"]) == (2, [1, 2], [501, 1], [])
     (prompt,) = data["prompts"]
     assert [word["text"] for word in prompt["words"]] == CROWN.split()
@@ -70,6 +70,20 @@ def test_a_page_has_the_prompts_the_chosen_words_and_calls() -> None:
     maps = maps_of(one["prompts"][0]["pictures"][0]["layers"][0], 2, 1)
     expected = trace.maps("blue suitcase", of="scores").numpy()[1]
     np.testing.assert_allclose(maps[0, 0], expected, atol=np.ptp(expected) / 255 + 1e-6)
+
+
+def test_a_page_has_every_layer_and_head_that_was_kept() -> None:
+    trace = trace_of(options=TraceOptions(resolution=[16, 8], head="all", by_site=True, words=["crown", "blue"]))
+    data = data_of(view.document(view.shown(trace)))
+    (prompt,) = data["prompts"]
+    assert [word["text"] for word in prompt["words"]] == ["crown", "blue"]
+    packed = prompt["pictures"][0]["layers"]
+    assert len(data["layers"]) == len(packed) == 2 * len(trace.sources)
+    for layer, maps in zip(data["layers"], packed, strict=True):
+        (source,) = [one for one in trace.sources if (one.layers, one.heads) == (layer["layer"], layer["head"])]
+        of = layer["of"].split()[0]
+        expected = trace.of_sources(source).maps("blue", of=of).numpy()
+        np.testing.assert_allclose(maps_of(maps, 2, 2)[1], expected, atol=np.ptp(expected) / 255 + 1e-6)
 
 
 def test_self_attention_is_shown_by_pixels() -> None:
@@ -117,8 +131,18 @@ def test_large_runs_stay_bounded_and_say_so(side: int, words: int) -> None:
     assert f"{calls} of 60 model calls" in notes
     assert "The first 8 of 11 samples" in notes
     assert (f"averaged to {height}x{height}" in notes) == (height != side)
-    assert calls >= view.FEWEST_CALLS
+    assert calls >= packing.FEWEST_CALLS
     assert (data["numbers"][0], data["numbers"][-1]) == (1, 60)
+
+
+def test_more_layers_and_heads_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "MAX_BYTES", 20_000)
+    trace = trace_of()
+    data = data_of(view.document(view.shown(replace(trace, more=trace.sources * 50))))
+    layers = data["prompts"][0]["pictures"][0]["layers"]
+    assert sum(len(base64.b64decode(layer["bytes"])) for layer in layers) <= 20_000
+    assert len(layers) == 2 * 11  # of 7 words and 2 calls in 8x8 pixels, before softmax and after
+    assert "The first 11 of 51 layers and heads are here." in data["notes"]
 
 
 def test_a_page_fetches_nothing_and_texts_stay_texts() -> None:

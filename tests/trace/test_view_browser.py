@@ -11,7 +11,7 @@ import pytest
 import torch
 from reference import run
 
-from ebama.trace import Trace, view
+from ebama.trace import Trace, TraceOptions, view
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
@@ -102,6 +102,35 @@ def test_a_file_by_pointer_and_keyboard(opened: Open, trace: Trace) -> None:
     has_text(page.locator("#when"), "^call 1 of 2")
     page.keyboard.press("Escape")
     playwright.expect(page.locator(".looking")).to_have_count(0)
+
+
+def test_layers_and_heads_by_keyboard(opened: Open, trace: Trace) -> None:
+    options = TraceOptions(resolution=[16, 8], head=[0, 1], by_site=True, words=["crown"])
+    maps = run(CROWN, "sd", seeds=[3], sampler="ddim", trace=options, output="pil").trace
+    assert maps is not None
+    page = opened(view.document(view.shown(maps)))
+    page.wait_for_selector("body[data-ready]")
+    page.locator("#words button").first.click()
+    layers, heads = (page.locator(f".choices label:has-text('{name}') select") for name in ("Layers", "Heads"))
+    canvas = page.locator("figure canvas")
+    playwright.expect(canvas).to_have_js_property("width", 16)
+    layers.focus()
+    page.keyboard.press("ArrowDown")  # the first layer alone
+    has_text(
+        page.locator("#notes"), f"{re.escape(maps.select(site='*', resolution=16).sites[0].name)}, mean over heads"
+    )
+    page.keyboard.press("Tab")
+    page.keyboard.press("End")
+    has_text(page.locator("#notes"), "head 1")
+    one = maps.select(site="*", resolution=16, head=1).maps("crown").mean(0)
+    has_text(page.locator("#high"), rf"^{float(one.max()):.2g}")
+    last = layers.locator("option").last
+    layers.select_option(label=last.text_content())
+    playwright.expect(canvas).to_have_js_property("width", 8)
+    has_text(page.locator("#notes"), "head 1")
+    heads.select_option(label="mean over heads")
+    has_text(page.locator("#notes"), "8x8, .*mean over heads")
+    assert page.locator("#words [aria-pressed=true]").all_text_contents() == ["crown"]
 
 
 def test_a_hostile_prompt_is_text(opened: Open, trace: Trace) -> None:

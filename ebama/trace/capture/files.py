@@ -22,8 +22,8 @@ from ebama.weights.files.tensors import write_tensors
 from ...output.files import written_whole
 from ...output.recipe import read_group
 from ...prompt import Parsed
-from ..source import Source
 from ..trace import Trace
+from .source import Source
 from .stored import Batch, Stored
 from .texts import OtherTexts
 

@@ -14,8 +14,8 @@ from ebama.models import Site
 from ...guidance import Task, guidance_resolution
 from ...prompt import Parsed
 from ...prompt.words import occurrences
-from ..source import Source
 from .files import check_empty
+from .source import Source
 
 Size: TypeAlias = int | tuple[int, int]
 """One side or (height, width)."""
@@ -41,8 +41,8 @@ class TraceOptions:
             beside that mean.
         words: keep the keys of these words of the prompts alone, wherever they stand; without any, all keys.
         latents: also keep the clean latent that each call predicts; `Pipeline.decode` makes a picture of it.
-        queries: also keep the layers' queries, for the maps of other texts (`Trace.maps(word, text=...)`): 5.3 MiB each
-            call for the five layers of the defaults, 26 MiB with all cross-attention.
+        queries: also keep the layers' queries, for the maps of other texts (`Trace.maps(word, text=...)`): 3 MiB each
+            call for the five layers of the defaults, 22 MiB with all cross-attention.
         folder: write each call to a file of its own in this folder, new or empty, instead of holding it; `Trace.load`
             opens the folder, also after a run that broke off.
     """

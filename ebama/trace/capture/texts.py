@@ -14,7 +14,7 @@ from ebama.models.attention.texts import calls_under, scores_of
 from ebama.weights import StableDiffusion
 
 from ...prompt import Parsed, Tokenizer, parse
-from ..source import Source
+from .source import Source
 
 
 @dataclass(frozen=True)

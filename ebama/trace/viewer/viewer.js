@@ -171,6 +171,36 @@ function choice(name, labels, changed) {
   return field;
 }
 
+const RESPECTS = { of: "Maps of", layer: "Layers", head: "Heads" };
+
+// A field for each respect in which maps differ; what does not go with the choices before it cannot be chosen.
+// layers: [{of, layer, head}]; changed: called with the index of the chosen one.
+export function picker(layers, changed) {
+  const names = Object.keys(RESPECTS);
+  let chosen = layers[0];
+  const alike = (layer, some) => some.every((name) => layer[name] === chosen[name]);
+  const best = (some) => layers.filter((layer) => alike(layer, some)).sort((a, b) => agreement(b) - agreement(a))[0];
+  const agreement = (layer) => names.filter((name) => layer[name] === chosen[name]).length;
+  const fields = names.map((name, place) => {
+    const values = [...new Set(layers.map((layer) => layer[name]))];
+    const field = choice(RESPECTS[name], values, (index) => {
+      chosen = { ...chosen, [name]: values[index] };
+      chosen = best(names.slice(0, place + 1)) ?? best([name]);
+      update();
+      changed(layers.indexOf(chosen));
+    });
+    const fill = () =>
+      field.querySelectorAll("option").forEach((option, index) => {
+        option.selected = values[index] === chosen[name];
+        option.disabled = !layers.some((layer) => layer[name] === values[index] && alike(layer, names.slice(0, place)));
+      });
+    return { field, fill };
+  });
+  const update = () => fields.forEach(({ fill }) => fill());
+  update();
+  return fields.map(({ field }) => field);
+}
+
 // data: see `_data` of ebama/trace/view.py.
 export function show(root, data) {
   const head = html("div");
@@ -203,8 +233,7 @@ export function show(root, data) {
     fill();
   };
   const prompts = choice("Prompt", data.prompts.map(({ text }) => text), choose("prompt"));
-  const layers = choice("Maps of", data.layers.map(({ name }) => name), choose("layer"));
-  root.replaceChildren(html("div", { class: "choices" }, prompts, layers), head, pictures, notes);
+  root.replaceChildren(html("div", { class: "choices" }, prompts, ...picker(data.layers, choose("layer"))), head, pictures, notes);
   fill();
   document.body.dataset.ready = "yes";
   fitFrame();

@@ -49,5 +49,10 @@ class Source:
         names = self.sites[0].name if len(self.sites) == 1 else f"{len(self.sites)} layers"
         return f"{self.kind}-attention {height}x{width}, {names}"
 
+    @property
+    def heads(self) -> str:
+        """The head in words."""
+        return "mean over heads" if self.head is None else f"head {self.head}"
+
     def __str__(self) -> str:
-        return f"{self.layers}, {'mean over heads' if self.head is None else f'head {self.head}'}"
+        return f"{self.layers}, {self.heads}"
