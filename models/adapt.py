@@ -22,6 +22,12 @@ Layers = Mapping[type[nn.Module] | str, Layer] | Iterable[type[nn.Module] | str]
 or, in a list, as their parts are usually named. None: every module that has such parts."""
 
 
+_DESCRIBE = (
+    "Say where their parts are, adapt(net, {Class: layer(q=..., k=..., v=..., out=..., heads=...)}, ...); hook layers "
+    "whose projections are no modules, as torch.nn.MultiheadAttention's."
+)
+
+
 def run(net: nn.Module, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
     """net(z, t, context), or the first of what it returns if that is several, as diffusers' outputs are."""
     output = net(z, t, context)
@@ -57,8 +63,7 @@ def adapt(
         present = sorted({type(module).__name__ for module in net.modules() if "ttention" in type(module).__name__})
         raise ValueError(
             f"{type(net).__name__} holds no layer {asked or 'whose parts have usual names (to_q, q_proj, qkv, ...)'}; "
-            f"classes in it that sound like attention: {', '.join(present) or 'none'}. Describe them: "
-            "adapt(net, {Class: layer(q=..., k=..., v=..., out=..., heads=...)}, ...)."
+            f"classes in it that sound like attention: {', '.join(present) or 'none'}. {_DESCRIBE}"
         )
     for module, description in chosen:
         if not isinstance(module, Open):
@@ -81,7 +86,6 @@ def _chosen(net: nn.Module, layers: Layers) -> list[tuple[nn.Module, Layer]]:
             chosen.append((module, description))
         elif kinds and layers is not None:
             raise CannotAdaptError(
-                f"The parts of the layer {name} ({type(module).__name__}) have no usual names; say them: "
-                f"{{{type(module).__name__}: layer(q=..., k=..., v=..., out=..., heads=...)}}."
+                f"The parts of the layer {name} ({type(module).__name__}) have no usual names. {_DESCRIBE}"
             )
     return chosen

@@ -11,7 +11,7 @@ from ..attention import AttentionRecords, Control, Kind, Request, Site, select_s
 from ..conditions import Context
 from ..network import of_shape
 from .calls import refusing, resolution
-from .opened import Open, Running, Stop, running_call
+from .opened import Open, Probed, Running, Stop, running_call
 
 Call = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 """(net, z [B, C, h, w], t [B], context [B, key, D]) -> noise [B, C, h, w]: how the foreign module is run."""
@@ -117,7 +117,7 @@ class AdaptedNetwork(nn.Module):
         context = torch.randn(1, *self._context_shape, generator=generator).to(like)
         if self._vector_width is not None:
             context = Context.of(context, torch.randn(1, self._vector_width, generator=generator).to(like))
-        probe: list[tuple[str, Kind, int, int]] = []
+        probe: list[Probed] = []
         modes = [(module, module.training) for module in self.net.modules()]
         self.net.eval()  # dropout would make every layer differ
         shapes = f"a latent {list(z.shape)}, a timestep [1] and a context {list(context.shape)}"

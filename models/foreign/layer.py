@@ -60,7 +60,6 @@ USUAL_NAMES = {
     "qkv": ("to_qkv", "qkv_proj", "in_proj", "qkv", "Wqkv"),
     "out": ("to_out", "out_proj", "proj_out", "o_proj", "proj", "out", "wo"),
     "heads": ("heads", "num_heads", "n_heads", "n_head"),
-    "norm": ("norm",),
     "q_norm": ("q_norm", "norm_q", "query_norm"),
     "k_norm": ("k_norm", "norm_k", "key_norm"),
 }
@@ -84,7 +83,7 @@ def _first(module: nn.Module, part: str, names: tuple[str, ...]) -> str | None:
         weight = getattr(value, "weight", None)
         if part == "heads":
             fits = type(value) is int
-        elif part in ("out", "norm", "q_norm", "k_norm"):
+        elif part in ("out", "q_norm", "k_norm"):
             fits = isinstance(value, nn.Module)
         else:
             fits = isinstance(weight, Tensor) and weight.ndim == 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,11 +11,13 @@ from typing import Any
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as checkpointed
 
-from ..attention import AttentionRecord, AttentionResult, Kind, Request, Site
+from ..attention import Attention, AttentionRecord, AttentionResult, Kind, Request, Site
 from ..network import same_values
 from .calls import check_output, inputs, refusing
-from .layer import Layer
 from .projections import attention_over
+
+Probed = tuple[str, Kind, int, int]
+"""Of a layer in the trial run: its name, kind, number of queries and heads."""
 
 
 @dataclass
@@ -26,7 +28,7 @@ class Running:
     sites: Mapping[str, Site]
     request: Request
     checkpoint: bool
-    probe: list[tuple[str, Kind, int, int]] | None = None
+    probe: list[Probed] | None = None
     records: list[AttentionRecord] = field(default_factory=list)
     moves: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
@@ -43,7 +45,10 @@ class Stop(Exception):
 
 
 class Open:
-    """Mixed into each adapted layer's class: a subclass keeps `isinstance`, state dicts and copies as they were."""
+    """Mixed into each adapted layer's class: a subclass keeps `isinstance`, state dicts and copies as they were.
+
+    Its names have two underscores, so that they are none of the layer's.
+    """
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's own computation, unless the running call asks for its attention."""
@@ -52,23 +57,13 @@ class Open:
         name = running.names.get(id(self)) if running else None
         if running is None or name is None:
             return own()
-        request = running.request
-        if running.probe is None and name not in request.record and request.control is None:
-            return checkpointed(own, use_reentrant=False) if running.checkpoint else own()
-        description: Layer = self._description  # type: ignore[attr-defined]
-        x, context, mask = inputs(name, self, description, super().forward, args, kwargs)  # type: ignore[misc, arg-type]
-        attention = attention_over(name, self, description, "self" if context is None else "cross")  # type: ignore[arg-type]
         if running.probe is not None:
-            shapes = f"queries {list(x.shape)}" + (
-                f" and a context {list(context.shape)}" if context is not None else ""
-            )
-            with refusing(f"The layer {name} cannot be adapted: it fails on {shapes}"):
-                output = own()
-            with refusing(f"The layer {name} cannot be adapted: attention over the described projections fails"):
-                ours = attention(x, context, mask=mask).out
-            check_output(name, output, ours)
-            running.probe.append((name, attention.kind, x.shape[1], attention.heads))
-            return output
+            with refusing(f"The layer {name} cannot be adapted"):
+                return self.__try(name, running.probe, own, args, kwargs)
+        request = running.request
+        if name not in request.record and request.control is None:
+            return checkpointed(own, use_reentrant=False) if running.checkpoint else own()
+        attention, x, context, mask = self.__read(name, args, kwargs)
         given, context = context, None if context is None else running.moved(context)
         run = partial(attention, site=running.sites[name], request=request, mask=mask)
         result: AttentionResult = (
@@ -81,3 +76,22 @@ class Open:
         if given is not None and result.context is not context:
             running.moves.append((given, result.context))
         return result.out
+
+    def __try(self, name: str, probe: list[Probed], own: Callable[[], Any], args: Any, kwargs: Any) -> Any:
+        """The layer's own output, after it was held against ours."""
+        attention, x, context, mask = self.__read(name, args, kwargs)
+        shapes = " and a context ".join(str(list(given.shape)) for given in (x, context) if given is not None)
+        with refusing(f"The layer {name} cannot be adapted: it fails on queries {shapes}"):
+            output = own()
+        with refusing(f"The layer {name} cannot be adapted: attention over the described projections fails"):
+            ours = attention(x, context, mask=mask).out
+        check_output(name, output, ours)
+        probe.append((name, attention.kind, x.shape[1], attention.heads))
+        return output
+
+    def __read(self, name: str, args: Any, kwargs: Any) -> tuple[Attention, Tensor, Tensor | None, Tensor | None]:
+        """Ours over the layer's weights, and the inputs of its call."""
+        module: Any = self
+        x, context, mask = inputs(name, module, module._description, super().forward, args, kwargs)  # type: ignore[misc]
+        kind: Kind = "self" if context is None else "cross"
+        return attention_over(name, module, module._description, kind), x, context, mask

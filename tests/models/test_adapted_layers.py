@@ -299,7 +299,29 @@ def test_names_that_are_not_usual_are_asked_for() -> None:
 
     net = Flat(Odd())
     for layers in ([Odd], ["attn"]):
-        with pytest.raises(ValueError, match=r"parts of the layer attn \(Odd\) have no usual names; say them: \{Odd"):
+        with pytest.raises(ValueError, match=r"parts of the layer attn \(Odd\) have no usual names. Say where"):
             adapt(net, layers, context_shape=(KEYS, WIDTH))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Flat holds no layer whose parts have usual names"):
         adapt(net, context_shape=(KEYS, WIDTH))
+
+
+class NormedByItsBlock(CrossAttention):
+    """Holds a norm of pixels that its block applies."""
+
+    def __init__(self) -> None:
+        super().__init__(8, WIDTH, 2, 6, 0.0)
+        self.norm = nn.GroupNorm(2, 8)
+
+
+def test_a_norm_in_a_layer_is_not_taken_for_its_own_until_said() -> None:
+    torch.manual_seed(0)
+    assert_same(NormedByItsBlock())
+    with pytest.raises(ValueError, match=r"layer attn cannot be adapted \(RuntimeError: Expected weight"):
+        adapted(NormedByItsBlock(), {NormedByItsBlock: layer(**PARTS, norm="norm")}).sites(SIZE)
+
+
+def test_torchs_own_layer_is_to_be_hooked() -> None:
+    net = Flat(nn.MultiheadAttention(8, 2, kdim=WIDTH, vdim=WIDTH, batch_first=True))
+    for layers in (None, [nn.MultiheadAttention]):
+        with pytest.raises(ValueError, match=r"hook layers whose projections are no modules, as torch\.nn\.Multihead"):
+            adapt(net, layers, context_shape=(KEYS, WIDTH))
