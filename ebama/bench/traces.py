@@ -57,7 +57,7 @@ def measure(sd: StableDiffusion) -> dict[str, tuple[int, int, int]]:
             assert trace is not None
             size = sum(values.nbytes for values in trace.kept.values())
             costs[name] = size, 0 if "folder" in choice else size, most
-    costs["records of every cross-attention layer"] = 0, 0, peak(lambda: _records(sd), known) - plain
+    costs["`unet(..., record=)` of every cross-attention layer"] = 0, 0, peak(lambda: _records(sd), known) - plain
     return costs
 
 
@@ -76,7 +76,8 @@ def main() -> None:
     sd = random_model() if parser.parse_args().full else load()
     print("| trace | KiB a call | MiB in memory after 51 calls | MiB at most in a call |\n| --- | ---: | ---: | ---: |")
     for name, (size, stays, most) in measure(sd).items():
-        print(f"| {name} | {size / 2**10:,.1f} | {51 * stays / 2**20:,.1f} | {most / 2**20:,.1f} |")
+        left = f"{size / 2**10:,.1f} | {51 * stays / 2**20:,.1f}" if size else " | "
+        print(f"| {name} | {left} | {most / 2**20:,.1f} |")
 
 
 if __name__ == "__main__":

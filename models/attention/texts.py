@@ -95,7 +95,7 @@ def text_maps(
         total.add_(resized(torch.stack(words).unflatten(1, record.site.resolution), (height, width)))
 
     attention_to(network, z, t, context, texts, fitting, see=add)
-    return (total / sum(site.heads for site in fitting)).unflatten(0, (len(z), len(texts)))
+    return (total / sum(site.heads for site in fitting)).view(len(z), len(texts), height, width)
 
 
 def calls_under(network: Network, z: Tensor, t: int, text: Tensor, sites: Sequence[Site]) -> dict[str, AttentionCall]:
