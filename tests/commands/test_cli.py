@@ -409,8 +409,8 @@ def test_the_embedded_miniature_draws_and_names_words_it_does_not_know(
 @pytest.mark.slow
 def test_generate_keeps_finished_files_when_interrupted(tmp_path: Path) -> None:
     """On the embedded miniature, in a process of its own, as Ctrl-C does it."""
-    options = ["--method", "sd", "--seeds", "0:50", "--batch-size", "1", "--steps", "10", "--out", str(tmp_path)]
-    command = [sys.executable, "train_free.py", "generate", PROMPT, *options]
+    options = ["--method", "sd", "--seeds", "0:50", "--batch-size", "1", "--steps", "10", "--parser", "rules"]
+    command = [sys.executable, "train_free.py", "generate", PROMPT, *options, "--out", str(tmp_path)]
     with subprocess.Popen(
         command,
         cwd=ROOT,

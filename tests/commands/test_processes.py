@@ -14,6 +14,7 @@ from ebama.output.png import read_metadata
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
+SMALL = ["--size", "32x32", "--parser", "rules"]
 
 
 def at_once(*commands: list[str]) -> list[tuple[int, str, str]]:
@@ -29,7 +30,19 @@ def at_once(*commands: list[str]) -> list[tuple[int, str, str]]:
 
 
 def test_two_generate_keep_all_their_pictures(tmp_path: Path) -> None:
-    common = ["generate", "a red car", "--method", "sd", "--seeds", "0:3", "--batch-size", "1", "--out", str(tmp_path)]
+    common = [
+        "generate",
+        "a red car",
+        "--method",
+        "sd",
+        "--seeds",
+        "0:3",
+        "--batch-size",
+        "1",
+        *SMALL,
+        "--out",
+        str(tmp_path),
+    ]
     results = at_once([*common, "--steps", "2"], [*common, "--steps", "3"])
     assert [code for code, _, _ in results] == [0, 0]
     for (_, shown, _), steps in zip(results, (2, 3), strict=True):
@@ -40,7 +53,19 @@ def test_two_generate_keep_all_their_pictures(tmp_path: Path) -> None:
 
 
 def test_of_two_evaluations_with_other_settings_one_is_refused(tmp_path: Path) -> None:
-    common = ["evaluate", "--benchmark", "singles", "--limit", "1", "--methods", "sd", "--seeds", "0", "--steps"]
+    common = [
+        "evaluate",
+        "--benchmark",
+        "singles",
+        "--limit",
+        "1",
+        "--methods",
+        "sd",
+        "--seeds",
+        "0",
+        *SMALL,
+        "--steps",
+    ]
     results = at_once([*common, "2", "--out", str(tmp_path / "a")], [*common, "3", "--out", str(tmp_path / "a")])
     assert sorted(code for code, _, _ in results) == [0, 2]
     assert next(error for code, _, error in results if code).count("begun with other settings (steps was") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,7 @@ class TestUNet:
 
         for name in ("CONFIG", "DECODER_CONFIG"):
             monkeypatch.setattr(train_vae, name, replace(getattr(train_vae, name), steps=4, batch=2))
+        monkeypatch.setattr(train_vae, "standardise", partial(train_vae.standardise, count=400))
         monkeypatch.setattr("sys.argv", ["train_vae", "--state", str(tmp_path)])
         train_vae.main()
         stages = [checkpoint(tmp_path, name)["averaged"] for name in ("vae", "vae_decoder")]
@@ -149,6 +151,8 @@ class TestUNet:
 
         shipped = load()
         torch.save({"vae": shipped.vae.state_dict(), "seconds": 1.0}, tmp_path / "vae_final.pt")
+        stages = [replace(stage, config=replace(stage.config, batch=2)) for stage in train_unet.STAGES]
+        monkeypatch.setattr(train_unet, "STAGES", stages)
         steps = [1, 2, 1, 1, 1]
         monkeypatch.setattr("sys.argv", ["train_unet", "--state", str(tmp_path), "--steps", *map(str, steps)])
         train_unet.main()
