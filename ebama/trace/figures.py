@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import cycle
@@ -143,7 +144,8 @@ def comparison(
                 for box, (colour, _) in zip(boxes, cycle(LINES), strict=False):
                     _outline(axis, box, colour)
             if index % across == 0:
-                line[0].set_ylabel(_plain(name.replace("+", "\n+")), fontsize=10 if "+" not in name else 7)
+                label = re.sub(r"(?=\+)|(?<=,)(?=[a-z])", "\n", name)  # a line for each method and option
+                line[0].set_ylabel(_plain(label), fontsize=10 if "+" not in name else 7)
         for axis, seed in zip(axes[0], seeds, strict=True):
             axis.set_title(f"seed {seed}", fontsize=8)
     return figure

@@ -38,3 +38,15 @@ def test_a_comparison_shows_them_in_every_picture() -> None:
     drawn = [rectangles(axis) for block in figure.subfigs for axis in block.axes]
     assert len(drawn) == 6
     assert all(len(boxes) == 2 and boxes[1] == (0.5, 0, 0.5, 1) for boxes in drawn)
+
+
+def test_methods_that_run_together_have_a_line_each() -> None:
+    names = ["sd", "initno+guided_steps=0,ebama", "cd+weights=[7.5, -3.0]", "ane+thresholds=[[0,0.5],[1,0.8]],ebama"]
+    figure = figures.comparison([[[Image.new("RGB", (8, 8))]] * 4], [CROWN], names, [0])
+    labels = [axis.get_ylabel().split("\n") for block in figure.subfigs for axis in block.axes]
+    assert labels == [
+        ["sd"],
+        ["initno", "+guided_steps=0,", "ebama"],
+        ["cd", "+weights=[7.5, -3.0]"],
+        ["ane", "+thresholds=[[0,0.5],[1,0.8]],", "ebama"],
+    ]
