@@ -86,14 +86,16 @@ def _picture_routes(queue: Queue) -> APIRouter:
     @router.get("")
     async def facts(name: str, index: int) -> dict[str, Any]:
         picture = _find_picture(queue, name, index)
-        shape = dict(zip(("words", "calls", "height", "width"), picture.maps.shape, strict=True))
-        return {"lines": picture.lines, "timesteps": picture.timesteps, "sites": picture.sites, "maps": shape}
+        shape = dict(zip(("words", "calls", "height", "width"), picture.maps.shape[1:], strict=True))
+        return {"lines": picture.lines, "timesteps": picture.timesteps, "layers": picture.layers, "maps": shape}
 
     @router.get("/maps")
-    async def maps(name: str, index: int) -> Response:
-        """Little-endian float32 [words, calls, h, w]."""
-        values = _find_picture(queue, name, index).maps.astype(np.dtype("<f4"))
-        return Response(values.tobytes(), media_type="application/octet-stream")
+    async def maps(name: str, index: int, layer: int = 0) -> Response:
+        """Little-endian float32 [words, calls, h, w], of one of the layers."""
+        every = _find_picture(queue, name, index).maps
+        if not 0 <= layer < len(every):
+            raise NoSuchJobError(f"That picture has maps of {len(every)} layers, and {layer} is not among them.")
+        return Response(every[layer].astype(np.dtype("<f4")).tobytes(), media_type="application/octet-stream")
 
     @router.get("/png")
     async def png(name: str, index: int) -> Response:

@@ -14,7 +14,8 @@ from ..prompt import Parsed, PromptError, parse
 from ..prompt.alignment import align
 from ..prompt.words import place
 from ..sampling import latent_size
-from ..trace import Trace, curves
+from ..trace import Trace, TraceOptions, curves
+from ..trace.view import layer_of
 from .jobs import Job
 from .request import MAX_ENLARGEMENT, MAX_PASSES, GenerateRequest
 
@@ -40,7 +41,7 @@ class Picture:
     Attributes:
         method: as the request names it.
         png: the file, its recipe inside; `name` is what to call it.
-        maps: of the prompt's words after softmax, [words, calls, h, w] float16.
+        maps: of the prompt's words after softmax, [layers, words, calls, h, w] float16: `layers` says what each is of.
         lines: for each quantity of `ebama.trace.curves` its name and lines, a label, a group and a value for each call.
     """
 
@@ -50,7 +51,7 @@ class Picture:
     name: str
     maps: npt.NDArray[np.float16]
     timesteps: tuple[int, ...]
-    sites: str
+    layers: list[dict[str, str]]
     lines: dict[str, list[dict[str, Any]]]
 
 
@@ -120,7 +121,7 @@ class Service:
                 groups=prepared.parsed.groups,
                 parser=self.parser,
                 batch_size=self.batch,
-                trace=True,
+                trace=TraceOptions(by_site=True, head="all", words="all"),
                 progress=False,
                 on_call=job.progress,
             )
@@ -136,9 +137,10 @@ class Service:
 def _picture(method: str, seed: int, png: bytes, name: str, trace: Trace, sample: int) -> Picture:
     words, groups = trace.words(sample), trace.prompts[sample].groups
     height, width = trace.sites[0].resolution
-    maps = np.zeros((len(words), len(trace.timesteps), height, width), np.float16)
-    for index, word in enumerate(words):
-        maps[index] = trace.maps(word.positions, sample=sample).numpy()
+    maps = np.zeros((len(trace.sources), len(words), len(trace.timesteps), height, width), np.float16)
+    for layer, source in zip(maps, trace.sources, strict=True):
+        for index, word in enumerate(words):
+            layer[index] = trace.of_sources(source).maps(word.positions, sample=sample).numpy()
     lines = {}
     for curve, owners in (
         (curves.intensity(trace, sample=sample), list(range(len(groups)))),
@@ -148,5 +150,5 @@ def _picture(method: str, seed: int, png: bytes, name: str, trace: Trace, sample
             {"label": label, "group": group, "values": [round(float(value), 5) for value in values]}
             for label, group, values in zip(curve.labels, owners, curve.values, strict=True)
         ]
-    sites = f"cross-attention {height}x{width}, mean over {len(trace.sites)} layers and their heads"
-    return Picture(method, seed, png, name, maps, trace.timesteps, sites, lines)
+    layers = [layer_of(source, "probabilities") for source in trace.sources]
+    return Picture(method, seed, png, name, maps, trace.timesteps, layers, lines)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,14 @@ def measure(sd: StableDiffusion) -> dict[str, tuple[int, int, int]]:
 
     def run(trace: TraceOptions | None) -> None:
         result = pipeline(
-            PROMPT, method="sd", steps=1, sampler="ddim", output="latent", parser="rules", trace=trace, progress=False
+            PROMPT,
+            method="sd",
+            steps=1,
+            sampler="ddim",
+            output="latent",
+            parser="rules",
+            trace=trace or False,
+            progress=False,
         )
         kept.append(result.trace)
 
@@ -52,7 +60,7 @@ def measure(sd: StableDiffusion) -> dict[str, tuple[int, int, int]]:
     for name, choice in CHOICES.items():
         with tempfile.TemporaryDirectory() as folder:
             options = {**choice, "folder": Path(folder) / "files"} if "folder" in choice else choice
-            most = peak(lambda options=options: run(TraceOptions(**options)), known) - plain
+            most = peak(partial(run, TraceOptions(**options)), known) - plain
             trace = kept.pop()
             assert trace is not None
             size = sum(values.nbytes for values in trace.kept.values())

@@ -24,6 +24,7 @@ from PIL import Image
 from ..prompt import Parsed
 from ..prompt.words import describe_words, find, words
 from . import figures
+from .capture.source import Source
 from .map_rows import check_pixels
 from .packing import Extent, Layer, extent_of, packed, smaller
 from .tensors import Quantity
@@ -108,10 +109,7 @@ def _data(
     layers: list[Layer] = [(source, name) for source in extent.sources for name in recorded]
     data = {
         **appearance(),
-        "layers": [
-            {"of": f"{name} {ABOUT[name]}", "layer": source.layers, "head": source.heads, "about": f"Maps: {source}."}
-            for source, name in layers
-        ],
+        "layers": [layer_of(*layer) for layer in layers],
         "prompts": [
             {
                 "text": text,
@@ -127,6 +125,11 @@ def _data(
         "notes": _notes(pictures, first, extent),
     }
     return data, f"Attention: {prompts[0][0]}"
+
+
+def layer_of(source: Source, of: Quantity) -> dict[str, str]:
+    """What the viewer's fields say of some maps."""
+    return {"of": f"{of} {ABOUT[of]}", "layer": source.layers, "head": source.heads, "about": f"Maps: {source}."}
 
 
 def frame(page: str, height: int = 480) -> str:

@@ -22,7 +22,7 @@ SIDE = 16
 """Pixels of a map's longer side, at most: a site takes less than 4 KB."""
 MOST_SITES = 64
 """That show maps; the others are rows of numbers."""
-COLUMNS = ("site", "kind", "maps", "batch", "heads", "keys", "lowest score", "highest score", "")
+COLUMNS = ("site", "kind", "maps", "batch", "heads", "keys", "lowest score", "highest score", "first sample")
 
 
 def records_html(records: Sequence[AttentionRecord]) -> str:

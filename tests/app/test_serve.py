@@ -25,7 +25,7 @@ from ebama.output import seeds
 from ebama.output.png import read_metadata
 from ebama.pipeline import Pipeline, Result
 from ebama.prompt.words import describe_words
-from ebama.trace import curves
+from ebama.trace import TraceOptions, curves
 from ebama.trace.view import VIEWER
 from ebama.weights.miniature.world import VOCABULARY
 
@@ -297,6 +297,14 @@ def test_maps_and_curves_are_the_traces(client: TestClient) -> None:
     for word, own in zip(PROMPT.split(), maps, strict=True):
         if word != "a":  # it stands there twice
             np.testing.assert_allclose(own, trace.maps(word).numpy(), atol=1e-4)
+    options = TraceOptions(by_site=True, head="all")
+    every = Pipeline(model())(PROMPT, seeds=[3], steps=2, parser="rules", trace=options, progress=False).trace
+    assert every is not None
+    assert [(one["layer"], one["head"]) for one in facts["layers"]] == [(s.layers, s.heads) for s in every.sources]
+    last = client.get(f"/api/jobs/{job['id']}/pictures/0/maps?layer={len(every.sources) - 1}")
+    last_maps = np.frombuffer(last.content, "<f4").reshape(maps.shape)
+    np.testing.assert_allclose(last_maps[2], every.of_sources(every.sources[-1]).maps("crown").numpy(), atol=1e-4)
+    assert client.get(f"/api/jobs/{job['id']}/pictures/0/maps?layer={len(every.sources)}").status_code == 404
     assert facts["timesteps"] == list(trace.timesteps)
     for expected in (curves.intensity(trace), curves.similarity(trace)):
         lines = facts["lines"][expected.quantity]

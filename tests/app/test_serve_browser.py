@@ -129,6 +129,18 @@ def test_from_click_to_picture(tab: Open, tmp_path: Path) -> None:
     page.keyboard.press("Escape")
     playwright.expect(looking).to_have_count(0)
 
+    # Layers and heads, by keyboard.
+    wait_for_text(page, "#sites", "^Maps: cross-attention 16x16, 3 layers, mean over heads, probabilities")
+    before = page.locator("figure canvas").first.evaluate("canvas => canvas.toDataURL()")
+    page.locator("#words button", has_text="crown").click()
+    page.locator("#layers select").nth(1).focus()
+    page.keyboard.press("End")
+    page.keyboard.press("Tab")
+    page.keyboard.press("End")
+    wait_for_text(page, "#sites", r"^Maps: cross-attention 16x16, up_blocks\.\S+attn2, head 3, probabilities")
+    assert page.locator("figure canvas").first.evaluate("canvas => canvas.toDataURL()") != before
+    page.keyboard.press("Escape")
+
     # Curves of the chosen seed: two quantities for each method, two lines in each.
     assert page.locator(".chart > svg").count() == 4
     assert page.locator(".chart > svg path").count() == 8

@@ -1,6 +1,6 @@
 // What a job made: the prompt's words, and a row of pictures and curves for each method.
 
-import { columns, html, Viewer } from "/viewer/viewer.js";
+import { columns, html, picker, Viewer } from "/viewer/viewer.js";
 import { chart, legend } from "./curves.js";
 import { byId } from "./dom.js";
 import * as server from "./server.js";
@@ -15,9 +15,9 @@ export class Results {
   }
 
   clear() {
-    Object.assign(this, { job: null, pictures: [], seed: null });
+    Object.assign(this, { job: null, pictures: [], seed: null, layer: 0 });
     this.viewer.start([]);
-    for (const id of ["rows", "notes", "sites"]) byId(id).replaceChildren();
+    for (const id of ["rows", "notes", "sites", "layers"]) byId(id).replaceChildren();
     byId("results").hidden = true;
   }
 
@@ -29,9 +29,10 @@ export class Results {
     }
     while (this.pictures.length < job.pictures.length) {
       const index = this.pictures.length;
-      const [facts, values] = await Promise.all([server.picture(job.id, index), server.maps(job.id, index)]);
+      const { layer } = this;
+      const [facts, values] = await Promise.all([server.picture(job.id, index), server.maps(job.id, index, layer)]);
       if (this.job?.id !== job.id) return; // another job took the page meanwhile
-      if (this.pictures.length === index) this.add({ ...job.pictures[index], ...facts, values, index });
+      if (this.pictures.length === index && this.layer === layer) this.add({ ...job.pictures[index], ...facts, values, index });
     }
   }
 
@@ -53,7 +54,8 @@ export class Results {
     this.pictures.push(picture);
     const { method, seed, name } = picture;
     byId("results").hidden = false;
-    byId("sites").textContent = `Maps: ${picture.sites}, probabilities after softmax; each word on one scale for all pictures.`;
+    if (picture.index === 0) byId("layers").append(...picker(picture.layers, (layer) => this.choose(layer)));
+    this.describe();
     picture.url = server.pngOf(this.job.id, picture.index);
     picture.alt = `${this.job.prompt}, ${method}, seed ${seed}`;
     picture.button = html("button", { type: "button", title: "Show this seed's curves" });
@@ -68,6 +70,23 @@ export class Results {
     row.hidden = false;
     row.querySelector(".pictures").append(html("figure", {}, picture.button, caption));
     this.viewer.add(picture, picture.button);
+  }
+
+  describe() {
+    const { of, layer, head } = this.pictures[0].layers[this.layer];
+    byId("sites").textContent = `Maps: ${layer}, ${head}, ${of}; each word on one scale for all pictures.`;
+  }
+
+  // The maps of other layers or heads, for the pictures that there are.
+  async choose(layer) {
+    const { job } = this;
+    this.layer = layer;
+    const shown = [...this.pictures];
+    const values = await Promise.all(shown.map(({ index }) => server.maps(job.id, index, layer)));
+    if (this.job?.id !== job.id || this.layer !== layer) return; // another choice came meanwhile
+    shown.forEach((picture, index) => (picture.values = values[index]));
+    this.describe();
+    this.viewer.draw();
   }
 
   draw(word, call) {

@@ -18,5 +18,5 @@ export const submit = (request) =>
   json("/api/jobs", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(request) });
 export const picture = (id, index) => json(`/api/jobs/${id}/pictures/${index}`);
 export const pngOf = (id, index) => `/api/jobs/${id}/pictures/${index}/png`;
-export const maps = async (id, index) =>
-  new Float32Array(await (await ask(`/api/jobs/${id}/pictures/${index}/maps`)).arrayBuffer());
+export const maps = async (id, index, layer) =>
+  new Float32Array(await (await ask(`/api/jobs/${id}/pictures/${index}/maps?layer=${layer}`)).arrayBuffer());

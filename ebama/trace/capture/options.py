@@ -39,7 +39,8 @@ class TraceOptions:
         by_site: beside the mean over layers also the maps of each layer.
         head: one head of every layer, for the mean over the heads None; several, or "all", have maps of their own
             beside that mean.
-        words: keep the keys of these words of the prompts alone, wherever they stand; without any, all keys.
+        words: keep the keys of these words of the prompts alone, wherever they stand, or of "all" words; without any,
+            all keys: also start, end and padding.
         latents: also keep the clean latent that each call predicts; `Pipeline.decode` makes a picture of it.
         queries: also keep the layers' queries, for the maps of other texts (`Trace.maps(word, text=...)`): 3 MiB each
             call for the five layers of the defaults, 22 MiB with all cross-attention.
@@ -55,7 +56,7 @@ class TraceOptions:
     head: int | Sequence[int] | Literal["all"] | None = None
     latents: bool = False
     by_site: bool = False
-    words: Sequence[str] = ()
+    words: Sequence[str] | Literal["all"] = ()
     queries: bool = False
     folder: str | os.PathLike[str] | None = None
 
@@ -66,6 +67,8 @@ class TraceOptions:
             object.__setattr__(self, "resolution", self._sizes())
         for name, holds in (("sites", "names of layers, as `Network.sites` lists them"), ("words", "words of prompts")):
             given = getattr(self, name)
+            if name == "words" and given == "all":
+                continue
             if isinstance(given, str) or not all(isinstance(one, str) for one in given):
                 raise ValueError(f"{name} are {given!r}; expected {holds}.")
             object.__setattr__(self, name, tuple(given))
@@ -94,7 +97,7 @@ class TraceOptions:
 
     def check(self, prompts: Sequence[Parsed]) -> None:
         """Raise ValueError for words that no prompt has, or a folder that holds a trace."""
-        for word in self.words:
+        for word in () if self.words == "all" else self.words:
             if not any(occurrences(prompt, word) for prompt in prompts):
                 asked = " and ".join(dict.fromkeys(repr(prompt.prompt) for prompt in prompts))
                 raise ValueError(f"The word {word!r}, whose maps the trace should keep, is not in {asked}.")
@@ -103,6 +106,8 @@ class TraceOptions:
 
     def keys(self, prompt: Parsed) -> tuple[int, ...]:
         """Positions along the key axis of the `words` that a prompt has."""
+        if self.words == "all":
+            return tuple(prompt.tokens)
         return tuple(sorted({at for word in self.words for place in occurrences(prompt, word) for at in place}))
 
     def choose(self, task: Task, latent_shape: Sequence[int]) -> list[Source]:
