@@ -81,6 +81,11 @@ class TextEncoding(NamedTuple):
     pooled: Tensor | None
 
 
+def _table(rows: int, width: int) -> nn.Embedding:
+    """Without values: drawing normal ones on the meta device imports PyTorch's compiler, which takes seconds."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
+
+
 class TextEncoder(nn.Module):
     """Token ids [B, n] -> contexts [B, n, width]. Module and parameter names are transformers'.
 
@@ -92,8 +97,8 @@ class TextEncoder(nn.Module):
         self.config = config = config or TextConfig()
         self.embeddings = nn.ModuleDict(
             {
-                "token_embedding": nn.Embedding(config.vocabulary, config.width),
-                "position_embedding": nn.Embedding(config.positions, config.width),
+                "token_embedding": _table(config.vocabulary, config.width),
+                "position_embedding": _table(config.positions, config.width),
             }
         )
         self.encoder = nn.ModuleDict({"layers": nn.ModuleList(TextBlock(config) for _ in range(config.layers))})
@@ -112,7 +117,7 @@ class TextEncoder(nn.Module):
             *_, module, name = path.split(".")
             if name == "bias":
                 nn.init.zeros_(parameter)
-            elif module in deviations:  # norms are left at 1
+            elif module in deviations and not parameter.is_meta:  # norms are left at 1
                 nn.init.normal_(parameter, std=deviations[module])
 
     def sites(self, length: int) -> list[Site]:

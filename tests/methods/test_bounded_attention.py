@@ -245,22 +245,23 @@ QUICK = BoundedAttention(guided_steps=1, max_rounds=2, mask_interval=1)
 @pytest.mark.slow
 def test_a_batch_is_its_samples_one_by_one() -> None:
     prompts, boxes = [CROWN, CAR, "a cat and a dog"], [BOXES, {"car": (0.1, 0.1, 0.6, 0.4)}, {}]
-    together = run(prompts, QUICK, seeds=[3, 4], boxes=boxes, steps=3)
+    small: dict[str, Any] = {"steps": 3, "size": (16, 16)}  # latents of 8x8
+    together = run(prompts, QUICK, seeds=[3, 4], boxes=boxes, **small)
     for k, (prompt, own) in enumerate(zip(prompts, boxes, strict=True)):
         for j, seed in enumerate((3, 4)):
-            one = run(prompt, QUICK, seeds=[seed], boxes=[own], steps=3)
+            one = run(prompt, QUICK, seeds=[seed], boxes=[own], **small)
             assert relative(together.latents[2 * k + j : 2 * k + j + 1], one.latents) <= 1e-4
-    assert relative(together.latents[4:], run(prompts[2], "sd", seeds=[3, 4], steps=3).latents) <= 1e-5
+    assert relative(together.latents[4:], run(prompts[2], "sd", seeds=[3, 4], **small).latents) <= 1e-5
 
 
 @pytest.mark.slow
 def test_cost() -> None:
-    found = passes([CROWN], replace(QUICK, target=0.0), steps=3, boxes=BOXES)
+    found = passes([CROWN], replace(QUICK, target=0.0), steps=3, size=(16, 16), boxes=BOXES)
     groups = run(CROWN, "ane", steps=1, boxes=BOXES).recipes[0].groups
     declared = QUICK.cost(replace(reading(CROWN), groups=groups), 4)
     assert found == {"predictions": declared.predictions, "attention": 2, "backwards": 2}
     assert (declared.attention, declared.backwards) == (2, 2)
-    met = passes([CROWN], replace(QUICK, target=1e9), steps=3, boxes=BOXES)
+    met = passes([CROWN], replace(QUICK, target=1e9), steps=3, size=(16, 16), boxes=BOXES)
     assert met == {"predictions": 8, "attention": 1, "backwards": 1}
 
 

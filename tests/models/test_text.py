@@ -168,6 +168,14 @@ def test_configs_that_cannot_be_built_are_refused(change: dict[str, object], mes
         replace(SMALL, **change)
 
 
+def test_encoder_made_on_meta_draws_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There `normal_` imports PyTorch's compiler, for two seconds."""
+    for name in ("normal_", "trunc_normal_"):
+        monkeypatch.delattr(nn.init, name)
+    with torch.device("meta"):
+        assert all(weight.is_meta for weight in TextEncoder(SMALL).parameters())
+
+
 def test_encoder_made_on_meta_computes_once_it_has_weights() -> None:
     made = randomise(TextEncoder(SMALL))
     with torch.device("meta"):
