@@ -83,7 +83,7 @@ class TextEncoding(NamedTuple):
 
 def _table(rows: int, width: int) -> nn.Embedding:
     """Without values: drawing normal ones on the meta device imports PyTorch's compiler, which takes seconds."""
-    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)  # type: ignore[no-any-return]
 
 
 class TextEncoder(nn.Module):
