@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..pipeline import Pipeline
+
+MAX_MAPS = 4_000_000
+"""Bytes of a picture's maps, at most, but for the mean, which is always there."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +141,11 @@ class Service:
 def _picture(method: str, seed: int, png: bytes, name: str, trace: Trace, sample: int) -> Picture:
     words, groups = trace.words(sample), trace.prompts[sample].groups
     height, width = trace.sites[0].resolution
-    maps = np.zeros((len(trace.sources), len(words), len(trace.timesteps), height, width), np.float16)
-    for layer, source in zip(maps, trace.sources, strict=True):
+    shape = len(words), len(trace.timesteps), height, width
+    most = max(MAX_MAPS // max(2 * math.prod(shape), 1), 1)
+    sources = sorted(trace.sources, key=lambda source: source.head is not None)[:most]  # means before single heads
+    maps = np.zeros((len(sources), *shape), np.float16)
+    for layer, source in zip(maps, sources, strict=True):
         for index, word in enumerate(words):
             layer[index] = trace.of_sources(source).maps(word.positions, sample=sample).numpy()
     lines = {}
@@ -150,5 +157,5 @@ def _picture(method: str, seed: int, png: bytes, name: str, trace: Trace, sample
             {"label": label, "group": group, "values": [round(float(value), 5) for value in values]}
             for label, group, values in zip(curve.labels, owners, curve.values, strict=True)
         ]
-    layers = [layer_of(source, "probabilities") for source in trace.sources]
+    layers = [layer_of(source, "probabilities") for source in sources]
     return Picture(method, seed, png, name, maps, trace.timesteps, layers, lines)

@@ -284,6 +284,18 @@ def test_pictures_are_those_of_generate(
     assert job["pictures"][2]["name"] == "a-purple-crown-and-a-blue-suitcase-ebama-seed0003.png"
 
 
+@pytest.mark.parametrize(("most", "layers"), [(0, 1), (2 * 2 * 3 * 16 * 16 * 2, 2), (10**9, 3)])
+def test_layers_and_heads_of_a_picture_are_bounded(
+    most: int, layers: int, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ebama.app.service.MAX_MAPS", most)
+    monkeypatch.setattr("ebama.app.service.TraceOptions", lambda **_: TraceOptions(head="all"))
+    job = until(client, submit(client, prompt="a cat", methods=["sd"], seeds="3"), "done")
+    facts = client.get(f"/api/jobs/{job['id']}/pictures/0").json()
+    heads = [layer["head"] for layer in facts["layers"]]
+    assert heads == ["mean over heads", "head 0", "head 1"][:layers]
+
+
 def test_maps_and_curves_are_the_traces(client: TestClient) -> None:
     job = until(client, submit(client, methods=["ebama"], seeds="3"), "done")
     facts = client.get(f"/api/jobs/{job['id']}/pictures/0").json()
@@ -300,11 +312,12 @@ def test_maps_and_curves_are_the_traces(client: TestClient) -> None:
     options = TraceOptions(by_site=True, head="all")
     every = Pipeline(model())(PROMPT, seeds=[3], steps=2, parser="rules", trace=options, progress=False).trace
     assert every is not None
-    assert [(one["layer"], one["head"]) for one in facts["layers"]] == [(s.layers, s.heads) for s in every.sources]
-    last = client.get(f"/api/jobs/{job['id']}/pictures/0/maps?layer={len(every.sources) - 1}")
+    sources = sorted(every.sources, key=lambda source: source.head is not None)
+    assert [(one["layer"], one["head"]) for one in facts["layers"]] == [(s.layers, s.heads) for s in sources]
+    last = client.get(f"/api/jobs/{job['id']}/pictures/0/maps?layer={len(sources) - 1}")
     last_maps = np.frombuffer(last.content, "<f4").reshape(maps.shape)
-    np.testing.assert_allclose(last_maps[2], every.of_sources(every.sources[-1]).maps("crown").numpy(), atol=1e-4)
-    assert client.get(f"/api/jobs/{job['id']}/pictures/0/maps?layer={len(every.sources)}").status_code == 404
+    np.testing.assert_allclose(last_maps[2], every.of_sources(sources[-1]).maps("crown").numpy(), atol=1e-4)
+    assert client.get(f"/api/jobs/{job['id']}/pictures/0/maps?layer={len(sources)}").status_code == 404
     assert facts["timesteps"] == list(trace.timesteps)
     for expected in (curves.intensity(trace), curves.similarity(trace)):
         lines = facts["lines"][expected.quantity]

@@ -103,6 +103,14 @@ def test_only_the_words_that_were_asked_for_are_kept(folder: bool, tmp_path: Pat
         some.maps("suitcase")
 
 
+def test_all_words_are_the_prompts_own_tokens() -> None:
+    some, every = (trace_of(option, [CROWN, CAT, "!"], sampler=DDIM(1)) for option in (TraceOptions(words="all"), True))
+    assert some.keys == tuple(prompt.tokens for prompt in every.prompts)
+    assert some.words(1) == every.words(1)
+    assert torch.equal(some.probabilities[0], every.probabilities[0, ..., 1:8])
+    assert torch.equal(some.maps("suitcase"), every.maps("suitcase"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
