@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from reference import TINY, random_model
+from reference import FEW, TINY, random_model
 
 from ebama import Pipeline, methods
 from ebama.output.recipe import Recipe
@@ -35,7 +35,7 @@ def test_words_beyond_77_positions_guide(name: str) -> None:
         warnings.filterwarnings("error", message=".*does not see")
         result = Pipeline(long_model())(
             FAR,
-            method=name,
+            method=methods.get(name, **FEW.get(name, {})),
             steps=1,
             sampler="ddim",
             output="latent",
