@@ -18,8 +18,8 @@ def expect(name: str, value: Any, fits: bool, expected: str) -> Any:
 
 
 def short(value: object) -> str:
-    """A value in a message: at most 80 characters of it."""
-    text = repr(value)
+    """A value in a message: at most 80 characters of it, in one line."""
+    text = " ".join(line.strip() for line in repr(value).splitlines())
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -10,11 +11,10 @@ from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from ebama.samplers import Sampler
+from ebama.samplers import DDIM, Sampler
 from ebama.samplers import get as get_sampler
 from ebama.weights import StableDiffusion, Vocabulary
 from ebama.weights.stable_diffusion import pixels
@@ -23,6 +23,10 @@ from . import __version__, methods
 from .checks import expect, is_number, is_whole, plain, short
 from .guidance import AnyMethod, Method, PipelineInputs, Task
 from .guidance.gradient_method import base_resolution
+from .image_start import Images, Start, start
+from .images import Picture, decode, encode, fitted
+from .initial_noise import latent_size
+from .inversion import Inversion, Inverter, NullText, paired
 from .output.recipe import Recipe
 from .prompt import PICTURE_WORDS, Group, Parsed, Words, parse
 from .prompt.alignment import align, check_characters
@@ -31,11 +35,8 @@ from .prompt.words import Boxes, place
 from .runtime import memory, usage
 from .runtime.memory import parse as parse_memory
 from .runtime.running import running
-from .sampling import InitialNoise, initial_noise, sample_in_batches
+from .sampling import sample_in_batches
 from .trace import Trace, TraceOptions
-
-_DECODED_PIXELS = 512 * 512
-"""Decoded at once: of full-size images one, since each takes the decoder's memory anew."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +108,8 @@ class Pipeline:
         guidance: float = 7.5,
         sampler: str | Sampler = "pndm",
         latents: Tensor | None = None,
+        image: Images | None = None,
+        strength: float | None = None,
         groups: Sequence[Group | Words] | Sequence[Sequence[Group | Words]] | None = None,
         boxes: Boxes | Sequence[Boxes] | None = None,
         negative_prompt: str | None = "",
@@ -136,6 +139,12 @@ class Pipeline:
             latents: initial noise [N, 4, h, w] instead of the seeds'; N / len(prompts) samples for each prompt. Noise
                 that a sampler draws in between comes from the seeds, if there is one for each of a prompt's samples,
                 else from their number.
+            image: where to start instead of in noise alone: a picture of PIL or its path for all prompts, or a list of
+                one for each. It is scaled and cut to `size`, or to the model's, and covered with the seeds' noise as
+                far as `strength` says; what a method counts are then the calls that remain. Or what `invert` made of
+                pictures, which brings its sampler and no noise.
+            strength: which part of the sampler's steps the picture goes through: 1 leaves next to nothing of it; 0.8
+                if none is given.
             groups: objects and their modifiers, as `Group`s or as words, e.g. [("crown", ["purple"])], instead of the
                 parser's; for several prompts, one list for each.
             boxes: where objects should be, by their words, in fractions of the picture from its left and top, e.g.
@@ -157,9 +166,7 @@ class Pipeline:
             FloatingPointError: a latent became infinite or NaN, usually from a step size that is too large.
             MemoryError: memory ran out; says what to lower.
         """
-        prompts: list[Any] = [prompt]
-        if isinstance(prompt, Iterable) and not isinstance(prompt, str) and getattr(prompt, "ndim", 1) != 0:
-            prompts = list(prompt)
+        prompts = _listed(prompt)
         seeds = _plain_seeds(seeds)
         guidance, steps, batch_size = plain(guidance), plain(steps), plain(batch_size)
         negative_prompt = "" if negative_prompt is None else negative_prompt
@@ -173,18 +180,15 @@ class Pipeline:
         weight = next(self.sd.text_encoder.parameters())  # the contexts' device and dtype, which latents follow
         with running(weight, lambda: memory.advice(fit.batch_size, fit.checkpoint, self.budget)):
             size = None if size is None else pixels("size", size)
-            starts = initial_noise(self.sd.config, len(prompts), seeds, latents, size)
+            begin = start(self.sd, image, strength, solver, len(prompts), seeds, latents, size)
+            starts, solver = begin.samples, begin.sampler
             _check_negative_prompt(negative_prompt, self.sd.tokenizer)
             parsed = self._parse(prompts, groups, boxes, completed, parser, ignore)
-            given = {
-                "original_size": original_size,
-                "crop": (0, 0) if crop is None else crop,
-                "target_size": target_size,
-            }
-            sizes = {name: None if size is None else pixels(name, size) for name, size in given.items()}
+            sizes = _sizes(original_size, crop, target_size)
             index = [sample * len(prompts) // len(starts) for sample in range(len(starts))]  # of each sample's prompt
             task = self._task(parsed, index, completed, solver, guidance, negative_prompt, starts[0].noise.shape, sizes)
-            fit = self._split(completed, task, starts, min(batch_size, len(starts)))
+            task = begin.applied(task, completed)
+            fit = self._split(completed, task, starts[0].noise.shape, min(batch_size, len(starts)))
             samples = sample_in_batches(
                 replace(task, checkpoint=fit.checkpoint),
                 completed,
@@ -196,21 +200,83 @@ class Pipeline:
                 on_call=on_call,
             )
         images = self.decode(samples.latents, fit.decode_size) if output == "pil" else None
-        recipes = self._recipes([prompts[i] for i in index], task, completed, solver, starts, negative_prompt, sizes)
+        recipes = self._recipes([prompts[i] for i in index], task, completed, begin, negative_prompt, sizes)
         recorded = samples.trace and replace(samples.trace, images=tuple(images or ()))
         return Result(images, samples.latents, samples.losses, recorded, recipes)
 
+    def invert(
+        self,
+        image: Picture | Sequence[Picture],
+        prompt: str | Sequence[str],
+        *,
+        steps: int = 50,
+        guidance: float = 1.0,
+        rounds: int = 1,
+        null_text: bool | NullText = False,
+        sampler: str | Sampler = "ddim",
+        negative_prompt: str | None = "",
+        progress: bool = True,
+        batch_size: int = 8,
+        size: tuple[int, int] | None = None,
+        original_size: tuple[int, int] | None = None,
+        crop: tuple[int, int] = (0, 0),
+        target_size: tuple[int, int] | None = None,
+    ) -> Inversion:
+        """The noise that leads to pictures, by DDIM inversion: `pipeline(prompt, image=inversion)` comes back to them,
+        with traces and any method that does not choose the noise.
+
+        `docs/real-pictures.md` says how near it comes. At the guidance of the inversion only rounding and the step from
+        one timestep to the next keep the two apart; at a higher one they part, unless `null_text` holds them together.
+
+        Args:
+            image: one picture for all prompts or one for each, as `__call__` takes them.
+            prompt: what the pictures show; one for all of them or one for each.
+            guidance: of the inversion; 1, as published, runs the prompt alone.
+            rounds: model calls for each step; more of them come nearer, see `DDIM.invert`.
+            null_text: also optimise what stands for the negative prompt, see `NullText`; True takes its defaults.
+            sampler: "ddim" or a `DDIM` without noise, also one that starts in the middle (`DDIM(50).starting_at(601)`).
+
+        The other arguments are those of `__call__`. Raises as it does.
+        """
+        solver = self._sampler(sampler, plain(steps))
+        if not isinstance(solver, DDIM):
+            raise ValueError(f"sampler is {sampler!r}; only DDIM can be inverted: 'ddim', or a DDIM(...).")
+        expect("null_text", null_text, isinstance(null_text, bool | NullText), "True, False or NullText(...)")
+        options = NullText() if null_text is True else null_text or None
+        prompts, negative_prompt = _listed(prompt), "" if negative_prompt is None else negative_prompt
+        guidance, batch_size, method = plain(guidance), plain(batch_size), methods.complete("sd", self.sd.config)
+        check(prompts, (0,), guidance, "latent", batch_size)
+        images = self._fitted(image, size)
+        images, prompts = paired(images, prompts)
+        shape = latent_size(self.sd.config, (images[0].height, images[0].width))
+        weight = next(self.sd.text_encoder.parameters())
+        with running(weight, lambda: memory.advice(batch_size, self.checkpoint, self.budget)):
+            _check_negative_prompt(negative_prompt, self.sd.tokenizer)
+            parsed = self._parse(prompts, None, None, method, "rules", ())
+            sizes = _sizes(original_size, crop, target_size)
+            index = list(range(len(prompts)))
+            task = self._task(parsed, index, method, solver, guidance, negative_prompt, shape, sizes)
+            task = replace(task, checkpoint=self.checkpoint)
+            fit = self._split(method, task, shape, min(batch_size, len(images)))
+            inverter = Inverter(method, solver, rounds, options, progress)
+            return inverter.run(task, encode(self.sd.vae, images), images, fit.batch_size)
+
     def decode(self, latents: Tensor, batch_size: int = 8) -> list[Image.Image]:
         """Images of final latents [N, 4, h, w], `batch_size` at once or, if they are large, one by one."""
-        vae, images = self.sd.vae, []
-        like = next(vae.parameters())
-        at_once = max(min(batch_size, _DECODED_PIXELS // (latents.shape[-2:].numel() * vae.config.factor**2)), 1)
-        with running(like, lambda: memory.advice(at_once, self.checkpoint, self.budget)):
-            for part in latents.split(at_once):
-                pixels = vae.decode(part.to(like) / vae.scale).float()
-                pixels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to("cpu", torch.uint8)
-                images += [Image.fromarray(p.numpy()) for p in rearrange(pixels, "b c h w -> b h w c").contiguous()]
-        return images
+        with running(next(self.sd.vae.parameters()), lambda: memory.advice(batch_size, self.checkpoint, self.budget)):
+            return decode(self.sd.vae, latents, batch_size)
+
+    def encode(self, images: Picture | Sequence[Picture], *, size: tuple[int, int] | None = None) -> Tensor:
+        """Latents [N, 4, h, w] of pictures of PIL or their paths, scaled and cut to `size` (height, width) or to the
+        model's: the mean of the VAE's posterior, float32 on the CPU. `decode` is the way back."""
+        with running(next(self.sd.vae.parameters()), lambda: memory.advice(1, self.checkpoint, self.budget)):
+            return encode(self.sd.vae, self._fitted(images, size))
+
+    def _fitted(self, images: Picture | Sequence[Picture], size: tuple[int, int] | None) -> list[Image.Image]:
+        """Pictures of `size`, or of the model's."""
+        height, width = latent_size(self.sd.config, None if size is None else pixels("size", size))
+        factor = self.sd.config.vae.factor
+        return fitted(images, (height * factor, width * factor))
 
     def _sampler(self, sampler: str | Sampler, steps: int) -> Sampler:
         """The sampler that was named or given; what the network predicts is the network's, whatever the sampler."""
@@ -259,7 +325,7 @@ class Pipeline:
             pipeline=inputs,
         )
 
-    def _split(self, method: Method, task: Task, starts: Sequence[InitialNoise], wanted: int) -> memory.Split:
+    def _split(self, method: Method, task: Task, latent_shape: Sequence[int], wanted: int) -> memory.Split:
         """How the run is cut: as it was asked for, or to fit the budget."""
         if self.budget is None:
             return memory.Split(wanted, self.checkpoint, wanted)
@@ -267,7 +333,7 @@ class Pipeline:
             self.footprint,
             self.budget,
             usage.held(task.context.device),
-            pixels=starts[0].noise.shape[-2:].numel(),
+            pixels=math.prod(latent_shape[-2:]),
             rows=max(method.cost(prompt, 1).predictions for prompt in task.inputs.prompts),
             gradient=method.needs.gradient,
             wanted=wanted,
@@ -280,8 +346,7 @@ class Pipeline:
         prompts: Sequence[str],
         task: Task,
         method: Method,
-        solver: Sampler,
-        starts: Sequence[InitialNoise],
+        begin: Start,
         negative_prompt: str,
         sizes: Mapping[str, Any],
     ) -> tuple[Recipe, ...]:
@@ -290,20 +355,23 @@ class Pipeline:
         return tuple(
             Recipe(
                 prompt=prompt,
-                seed=start.seed,
+                seed=sample.seed,
                 method=method.describe(),
-                sampler=solver,
+                sampler=begin.asked_sampler,
                 guidance=task.inputs.guidance,
                 negative_prompt=negative_prompt,
                 groups=parsed.groups,
                 parser=parsed.parser_name,
-                latent=tuple(start.noise.shape),
+                latent=tuple(sample.noise.shape),
                 model=self.sd.config.name,
                 fingerprint=fingerprint,
                 versions=versions,
+                image=image,
                 **sizes,
             )
-            for prompt, parsed, start in zip(prompts, task.inputs.prompts, starts, strict=True)
+            for prompt, parsed, sample, image in zip(
+                prompts, task.inputs.prompts, begin.samples, begin.images, strict=True
+            )
         )
 
     def read(
@@ -391,6 +459,11 @@ def check(prompts: Sequence[str], seeds: Iterable[int], guidance: float, output:
     expect("batch_size", batch_size, is_whole(batch_size) and batch_size >= 1, "a whole number of at least 1")
 
 
+def _listed(prompt: Any) -> list[Any]:
+    several = isinstance(prompt, Iterable) and not isinstance(prompt, str) and getattr(prompt, "ndim", 1) != 0
+    return list(prompt) if several else [prompt]
+
+
 def _plain_seeds(seeds: Iterable[int]) -> list[int]:
     """Seeds as Python's numbers, which JSON can hold."""
     listed = isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes | Tensor)
@@ -398,6 +471,13 @@ def _plain_seeds(seeds: Iterable[int]) -> list[int]:
     if not values or not all(is_whole(seed) and 0 <= seed < 2**63 for seed in values):
         raise ValueError(f"seeds are {seeds!r}; expected a list of at least one whole number from 0 to 2**63 - 1.")
     return [int(seed) for seed in values]
+
+
+def _sizes(*given: Any) -> dict[str, tuple[int, int] | None]:
+    """The sizes of training pictures as `StableDiffusion.condition` takes them."""
+    original_size, crop, target_size = given
+    sizes = {"original_size": original_size, "crop": (0, 0) if crop is None else crop, "target_size": target_size}
+    return {name: None if size is None else pixels(name, size) for name, size in sizes.items()}
 
 
 def _check_negative_prompt(text: str, tokenizer: Any) -> None:

@@ -5,7 +5,7 @@ It knows no method by name; the loop over timesteps is `Sampler.sample`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,28 +14,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ebama.models import StableDiffusionConfig
+from ebama.models import Network
 from ebama.samplers import Sampler
+from ebama.samplers.sampler import Progress
 
-from .guidance import Method, Task
+from .guidance import Conditioning, Method, Task
 from .guidance.control import checked
+from .initial_noise import InitialNoise
 from .trace import Trace, TraceOptions, TraceRecorder
-
-
-@dataclass(frozen=True, eq=False)
-class InitialNoise:
-    """Where one sample starts: its noise [4, h, w] and the generator, on the CPU, of any noise that it still needs."""
-
-    noise: Tensor
-    seed: int | None
-    generator: torch.Generator
-
-    @classmethod
-    def from_seed(cls, shape: Sequence[int], seed: int) -> InitialNoise:
-        """The noise of a seed."""
-        generator = torch.Generator("cpu").manual_seed(seed)
-        noise = torch.randn(tuple(shape), generator=generator, device="cpu", dtype=torch.float32)
-        return cls(noise, seed, generator)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,66 +41,6 @@ class Samples:
             torch.cat([part.losses for part in parts])[order],
             Trace.joined(traces, order) if traces else None,
         )
-
-
-def latent_size(config: StableDiffusionConfig, size: tuple[int, int] | None) -> tuple[int, int]:
-    """Height and width of the latents of pictures of `size` pixels, None for the model's own; ValueError for a size
-    that the networks cannot make."""
-    side, factor, multiple = config.sample_size, config.vae.factor, config.size_multiple
-    if size is None:
-        return side, side
-    if any(pixels < 1 or pixels % multiple for pixels in size):
-        raise ValueError(
-            f"size is {tuple(size)}; expected a height and a width that are multiples of {multiple} pixels, as "
-            f"({side * factor}, {side * factor})."
-        )
-    height, width = size
-    return height // factor, width // factor
-
-
-def initial_noise(
-    config: StableDiffusionConfig,
-    prompts: int,
-    seeds: Sequence[int],
-    latents: Tensor | None,
-    size: tuple[int, int] | None = None,
-) -> list[InitialNoise]:
-    """That of every sample, prompt-major: from the seeds, for pictures of `size` pixels (height, width), or the
-    `latents` [N, 4, h, w] that were given."""
-    height, width = latent_size(config, size)
-    if latents is None:
-        shape = (config.unet.in_channels, height, width)
-        return [InitialNoise.from_seed(shape, seed) for _ in range(prompts) for seed in seeds]
-    if not isinstance(latents, Tensor):
-        try:
-            latents = torch.as_tensor(latents)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"latents are {type(latents).__name__}; expected a tensor [N, C, h, w] ({error})."
-            ) from error
-    if latents.layout is not torch.strided or latents.is_meta or latents.is_complex():
-        raise ValueError(
-            f"latents are {latents.dtype}, {latents.layout} on {latents.device}; expected dense, real values."
-        )
-    latents = latents.detach().float()
-    if latents.ndim != 4 or latents.shape[1] != config.unet.in_channels or len(latents) % prompts or not len(latents):
-        raise ValueError(
-            f"latents have shape {list(latents.shape)}; expected [N, {config.unet.in_channels}, h, w] with N a "
-            f"multiple of the number of prompts, {prompts}."
-        )
-    if size is not None and latents.shape[-2:] != (height, width):
-        raise ValueError(
-            f"latents have shape {list(latents.shape)}, and size {tuple(size)} asks for [N, "
-            f"{config.unet.in_channels}, {height}, {width}]; leave one of them out."
-        )
-    if not latents.isfinite().all():
-        raise ValueError("latents hold infinite or NaN values; expected initial noise, finite throughout.")
-    count = len(latents) // prompts
-    later = list(seeds) if len(seeds) == count else range(count)  # of the noise that a sampler draws in between
-    return [
-        InitialNoise(latent, None, torch.Generator("cpu").manual_seed(later[sample % count]))
-        for sample, latent in enumerate(latents.cpu())
-    ]
 
 
 def sample_in_batches(
@@ -198,13 +124,13 @@ def sample(
                     values[:, i] = value.float().cpu()
         return z
 
+    null_texts = task.inputs.null_texts
+
     @torch.no_grad()
     def denoise(z: Tensor, t: int) -> Tensor:
-        contexts = conditioning.contexts
-        batch = z.to(contexts.dtype)[conditioning.sample_index]
+        now = conditioning if null_texts is None else conditioning.against(null_texts[:, call])
         control = checked(controls, call)
-        shown = control if recorder is None else recorder.watching(control)
-        output = combine(task.network(batch, t, contexts, control=shown).float(), conditioning.weights)
+        output = predict(task.network, now, z, t, control=control if recorder is None else recorder.watching(control))
         if recorder is not None:
             recorder.add(t, solver.schedule.clean(z, output, t), losses[:, call], norms[:, call])
         if control is not None:
@@ -212,10 +138,7 @@ def sample(
         on_call(call + 1)
         return output
 
-    def progress(calls: Iterable[Any]) -> Iterable[Any]:
-        return tqdm(calls, bar, leave=False) if bar else calls
-
-    final = solver.sample(denoise, z, before_step=before_step, progress=progress, generators=generators).cpu()
+    final = solver.sample(denoise, z, before_step=before_step, progress=progress_bar(bar), generators=generators).cpu()
     if not final.isfinite().all():
         raise FloatingPointError(
             f"The latent became infinite or NaN under {method.describe()}; lower its step size (or the guidance)."
@@ -223,10 +146,22 @@ def sample(
     return Samples(final, losses, recorder.trace() if recorder else None)
 
 
+def progress_bar(label: str | None) -> Progress | None:
+    """A bar with a label; None without one."""
+    return partial(tqdm, desc=label, leave=False) if label else None
+
+
 def _started(z: Tensor, noise: Tensor, method: Method) -> Tensor:
     if z.shape != noise.shape or not z.isfinite().all():
         raise ValueError(f"The start of {method.name} made no latents of shape {list(noise.shape)}, finite throughout.")
     return z.to(noise)
+
+
+def predict(network: Network, conditioning: Conditioning, z: Tensor, t: int, **options: Any) -> Tensor:
+    """The network's output for latents z [B, 4, h, w] under a conditioning, float32; the `options` are those of
+    `Network.__call__`."""
+    batch = z.to(conditioning.contexts.dtype)[conditioning.sample_index]
+    return combine(network(batch, t, conditioning.contexts, **options).float(), conditioning.weights)
 
 
 def combine(epsilons: Tensor, weights: Tensor) -> Tensor:

@@ -87,6 +87,11 @@ class Context(Tensor):
         return result if vector is None else tuple(map(cls.of, result, vector))
 
 
+def with_tokens(context: Tensor, tokens: Tensor) -> Tensor:
+    """Other tokens [B, key, D] with the vectors of these contexts, if they have any."""
+    return Context.of(tokens, context.vector) if isinstance(context, Context) else tokens
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Context):
         return value.tokens

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from .sampler import Generators, Sampler, Step
-from .schedule import STABLE_DIFFUSION_V1, NoiseSchedule
+from .sampler import Denoise, Generators, Progress, Sampler, Step, evaluated
+from .schedule import STABLE_DIFFUSION_V1, NoiseSchedule, is_integer
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,32 @@ class DDIM(Sampler):
             return mean + sigma * torch.stack(noise).to(mean)
 
         return step
+
+    def invert(self, denoise: Denoise, z: Tensor, *, rounds: int = 1, progress: Progress | None = None) -> list[Tensor]:
+        """The way back from a clean latent z [B, ...] to noise: the latent before each model call from which `sample`
+        would come to z, then z itself; steps + 1 of them, the noisiest first.
+
+        A step is undone with the noise that the network sees at its noisier end (Dhariwal and Nichol 2021, "DDIM
+        inversion"). That end is what is looked for, so the first round asks at the other end, as published, and each
+        further round at the end that the round before it gave: a fixed-point iteration, `rounds` calls for each step.
+
+        Raises ValueError unless eta is 0.
+        """
+        if self.eta:
+            raise ValueError(f"DDIM.eta is {self.eta}; only eta = 0 can be inverted, since it adds no noise.")
+        if not is_integer(rounds) or rounds < 1:
+            raise ValueError(f"rounds is {rounds!r}; expected a whole number of at least 1.")
+        following, path = self.following, [z]
+        noises = replace(self.schedule, prediction="epsilon")
+        calls = self.visited[::-1]
+        for t in progress(calls) if progress else calls:
+            before = after = path[-1]
+            for _ in range(rounds):
+                noisy, output = evaluated(denoise, before, t)
+                noise = self.schedule.epsilon(noisy, output, t)
+                before = noises.step(after.to(noise), noise, following[t], t).to(z.dtype)
+            path.append(before)
+        return path[::-1]
 
     def _sigma(self, t: int, s: int) -> float:
         """Standard deviation of the noise added between timesteps t and s (Eqn 16)."""

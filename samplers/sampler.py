@@ -61,6 +61,16 @@ class Sampler(ABC):
             raise ValueError(f"Nothing is left to sample from timestep {t}; the last one is {self.visited[-1]}.")
         return replace(self, steps=len(rest), custom_timesteps=rest)
 
+    def last(self: SamplerType, share: float) -> SamplerType:
+        """The last part of this sampler's way, `share` of its steps (above 0, at most 1; rounded): how far a picture
+        is noised and sampled anew. Raises ValueError if that is no step."""
+        count = round(share * self.steps) if 0 < share <= 1 else 0
+        if not count:
+            raise ValueError(
+                f"The last {share!r} of {self.steps} steps are none; expected a share from {1 / self.steps:.2g} to 1."
+            )
+        return self if count == self.steps else self.starting_at(self.visited[-count])
+
     def predicting(self: SamplerType, prediction: str) -> SamplerType:
         """The same sampler for a network whose output means this, see `NoiseSchedule.prediction`."""
         if prediction == self.schedule.prediction:
@@ -127,12 +137,17 @@ class Sampler(ABC):
         for i, t in enumerate(progress(calls) if progress else calls):
             if before_step is not None:
                 z = before_step(z, t, i)
-            output = denoise(z, t)
-            if output.shape != z.shape:
-                raise ValueError(
-                    f"denoise returned {list(output.shape)} at timestep {t}; "
-                    f"expected one noise estimate per latent, {list(z.shape)}."
-                )
-            working = torch.float64 if z.dtype == torch.float64 else torch.float32
-            z = step(z.to(working), output.to(working), t, i).to(z.dtype)
+            z = step(*evaluated(denoise, z, t), t, i).to(z.dtype)
         return z
+
+
+def evaluated(denoise: Denoise, z: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    """z and the network's output for it, both in the precision of a step: float32, or float64 for float64."""
+    output = denoise(z, t)
+    if output.shape != z.shape:
+        raise ValueError(
+            f"denoise returned {list(output.shape)} at timestep {t}; "
+            f"expected one noise estimate per latent, {list(z.shape)}."
+        )
+    working = torch.float64 if z.dtype == torch.float64 else torch.float32
+    return z.to(working), output.to(working)

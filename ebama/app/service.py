@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..initial_noise import latent_size
 from ..output.naming import slug
 from ..output.png import encoded
 from ..prompt import Parsed, PromptError, parse
 from ..prompt.alignment import align
 from ..prompt.words import place
-from ..sampling import latent_size
+from ..starts import latent_size
 from ..trace import Trace, TraceOptions, curves
 from ..trace.view import layer_of
 from .jobs import Job

@@ -23,6 +23,13 @@ def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("attention", help="draw a prompt's attention maps and curves over the steps")
     parser.add_argument("prompt", help='what to draw, e.g. "a purple crown and a blue suitcase"')
+    parser.add_argument(
+        "--image",
+        type=Path,
+        metavar="FILE",
+        help="a picture that the prompt describes: it is inverted, and every method starts there, by DDIM and with "
+        "--guidance 1 if none is given",
+    )
     add_shared(parser, "method")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--words", nargs="+", default=[], metavar="WORD", help="default: the objects and modifiers")
@@ -39,7 +46,7 @@ def add(commands: Commands) -> None:
         "--format", choices=("png", "svg", "html"), default="png", help="html: the maps as a page to point and slide in"
     )
     parser.add_argument("--animate", choices=("gif", "webp"), help="also a moving picture of all calls")
-    add_shared(parser, "group", "box", *SAMPLING, "out", *MODEL)
+    add_shared(parser, "group", "box", *SAMPLING, "out", *MODEL, guidance=None)
     parser.set_defaults(run=_run)
 
 
@@ -54,6 +61,7 @@ def _run(options: argparse.Namespace) -> None:
     from ..output.claims import new_folder
     from ..output.files import check_folder
     from ..output.naming import slug
+    from ..output.png import read_picture
     from ..prompt import PromptError, parse
     from ..trace import TraceOptions
     from ..trace.map_rows import map_rows, share_scales
@@ -63,6 +71,11 @@ def _run(options: argparse.Namespace) -> None:
         kind=options.kind, resolution=options.resolution, sites=options.sites, head=options.head, latents=True
     )
     systems = {name: methods.parse(name) for name in options.method}
+    image = None if options.image is None else read_picture(options.image)
+    if image is not None:
+        options.sampler = "ddim"
+    if options.guidance is None:
+        options.guidance = 7.5 if image is None else 1.0
     calls = _calls(options.calls, len(get(options.sampler, options.steps).timesteps))
     folder = options.out / slug(options.prompt) / f"attention-seed{options.seed:04d}"
     check_folder(folder.parent)
@@ -73,6 +86,8 @@ def _run(options: argparse.Namespace) -> None:
         with suppress(PromptError):
             tokenizer = pipeline.sd.tokenizer
             arguments["groups"] = parse(options.prompt, tokenizer, options.parser, ignore=options.ignore).groups
+    if image is not None:
+        arguments["image"] = pipeline.invert(image, options.prompt, steps=options.steps, size=options.size)
     runs: dict[str, tuple[Result, Trace]] = {}
     rows: dict[str, list[MapRow]] = {}
     for name, method in systems.items():

@@ -32,10 +32,13 @@ def add(commands: Commands) -> None:
         metavar="NAME=VALUE",
         help="a hyper-parameter of --method",
     )
-    add_shared(parser, "group", "box", *SAMPLING, "batch_size")
+    add_shared(parser, "group", "box", *SAMPLING)
+    parser.add_argument("--strength", type=float, help="which part of the steps --image goes through (default 0.8)")
+    add_shared(parser, "batch_size")
     parser.add_argument("--memory", metavar="SIZE", help="the most that may be in use, as 6GB; runs are cut to fit")
     defaults = vars(parser.parse_args([]))  # of all that says nothing beside --from-png
     parser.add_argument("--from-png", type=Path, metavar="FILE", help="make the picture of FILE again")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="start from this picture, covered with noise")
     add_shared(parser, "out", *MODEL)
     parser.set_defaults(run=_run, defaults=defaults)
 
@@ -63,7 +66,7 @@ def _generate(options: argparse.Namespace) -> None:
     from .. import methods
     from ..output.files import check_folder
     from ..output.naming import file_name, slug
-    from ..output.png import save_new_png
+    from ..output.png import read_picture, save_new_png
     from ..trace.contact_sheet import contact_sheet
     from .model import check_prompts, open_pipeline
 
@@ -75,6 +78,7 @@ def _generate(options: argparse.Namespace) -> None:
     systems = {text: methods.parse(text) for text in (method_text, *options.compare)}
     placed = boxes(options.box)
     get(options.sampler, options.steps)
+    image = None if options.image is None else read_picture(options.image)
     folder = options.out / slug(options.prompt)
     check_folder(folder)
     pipeline = open_pipeline(options, memory=options.memory)
@@ -93,6 +97,8 @@ def _generate(options: argparse.Namespace) -> None:
                 groups=options.group,
                 boxes=placed,
                 batch_size=size,
+                image=image,
+                strength=options.strength,
                 **sampling(options),
             )
             folder.mkdir(parents=True, exist_ok=True)
@@ -132,6 +138,11 @@ def _generate_again(options: argparse.Namespace) -> None:
     hyperparameters = dict(stored.method)
     choice = methods.get(hyperparameters.pop("name"), **hyperparameters)
     arguments = stored.arguments()
+    if (stored.image is None) != (options.image is None):
+        needs = "from no picture; leave --image out" if options.image else "from a picture; give it with --image FILE"
+        raise ValueError(f"{options.from_png} was made {needs}.")
+    if options.image is not None:
+        arguments["image"] = read_picture(options.image)
     if not choice.needs.phrases and stored.parser not in parsers.installed():
         arguments["parser"] = parsers.RULES  # the recipe says all that is read out of a prompt, but for the phrases
     prediction = options.prediction or (None if options.weights else stored.sampler.schedule.prediction)
@@ -160,6 +171,8 @@ def _differences(source: Image.Image, stored: Recipe, image: Image.Image, recipe
         says = "every pixel is the same" if difference == 0 else f"pixels differ by up to {difference} of 255"
     if recipe.dtype == stored.dtype and recipe.fingerprint != stored.fingerprint:
         says += "; the weights are not those that it was made with"
+    if recipe.image != stored.image:
+        says += "; --image is not the picture that it was made from"
     if newer := sorted(recipe.method.keys() - stored.method.keys()):
         says += f"; the file does not say {', '.join(newer)}, for which today's defaults were taken"
     return says

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from ..models.conditions import with_tokens
 
 
 @dataclass(frozen=True)
@@ -18,12 +20,23 @@ class Conditioning:
         sample_index: the sample whose latent each row sees, [R].
         weights: epsilon of sample b = sum over rows r of weights[b, r] e_r, [B, R] float32.
         prompt_rows: the row that stands for the prompt of each sample, [B]; a trace shows its attention.
+        negatives: whether the first B rows are the samples' negative prompts.
     """
 
     contexts: Tensor
     sample_index: Tensor
     weights: Tensor
     prompt_rows: Tensor
+    negatives: bool = False
+
+    def against(self, tokens: Tensor) -> Conditioning:
+        """The same with other negative prompts, the tokens of one for each sample, [B, key, D]; without negative rows,
+        as at a guidance scale of 1, nothing changes."""
+        if not self.negatives:
+            return self
+        count = len(self.prompt_rows)
+        negatives = with_tokens(self.contexts[:count], tokens.to(self.contexts))
+        return replace(self, contexts=torch.cat([negatives, self.contexts[count:]]))
 
     def rows_of_whole_prompts(self, context: Tensor, samples: Sequence[int], name: str) -> Tensor:
         """The `prompt_rows` of some samples, whose prompts are encoded as `context` [B, key, D]; ValueError, for the
@@ -56,4 +69,5 @@ def classifier_free(
     matrix[:, :count] = torch.diag(1 - matrix.sum(dim=1))
     prompt_rows = torch.tensor([count + list(samples).index(sample) for sample in range(count)])
     device = negative.device
-    return Conditioning(torch.cat([negative, contexts]), index.to(device), matrix.to(device), prompt_rows.to(device))
+    contexts = torch.cat([negative, contexts])
+    return Conditioning(contexts, index.to(device), matrix.to(device), prompt_rows.to(device), negatives=True)

@@ -29,6 +29,8 @@ class PipelineInputs:
         sample_size: side of the latents that the network was trained on.
         prompts_per_group: samples come in groups of this many that share their initial latent, one for each prompt of
             the pipeline's call; 1 unless the method `edits_prompts`.
+        null_texts: tokens that replace the negative prompt's, others in each model call, [B, calls, key, D] on the CPU;
+            None where it stays.
     """
 
     prompts: Sequence[Parsed]
@@ -38,6 +40,7 @@ class PipelineInputs:
     guidance: float
     sample_size: int
     prompts_per_group: int = 1
+    null_texts: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,9 @@ class Task:
         pipeline, rows = self.pipeline, list(samples)
         if pipeline is not None:
             prompts = [pipeline.prompts[sample] for sample in rows]
-            pipeline = replace(pipeline, prompts=prompts, negative_context=pipeline.negative_context[rows])
+            null_texts = None if pipeline.null_texts is None else pipeline.null_texts[rows]
+            negative = pipeline.negative_context[rows]
+            pipeline = replace(pipeline, prompts=prompts, negative_context=negative, null_texts=null_texts)
         return replace(
             self,
             context=self.context[rows],

@@ -58,40 +58,43 @@ class StructuredDiffusion(Method):
             mean[row] = torch.stack(aligned).mean(dim=0)
             contexts += aligned[1:]
             rows += [row] * len(own)
+        prompts = conditioning.prompt_rows
         if self.mode == "values":
-            values = MeanValues(mean)
+            values = MeanValues(mean[prompts], prompts)
             return lambda i: values
-        keys = MeanMaps(all_written, torch.stack(contexts), torch.tensor(rows, device=mean.device))
+        of_phrases = torch.tensor(rows, device=mean.device)
+        maps = 1 + torch.bincount(of_phrases, minlength=len(mean))[:, None, None, None]
+        keys = MeanMaps(all_written[prompts], prompts, torch.stack(contexts), of_phrases, maps)
         return lambda i: keys
 
 
 class MeanValues(Control):
-    """Cross-attention takes its values from `values` [R, 77, D]. (They are linear in the context: the values of a mean
-    of contexts are the mean of their values.)"""
+    """Cross-attention takes its values in `rows` [B] of the batch from `values` [B, 77, D]. (They are linear in the
+    context: the values of a mean of contexts are the mean of their values.)"""
 
-    def __init__(self, values: Tensor) -> None:
-        self._values = values
+    def __init__(self, values: Tensor, rows: Tensor) -> None:
+        self._values, self._rows = values, rows
 
     def contexts(self, site: Site, context: Tensor) -> tuple[Tensor, Tensor]:
         """Keys as ever, values from the mean."""
-        return context, self._values if site.kind == "cross" else context
+        return context, context.index_copy(0, self._rows, self._values) if site.kind == "cross" else context
 
 
 class MeanMaps(Control):
-    """Cross-attention takes keys and values from `context` [R, 77, D]; row rows[p] of the batch also looks at the keys
-    of further[p] [P, 77, D], and its map is the mean of all it has."""
+    """Cross-attention takes keys and values in `prompts` [B] of the batch's rows from `written` [B, 77, D]; row rows[p]
+    also looks at the keys of further[p] [P, 77, D], and the map of a row is the mean of its `maps` [R, 1, 1, 1]."""
 
-    def __init__(self, context: Tensor, further: Tensor, rows: Tensor) -> None:
-        self._context, self._further, self._rows = context, further, rows
-        self._maps = 1 + torch.bincount(rows, minlength=len(context))[:, None, None, None]
+    def __init__(self, written: Tensor, prompts: Tensor, further: Tensor, rows: Tensor, maps: Tensor) -> None:
+        self._written, self._prompts, self._further, self._rows, self._maps = written, prompts, further, rows, maps
 
     def edits_maps(self, site: Site) -> bool:
         """At every cross-attention site."""
         return site.kind == "cross"
 
     def contexts(self, site: Site, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of `context`."""
-        return (self._context, self._context) if site.kind == "cross" else (context, context)
+        """Keys and values of what was written."""
+        context = context.index_copy(0, self._prompts, self._written) if site.kind == "cross" else context
+        return context, context
 
     def probabilities(self, call: AttentionCall, probabilities: Tensor) -> Tensor:
         """The mean over all key sets of a row."""

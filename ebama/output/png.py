@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from .claims import write_new
@@ -23,12 +23,28 @@ END = b"IEND\xaeB`\x82"
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """An image in RGB of 8 bits; grey of 16 bits is scaled to it (Pillow would cut it off at 255)."""
+    """An image in RGB of 8 bits as it is meant to be seen: turned as its EXIF orientation says, on white where it is
+    transparent; grey of 16 bits is scaled (Pillow would cut it off at 255)."""
+    in_png = image.format == "PNG"
+    image = _upright(image)
     grey = np.asarray(image) if image.mode.startswith("I") else np.zeros(1)
-    of_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")  # as older Pillows say
+    of_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and in_png)  # as older Pillows say
     if of_16_bits or grey.max() > 255:
         image = Image.fromarray((grey / 257).round().astype(np.uint8))
-    return image.convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    seen = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """An image turned as its EXIF orientation says; what is damaged there says nothing."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception:  # whatever Pillow's reader of EXIF raises: SyntaxError, TypeError, struct.error, ...
+        return image
 
 
 def encoded(image: Image.Image, metadata: dict[str, Any] | None = None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
@@ -33,6 +34,8 @@ class Recipe:
         versions: of the library, of torch and of Python.
         weights, dtype: what the model was loaded from (None: the miniature) and in which precision; a dtype of None
             says that neither is known.
+        image: of a picture that the run started from, its "sha256" (see `ebama.images.digest`) and "strength", or how
+            it was inverted ("inversion").
     """
 
     prompt: str
@@ -52,16 +55,18 @@ class Recipe:
     original_size: tuple[int, int] | None = None
     crop: tuple[int, int] = (0, 0)
     target_size: tuple[int, int] | None = None
+    image: Mapping[str, Any] | None = None
 
     def loaded_from(self, weights: Path | str | None, dtype: str) -> Recipe:
         """The same recipe, which also says what the model was loaded from: all that it takes to run it again."""
         return replace(self, weights=str(weights) if weights else None, dtype=dtype)
 
     def arguments(self) -> dict[str, Any]:
-        """The recipe as arguments of `Pipeline.__call__`, all but the method."""
+        """The recipe as arguments of `Pipeline.__call__`, all but the method and a picture."""
         same = ["prompt", "sampler", "guidance", "negative_prompt", "groups", "parser"]
         same += [name for name, usual in _SIZES.items() if getattr(self, name) != usual]
-        return {"seeds": [self.seed], **{name: getattr(self, name) for name in same}}
+        strength = {"strength": self.image["strength"]} if self.image and "strength" in self.image else {}
+        return {"seeds": [self.seed], **{name: getattr(self, name) for name in same}, **strength}
 
     def to_metadata(self) -> dict[str, Any]:
         """The recipe as values of JSON."""
@@ -75,6 +80,8 @@ class Recipe:
         }
         if self.dtype is None:
             del metadata["weights"], metadata["dtype"]
+        if self.image is None:
+            del metadata["image"]
         for name, usual in _SIZES.items():
             value = metadata.pop(name)
             metadata |= {} if value == usual else {name: list(value)}
@@ -117,6 +124,11 @@ class Recipe:
             pair = isinstance(size, tuple) and len(size) == 2
             fits = size == usual or (pair and all(type(side) is int and 0 <= side < 2**16 for side in size))
             expect(name, size, fits, "two whole numbers of pixels")
+        image: Any = self.image if isinstance(self.image, Mapping) and _is_plain(self.image) else {}
+        strength = image.get("strength", 1)
+        hashed = re.fullmatch("[0-9a-f]{64}", str(image.get("sha256"))) is not None
+        fits = self.image is None or (hashed and is_number(strength) and 0 < strength <= 1)
+        expect("image", self.image, fits, "the sha256 of a picture and a strength of at most 1")
         texts = isinstance(self.versions, Mapping) and all(isinstance(text, str) for text in self.versions.values())
         expect("versions", self.versions, texts, "strings by name")
         expect("weights", self.weights, self.weights is None or isinstance(self.weights, str), "a path or null")

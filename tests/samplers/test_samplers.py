@@ -147,6 +147,16 @@ def test_ddim_equals_diffusers(steps: int, eta: float, schedule: NoiseSchedule, 
     assert relative(actual, expected) < 1e-4
 
 
+@pytest.mark.parametrize("steps", STEPS)
+def test_ddim_inverts_as_diffusers_does(steps: int) -> None:
+    reference = pytest.importorskip("diffusers").DDIMInverseScheduler(clip_sample=False, **STABLE_DIFFUSION)
+    reference.set_timesteps(steps)
+    z = expected = noise(*SHAPE)
+    for t in reference.timesteps.tolist():
+        expected = reference.step(toy(expected, t), t, expected).prev_sample
+    assert relative(DDIM(steps).invert(toy, z)[0], expected) < 1e-4
+
+
 @predictions
 @pytest.mark.parametrize("steps", STEPS)
 def test_pndm_equals_diffusers(steps: int, schedule: NoiseSchedule, theirs: str) -> None:
