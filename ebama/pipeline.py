@@ -23,10 +23,6 @@ from . import __version__, methods
 from .checks import expect, is_number, is_whole, plain, short
 from .guidance import AnyMethod, Method, PipelineInputs, Task
 from .guidance.gradient_method import base_resolution
-from .image_start import Images, Start, start
-from .images import Picture, decode, encode, fitted
-from .initial_noise import latent_size
-from .inversion import Inversion, Inverter, NullText, paired
 from .output.recipe import Recipe
 from .prompt import PICTURE_WORDS, Group, Parsed, Words, parse
 from .prompt.alignment import align, check_characters
@@ -36,6 +32,8 @@ from .runtime import memory, usage
 from .runtime.memory import parse as parse_memory
 from .runtime.running import running
 from .sampling import sample_in_batches
+from .starts import Images, Inversion, Inverter, NullText, Picture, Start, decode, encode, fitted, latent_size, start
+from .starts.inversion import paired
 from .trace import Trace, TraceOptions
 
 

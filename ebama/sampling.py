@@ -8,19 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ebama.models import Network
 from ebama.samplers import Sampler
-from ebama.samplers.sampler import Progress
 
-from .guidance import Conditioning, Method, Task
+from .guidance import Method, Task
 from .guidance.control import checked
-from .initial_noise import InitialNoise
+from .starts import InitialNoise
 from .trace import Trace, TraceOptions, TraceRecorder
 
 
@@ -130,7 +127,8 @@ def sample(
     def denoise(z: Tensor, t: int) -> Tensor:
         now = conditioning if null_texts is None else conditioning.against(null_texts[:, call])
         control = checked(controls, call)
-        output = predict(task.network, now, z, t, control=control if recorder is None else recorder.watching(control))
+        shown = control if recorder is None else recorder.watching(control)
+        output = now.predict(task.network, z, t, control=shown)
         if recorder is not None:
             recorder.add(t, solver.schedule.clean(z, output, t), losses[:, call], norms[:, call])
         if control is not None:
@@ -138,7 +136,13 @@ def sample(
         on_call(call + 1)
         return output
 
-    final = solver.sample(denoise, z, before_step=before_step, progress=progress_bar(bar), generators=generators).cpu()
+    final = solver.sample(
+        denoise,
+        z,
+        before_step=before_step,
+        progress=partial(tqdm, desc=bar, leave=False) if bar else None,
+        generators=generators,
+    ).cpu()
     if not final.isfinite().all():
         raise FloatingPointError(
             f"The latent became infinite or NaN under {method.describe()}; lower its step size (or the guidance)."
@@ -146,26 +150,7 @@ def sample(
     return Samples(final, losses, recorder.trace() if recorder else None)
 
 
-def progress_bar(label: str | None) -> Progress | None:
-    """A bar with a label; None without one."""
-    return partial(tqdm, desc=label, leave=False) if label else None
-
-
 def _started(z: Tensor, noise: Tensor, method: Method) -> Tensor:
     if z.shape != noise.shape or not z.isfinite().all():
         raise ValueError(f"The start of {method.name} made no latents of shape {list(noise.shape)}, finite throughout.")
     return z.to(noise)
-
-
-def predict(network: Network, conditioning: Conditioning, z: Tensor, t: int, **options: Any) -> Tensor:
-    """The network's output for latents z [B, 4, h, w] under a conditioning, float32; the `options` are those of
-    `Network.__call__`."""
-    batch = z.to(conditioning.contexts.dtype)[conditioning.sample_index]
-    return combine(network(batch, t, conditioning.contexts, **options).float(), conditioning.weights)
-
-
-def combine(epsilons: Tensor, weights: Tensor) -> Tensor:
-    """Noise estimates [R, 4, h, w] of all rows, weighted by [B, R], to those of the samples [B, 4, h, w]."""
-    with torch.autocast(epsilons.device.type, enabled=False):
-        combined: Tensor = torch.tensordot(weights, epsilons, dims=1)
-    return combined

@@ -17,10 +17,10 @@ from reference import model, noise, relative, run, transfer
 from torch import Tensor
 
 from ebama import Pipeline, methods
-from ebama.images import digest, encode, fitted
 from ebama.output.png import as_rgb, decoded, encoded
 from ebama.output.recipe import Recipe
 from ebama.samplers import DDIM, PNDM, NoiseSchedule, Sampler
+from ebama.starts import digest, encode, fitted
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 CATS, CROWN = "a red cat and a blue dog", "a purple crown and a blue suitcase"
@@ -60,6 +60,7 @@ def test_a_picture_stands_as_its_exif_says(orientation: int) -> None:
     assert digest(as_rgb(turned(orientation))) == digest(as_rgb(turned(1)))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of the damage
 def test_a_file_with_damaged_exif_is_a_picture_all_the_same() -> None:
     buffer = io.BytesIO()
     turned(6).save(buffer, "JPEG", exif=turned(6).getexif())

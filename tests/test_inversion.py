@@ -18,12 +18,11 @@ from test_images import CATS, CROWN, picture
 from torch import Tensor
 
 from ebama import Pipeline, methods
-from ebama.images import digest
-from ebama.inversion import Inversion, NullText
 from ebama.models import StableDiffusionConfig, adapt
 from ebama.output.recipe import Recipe
 from ebama.pipeline import Result
 from ebama.samplers import DDIM, PNDM
+from ebama.starts import Inversion, NullText, digest
 from ebama.weights import StableDiffusion
 
 GENTLE = DDIM.at((60, 30))

@@ -52,21 +52,11 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         | {"ebama/guidance/"},
     ),
     "ebama/runtime/": ({"torch"}, {"weights/"}),
-    "ebama/images.py": ({"torch", "einops", "numpy", "PIL"}, {"models/", "ebama/checks.py", "ebama/output/"}),
-    "ebama/initial_noise.py": ({"torch"}, {"models/"}),
-    "ebama/sampling.py": (
-        {"torch", "tqdm"},
-        {"models/", "samplers/", "ebama/guidance/", "ebama/trace/", "ebama/initial_noise.py"},
+    "ebama/starts/": (
+        {"torch", "einops", "numpy", "PIL", "tqdm"},
+        {"models/", "samplers/", "weights/", "ebama/checks.py", "ebama/output/", "ebama/guidance/"},
     ),
-    "ebama/inversion.py": (
-        {"torch", "PIL"},
-        {"models/", "samplers/", "ebama/guidance/", "ebama/images.py", "ebama/sampling.py"},
-    ),
-    "ebama/image_start.py": (
-        {"torch"},
-        {"samplers/", "weights/", "ebama/checks.py", "ebama/guidance/", "ebama/images.py", "ebama/initial_noise.py"}
-        | {"ebama/inversion.py"},
-    ),
+    "ebama/sampling.py": ({"torch", "tqdm"}, {"samplers/", "ebama/guidance/", "ebama/trace/", "ebama/starts/"}),
     "ebama/pipeline.py": ({"torch", "PIL"}, {"*"}),
     "ebama/__init__.py": (set(), {"*"}),
     "ebama/evaluation/": ({"torch", "numpy", "PIL", "tqdm", "transformers", "matplotlib", "jinja2"}, {"*"}),

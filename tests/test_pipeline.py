@@ -19,11 +19,12 @@ from torch.nn import functional as F
 
 from ebama import methods
 from ebama.energy import EbamaEnergy
+from ebama.guidance.conditioning import combine
 from ebama.models import StableDiffusionConfig, TextConfig, UNetConfig, VAEConfig
 from ebama.pipeline import Pipeline, Result
 from ebama.prompt import Group
 from ebama.samplers import DDIM, PNDM, NoiseSchedule
-from ebama.sampling import InitialNoise, combine
+from ebama.starts import InitialNoise
 from ebama.weights import StableDiffusion
 from ebama.weights.miniature.world import VOCABULARY
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..initial_noise import latent_size
 from ..output.naming import slug
 from ..output.png import encoded
 from ..prompt import Parsed, PromptError, parse

@@ -80,8 +80,8 @@ def _make(options: argparse.Namespace, rank: int, count: int) -> bool:
     from ..evaluation.benchmarks import load
     from ..evaluation.distributed import barrier
     from ..evaluation.work import Run
-    from ..initial_noise import latent_size
     from ..output.files import check_folder
+    from ..starts import latent_size
     from .model import open_pipeline
 
     chosen = {text: methods.parse(text) for text in options.methods}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..models import Network
 from ..models.conditions import with_tokens
 
 
@@ -37,6 +39,11 @@ class Conditioning:
         count = len(self.prompt_rows)
         negatives = with_tokens(self.contexts[:count], tokens.to(self.contexts))
         return replace(self, contexts=torch.cat([negatives, self.contexts[count:]]))
+
+    def predict(self, network: Network, z: Tensor, t: int, **options: Any) -> Tensor:
+        """The network's output for latents z [B, 4, h, w], float32; the `options` are those of `Network.__call__`."""
+        rows = network(z.to(self.contexts.dtype)[self.sample_index], t, self.contexts, **options)
+        return combine(rows.float(), self.weights)
 
     def rows_of_whole_prompts(self, context: Tensor, samples: Sequence[int], name: str) -> Tensor:
         """The `prompt_rows` of some samples, whose prompts are encoded as `context` [B, key, D]; ValueError, for the
@@ -71,3 +78,10 @@ def classifier_free(
     device = negative.device
     contexts = torch.cat([negative, contexts])
     return Conditioning(contexts, index.to(device), matrix.to(device), prompt_rows.to(device), negatives=True)
+
+
+def combine(epsilons: Tensor, weights: Tensor) -> Tensor:
+    """Noise estimates [R, 4, h, w] of all rows, weighted by [B, R], to those of the samples [B, 4, h, w]."""
+    with torch.autocast(epsilons.device.type, enabled=False):
+        combined: Tensor = torch.tensordot(weights, epsilons, dims=1)
+    return combined

@@ -34,7 +34,7 @@ class Recipe:
         versions: of the library, of torch and of Python.
         weights, dtype: what the model was loaded from (None: the miniature) and in which precision; a dtype of None
             says that neither is known.
-        image: of a picture that the run started from, its "sha256" (see `ebama.images.digest`) and "strength", or how
+        image: of a picture that the run started from, its "sha256" (see `ebama.starts.digest`) and "strength", or how
             it was inverted ("inversion").
     """
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from ebama.models import Context
 from ebama.models.conditions import with_tokens
 from ebama.samplers import DDIM
 from ebama.samplers.sampler import Progress, Step
 
-from .guidance import Conditioning, Method, Task
-from .guidance.options import apply_rules, number, option, whole
+from ..guidance import Conditioning, Method, Task
+from ..guidance.options import apply_rules, number, option, whole
 from .images import digest
-from .sampling import predict, progress_bar
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Inverter:
         """Noise [B, 4, h, w] and null texts of one batch, float32 on the CPU."""
         conditioning = self.method.conditioning(task)
         path = self.sampler.invert(
-            lambda z, t: predict(task.network, conditioning, z, t),
+            lambda z, t: conditioning.predict(task.network, z, t),
             latents.to(task.context.device),
             rounds=self.rounds,
             progress=self._bar("inversion"),
@@ -121,7 +122,7 @@ class Inverter:
         return path[0].cpu(), _null_texts(task, self.sampler, path, self.null_text, self._bar("null text"))
 
     def _bar(self, label: str) -> Progress | None:
-        return progress_bar(label if self.progress else None)
+        return partial(tqdm, desc=label, leave=False) if self.progress else None
 
 
 Reach = Callable[[Tensor, list[int]], Tensor]
@@ -150,7 +151,7 @@ def _reach(task: Task, guidance: float, step: Step, z: Tensor, t: int, i: int) -
     empty = task.inputs.negative_context
 
     def predicted(context: Tensor, z: Tensor) -> Tensor:
-        return predict(task.network, Conditioning.prompts_alone(context), z, t, checkpoint=task.checkpoint)
+        return Conditioning.prompts_alone(context).predict(task.network, z, t, checkpoint=task.checkpoint)
 
     prompted = predicted(task.context, z)
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from ebama.samplers import Sampler
 from ebama.weights import StableDiffusion
 
-from .checks import expect, is_number, plain
-from .guidance import Method, Task
+from ..checks import expect, is_number, plain
+from ..guidance import Method, Task
 from .images import Picture, digest, encode, fitted
-from .initial_noise import InitialNoise, initial_noise
 from .inversion import Inversion
+from .noise import InitialNoise, initial_noise
 
 Images: TypeAlias = Picture | Inversion | Sequence[Picture]
 """A picture for all prompts, or a list of one for each; or pictures that were inverted, likewise."""

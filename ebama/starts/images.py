@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ebama.models import VAE
 
-from .checks import expect, short
-from .output.png import as_rgb, read_picture
+from ..checks import expect, short
+from ..output.png import as_rgb, read_picture
 
 Picture: TypeAlias = Image.Image | str | os.PathLike[str]
 """A picture, or the file that holds it."""

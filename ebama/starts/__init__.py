@@ -1,0 +1,24 @@
+"""Where the samples of a run start: in noise, in a picture under noise, or in an inverted picture."""
+
+from __future__ import annotations
+
+from .images import Picture, decode, digest, encode, fitted
+from .inversion import Inversion, Inverter, NullText
+from .noise import InitialNoise, latent_size
+from .start import Images, Start, start
+
+__all__ = [
+    "Images",
+    "InitialNoise",
+    "Inversion",
+    "Inverter",
+    "NullText",
+    "Picture",
+    "Start",
+    "decode",
+    "digest",
+    "encode",
+    "fitted",
+    "latent_size",
+    "start",
+]
