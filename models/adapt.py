@@ -11,7 +11,9 @@ the others run `Attention` over the same weights.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
+from types import NoneType
 
 from torch import Tensor, nn
 
@@ -22,10 +24,7 @@ Layers = Mapping[type[nn.Module] | str, Layer] | Iterable[type[nn.Module] | str]
 or, in a list, as their parts are usually named. None: every module that has such parts."""
 
 
-_DESCRIBE = (
-    "Say where their parts are, adapt(net, {Class: layer(q=..., k=..., v=..., out=..., heads=...)}, ...); hook layers "
-    "whose projections are no modules, as torch.nn.MultiheadAttention's."
-)
+_DESCRIBE = "Say where their parts are, adapt(net, {Class: layer(q=..., k=..., v=..., out=..., heads=...)}, ...)."
 
 
 def run(net: nn.Module, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
@@ -65,25 +64,38 @@ def adapt(
             f"{type(net).__name__} holds no layer {asked or 'whose parts have usual names (to_q, q_proj, qkv, ...)'}; "
             f"classes in it that sound like attention: {', '.join(present) or 'none'}. {_DESCRIBE}"
         )
-    for module, description in chosen:
+    for _, module, description in chosen:
         if not isinstance(module, Open):
             kind = type(module)
             module.__class__ = type(kind.__name__, (Open, kind), {"__module__": kind.__module__})
         module._description = description  # type: ignore[assignment]
-    return AdaptedNetwork(net, call, context_shape, channels, vector_width)
+    return AdaptedNetwork(net, frozenset(name for name, *_ in chosen), call, context_shape, channels, vector_width)
 
 
-def _chosen(net: nn.Module, layers: Layers) -> list[tuple[nn.Module, Layer]]:
-    """The modules that are asked for and their descriptions, all of whose parts are there."""
+def _chosen(net: nn.Module, layers: Layers) -> list[tuple[str, nn.Module, Layer]]:
+    """Names and descriptions of the modules that are asked for, all of whose parts are there."""
     asked = layers if isinstance(layers, Mapping) else dict.fromkeys((nn.Module,) if layers is None else layers)
+    for kind, description in asked.items():
+        if not isinstance(kind, (type, str)) or not isinstance(description, (Layer, NoneType)):
+            raise ValueError(
+                f"layers holds {kind if description is None else {kind: description}!r}; expected {{class or name: "
+                "layer(...)}, or a list of classes or names whose parts have usual names."
+            )
+    modules = dict(net.named_modules())
+    if absent := [kind for kind in asked if isinstance(kind, str) and kind not in modules]:
+        close = difflib.get_close_matches(absent[0], modules, n=3)
+        raise ValueError(
+            f"{type(net).__name__} holds no layer {absent[0]}"
+            + (f"; close to it: {', '.join(close)}." if close else ".")
+        )
     chosen = []
-    for name, module in net.named_modules():
+    for name, module in modules.items():
         fitting = [kind for kind in asked if isinstance(kind, type) and isinstance(module, kind)]
         kinds = [name] if name in asked else fitting[:1]
         description = next((asked[kind] for kind in kinds), None) or (usual_layer(module) if kinds else None)
         if description is not None:
             attention_over(name, module, description, "self")
-            chosen.append((module, description))
+            chosen.append((name, module, description))
         elif kinds and layers is not None:
             raise CannotAdaptError(
                 f"The parts of the layer {name} ({type(module).__name__}) have no usual names. {_DESCRIBE}"

@@ -34,7 +34,9 @@ def select_sites(available: Sequence[Site], wanted: Iterable[Site | str], input_
     unknown = names - {site.name for site in available}
     if unknown or not names:
         problem = (
-            f"There is no attention site {sorted(unknown)}" if unknown else "The selection holds no attention site"
+            f"There is no attention site {sorted(unknown)}"
+            if unknown
+            else "The selection holds no attention site (a resolution is a side, or (height, width))"
         )
         listing = "\n  ".join(str(site) for site in available)
         raise ValueError(f"{problem} for {input_size}; choose among\n  {listing}")

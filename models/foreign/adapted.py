@@ -11,7 +11,7 @@ from ..attention import AttentionRecords, Control, Kind, Request, Site, select_s
 from ..conditions import Context
 from ..network import of_shape
 from .calls import refusing, resolution
-from .opened import Open, Probed, Running, Stop, running_call
+from .opened import Probed, Running, Stop, running_call
 
 Call = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 """(net, z [B, C, h, w], t [B], context [B, key, D]) -> noise [B, C, h, w]: how the foreign module is run."""
@@ -21,10 +21,16 @@ class AdaptedNetwork(nn.Module):
     """A foreign module as a `Network`; made by `adapt`."""
 
     def __init__(
-        self, net: nn.Module, call: Call, context_shape: tuple[int, int], channels: int, vector_width: int | None
+        self,
+        net: nn.Module,
+        layers: frozenset[str],
+        call: Call,
+        context_shape: tuple[int, int],
+        channels: int,
+        vector_width: int | None,
     ) -> None:
         super().__init__()
-        self.net = net
+        self.net, self._layers = net, layers
         self._call, self._context_shape, self._channels = call, context_shape, channels
         self._vector_width = vector_width
         self._named: tuple[int, dict[int, str]] = (0, {})
@@ -32,10 +38,10 @@ class AdaptedNetwork(nn.Module):
 
     @property
     def _names(self) -> dict[int, str]:
-        """Name of each open layer by its identity, found again in a copy of this network."""
+        """Name of each layer that is asked for by its identity, found again in a copy of this network."""
         if self._named[0] != id(self.net):
-            opened = ((name, module) for name, module in self.net.named_modules() if isinstance(module, Open))
-            self._named = id(self.net), {id(module): name for name, module in opened}
+            modules = self.net.named_modules()
+            self._named = id(self.net), {id(module): name for name, module in modules if name in self._layers}
         return self._named[1]
 
     def sites(self, latent_shape: Sequence[int]) -> list[Site]:

@@ -10,11 +10,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .layer import CannotAdaptError, Layer
+from .layer import OTHERS, CannotAdaptError, Layer
+from .multihead import pop_mask, swapped
 from .projections import part
 
-CONTEXT_NAMES = ("context", "encoder_hidden_states", "cond", "y", "kv")
+CONTEXT_NAMES = ("context", "encoder_hidden_states", "cond", "y", "kv", "key", "k")
+VALUE_NAMES = ("value", "v")
+"""Of the values' input, where it is an argument apart: that of the keys."""
 MASK_NAMES = ("mask", "attention_mask", "attn_mask", "key_padding_mask")
+WEIGHTS_NAMES = ("need_weights", "average_attn_weights", "output_attentions")
+"""Whether a layer returns its probabilities, too."""
 TOLERANCE = 1e-3
 """Relative: float16 layers differ by less, another computation by more."""
 
@@ -46,15 +51,30 @@ def inputs(
         values |= values.pop(catch_all, {})
     x = values.pop(next(iter(bound.signature.parameters)))
     context = _take(values, (description.context,) if description.context else CONTEXT_NAMES)
-    mask = _take(values, (description.mask,) if description.mask else MASK_NAMES)
+    if isinstance(module, nn.MultiheadAttention):
+        mask = pop_mask(values, module.num_heads)
+    else:
+        mask = _take(values, (description.mask,) if description.mask else MASK_NAMES)
+    _take(values, WEIGHTS_NAMES)
     defaults = {p.name: p.default for p in bound.signature.parameters.values()}
-    more = [key for key, value in values.items() if value is not None and value is not defaults.get(key)]
-    if more or not isinstance(x, Tensor) or x.ndim != 3:
-        problem = f"takes {', '.join(more)} too" if more else "does not take queries of shape [batch, query, width]"
+    more = [
+        key
+        for key, value in values.items()
+        if value is not None and value is not defaults.get(key) and not (key in VALUE_NAMES and value is context)
+    ]
+    if more:
         raise CannotAdaptError(
-            f"The layer {name} cannot be adapted: it {problem}; say context= or mask= in its description."
+            f"The layer {name} cannot be adapted: it takes {', '.join(more)} too. If that is its context or mask, say "
+            f"context= or mask= in its description; otherwise {OTHERS}."
+        )
+    if not isinstance(x, Tensor) or x.ndim != 3:
+        given = f"of shape {list(x.shape)}" if isinstance(x, Tensor) else f"as {type(x).__name__}"
+        raise CannotAdaptError(
+            f"The layer {name} cannot be adapted: it gets its queries' input {given}; expected pixels in a row, "
+            f"[batch, query, width]. Describe the module inside it that attends to these, or {OTHERS}."
         )
     context = None if context is x else context
+    x, context = swapped(module, x), None if context is None else swapped(module, context)
     return (part(name, module, description.norm)(x) if description.norm else x), context, _per_head(name, mask, x)
 
 
@@ -80,18 +100,23 @@ def _take(values: dict[str, Any], names: Iterable[str | None]) -> Tensor | None:
     return found[0] if found else None
 
 
-def check_output(name: str, theirs: Any, ours: Tensor | None) -> None:
-    """Raise ValueError, which names the layer, unless ours computes what the foreign one does."""
+def check_output(name: str, theirs: Any, ours: Tensor | None, beside: Sequence[Any], keys: int) -> None:
+    """Raise ValueError, which names the layer, unless ours computes what the foreign one does, which may return its
+    probabilities [..., query, key] or None beside it."""
     if not isinstance(theirs, Tensor) or ours is None or theirs.shape != ours.shape:
         raise CannotAdaptError(f"The layer {name} cannot be adapted: it does not return [batch, query, width] alone.")
+    if any(more is not None and getattr(more, "shape", ())[-2:] != (ours.shape[1], keys) for more in beside):
+        raise CannotAdaptError(
+            f"The layer {name} cannot be adapted: it returns more than [batch, query, width] and probabilities, as "
+            "joint attention of text and image does; a class with the three methods of Network serves such networks."
+        )
     scale = max(float(theirs.abs().max()), 1e-12)
     if not float((theirs - ours).abs().max()) <= TOLERANCE * scale:
         raise CannotAdaptError(
             f"The layer {name} cannot be adapted: its output is not that of softmax(QK^T / sqrt(d)) V over the "
             "described projections (another scale, a bias or a residual inside, a norm that norm=, q_norm= or k_norm= "
             "does not name, heads in another order, a mask that is no argument of its forward, or one of other numbers "
-            "than those added to scores). Name the other layers in `layers`; hooks where its queries and keys are "
-            "ready still give its scores: attention_scores(query, key)."
+            f"than those added to scores). Therefore {OTHERS}."
         )
 
 

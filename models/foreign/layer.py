@@ -12,6 +12,13 @@ class CannotAdaptError(ValueError):
     """A layer computes, or is described as, something that ours does not; says which layer and why."""
 
 
+OTHERS = (
+    "name the other layers in `layers`, {name: layer(...)} or a list of names; hooks where its queries and keys are "
+    "ready still give its scores: attention_scores(query, key)"
+)
+"""The remedy where one layer of a module cannot be adapted."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layer:
     """A foreign attention layer by attribute paths, as "to_out.0".
@@ -68,6 +75,8 @@ USUAL_NAMES = {
 
 def usual_layer(module: nn.Module) -> Layer | None:
     """The description of a layer whose parts have usual names; None for a module that is no such layer."""
+    if isinstance(module, nn.MultiheadAttention):
+        return Layer(qkv="in_proj_weight", out="out_proj", heads="num_heads")
     found = {part: _first(module, part, names) for part, names in USUAL_NAMES.items()}
     projections = next((names for names in PROJECTIONS if all(found[name] for name in names)), None)
     if projections is None or found["out"] is None or found["heads"] is None:

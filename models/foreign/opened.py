@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint as checkpointed
 from ..attention import Attention, AttentionRecord, AttentionResult, Kind, Request, Site
 from ..network import same_values
 from .calls import check_output, inputs, refusing
+from .multihead import swapped
 from .projections import attention_over
 
 Probed = tuple[str, Kind, int, int]
@@ -50,6 +51,8 @@ class Open:
     Its names have two underscores, so that they are none of the layer's.
     """
 
+    __beside: int | None = None
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's own computation, unless the running call asks for its attention."""
         own = partial(super().forward, *args, **kwargs)  # type: ignore[misc]
@@ -75,19 +78,27 @@ class Open:
             raise Stop
         if given is not None and result.context is not context:
             running.moves.append((given, result.context))
-        return result.out
+        return self.__as_returned(result.out)
+
+    def __as_returned(self, out: Tensor) -> Tensor | tuple[Tensor | None, ...]:
+        """The output, with None for whatever the layer returns beside it, as the trial run has seen."""
+        out = swapped(self, out)
+        return out if self.__beside is None else (out, *(None,) * self.__beside)
 
     def __try(self, name: str, probe: list[Probed], own: Callable[[], Any], args: Any, kwargs: Any) -> Any:
         """The layer's own output, after it was held against ours."""
         attention, x, context, mask = self.__read(name, args, kwargs)
         shapes = " and a context ".join(str(list(given.shape)) for given in (x, context) if given is not None)
         with refusing(f"The layer {name} cannot be adapted: it fails on queries {shapes}"):
-            output = own()
+            returned = own()
         with refusing(f"The layer {name} cannot be adapted: attention over the described projections fails"):
             ours = attention(x, context, mask=mask).out
-        check_output(name, output, ours)
+        theirs, *beside = returned if isinstance(returned, tuple) else (returned,)
+        theirs = swapped(self, theirs) if isinstance(theirs, Tensor) else theirs
+        check_output(name, theirs, ours, beside, keys=(x if context is None else context).shape[1])
         probe.append((name, attention.kind, x.shape[1], attention.heads))
-        return output
+        self.__beside = len(beside) if isinstance(returned, tuple) else None
+        return self.__as_returned(theirs)
 
     def __read(self, name: str, args: Any, kwargs: Any) -> tuple[Attention, Tensor, Tensor | None, Tensor | None]:
         """Ours over the layer's weights, and the inputs of its call."""

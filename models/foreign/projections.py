@@ -8,25 +8,15 @@ from torch import Tensor, nn
 
 from ..attention import Attention, Kind
 from .layer import CannotAdaptError, Layer
+from .multihead import bare_weights
 
 
 class Rows(nn.Module):
-    """Some rows of a fused projection as a linear layer of its own, over the same weights."""
+    """Some rows of a fused projection as a linear layer over the same weights."""
 
-    def __init__(self, fused: nn.Linear, first: int, end: int) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, rows: slice = slice(None)) -> None:
         super().__init__()
-        self._fused, self._rows = [fused], slice(first, end)  # a list: not a submodule twice
-
-    @property
-    def weight(self) -> Tensor:
-        """[rows, width], a view."""
-        return self._fused[0].weight[self._rows]
-
-    @property
-    def bias(self) -> Tensor | None:
-        """[rows], a view; None if the fused projection has none."""
-        bias = self._fused[0].bias
-        return None if bias is None else bias[self._rows]
+        self.weight, self.bias = weight[rows], None if bias is None else bias[rows]  # views
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> [..., rows]."""
@@ -121,16 +111,22 @@ def _projections(name: str, module: nn.Module, description: Layer, out: Any) -> 
             raise CannotAdaptError(f"{path!r} of the layer {name} is no linear layer, but {type(projection).__name__}.")
         return projection
 
+    if isinstance(module, nn.MultiheadAttention):
+        q, k, v = (Rows(weight, bias) for weight, bias in bare_weights(name, module))
+        return q, k, v
     if description.qkv is not None:
         fused = linear(description.qkv)
         rows = fused.weight.shape[0]
         queries = _input_width(out) or rows // 3  # as many as go into the output; keys and values may be fewer
         middle = queries + (rows - queries) // 2
-        return Rows(fused, 0, queries), Rows(fused, queries, middle), Rows(fused, middle, rows)
+        ends = (slice(0, queries), slice(queries, middle), slice(middle, rows))
+        q, k, v = (Rows(fused.weight, fused.bias, part) for part in ends)
+        return q, k, v
     if description.kv is not None:
         fused = linear(description.kv)
         rows = fused.weight.shape[0]
-        return linear(description.q), Rows(fused, 0, rows // 2), Rows(fused, rows // 2, rows)
+        halves = (slice(0, rows // 2), slice(rows // 2, rows))
+        return linear(description.q), *(Rows(fused.weight, fused.bias, half) for half in halves)
     return linear(description.q), linear(description.k), linear(description.v)
 
 

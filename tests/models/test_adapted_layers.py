@@ -320,8 +320,47 @@ def test_a_norm_in_a_layer_is_not_taken_for_its_own_until_said() -> None:
         adapted(NormedByItsBlock(), {NormedByItsBlock: layer(**PARTS, norm="norm")}).sites(SIZE)
 
 
-def test_torchs_own_layer_is_to_be_hooked() -> None:
-    net = Flat(nn.MultiheadAttention(8, 2, kdim=WIDTH, vdim=WIDTH, batch_first=True))
-    for layers in (None, [nn.MultiheadAttention]):
-        with pytest.raises(ValueError, match=r"hook layers whose projections are no modules, as torch\.nn\.Multihead"):
-            adapt(net, layers, context_shape=(KEYS, WIDTH))
+def test_layers_that_are_not_there_or_no_layers_are_named() -> None:
+    attn = CrossAttention(8, WIDTH, 2, 6, 0.0)
+    for layers in (["atn", "attn"], {"attn": layer(**PARTS), "atn": layer(**PARTS)}):
+        with pytest.raises(ValueError, match=r"Flat holds no layer atn; close to it: attn"):
+            adapted(attn, layers)
+    for layers in ([layer(**PARTS)], {"attn": "to_q"}, [("attn", layer(**PARTS))]):
+        with pytest.raises(ValueError, match=r"layers holds .*; expected \{class or name: layer"):
+            adapted(attn, layers)
+
+
+def test_a_layer_that_was_refused_stays_as_it_was_for_the_next_adapt() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.held, self.attn = Held(1), CrossAttention(8, WIDTH, 2, 6, 0.0)
+
+        def forward(self, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
+            x = z.flatten(2).mT
+            return (self.attn(x, context) + self.held(x, context)).mT.reshape(z.shape)
+
+    net, (z, context) = Two(), latents()
+    expected = net(z, torch.ones(2), context)
+    with pytest.raises(ValueError, match="layer held cannot be adapted"):
+        adapt(net, context_shape=(KEYS, WIDTH), channels=8).sites(SIZE)
+    network = adapt(net, ["attn"], context_shape=(KEYS, WIDTH), channels=8)
+    assert [site.name for site in network.sites(SIZE)] == ["attn"]
+    torch.testing.assert_close(network(z, 1, context, record=["attn"])[0], expected)
+
+
+def test_what_a_layer_gets_beside_its_context_is_named() -> None:
+    class Extra(CrossAttention):
+        def forward(self, x: Tensor, context: Tensor, grid: Any = None) -> Tensor:  # type: ignore[override]
+            return super().forward(x, context)
+
+    class OfMaps(CrossAttention):
+        def forward(self, x: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(x.mT.flatten(0, 0), context)
+
+    with pytest.raises(ValueError, match=r"layer attn .* it takes grid too\. If that is its context .* name the other"):
+        adapted(Extra(8, WIDTH, 2, 6, 0.0), grid=SIZE).sites(SIZE)
+    maps = nn.Module()
+    maps.attn, maps.forward = OfMaps(8, WIDTH, 2, 6, 0.0), lambda z, t, c: maps.attn(z, c)  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=r"layer attn .* input of shape \[1, 8, 4, 6\]; expected pixels in a row"):
+        adapt(maps, context_shape=(KEYS, WIDTH), channels=8).sites(SIZE)
