@@ -226,6 +226,7 @@ def same(first: Trace, second: Trace) -> None:
     assert replace(first, kept={}, texts=None).__dict__ == replace(second, kept={}, texts=None).__dict__
 
 
+@pytest.mark.slow
 def test_a_run_in_files_is_the_run_in_memory(tmp_path: Path) -> None:
     runs = [
         trace_of(replace(ALL, words=["crown", "cat"], folder=folder), [CROWN, CAT], "ebama", batch_size=1)
@@ -244,6 +245,7 @@ def test_a_run_in_files_is_the_run_in_memory(tmp_path: Path) -> None:
     torch.testing.assert_close(*texts)
 
 
+@pytest.mark.slow
 def test_a_run_that_broke_off_leaves_its_whole_calls(tmp_path: Path) -> None:
     def stop(done: int, _: int) -> None:
         if done == 3:
