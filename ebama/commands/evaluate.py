@@ -124,6 +124,7 @@ def _score(options: argparse.Namespace, folder: Path) -> None:
     from ebama.models import MINIATURE
 
     from ..evaluation.benchmarks import load
+    from ..evaluation.judges.naturalness import NaturalnessScorer
     from ..evaluation.judges.scorer import JudgeScorer, Scorer
     from ..evaluation.report.tables import settings
     from ..evaluation.scoring import prompts, score
@@ -132,7 +133,9 @@ def _score(options: argparse.Namespace, folder: Path) -> None:
     of_miniature = settings(folder).get("model") == MINIATURE.name
     judged = of_miniature if options.judge is None else options.judge
     listed = prompts(folder, benchmark)
-    scorers: list[Scorer] = [JudgeScorer(any(prompt.boxes for prompt in listed))] if judged else []
+    scorers: list[Scorer] = []
+    if judged:
+        scorers = [JudgeScorer(any(prompt.boxes for prompt in listed)), NaturalnessScorer()]
     if options.clip is not None:
         from ..evaluation.judges.similarity import similarities
 

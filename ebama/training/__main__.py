@@ -11,9 +11,10 @@ import os
 
 from torch.distributed.run import main as torchrun
 
+from ebama.weights.loading import MINIATURE_FOLDER
 from ebama.weights.miniature.judge import WEIGHTS
 
-from . import pack, train_captioner, train_clip, train_judge, train_unet
+from . import pack, reference, train_captioner, train_clip, train_judge, train_unet
 
 
 def main() -> None:
@@ -28,12 +29,13 @@ def main() -> None:
     if not (options.state / "vae_final.pt").is_file():
         torchrun([*common, f"{package}.train_vae", *state])
     torchrun([*common, f"{package}.train_unet", *state, *stages])
-    if not WEIGHTS.is_file():
-        train_judge.main(["--checkpoint", str(options.state / "judge.pt")])
     for part, training in (("clip", train_clip), ("captioner", train_captioner)):
-        if not (WEIGHTS.parent / part).is_dir():
+        if not (MINIATURE_FOLDER / part).is_dir():
             training.main(state)
+    if not WEIGHTS.is_file():
+        train_judge.main(state)
     pack.main(state)
+    reference.main(state)
 
 
 if __name__ == "__main__":

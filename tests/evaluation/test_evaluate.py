@@ -89,8 +89,9 @@ def test_pictures_and_scores_of_a_whole_run(prompts: Path, tmp_path: Path) -> No
             assert read_metadata(out / row["file"])["seed"] == row["seed"]
     scores = {(row["method"], row["prompt"], row["seed"]): row.get("scores") for row in lines(out / "scores.jsonl")}
     assert len(scores) == 20
-    assert set(scores["sd", "a red car", 0]) == {"presence", "binding"}
-    assert scores["sd", "over there", 0] == {"presence": None, "binding": None}
+    judged = {"presence", "binding", "extras"}
+    assert set(scores["sd", "a red car", 0]) == judged | {"distance", "texture"}
+    assert {key for key, value in scores["sd", "over there", 0].items() if value is None} == judged
     assert scores["syngen", "over there", 0] is None
     # The picture of a prompt without modifiers is plain Stable Diffusion's: every method starts from the same noise.
     same = [np.asarray(Image.open(out / method / "a cat and a dog" / "1.png")) for method in ("sd", "syngen")]
@@ -410,9 +411,10 @@ def test_pictures_of_another_program_are_scored(scenes: tuple[Path, list[str]]) 
     (folder / "other" / captions[1] / "9.png").write_bytes(header)  # Pillow raises ValueError
     with pytest.warns(UserWarning, match=r"2 of 7 pictures have no scores .*8\.png.*9\.png"):
         found = {(line["prompt"], line["seed"]): line for line in score(folder, [JudgeScorer()])}
+    nothing = {"extras": 0.0}
     for caption in captions:
-        assert found[caption, 7]["scores"] == {"presence": 1.0, "binding": 1.0}
-    assert found[wrong.name, 7]["scores"] == {"presence": 1.0, "binding": 0.0}
+        assert found[caption, 7]["scores"] == {"presence": 1.0, "binding": 1.0} | nothing
+    assert found[wrong.name, 7]["scores"] == {"presence": 1.0, "binding": 0.0} | nothing
     assert all("cannot be read" in found[captions[1], seed]["error"] for seed in (8, 9))
     with pytest.raises(ValueError, match="holds no pictures; expected METHOD/PROMPT/SEED"):
         score(folder / "other" / captions[0], [])
@@ -462,7 +464,7 @@ def test_the_judge_says_whether_objects_are_in_their_boxes() -> None:
         assert (found["placement"] is None) == (right is None)
         if right is not None:
             assert found["placement and binding"] == (found["placement"] and found["binding"])
-    assert JudgeScorer()(images[:1], prompts[:1]) == [{key: scores[0][key] for key in ("presence", "binding")}]
+    assert JudgeScorer()(images[:1], prompts[:1]) == [{key: scores[0][key] for key in JudgeScorer.keys}]
 
 
 def test_boxes_of_another_programs_pictures_are_the_benchmarks(scenes: tuple[Path, list[str]]) -> None:
@@ -548,10 +550,10 @@ def test_scores_of_other_judges_stay_while_the_pictures_do(scenes: tuple[Path, l
     assert all(line["set"] == "pairs" and line["scores"] == {"full": 1.0, "min": 1.0} for line in found)
     Image.new("RGB", (64, 64)).save(folder / "other" / captions[0] / "7.png")
     lines = {line["prompt"]: line["scores"] for line in score(folder, [JudgeScorer(), Counting("min")])}
-    assert lines.pop(captions[0]).keys() == {"presence", "binding", "min"}
-    assert [list(scores) for scores in lines.values()] == [["full", "presence", "binding", "min"]] * 3
+    assert lines.pop(captions[0]).keys() == {*JudgeScorer.keys, "min"}
+    assert [list(scores) for scores in lines.values()] == [["full", *JudgeScorer.keys, "min"]] * 3
     judges = json.loads((folder / "judges.json").read_text())
-    assert judges.keys() == {"full", "presence", "binding", "min"}
+    assert judges.keys() == {"full", *JudgeScorer.keys, "min"}
     assert judges["full"] == "who scores full"
 
 

@@ -1,24 +1,37 @@
-"""The judge: a small classifier, independent of the generator, that reads which nouns a picture shows in which colours.
+"""The judge: a small network, independent of the generator, that reads what stands where in a picture, and its colour.
 
-Seven convolutions lead to 8 x 8 maps of evidence. A noun's presence is the log-sum-exp of its evidence over the
-picture (one good look is enough); an object's colour is read where the object is seen. It was trained on clean scenes
-of several art styles (``train_judge``).
+Seven convolutions see 8 x 8 places and say of each what has its middle there: nothing, one of the 24 nouns, or
+something that is no object of this world, such as two blended or cut together, half of one, a pink horse. A place holds
+one thing, so objects that share a place do not count twice (`ebama.training.train_judge`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from .world import COLOURS, NOUNS, OBJECTS, Named
+from .reading import Reading, Sighting, distance, satisfied, surest
+from .world import COLOURS, NOUNS, OBJECTS
+
+__all__ = ["Judge", "Reading", "Sighting", "load_judge", "satisfied", "true_things"]
 
 WEIGHTS = Path(__file__).with_name("judge.safetensors")
+REFERENCE = Path(__file__).with_name("true_scenes.safetensors")
+"""What the judge sees of true things: `Judge.describe`, which the distance to true scenes compares with."""
+SIDE, PLACES = 64, 8
+BROKEN = len(NOUNS)
+"""The class of what is no object; the nouns come before it in their order, and nothing after it."""
+NOTHING = BROKEN + 1
+MIXED = "mixed"
+"""The colour of an object that has two."""
+PAINTS = (*COLOURS, MIXED)
+CERTAINTY = 0.5
+"""The probability that a noun must have in a place (others agree no better with labels.jsonl)."""
 _LAYERS = (  # channels in, channels out, kernel, stride
     (3, 32, 5, 2),
     (32, 48, 3, 1),
@@ -28,87 +41,93 @@ _LAYERS = (  # channels in, channels out, kernel, stride
     (96, 128, 3, 1),
     (128, 128, 3, 1),
 )
-_COLOURS = tuple(COLOURS)
-_FIRST_OBJECT = len(NOUNS) - len(OBJECTS)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What the judge sees: the nouns present, for each object among them the name that suits its colour best, and for
-    each noun the centre (x, y) of what speaks for it, in fractions of the picture from its left and top."""
-
-    present: frozenset[str]
-    colours: dict[str, str]
-    places: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class Judge(nn.Module):
-    """Pictures [B, 3, 64, 64] in [0, 1] -> logits of presence [B, 24] and of colour [B, 12, 11].
-
-    The nouns are in the order of ``NOUNS``, the colours in that of ``OBJECTS`` and ``COLOURS``.
+    """Pictures [B, 3, 64, 64] in [0, 1] -> logits of what has its middle in a place [B, 26, 8, 8], and of its colour
+    [B, 12, 8, 8]. The classes are the nouns, `BROKEN` and `NOTHING`; the colours are `PAINTS`.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        blocks: list[nn.Module] = []
-        for channels, out, kernel, stride in _LAYERS:
-            convolution = nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False)
-            blocks += [convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
-        self.features = nn.Sequential(*blocks)
-        self.evidence = nn.Conv2d(_LAYERS[-1][1], len(NOUNS), 1)
-        self.colour = nn.Conv2d(_LAYERS[-1][1], len(OBJECTS) * len(_COLOURS), 1)
-        # Nothing is seen at first: 64 places of evidence -7 pool to about -3, the prior of a noun.
-        nn.init.constant_(self.evidence.bias, -7.0)  # type: ignore[arg-type]
+        self.body = _convolutions()
+        self.things = nn.Conv2d(_LAYERS[-1][1], NOTHING + 1, 1)
+        self.paints = nn.Conv2d(_LAYERS[-1][1], len(PAINTS), 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        evidence, colour = self._look(images)
-        return evidence.logsumexp(dim=-1), colour
-
-    def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(evidence [B, noun, place], logits of colour)."""
-        features = self.features(images * 2 - 1)
-        evidence = self.evidence(features).flatten(2)
-        colour = self.colour(features).flatten(2).unflatten(1, (len(OBJECTS), len(_COLOURS)))
-        seen = evidence[:, _FIRST_OBJECT:].softmax(dim=-1)
-        return evidence, torch.einsum("bop,bocp->boc", seen, colour)
+        features = self.body(images * 2 - 1)  # [B, width, 8, 8]
+        return self.things(features), self.paints(features)
 
     @torch.no_grad()
     def read(self, images: Tensor, batch_size: int = 64) -> list[Reading]:
-        """Read pictures [B, 3, 64, 64] in [0, 1]; a noun is present when its probability exceeds one half.
+        """Read pictures [B, 3, 64, 64] in [0, 1].
 
         Raises:
             ValueError: the pictures have another shape.
         """
-        if images.ndim != 4 or images.shape[1:] != (3, 64, 64):
-            raise ValueError(f"the judge reads pictures [B, 3, 64, 64], got {list(images.shape)}")
+        if images.ndim != 4 or images.shape[1:] != (3, SIDE, SIDE):
+            raise ValueError(f"the judge reads pictures [B, 3, {SIDE}, {SIDE}], got {list(images.shape)}")
         readings = []
-        for start in range(0, len(images), batch_size):
-            evidence, colour = self._look(images[start : start + batch_size].to(self.evidence.weight.device))
-            presence, centres = evidence.logsumexp(dim=-1).tolist(), _centres(evidence).tolist()
-            for logits, places, best in zip(presence, centres, colour.argmax(dim=-1).tolist(), strict=True):
-                seen = {noun: (x, y) for noun, logit, (x, y) in zip(NOUNS, logits, places, strict=True) if logit > 0}
-                colours = {noun: _COLOURS[c] for noun, c in zip(OBJECTS, best, strict=True) if noun in seen}
-                readings.append(Reading(frozenset(seen), colours, seen))
+        for batch in images.split(batch_size):
+            logits, paints = (part.cpu() for part in self(batch.to(self.things.weight.device)))
+            for probabilities, paint in zip(logits.softmax(dim=1), paints.argmax(dim=1), strict=True):
+                readings.append(_reading(_sightings(probabilities, paint)))
         return readings
 
+    @torch.no_grad()
+    def describe(self, images: Tensor) -> list[Tensor]:
+        """Pictures as for `read` -> unit vectors of the things that it sees in each: [things, width]."""
+        features = F.normalize(self.body(images * 2 - 1), dim=1)
+        return [
+            feature[:, [t.place[0] for t in reading.things], [t.place[1] for t in reading.things]].T
+            for feature, reading in zip(features, self.read(images), strict=True)
+        ]
 
-def _centres(evidence: Tensor) -> Tensor:
-    """Means (x, y) of the places, weighted by the softmax of evidence [B, noun, place]: [B, noun, 2] in [0, 1]."""
-    side = math.isqrt(evidence.shape[-1])
-    at = (torch.arange(side, dtype=evidence.dtype, device=evidence.device) + 0.5) / side
-    weights = evidence.softmax(dim=-1).unflatten(-1, (side, side))
-    return torch.stack([weights.sum(dim=-2) @ at, weights.sum(dim=-1) @ at], dim=-1)
+
+def _convolutions() -> nn.Sequential:
+    blocks: list[nn.Module] = []
+    for channels, out, kernel, stride in _LAYERS:
+        convolution = nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False)
+        blocks += [convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+    return nn.Sequential(*blocks)
 
 
-def satisfied(reading: Reading, named: Sequence[Named]) -> tuple[bool, bool]:
-    """Whether a picture shows all named nouns, and shows them in all the colours named.
+def _sightings(probabilities: Tensor, paint: Tensor) -> list[Sighting]:
+    """The things of one picture, from probabilities [26, 8, 8] and the likeliest colours [8, 8], surest places first.
 
-    >>> satisfied(Reading(frozenset({"car", "cat"}), {"car": "red"}), [("cat", None), ("car", "blue")])
-    (True, False)
+    There is a thing where the nouns and `BROKEN` have a probability of `CERTAINTY` together, and it is an object if one
+    noun has that alone. A thing's neighbours may see it too, and the same noun two places away is the same thing.
     """
-    present = all(noun in reading.present for noun, _ in named)
-    return present, present and all(colour in (None, reading.colours.get(noun)) for noun, colour in named)
+    something = 1 - probabilities[NOTHING]
+    things: list[Sighting] = []
+    for index in something.flatten().argsort(descending=True).tolist():
+        row, column = place = divmod(index, PLACES)
+        if float(something[place]) < CERTAINTY:
+            break
+        best = int(probabilities[:NOTHING, row, column].argmax())
+        probability = float(probabilities[best, row, column])
+        noun = NOUNS[best] if best != BROKEN and probability > CERTAINTY else None
+        if any(distance(place, other.place) <= 1 + (noun == other.noun) for other in things):
+            continue
+        colour = PAINTS[int(paint[place])] if noun in OBJECTS else None
+        things.append(Sighting(noun, colour, place, probability, _centre(probabilities[best], row, column)))
+    return things
+
+
+def _centre(evidence: Tensor, row: int, column: int) -> tuple[float, float]:
+    """The mean (x, y) of a place [8, 8] and its neighbours, weighted by what they say, in fractions of the picture."""
+    around = torch.zeros_like(evidence)
+    window = slice(max(0, row - 1), row + 2), slice(max(0, column - 1), column + 2)
+    around[window] = evidence[window] / evidence[window].sum()
+    at = (torch.arange(PLACES) + 0.5) / PLACES
+    return float(around.sum(dim=0) @ at), float(around.sum(dim=1) @ at)
+
+
+def _reading(things: Sequence[Sighting]) -> Reading:
+    best = surest(things)
+    colours = {noun: thing.colour for noun, thing in best.items() if thing.colour is not None}
+    return Reading(frozenset(best), colours, tuple(things))
 
 
 def load_judge(path: Path = WEIGHTS) -> Judge:
@@ -116,3 +135,11 @@ def load_judge(path: Path = WEIGHTS) -> Judge:
     judge = Judge().float()  # whatever the default dtype is
     judge.load_state_dict(load_file(path))  # copies into float32 parameters
     return judge.eval()
+
+
+def true_things() -> tuple[Tensor, float]:
+    """What the judge sees of true things [M, width], and how far other true ones are from the nearest of these
+    (`ebama.training.reference`).
+    """
+    stored = load_file(REFERENCE)
+    return stored["things"].float(), float(stored["unit"])

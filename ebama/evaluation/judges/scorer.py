@@ -1,4 +1,4 @@
-"""Scores of images: a protocol, and the embedded judge of the miniature's world."""
+"""Scores of images: a protocol, and the embedded judges of the miniature's world."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
-from ebama.weights.miniature.judge import Reading, load_judge, satisfied
+from ebama.weights.miniature.judge import SIDE, Reading, load_judge, satisfied
 from ebama.weights.miniature.world import ANIMALS, COLOURS, NOUNS
 
 from ...output.png import as_rgb
@@ -35,7 +36,8 @@ class Scorer(Protocol):
 
 
 class JudgeScorer:
-    """Presence (all objects of the prompt are there) and binding (there, each in its colour), 0 or 1 each.
+    """Presence (all objects of the prompt are there) and binding (there, each in its colour), 0 or 1 each, and how many
+    `extras` nobody asked for.
 
     With `boxes` also placement (there, each that has a box in it: the centre of what the judge takes it by) and both
     together; of prompts with boxes alone.
@@ -45,7 +47,7 @@ class JudgeScorer:
     """
 
     name = "the miniature's judge"
-    keys: tuple[str, ...] = ("presence", "binding")
+    keys: tuple[str, ...] = ("presence", "binding", "extras")
 
     def __init__(self, boxes: bool = False) -> None:
         self._judge = load_judge()
@@ -54,19 +56,23 @@ class JudgeScorer:
 
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[BenchmarkPrompt]) -> list[Scores]:
         """See the class."""
-        scaled = [as_rgb(image).resize((64, 64), Image.Resampling.BICUBIC) for image in images]
-        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in scaled]))
-        readings = self._judge.read(pixels.permute(0, 3, 1, 2).float() / 255)
+        readings = self._judge.read(as_pixels(images))
         scores: list[Scores] = []
         for reading, prompt in zip(readings, prompts, strict=True):
-            verdicts: dict[str, bool] = {}
-            if named := _named(prompt.text):
+            values: dict[str, float] = {}
+            if named := asked_for(prompt.text):
                 present, bound = satisfied(reading, named)
-                verdicts = {"presence": present, "binding": bound}
+                values = {"presence": present, "binding": bound, "extras": reading.extras(named)}
                 if (placed := _placed(reading, named, prompt.boxes)) is not None:
-                    verdicts |= {"placement": present and placed, "placement and binding": bound and placed}
-            scores.append({key: float(verdicts[key]) if key in verdicts else None for key in self.keys})
+                    values |= {"placement": present and placed, "placement and binding": bound and placed}
+            scores.append({key: float(values[key]) if key in values else None for key in self.keys})
         return scores
+
+
+def as_pixels(images: Sequence[Image.Image]) -> Tensor:
+    """Pictures of any size as the miniature's judge sees them: [B, 3, 64, 64] in [0, 1]."""
+    scaled = [as_rgb(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for image in images]
+    return torch.from_numpy(np.stack([np.asarray(image) for image in scaled])).permute(0, 3, 1, 2).float() / 255
 
 
 def _placed(reading: Reading, named: Sequence[tuple[str, str | None]], boxes: Boxes) -> bool | None:
@@ -78,7 +84,7 @@ def _placed(reading: Reading, named: Sequence[tuple[str, str | None]], boxes: Bo
     return all(at is not None and box.holds(*at) for at, (_, box) in zip(centres, boxes, strict=True))
 
 
-def _named(prompt: str) -> list[tuple[str, str | None]]:
+def asked_for(prompt: str) -> list[tuple[str, str | None]]:
     """The objects and colours that a prompt names, if it names nothing that the judge does not know."""
     named: list[tuple[str, str | None]] = []
     for phrase in re.split(" and | with ", prompt.lower()):

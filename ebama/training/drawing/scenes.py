@@ -10,7 +10,7 @@ from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from ebama.weights.miniature.world import ANIMALS, COLOURS, OBJECTS, WORN, Named
 from .sprites import Array, load_sprites
 
 T = TypeVar("T")
+Box: TypeAlias = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels."""
 SIDE = 64
 _COLOURS = tuple(COLOURS)
 _PASTEL = (185, 225)
@@ -76,7 +78,7 @@ class Drawn:
 
     noun: str
     colour: str | None
-    box: tuple[int, int, int, int]
+    box: Box
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,11 @@ class Composer:
         noise, shown = self._mistake(rng, named)
         low, high = config.longest[count - 1]
         pictures: list[Array] = []
-        boxes: list[tuple[int, int, int, int]] | None = None
+        boxes: list[Box] | None = None
         while boxes is None:
-            pictures = [self._sprite(rng, noun, colour, int(rng.integers(low, high + 1))) for noun, colour in shown]
-            boxes = _place(rng, [(p.shape[1], p.shape[0]) for p in pictures], config.grid)
-        canvas = _background(rng, config.gradients)
+            pictures = [self.sprite(rng, noun, colour, int(rng.integers(low, high + 1))) for noun, colour in shown]
+            boxes = place(rng, [(p.shape[1], p.shape[0]) for p in pictures], config.grid)
+        canvas = background(rng, config.gradients)
         for picture, (left, top, right, bottom) in zip(pictures, boxes, strict=True):
             region = canvas[top:bottom, left:right]
             region *= 1 - picture[..., 3:]
@@ -133,12 +135,12 @@ class Composer:
             return "colour", tuple(wrong if pair == changed else pair for pair in named)
         return "clean", named
 
-    def _sprite(self, rng: np.random.Generator, noun: str, colour: str | None, longest: int) -> Array:
+    def sprite(self, rng: np.random.Generator, noun: str, colour: str | None, longest: int) -> Array:
         """A sprite whose longest side is ``longest``: premultiplied RGB in 0..255 and alpha in 0..1, [h, w, 4]."""
         variant = int(rng.integers(len(self.sprites[noun, colour])))
         key = (noun, colour, variant, longest)
         if key not in self._scaled:
-            self._scaled[key] = _scale(self.sprites[noun, colour][variant], longest)
+            self._scaled[key] = scale(self.sprites[noun, colour][variant], longest)
         sprite = self._scaled[key]
         return sprite[:, ::-1] if self.config.flips and rng.random() < 0.5 else sprite
 
@@ -191,16 +193,16 @@ def _name_objects(rng: np.random.Generator, count: int, config: SceneConfig) -> 
     return tuple(named[i] for i in rng.permutation(count))
 
 
-def _place(rng: np.random.Generator, sizes: list[tuple[int, int]], grid: int) -> list[tuple[int, int, int, int]] | None:
+def place(rng: np.random.Generator, sizes: list[tuple[int, int]], grid: int) -> list[Box] | None:
     """Boxes for (width, height) sprites at multiples of the grid that hardly touch; None when 40 tries found none."""
     draws = rng.random((40, len(sizes), 2)).tolist()
     for attempt in draws:
-        boxes: list[tuple[int, int, int, int]] = []
+        boxes: list[Box] = []
         for (width, height), (u, v) in zip(sizes, attempt, strict=True):
             left = int(u * ((SIDE - width) // grid + 1)) * grid
             top = int(v * ((SIDE - height) // grid + 1)) * grid
             box = (left, top, left + width, top + height)
-            if any(_overlap(box, other) for other in boxes):
+            if any(overlaps(box, other) for other in boxes):
                 break
             boxes.append(box)
         else:
@@ -208,13 +210,14 @@ def _place(rng: np.random.Generator, sizes: list[tuple[int, int]], grid: int) ->
     return None
 
 
-def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+def overlaps(a: Box, b: Box, touch: int = _TOUCH) -> bool:
+    """Whether two boxes share more than `touch` pixels either way."""
     across = min(a[2], b[2]) - max(a[0], b[0])
     down = min(a[3], b[3]) - max(a[1], b[1])
-    return across > _TOUCH and down > _TOUCH
+    return across > touch and down > touch
 
 
-def _scale(rgba: Array, longest: int) -> Array:
+def scale(rgba: Array, longest: int) -> Array:
     """Scale RGBA [h, w, 4] in [0, 1] -> premultiplied RGB in 0..255 and alpha in 0..1, [h', w', 4]."""
     height, width = rgba.shape[:2]
     factor = longest / max(height, width)
@@ -225,7 +228,7 @@ def _scale(rgba: Array, longest: int) -> Array:
     return np.asarray(np.clip(np.stack(scaled, axis=-1), 0, 1) * (255, 255, 255, 1), dtype=np.float32)
 
 
-def _background(rng: np.random.Generator, gradients: bool) -> Array:
+def background(rng: np.random.Generator, gradients: bool) -> Array:
     """A flat pastel, or a linear gradient between two at a random angle: [64, 64, 3] in 0..255."""
     ends = rng.uniform(*_PASTEL, size=(2, 3)).astype(np.float32)
     if not gradients:
