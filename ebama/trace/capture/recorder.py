@@ -83,7 +83,7 @@ class TraceRecorder:
         for name, value in values.items():
             if name not in self._kept:
                 self._kept[name] = value.new_empty(len(value), self._calls, *value.shape[1:], device="cpu")
-            self._kept[name][:, call] = value
+            self._kept[name][:, call] = value.cpu()
 
     def trace(self) -> Trace:
         """Everything kept so far."""
