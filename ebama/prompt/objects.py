@@ -98,8 +98,9 @@ def find_structure(words: Sequence[ParsedWord]) -> Structure:
     clause. Coordinated subjects share them ("the dog and the cat are black").
 
     Choices beyond the paper's rule: a noun with a determiner of its own modifies nothing, whatever its label, nor does
-    an adverb that begins a place ("next to a bench"); an adjective with a determiner or number of its own is a noun
-    ("three geese" to some taggers); and the nouns of "in front of" and "to the left of" name no object.
+    an adverb that begins a place ("next to a bench"); a colour that somebody is in modifies ("a woman in red"); an
+    adjective with a determiner or number of its own is a noun ("three geese" to some taggers); and the nouns of "in
+    front of" and "to the left of" name no object.
     """
     tree = _Tree(words)
     modifiers = {noun: tree.modifiers(noun) for noun in range(len(words)) if tree.is_noun(noun)}
@@ -163,7 +164,13 @@ class _Tree:
         return not has_determiner and not (word.dep == "advmod" and self._below(i, "prep"))
 
     def modifiers(self, noun: int) -> set[int]:
-        return self._described_by(self._below(noun, *MODIFIER))
+        inside = [i for i in self._below(noun, "prep") if self._words[i].text.lower() == "in"]
+        worn = [i for preposition in inside for i in self._below(preposition, "pobj") if self._is_plain_colour(i)]
+        return self._described_by([*self._below(noun, *MODIFIER), *worn])
+
+    def _is_plain_colour(self, i: int) -> bool:
+        """Whether a word is a colour and nothing else, as in "a woman in red"."""
+        return self._words[i].text.lower() in lexicon.COLOURS - lexicon.COLOURED_THINGS
 
     def _described_by(self, heads: Iterable[int]) -> set[int]:
         return self._reach(
@@ -180,8 +187,11 @@ class _Tree:
         return said
 
     def _says_how(self, i: int) -> bool:
-        """Whether a verb's complement is an adjective, or a colour that is tagged as a noun: "is silver"."""
+        """Whether a verb's complement is an adjective, or a colour that is tagged as a noun: "is silver". That of "is
+        next to" begins a place."""
         word = self._words[i]
+        if (word.text.lower(), self._after(i)) in lexicon.COMPOUND_PREPOSITIONS:
+            return False
         colour = word.dep == "attr" and word.text.lower() in lexicon.COLOURS and not self._below(i, "det")
         return word.dep == "acomp" or word.pos == "ADJ" or colour
 
@@ -200,8 +210,11 @@ class _Tree:
 
     def in_preposition(self, noun: int) -> bool:
         """Whether a noun is the place in "in front of", "to the left of" or "on the right side of"."""
-        word, after = self._words[noun], self._words[min(noun + 1, len(self._words) - 1)].text.lower()
-        return word.text.lower() in lexicon.PLACES and word.dep == "pobj" and after == "of"
+        word = self._words[noun]
+        return word.text.lower() in lexicon.PLACES and word.dep == "pobj" and self._after(noun) == "of"
+
+    def _after(self, i: int) -> str:
+        return self._words[i + 1].text.lower() if i + 1 < len(self._words) else ""
 
     def phrases(self, nouns: Sequence[int]) -> tuple[Span, ...]:
         """Noun phrases at every depth, nested as in a constituency parse.

@@ -73,6 +73,8 @@ def with_noun_phrases(words: Sequence[ParsedWord]) -> list[ParsedWord]:
     for i in range(len(words) - 1):
         if _is_before_a_noun(result, i):
             _attach_to_next(result, i)
+        elif _is_a_side(result, i):
+            _attach_to_last(result, i)
     return result
 
 
@@ -94,6 +96,25 @@ def _is_before_a_noun(words: Sequence[ParsedWord], i: int) -> bool:
     begins = not before or before[0].pos == "PUNCT"
     in_a_list = begins and colour in lexicon.COLOURS and after and after[0].text == ","
     return noun.pos in ("NOUN", "PROPN") or bool(noun.pos == "ADJ" and in_a_list)
+
+
+def _is_a_side(words: Sequence[ParsedWord], i: int) -> bool:
+    """Whether word `i` is the place in "a ball right of a cube", whatever a parser took it for."""
+    is_place = (words[i].text.lower(), words[i + 1].text.lower()) in lexicon.COMPOUND_PREPOSITIONS
+    return is_place and i > 0 and words[i - 1].pos in ("NOUN", "PROPN")
+
+
+def _attach_to_last(words: list[ParsedWord], i: int) -> None:
+    """Make word `i` a preposition of the noun before; if it stood for the noun's phrase, that takes its place."""
+    side, top = words[i], i - 1
+    while words[top].head not in (top, i):
+        top = words[top].head
+    if words[top].head == i:
+        for k, word in enumerate(words[:i]):
+            if word.head == i:
+                words[k] = replace(word, head=top)
+        words[top] = replace(words[top], dep=side.dep, head=top if side.head == i else side.head)
+    words[i] = replace(side, pos="ADP", dep="prep", head=i - 1)
 
 
 def _attach_to_next(words: list[ParsedWord], i: int) -> None:

@@ -14,13 +14,14 @@ from .tokenization import Span
 
 _CHUNK = re.compile(r"\S+")
 _SENTENCE = frozenset(".,;:!?")
-_KEPT_INSIDE = _SENTENCE | frozenset("-'’_&@")
+_KEPT_INSIDE = _SENTENCE | frozenset("-'’&@")
 _ENCLOSING = ("Ps", "Pe", "Pi", "Pf")  # Unicode's brackets and quotes
 _HYPHENS = frozenset("‐‑–")
+_JOINING = frozenset('"_\u200b')  # between words, as spaces: "long_hair"
 _ENCLOSED = re.compile(r"""(?<!\w)["“„«(\[{<'‘]([^"“”„«»()\[\]{}<>‘]+)["”“»)\]}>'’](?!\w)""")
-# What programs that draw read in a prompt, and no person: "<lora:name:0.8>", "BREAK", "--ar 16:9", and addresses.
-_MARKUP = re.compile(r"<\w+:[^<>]*>|\bBREAK\b|(?<!\S)--[a-z]+(?: [\d.:]+)?(?!\S)|\bhttps?://\S+")
-_WEIGHT = re.compile(r":-?[\d.]+([)\]}>])")  # "(red:1.3)"
+# What programs read in a prompt, and no person: "<lora:name:0.8>", "BREAK", "--ar 16:9", addresses, "&amp;".
+_MARKUP = re.compile(r"<\w+:[^<>]*>|\bBREAK\b|(?<!\S)--[a-z]+(?: [\d.:]+)?(?!\S)|\bhttps?://\S+|&(?:[a-z]+|#\d+);")
+_WEIGHT = re.compile(r"(?<!\d)::?-?(?:\d+\.?|\d*\.\d+)([)\]}>]*)(?![\w:.])")  # "(red:1.3)", "red car::2"
 _STOP = re.compile(r"(?<=[^\W\d_]{3})[.:;!?](?=[^\W\d_])")  # "a red car.a blue bowl", which is no abbreviation
 _NUMBER = re.compile(r"(?<!\w)\d+(?=[^\W\d_]{3})")  # "1girl"; not "3d", "10kg", "4th"
 _IN_A_PHRASE = lexicon.DETERMINERS | lexicon.NUMBERS | lexicon.ADJECTIVES
@@ -103,7 +104,7 @@ def _inside(character: str) -> str:
         return character
     if character in _HYPHENS:
         return "-"
-    return " " if character == '"' or unicodedata.category(character) in _ENCLOSING else ","
+    return " " if character in _JOINING or unicodedata.category(character) in _ENCLOSING else ","
 
 
 def moved(words: Sequence[ParsedWord], indices: Sequence[int]) -> list[ParsedWord]:

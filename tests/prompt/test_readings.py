@@ -53,6 +53,25 @@ READ_BY_ALL: dict[str, Words] = {
     "a red car; a blue bowl.": CAR_AND_BOWL,
     "red/blue car": [("car", ["red", "blue"])],
     "a black–and–white cat": [("cat", ["black–and–white"])],
+    # weights of other programs, entities, and underscores for spaces
+    "a red car:1.2 AND a blue bowl:0.8": CAR_AND_BOWL,
+    "a red car::2 and a blue bowl::-.5": CAR_AND_BOWL,
+    "a red:1.5 car, (a blue:1.1) bowl:2": CAR_AND_BOWL,
+    "a ((red:1.3)) car and [[a blue bowl:.8]]": CAR_AND_BOWL,
+    "a red car &amp; a blue bowl": CAR_AND_BOWL,
+    "a red car&nbsp;and a blue bowl&#33;": CAR_AND_BOWL,
+    "red_car, blue_bowl": CAR_AND_BOWL,
+    "1girl, long_hair, blue_eyes": [("1girl", []), ("hair", ["long"]), ("eyes", ["blue"])],
+    # places that are no objects, and colours that are worn
+    "a photo of a cat right of a dog": CAT_AND_DOG,
+    "a red car right of a blue bowl": CAR_AND_BOWL,
+    "a car left of a bowl": [("car", []), ("bowl", [])],
+    "The red car was next to the blue bowl.": CAR_AND_BOWL,
+    "a red car that is next to a blue bowl": CAR_AND_BOWL,
+    "The red car was close to the blue bowl": CAR_AND_BOWL,
+    "a woman in red and a man in blue": [("woman", ["red"]), ("man", ["blue"])],
+    "a man in black holding a red umbrella": [("man", ["black"]), ("umbrella", ["red"])],
+    "a man in blue jeans": [("man", []), ("jeans", ["blue"])],
     # symbols at a word's edge
     "a [red] car and a {blue} bowl": CAR_AND_BOWL,
     "a <red> car and a #blue bowl": CAR_AND_BOWL,
@@ -413,3 +432,24 @@ def test_the_warning_lists_only_words_that_are_not_seen(prompt: str, lost: str |
         assert len(said) < 200
     else:
         assert said == lost
+
+
+def test_any_tree_stays_one() -> None:
+    rng = random.Random(0)
+    for _ in range(1000):
+        texts = rng.choices("a red ball right left of the cat next to and , gold in".split(), k=rng.randint(1, 9))
+        order = rng.sample(range(len(texts)), len(texts))
+        heads = {i: rng.choice(order[: k + 1]) for k, i in enumerate(order)}
+        starts = [sum(len(text) + 1 for text in texts[:i]) for i in range(len(texts))]
+        parsed = [
+            ParsedWord(
+                text,
+                start,
+                start + len(text),
+                rng.choice(("NOUN", "ADJ", "VERB")),
+                rng.choice(("pobj", "amod")),
+                heads[i],
+            )
+            for i, (text, start) in enumerate(zip(texts, starts, strict=True))
+        ]
+        assert checked(with_noun_phrases(parsed), " ".join(texts))
