@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -36,6 +36,16 @@ def refusing(problem: str) -> Iterator[None]:
         raise CannotAdaptError(f"{problem} ({type(error).__name__}: {lines[0]}).") from error
 
 
+class Inputs(NamedTuple):
+    """Of a layer's call: its first argument as it came, the queries' input [batch, query, width], normed where the
+    layer does so, the context [batch, key, width] (None: self-attention) and a mask."""
+
+    given: Tensor
+    x: Tensor
+    context: Tensor | None
+    mask: Tensor | None
+
+
 def inputs(
     name: str,
     module: nn.Module,
@@ -43,8 +53,8 @@ def inputs(
     forward: Callable[..., Any],
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Queries' input, context (None: self-attention) and mask of a foreign layer's call."""
+) -> Inputs:
+    """Those of a foreign layer's call."""
     bound = inspect.signature(forward).bind(*args, **kwargs)
     values = dict(bound.arguments)
     for catch_all in [p.name for p in bound.signature.parameters.values() if p.kind is p.VAR_KEYWORD]:
@@ -67,15 +77,25 @@ def inputs(
             f"The layer {name} cannot be adapted: it takes {', '.join(more)} too. If that is its context or mask, say "
             f"context= or mask= in its description; otherwise {OTHERS}."
         )
-    if not isinstance(x, Tensor) or x.ndim != 3:
+    if not isinstance(x, Tensor) or x.ndim not in (3, 4):
         given = f"of shape {list(x.shape)}" if isinstance(x, Tensor) else f"as {type(x).__name__}"
         raise CannotAdaptError(
-            f"The layer {name} cannot be adapted: it gets its queries' input {given}; expected pixels in a row, "
-            f"[batch, query, width]. Describe the module inside it that attends to these, or {OTHERS}."
+            f"The layer {name} cannot be adapted: it gets its queries' input {given}; expected [batch, query, width] "
+            f"or [batch, width, h, w]. Describe the module inside it that attends to these, or {OTHERS}."
         )
-    context = None if context is x else context
-    x, context = swapped(module, x), None if context is None else swapped(module, context)
-    return (part(name, module, description.norm)(x) if description.norm else x), context, _per_head(name, mask, x)
+    context = None if context is x or context is None else swapped(module, context)
+    norm = part(name, module, description.norm) if description.norm else nn.Identity()
+    if x.ndim == 3:
+        rows = norm(swapped(module, x))
+    else:  # the norms of torch that have a normalized_shape are of rows, others of maps
+        rows = norm(x.flatten(2).mT) if hasattr(norm, "normalized_shape") else norm(x).flatten(2).mT
+    return Inputs(x, rows, context, _per_head(name, mask, rows))
+
+
+def as_given(module: Any, description: Layer, out: Tensor, given: Tensor) -> Tensor:
+    """Ours, [batch, query, width], laid out as the layer's input, which is added where the layer does so."""
+    out = out.mT.unflatten(-1, given.shape[-2:]) if given.ndim == 4 else swapped(module, out)
+    return out + given if description.residual else out
 
 
 def _per_head(name: str, mask: Tensor | None, x: Tensor) -> Tensor | None:
@@ -100,12 +120,12 @@ def _take(values: dict[str, Any], names: Iterable[str | None]) -> Tensor | None:
     return found[0] if found else None
 
 
-def check_output(name: str, theirs: Any, ours: Tensor | None, beside: Sequence[Any], keys: int) -> None:
+def check_output(name: str, theirs: Any, ours: Tensor, beside: Sequence[Any], pairs: tuple[int, int]) -> None:
     """Raise ValueError, which names the layer, unless ours computes what the foreign one does, which may return its
-    probabilities [..., query, key] or None beside it."""
-    if not isinstance(theirs, Tensor) or ours is None or theirs.shape != ours.shape:
+    probabilities [..., query, key] or None beside it; pairs are (queries, keys)."""
+    if not isinstance(theirs, Tensor) or theirs.shape != ours.shape:
         raise CannotAdaptError(f"The layer {name} cannot be adapted: it does not return [batch, query, width] alone.")
-    if any(more is not None and getattr(more, "shape", ())[-2:] != (ours.shape[1], keys) for more in beside):
+    if any(more is not None and getattr(more, "shape", ())[-2:] != pairs for more in beside):
         raise CannotAdaptError(
             f"The layer {name} cannot be adapted: it returns more than [batch, query, width] and probabilities, as "
             "joint attention of text and image does; a class with the three methods of Network serves such networks."
@@ -114,9 +134,9 @@ def check_output(name: str, theirs: Any, ours: Tensor | None, beside: Sequence[A
     if not float((theirs - ours).abs().max()) <= TOLERANCE * scale:
         raise CannotAdaptError(
             f"The layer {name} cannot be adapted: its output is not that of softmax(QK^T / sqrt(d)) V over the "
-            "described projections (another scale, a bias or a residual inside, a norm that norm=, q_norm= or k_norm= "
-            "does not name, heads in another order, a mask that is no argument of its forward, or one of other numbers "
-            f"than those added to scores). Therefore {OTHERS}."
+            "described projections (another scale, rotary positions, a bias, a residual that residual=True does "
+            "not say, a norm that norm=, q_norm= or k_norm= does not name, heads in another order, a mask that is no "
+            f"argument of its forward, or one of other numbers than those added to scores). So {OTHERS}."
         )
 
 

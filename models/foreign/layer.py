@@ -31,6 +31,7 @@ class Layer:
         norm: what the layer applies to its queries' input first (in self-attention to all of it), if anything.
         q_norm, k_norm: norms of queries and keys behind their projections, of each head or of all heads together.
         context, mask: the parameters of its `forward` for them, if they have unusual names.
+        residual: whether the layer adds its input, as it came, to its output itself.
 
     Raises ValueError for another combination of projections.
     """
@@ -47,6 +48,7 @@ class Layer:
     k_norm: str | None = None
     context: str | None = None
     mask: str | None = None
+    residual: bool = False
 
     def __post_init__(self) -> None:
         given = {name for name in ("q", "k", "v", "kv", "qkv") if getattr(self, name) is not None}

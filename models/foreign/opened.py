@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint as checkpointed
 
 from ..attention import Attention, AttentionRecord, AttentionResult, Kind, Request, Site
 from ..network import same_values
-from .calls import check_output, inputs, refusing
-from .multihead import swapped
+from .calls import Inputs, as_given, check_output, inputs, refusing
+from .layer import Layer
 from .projections import attention_over
 
 Probed = tuple[str, Kind, int, int]
@@ -51,6 +51,7 @@ class Open:
     Its names have two underscores, so that they are none of the layer's.
     """
 
+    _description: Layer
     __beside: int | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -66,7 +67,7 @@ class Open:
         request = running.request
         if name not in request.record and request.control is None:
             return checkpointed(own, use_reentrant=False) if running.checkpoint else own()
-        attention, x, context, mask = self.__read(name, args, kwargs)
+        attention, (first, x, context, mask) = self.__read(name, args, kwargs)
         given, context = context, None if context is None else running.moved(context)
         run = partial(attention, site=running.sites[name], request=request, mask=mask)
         result: AttentionResult = (
@@ -78,31 +79,31 @@ class Open:
             raise Stop
         if given is not None and result.context is not context:
             running.moves.append((given, result.context))
-        return self.__as_returned(result.out)
+        return self.__beside_none(as_given(self, self._description, result.out, first))
 
-    def __as_returned(self, out: Tensor) -> Tensor | tuple[Tensor | None, ...]:
+    def __beside_none(self, out: Tensor) -> Tensor | tuple[Tensor | None, ...]:
         """The output, with None for whatever the layer returns beside it, as the trial run has seen."""
-        out = swapped(self, out)
         return out if self.__beside is None else (out, *(None,) * self.__beside)
 
     def __try(self, name: str, probe: list[Probed], own: Callable[[], Any], args: Any, kwargs: Any) -> Any:
         """The layer's own output, after it was held against ours."""
-        attention, x, context, mask = self.__read(name, args, kwargs)
+        attention, (first, x, context, mask) = self.__read(name, args, kwargs)
         shapes = " and a context ".join(str(list(given.shape)) for given in (x, context) if given is not None)
         with refusing(f"The layer {name} cannot be adapted: it fails on queries {shapes}"):
             returned = own()
         with refusing(f"The layer {name} cannot be adapted: attention over the described projections fails"):
-            ours = attention(x, context, mask=mask).out
+            out = attention(x, context, mask=mask).out
+            assert out is not None  # nothing told it to stop
+            ours = as_given(self, self._description, out, first)
         theirs, *beside = returned if isinstance(returned, tuple) else (returned,)
-        theirs = swapped(self, theirs) if isinstance(theirs, Tensor) else theirs
-        check_output(name, theirs, ours, beside, keys=(x if context is None else context).shape[1])
+        check_output(name, theirs, ours, beside, (x.shape[1], (x if context is None else context).shape[1]))
         probe.append((name, attention.kind, x.shape[1], attention.heads))
         self.__beside = len(beside) if isinstance(returned, tuple) else None
-        return self.__as_returned(theirs)
+        return self.__beside_none(theirs)
 
-    def __read(self, name: str, args: Any, kwargs: Any) -> tuple[Attention, Tensor, Tensor | None, Tensor | None]:
+    def __read(self, name: str, args: Any, kwargs: Any) -> tuple[Attention, Inputs]:
         """Ours over the layer's weights, and the inputs of its call."""
         module: Any = self
-        x, context, mask = inputs(name, module, module._description, super().forward, args, kwargs)  # type: ignore[misc]
-        kind: Kind = "self" if context is None else "cross"
-        return attention_over(name, module, module._description, kind), x, context, mask
+        call = inputs(name, module, module._description, super().forward, args, kwargs)  # type: ignore[misc]
+        kind: Kind = "self" if call.context is None else "cross"
+        return attention_over(name, module, module._description, kind), call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -99,6 +100,8 @@ def attention_over(name: str, module: nn.Module, description: Layer, kind: Kind)
         k = Normed(k, part(name, module, description.k_norm), key_heads)
     if key_heads != heads:
         k, v = (Repeated(projection, key_heads, heads // key_heads) for projection in (k, v))
+    if isinstance(out, nn.Conv1d | nn.Conv2d):
+        out = Rows(out.weight.flatten(1), out.bias)
     return Attention.of(q, k, v, out, heads=heads, kind=kind)
 
 
@@ -107,7 +110,10 @@ def _projections(name: str, module: nn.Module, description: Layer, out: Any) -> 
 
     def linear(path: str | None) -> Any:
         projection = part(name, module, str(path))
-        if not isinstance(getattr(projection, "weight", None), Tensor) or projection.weight.ndim != 2:
+        weight = getattr(projection, "weight", None)
+        if isinstance(weight, Tensor) and weight.ndim > 2 and weight.numel() == math.prod(weight.shape[:2]):
+            return Rows(weight.flatten(1), projection.bias)  # a convolution of single pixels
+        if not isinstance(weight, Tensor) or weight.ndim != 2:
             raise CannotAdaptError(f"{path!r} of the layer {name} is no linear layer, but {type(projection).__name__}.")
         return projection
 
@@ -133,4 +139,4 @@ def _projections(name: str, module: nn.Module, description: Layer, out: Any) -> 
 def _input_width(out: Any) -> int | None:
     """That of the first linear layer in an output projection."""
     weights = (getattr(module, "weight", None) for module in out.modules())
-    return next((w.shape[1] for w in weights if isinstance(w, Tensor) and w.ndim == 2), None)
+    return next((w.shape[1] for w in weights if isinstance(w, Tensor) and w.ndim >= 2), None)

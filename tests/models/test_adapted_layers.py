@@ -354,13 +354,53 @@ def test_what_a_layer_gets_beside_its_context_is_named() -> None:
         def forward(self, x: Tensor, context: Tensor, grid: Any = None) -> Tensor:  # type: ignore[override]
             return super().forward(x, context)
 
-    class OfMaps(CrossAttention):
-        def forward(self, x: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
-            return super().forward(x.mT.flatten(0, 0), context)
-
     with pytest.raises(ValueError, match=r"layer attn .* it takes grid too\. If that is its context .* name the other"):
         adapted(Extra(8, WIDTH, 2, 6, 0.0), grid=SIZE).sites(SIZE)
-    maps = nn.Module()
-    maps.attn, maps.forward = OfMaps(8, WIDTH, 2, 6, 0.0), lambda z, t, c: maps.attn(z, c)  # type: ignore[method-assign]
-    with pytest.raises(ValueError, match=r"layer attn .* input of shape \[1, 8, 4, 6\]; expected pixels in a row"):
-        adapt(maps, context_shape=(KEYS, WIDTH), channels=8).sites(SIZE)
+
+
+class OfMaps(nn.Module):
+    """Takes and returns feature maps, norms its input and adds it to its output, as U-Nets before ldm's do."""
+
+    def __init__(self, fused: bool, convolutions: bool) -> None:
+        super().__init__()
+        self.convolutions, self.count = convolutions, 2
+        self.pre = nn.GroupNorm(2, 8) if convolutions else nn.LayerNorm(8)
+        self.theta, self.mix = self.part(8, 12), self.part(12, 8)
+        self.phi_g = self.part(8, 24) if fused else nn.Linear(WIDTH, 24)
+
+    def part(self, width: int, rows: int) -> nn.Module:
+        return nn.Conv2d(width, rows, 1) if self.convolutions else nn.Linear(width, rows)
+
+    def apply_to(self, part: nn.Module, maps: Tensor) -> Tensor:
+        return part(maps).flatten(2).mT if self.convolutions else part(maps.flatten(2).mT)
+
+    def forward(self, maps: Tensor, words: Tensor | None = None) -> Tensor:
+        h = self.pre(maps) if self.convolutions else self.pre(maps.flatten(2).mT).mT.unflatten(-1, maps.shape[-2:])
+        kv = self.apply_to(self.phi_g, h) if words is None else self.phi_g(words)
+        parts = self.apply_to(self.theta, h), *kv.chunk(2, -1)
+        q, k, v = (part.unflatten(-1, (2, -1)).transpose(1, 2) for part in parts)
+        rows = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return maps + self.apply_to(self.mix, rows.mT.unflatten(-1, maps.shape[-2:])).mT.reshape(maps.shape)
+
+
+class MapNet(nn.Module):
+    def __init__(self, convolutions: bool) -> None:
+        super().__init__()
+        self.look, self.read = OfMaps(True, convolutions), OfMaps(False, convolutions)
+
+    def forward(self, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        return self.read(self.look(z), context)
+
+
+@pytest.mark.parametrize("convolutions", [False, True])
+def test_layers_of_feature_maps_that_add_their_input(convolutions: bool) -> None:
+    torch.manual_seed(0)
+    net, (z, context) = MapNet(convolutions), latents()
+    expected = net(z, torch.ones(2), context)
+    parts: Any = {"q": "theta", "kv": "phi_g", "out": "mix", "heads": "count", "norm": "pre", "context": "words"}
+    with pytest.raises(ValueError, match=r"layer look cannot be adapted: .* a residual that residual=True"):
+        adapt(net, {OfMaps: layer(**parts)}, context_shape=(KEYS, WIDTH), channels=8).sites(SIZE)
+    network = adapt(net, {OfMaps: layer(**parts, residual=True)}, context_shape=(KEYS, WIDTH), channels=8)
+    noise, records = network(z, 1, context, record=network.sites(z.shape))
+    torch.testing.assert_close(noise, expected)
+    assert [(record.site.kind, record.site.resolution) for record in records] == [("self", SIZE), ("cross", SIZE)]
