@@ -100,11 +100,11 @@ def test_an_inversion_written_out(guidance: float) -> None:
 
 @pytest.mark.slow
 def test_a_batch_is_what_its_pictures_are_one_by_one() -> None:
-    pictures, prompts = [picture(1), picture(2), picture(3)], [CATS, CROWN, CATS]
-    options: dict[str, Any] = {"null_text": NULL, "sampler": GENTLE}
-    together = invert(pictures, prompts, batch_size=2, **options)
+    pictures, prompts = [picture(1), picture(2)], [CATS, CROWN]
+    options: dict[str, Any] = {"null_text": replace(NULL, iterations=1), "sampler": GENTLE}
+    together = invert(pictures, prompts, **options)
     assert together.null_texts is not None
-    for k in range(3):
+    for k in range(2):
         one = invert(pictures[k], prompts[k], **options)
         assert one.null_texts is not None
         assert relative(together.latents[k : k + 1], one.latents) <= 1e-5
