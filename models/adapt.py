@@ -17,7 +17,7 @@ from types import NoneType
 
 from torch import Tensor, nn
 
-from .foreign import AdaptedNetwork, Call, CannotAdaptError, Layer, Open, attention_over, usual_layer
+from .foreign import AdaptedNetwork, Call, CannotAdaptError, Layer, Open, attention_over, keep_forward, usual_layer
 
 Layers = Mapping[type[nn.Module] | str, Layer] | Iterable[type[nn.Module] | str] | None
 """Attention layers of a module, by class, or by the name of a single one: with a `layer` that says what they are like,
@@ -68,6 +68,7 @@ def adapt(
         if not isinstance(module, Open):
             kind = type(module)
             module.__class__ = type(kind.__name__, (Open, kind), {"__module__": kind.__module__})
+            keep_forward(module)
         module._description = description  # type: ignore[assignment]
     return AdaptedNetwork(net, frozenset(name for name, *_ in chosen), call, context_shape, channels, vector_width)
 

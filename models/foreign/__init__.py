@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from .adapted import AdaptedNetwork, Call
 from .layer import CannotAdaptError, Layer, layer, usual_layer
+from .multihead import keep_forward
 from .opened import Open
 from .projections import attention_over
 
-__all__ = ["AdaptedNetwork", "Call", "CannotAdaptError", "Layer", "Open", "attention_over", "layer", "usual_layer"]
+__all__ = [
+    "AdaptedNetwork",
+    "Call",
+    "CannotAdaptError",
+    "Layer",
+    "Open",
+    "attention_over",
+    "keep_forward",
+    "layer",
+    "usual_layer",
+]

@@ -24,6 +24,16 @@ def bare_weights(name: str, module: nn.MultiheadAttention) -> list[tuple[Tensor,
     return list(zip(weights, (None,) * 3 if bias is None else bias.chunk(3), strict=True))
 
 
+def keep_forward(module: nn.Module) -> None:
+    """Have torch's layer called inside torch's encoder layer, which else passes it by when no gradient is asked for."""
+    if isinstance(module, nn.MultiheadAttention):
+        module.register_forward_hook(_nothing)  # the encoder layer looks for hooks
+
+
+def _nothing(module: nn.Module, args: Any, out: Any) -> None:
+    """A hook that does nothing."""
+
+
 def swapped(module: Any, x: Tensor) -> Tensor:
     """x as [batch, token, width], or back, where torch's layer has it as [token, batch, width] (batch_first=False)."""
     return x.transpose(0, 1) if isinstance(module, nn.MultiheadAttention) and not module.batch_first else x

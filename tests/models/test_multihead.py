@@ -107,6 +107,29 @@ def test_a_padding_of_each_sample_travels_in_the_context() -> None:
     assert torch.equal(records[0].scores[:, 0, 0].isneginf(), padding)
 
 
+class Transformer(nn.Module):
+    """Of torch's own layers, the first of which has a fast path around its attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.decoder = nn.TransformerDecoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        return self.decoder(self.encoder(z.flatten(2).mT), context).mT.reshape(z.shape)
+
+
+@torch.no_grad()
+def test_torchs_transformer_layers_are_opened_where_no_gradient_is_asked_for() -> None:
+    torch.manual_seed(0)
+    net, (z, context) = Transformer().eval(), latents(8)
+    expected, network = net(z, torch.ones(2), context), adapted(net, 8)
+    noise, records = copy.deepcopy(network)(z, 1, context, record=network.sites(z.shape))
+    torch.testing.assert_close(noise, expected, rtol=1e-4, atol=1e-5)
+    names = ["encoder.self_attn", "decoder.self_attn", "decoder.multihead_attn"]
+    assert [record.site.name for record in records] == names
+
+
 @pytest.mark.parametrize("option", ["add_bias_kv", "add_zero_attn"])
 def test_keys_of_its_own_are_refused(option: str) -> None:
     with pytest.raises(ValueError, match=rf"layer own cannot be adapted: its {option}=True adds a key"):
