@@ -448,7 +448,7 @@ def check(prompts: Sequence[str], seeds: Iterable[int], guidance: float, output:
     if not prompts:
         raise ValueError("There is no prompt; give at least one.")
     if odd := [prompt for prompt in prompts if not isinstance(prompt, str)]:
-        raise ValueError(f"A prompt is {odd[0]!r}; expected a string.")
+        raise ValueError(f"A prompt is {short(odd[0])}; expected a string.")
     for prompt in prompts:
         check_characters(prompt)
     _plain_seeds(seeds)
@@ -467,7 +467,7 @@ def _plain_seeds(seeds: Iterable[int]) -> list[int]:
     listed = isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes | Tensor)
     values = list(seeds) if listed and getattr(seeds, "ndim", 1) != 0 else []  # an array of no dimension is no list
     if not values or not all(is_whole(seed) and 0 <= seed < 2**63 for seed in values):
-        raise ValueError(f"seeds are {seeds!r}; expected a list of at least one whole number from 0 to 2**63 - 1.")
+        raise ValueError(f"seeds are {short(seeds)}; expected a list of at least one whole number from 0 to 2**63 - 1.")
     return [int(seed) for seed in values]
 
 

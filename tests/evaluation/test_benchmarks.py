@@ -69,6 +69,21 @@ def test_every_noun_of_the_miniature_alone() -> None:
     assert len({prompt.text for prompt in found}) == len(found) == 156
 
 
+@pytest.mark.parametrize(
+    "header", ["prompt", "prompt,seed", "Prompts,Category", '"id","prompt"', "Prompt\tCategory\tNote", "id,prompt\r"]
+)
+def test_the_header_of_a_table_is_no_prompt(header: str, tmp_path: Path) -> None:
+    (tmp_path / "table.txt").write_text(f"{header}\na red car,1\n")
+    with pytest.raises(ValueError, match=r"table\.txt cannot be read.* its first line names columns of a table"):
+        load(str(tmp_path / "table.txt"))
+
+
+@pytest.mark.parametrize("line", ["a prompt, a red car", "a red car,prompt delivery", "prompter", "red prompt"])
+def test_prompts_may_hold_the_word(line: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(line)
+    assert [prompt.text for prompt in load(str(tmp_path / "list.txt"))] == [line]
+
+
 def test_files_of_lines_and_of_json(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     entry = {"prompt": "a cat and a dog", "set": "pets", "groups": [["cat", ["furry"]], ["dog", []]]}

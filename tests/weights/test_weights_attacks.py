@@ -7,6 +7,7 @@ import pickle
 import pickletools
 import struct
 import zipfile
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ebama.weights import CheckpointError, inspect, load
 from ebama.weights.files import archive
 from ebama.weights.files.mapped import is_finite
 from ebama.weights.files.opcodes import globals_of
+from ebama.weights.files.pickle_safety import load_pickle
 from ebama.weights.files.tensors import Entry, open_tensors
 from ebama.weights.layouts.detect import file_kind
 from ebama.weights.layouts.diffusers import _prediction, _unet_config, _vae_config
@@ -87,6 +89,26 @@ def test_ordinary_pickles_are_no_work(protocol: int) -> None:
     shared = (1, 2, ("a", 3))
     values = {shared: [shared] * 9, "numbers": list(range(2000)), (): {1}, ("b",) * 3: {"x": (shared, shared)}}
     assert all("builtins" in name or "__builtin__" in name for name in globals_of(pickle.dumps(values, protocol)))
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_names_of_globals_are_those_that_the_unpickler_would_ask_for(protocol: int) -> None:
+    values = {"a.b": defaultdict(list), "c": {"collections": defaultdict(int), "defaultdict": OrderedDict(d=1)}}
+    names = set(globals_of(pickle.dumps(values, protocol)))
+    assert {name.rpartition(".")[2] for name in names} - {"long", "int"} == {"defaultdict", "OrderedDict", "list"}
+    assert {name.partition(".")[0] for name in names} <= {"collections", "builtins", "__builtin__"}
+
+
+@pytest.mark.parametrize("change", [-4, -1, 4])
+@pytest.mark.parametrize("record", ["data/0", "data/2"])
+def test_a_record_has_the_size_of_its_storage(record: str, change: int, tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(3), "b": torch.ones(5)[1:], "c": torch.ones(7), "d": torch.ones(0)}, tmp_path / "m.pt")
+    with zipfile.ZipFile(tmp_path / "m.pt") as archive, zipfile.ZipFile(tmp_path / "n.pt", "w") as other:
+        for name in archive.namelist():
+            content = archive.read(name)
+            other.writestr(name, (content + b"1234")[: len(content) + change] if name.endswith(record) else content)
+    assert load_pickle(tmp_path / "m.pt")
+    assert "is damaged" in line(tmp_path / "n.pt")
 
 
 # --- shapes that a pickle only claims ---

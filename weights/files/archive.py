@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,7 +47,7 @@ def read_pickle(path: Path) -> bytes:
             if pickles[0].file_size > _MOST_BYTES:
                 raise CheckpointError(f"{path} holds a pickle of {pickles[0].file_size:,} bytes beside its tensors.")
             for record in records:
-                if record.filename.split("/")[1:2] != ["data"]:
+                if not _is_storage(record):
                     _check(archive, record)
             return archive.read(pickles[0])
     # RuntimeError: it is encrypted, or compressed in a way that zipfile does not know.
@@ -54,6 +55,16 @@ def read_pickle(path: Path) -> bytes:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} is a damaged zip archive ({error}); download it again.") from error
+
+
+def record_sizes(path: Path) -> Counter[int]:
+    """How many of the archive's storages have so many bytes."""
+    with zipfile.ZipFile(path) as archive:
+        return Counter(record.file_size for record in archive.infolist() if _is_storage(record))
+
+
+def _is_storage(record: zipfile.ZipInfo) -> bool:
+    return record.filename.split("/")[1:2] == ["data"]
 
 
 def _check(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:

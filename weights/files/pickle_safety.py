@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from io import BytesIO
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, listed
-from .archive import is_zip, read_pickle
+from .archive import is_zip, read_pickle, record_sizes
 from .opcodes import globals_of
 from .stand_ins import modern_name, stand_in
 
@@ -80,7 +81,15 @@ def load_pickle(path: Path, *, meta: bool = False) -> Mapping[object, object]:
         raise CheckpointError(f"{path} is damaged: {left:,} bytes are left after its last weight; download it again.")
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path} holds a {type(loaded).__name__}; expected a dictionary of weights.")
+    if mapped and (missing := _storage_sizes(loaded) - record_sizes(path)):  # torch maps on, past a record's end
+        raise CheckpointError(f"{path} is damaged: it lacks a record of {min(missing):,} bytes; download it again.")
     return loaded
+
+
+def _storage_sizes(loaded: Mapping[object, object]) -> Counter[int]:
+    """How many of the mapped storages have so many bytes."""
+    storages = (tensor.untyped_storage() for _, tensor in _leaves(loaded, Tensor))
+    return Counter({storage.data_ptr(): storage.nbytes() for storage in storages if storage.nbytes()}.values())
 
 
 def plain_tensors(path: Path, loaded: Mapping[object, object]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from .prompt import BenchmarkPrompt, read_boxes
 Groups = tuple[tuple[str, tuple[str, ...]], ...]
 
 _OBJECT = re.compile(r"\s*\{\s*(?:[\"'}]|$)")  # of JSON, or meant to be one; "{red|blue} car" is a prompt
+_HEADER = re.compile(r"(?:[^,\t]+[,\t])*\W?prompts?\W?(?:[,\t][^,\t]+)*\s*", re.IGNORECASE)  # "prompt,seed"
 _FORM = (
     '{"prompt": TEXT}, perhaps with "set": NAME, "groups": [[OBJECT, [MODIFIER, ...]], ...] and '
     '"boxes": {WORD: [LEFT, TOP, RIGHT, BOTTOM], ...}, or a line of GenEval\'s, with "tag" and "include"'
@@ -62,7 +63,10 @@ def _lines(text: str) -> list[str]:
         raise ValueError("it holds null characters, as UTF-16 has them; save it in UTF-8.")
     if _is_json_list(text):
         raise ValueError("it is one JSON list; write one prompt a line.")
-    return re.split("\r\n?|\n", text)
+    lines = re.split("\r\n?|\n", text)
+    if _HEADER.fullmatch(lines[0]):
+        raise ValueError("its first line names columns of a table; write one prompt a line.")
+    return lines
 
 
 def _is_json_list(text: str) -> bool:
