@@ -554,6 +554,12 @@ def test_unknown_networks_in_config_json_are_refused(copy: Path) -> None:
         load(copy)
 
 
+def test_json_may_begin_with_a_byte_order_mark(model: StableDiffusion, copy: Path) -> None:
+    for file in (path for path in copy.rglob("*.json") if path.parent.name != "tokenizer"):
+        file.write_text(file.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert differing(model, load(copy)) == []
+
+
 def test_keys_that_change_no_network_are_ignored(model: StableDiffusion, copy: Path) -> None:
     file = copy / "vae" / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "sample_size": [32, 16], "force_upcast": True}))

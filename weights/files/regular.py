@@ -38,7 +38,7 @@ def read_text(path: Path) -> str:
             raise CheckpointError(
                 f"{path} has {path.stat().st_size:,} bytes; expected at most {_MOST_BYTES:,} of a text."
             )
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is not readable text: {error}.") from error
 
