@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .pipeline import Pipeline, Result
+    from .pipeline import Pipeline
+    from .result import Result
 
 __version__ = "0.1.0"
 __all__ = ["Pipeline", "Result", "__version__"]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import platform
-import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -16,62 +15,24 @@ from torch import Tensor
 
 from ebama.samplers import DDIM, Sampler
 from ebama.samplers import get as get_sampler
-from ebama.weights import StableDiffusion, Vocabulary
+from ebama.weights import StableDiffusion
 from ebama.weights.stable_diffusion import pixels
 
-from . import __version__, methods
-from .checks import expect, is_number, is_whole, plain, short
+from . import __version__, arguments, methods
+from .checks import expect, plain
 from .guidance import AnyMethod, Method, PipelineInputs, Task
 from .guidance.gradient_method import base_resolution
 from .output.recipe import Recipe
-from .prompt import PICTURE_WORDS, Group, Parsed, Words, parse
-from .prompt.alignment import align, check_characters
-from .prompt.parsers import check as check_parser
-from .prompt.words import Boxes, place
+from .prompt import PICTURE_WORDS, Group, Parsed, Words
+from .prompt.words import Boxes
+from .result import Result
 from .runtime import memory, usage
 from .runtime.memory import parse as parse_memory
 from .runtime.running import running
 from .sampling import sample_in_batches
 from .starts import Images, Inversion, Inverter, NullText, Picture, Start, decode, encode, fitted, latent_size, start
 from .starts.inversion import paired
-from .trace import Trace, TraceOptions
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """The outcome of a run; samples are prompt-major (all seeds of the first prompt, then of the second...).
-
-    Attributes:
-        images: PIL images; None for `output="latent"`.
-        latents: final latents [N, 4, h, w], float32 on the CPU.
-        losses: [N, calls], NaN where a model call was not guided.
-        trace: attention of every call if asked for, else None.
-        recipes: for each sample all that is needed to make it again.
-    """
-
-    images: list[Image.Image] | None
-    latents: Tensor
-    losses: Tensor
-    trace: Trace | None
-    recipes: tuple[Recipe, ...]
-
-    @cached_property
-    def metadata(self) -> list[dict[str, Any]]:
-        """The recipes as values of JSON."""
-        return [recipe.to_metadata() for recipe in self.recipes]
-
-    def _repr_html_(self) -> str:
-        """In a notebook: the pictures with seeds, methods and losses, and the maps if attention was recorded."""
-        from .trace.result_sheet import result_html
-
-        maps = self.trace._repr_html_() if self.trace else None
-        return result_html(self.images, self.losses, self.recipes) + (maps or "")
-
-    def _repr_png_(self) -> bytes | None:
-        """The pictures as one, where a notebook shows no HTML."""
-        from .trace.result_sheet import result_png
-
-        return result_png(self.images, self.recipes) if self.images else None
+from .trace import TraceOptions
 
 
 class Pipeline:
@@ -164,25 +125,21 @@ class Pipeline:
             FloatingPointError: a latent became infinite or NaN, usually from a step size that is too large.
             MemoryError: memory ran out; says what to lower.
         """
-        prompts = _listed(prompt)
-        seeds = _plain_seeds(seeds)
+        prompts, seeds = arguments.listed(prompt), arguments.plain_seeds(seeds)
         guidance, steps, batch_size = plain(guidance), plain(steps), plain(batch_size)
         negative_prompt = "" if negative_prompt is None else negative_prompt
-        completed = methods.complete(method, self.sd.config)
-        solver = self._sampler(sampler, steps)
-        expect("trace", trace, isinstance(trace, bool | TraceOptions | None), "True, False or TraceOptions(...)")
-        expect("progress", progress, isinstance(progress, bool), "True or False")
-        expect("on_call", on_call, on_call is None or callable(on_call), "a function of (done, all) model calls")
-        check(prompts, seeds, guidance, output, batch_size)
+        completed, solver = methods.complete(method, self.sd.config), self._sampler(sampler, steps)
+        arguments.check_watching(trace, progress, on_call)
+        arguments.check(prompts, seeds, guidance, output, batch_size)
         fit = memory.Split(batch_size, self.checkpoint, batch_size)
         weight = next(self.sd.text_encoder.parameters())  # the contexts' device and dtype, which latents follow
         with running(weight, lambda: memory.advice(fit.batch_size, fit.checkpoint, self.budget)):
             size = None if size is None else pixels("size", size)
             begin = start(self.sd, image, strength, solver, len(prompts), seeds, latents, size)
             starts, solver = begin.samples, begin.sampler
-            _check_negative_prompt(negative_prompt, self.sd.tokenizer)
-            parsed = self._parse(prompts, groups, boxes, completed, parser, ignore)
-            sizes = _sizes(original_size, crop, target_size)
+            arguments.check_negative_prompt(negative_prompt, self.sd.tokenizer)
+            parsed = arguments.read(self.sd, prompts, groups, boxes, completed, parser, ignore)
+            sizes = arguments.training_sizes(original_size, crop, target_size)
             index = [sample * len(prompts) // len(starts) for sample in range(len(starts))]  # of each sample's prompt
             task = self._task(parsed, index, completed, solver, guidance, negative_prompt, starts[0].noise.shape, sizes)
             task = begin.applied(task, completed)
@@ -241,17 +198,17 @@ class Pipeline:
             raise ValueError(f"sampler is {sampler!r}; only DDIM can be inverted: 'ddim', or a DDIM(...).")
         expect("null_text", null_text, isinstance(null_text, bool | NullText), "True, False or NullText(...)")
         options = NullText() if null_text is True else null_text or None
-        prompts, negative_prompt = _listed(prompt), "" if negative_prompt is None else negative_prompt
+        prompts, negative_prompt = arguments.listed(prompt), "" if negative_prompt is None else negative_prompt
         guidance, batch_size, method = plain(guidance), plain(batch_size), methods.complete("sd", self.sd.config)
-        check(prompts, (0,), guidance, "latent", batch_size)
+        arguments.check(prompts, (0,), guidance, "latent", batch_size)
         images = self._fitted(image, size)
         images, prompts = paired(images, prompts)
         shape = latent_size(self.sd.config, (images[0].height, images[0].width))
         weight = next(self.sd.text_encoder.parameters())
         with running(weight, lambda: memory.advice(batch_size, self.checkpoint, self.budget)):
-            _check_negative_prompt(negative_prompt, self.sd.tokenizer)
-            parsed = self._parse(prompts, None, None, method, "rules", ())
-            sizes = _sizes(original_size, crop, target_size)
+            arguments.check_negative_prompt(negative_prompt, self.sd.tokenizer)
+            parsed = arguments.read(self.sd, prompts, None, None, method, "rules", ())
+            sizes = arguments.training_sizes(original_size, crop, target_size)
             index = list(range(len(prompts)))
             task = self._task(parsed, index, method, solver, guidance, negative_prompt, shape, sizes)
             task = replace(task, checkpoint=self.checkpoint)
@@ -383,115 +340,5 @@ class Pipeline:
         ignore: Collection[str] = PICTURE_WORDS,
     ) -> Parsed:
         """The reading of a prompt that a run with this method goes by; ValueError for one that it would refuse."""
-        return self._parse([prompt], groups, boxes, methods.complete(method, self.sd.config), parser, ignore)[0]
-
-    def _parse(
-        self,
-        prompts: Sequence[str],
-        groups: Sequence[Any] | None,
-        boxes: Boxes | Sequence[Boxes] | None,
-        method: Method,
-        parser: str,
-        ignore: Collection[str],
-    ) -> list[Parsed]:
-        if self.sd.vocabulary is not None:
-            _warn_unknown_words(prompts, self.sd.vocabulary)
-        if not isinstance(boxes, Mapping | Sequence | None):
-            raise ValueError(f"boxes is {short(boxes)}; expected a mapping, as {{'crown': (0, 0.2, 0.5, 0.8)}}.")
-        reads_groups = method.needs.groups or bool(boxes)
-        if not (reads_groups or method.needs.phrases):
-            if isinstance(parser, str):
-                check_parser(parser)
-            parser = "rules"  # nothing of the reading is used but where the words stand
-        if not isinstance(groups, Sequence | None):
-            raise ValueError(f"groups is {short(groups)}; expected a list, as [('crown', ['purple'])].")
-        if groups is None:
-            groups = [None if reads_groups else ()] * len(prompts)
-        elif len(prompts) == 1 and not (groups and isinstance(groups[0], list)):
-            groups = [groups]
-        if len(groups) != len(prompts):
-            raise ValueError(
-                f"groups has {len(groups)} entries for {len(prompts)} prompts; give one list for each prompt."
-            )
-        parsed = [
-            parse(prompt, self.sd.tokenizer, parser, groups=given, ignore=ignore, separator=method.separator)
-            for prompt, given in zip(prompts, groups, strict=True)
-        ]
-        return _placed(parsed, boxes, method)
-
-
-def _placed(parsed: list[Parsed], boxes: Boxes | Sequence[Boxes] | None, method: Method) -> list[Parsed]:
-    """The prompts with the boxes of their objects; ValueError for boxes that do not fit, and for none where the method
-    needs them."""
-    given: Any = (
-        [boxes or {}] * len(parsed) if not boxes or (isinstance(boxes, Mapping) and len(parsed) == 1) else boxes
-    )
-    if (
-        not isinstance(given, list | tuple)
-        or len(given) != len(parsed)
-        or not all(isinstance(b, Mapping) for b in given)
-    ):
-        raise ValueError(
-            f"boxes are {boxes!r} for {len(parsed)} prompts; give one mapping from words to boxes for each."
-        )
-    parsed = [place(prompt, mapping) for prompt, mapping in zip(parsed, given, strict=True)]
-    if method.needs.boxes and boxes is None and not any(group.box for prompt in parsed for group in prompt.groups):
-        raise ValueError(
-            f"{method.name} places objects in boxes, and got none; give them by words, as "
-            'boxes={"crown": (0, 0.2, 0.5, 0.8)}: left, top, right and bottom in fractions of the picture.'
-        )
-    return parsed
-
-
-def check(prompts: Sequence[str], seeds: Iterable[int], guidance: float, output: str, batch_size: int) -> None:
-    """Raise ValueError for a value that no run can be made with, naming it."""
-    if not prompts:
-        raise ValueError("There is no prompt; give at least one.")
-    if odd := [prompt for prompt in prompts if not isinstance(prompt, str)]:
-        raise ValueError(f"A prompt is {short(odd[0])}; expected a string.")
-    for prompt in prompts:
-        check_characters(prompt)
-    _plain_seeds(seeds)
-    expect("guidance", guidance, is_number(guidance), "a finite number (7.5 is usual, 1 switches it off)")
-    expect("output", output, output in ("pil", "latent"), "'pil' or 'latent'")
-    expect("batch_size", batch_size, is_whole(batch_size) and batch_size >= 1, "a whole number of at least 1")
-
-
-def _listed(prompt: Any) -> list[Any]:
-    several = isinstance(prompt, Iterable) and not isinstance(prompt, str) and getattr(prompt, "ndim", 1) != 0
-    return list(prompt) if several else [prompt]
-
-
-def _plain_seeds(seeds: Iterable[int]) -> list[int]:
-    """Seeds as Python's numbers, which JSON can hold."""
-    listed = isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes | Tensor)
-    values = list(seeds) if listed and getattr(seeds, "ndim", 1) != 0 else []  # an array of no dimension is no list
-    if not values or not all(is_whole(seed) and 0 <= seed < 2**63 for seed in values):
-        raise ValueError(f"seeds are {short(seeds)}; expected a list of at least one whole number from 0 to 2**63 - 1.")
-    return [int(seed) for seed in values]
-
-
-def _sizes(*given: Any) -> dict[str, tuple[int, int] | None]:
-    """The sizes of training pictures as `StableDiffusion.condition` takes them."""
-    original_size, crop, target_size = given
-    sizes = {"original_size": original_size, "crop": (0, 0) if crop is None else crop, "target_size": target_size}
-    return {name: None if size is None else pixels(name, size) for name, size in sizes.items()}
-
-
-def _check_negative_prompt(text: str, tokenizer: Any) -> None:
-    """Raise ValueError for a negative prompt that is no text; warn of words that the text encoder does not see."""
-    if not isinstance(text, str):
-        raise ValueError(f"negative_prompt is {text!r}; expected a string.")
-    check_characters(text, "negative_prompt")
-    if text.strip() and (lost := align(text, tokenizer).lost()):
-        warnings.warn(f"CLIP sees only the beginning of the negative prompt; it does not see: {lost}", stacklevel=4)
-
-
-def _warn_unknown_words(prompts: Sequence[str], vocabulary: Vocabulary) -> None:
-    unknown = list(dict.fromkeys(word for prompt in prompts for word in vocabulary.unknown_words(prompt)))
-    if unknown:
-        warnings.warn(
-            f"The {vocabulary.name} does not know: {', '.join(unknown)}. It knows {', '.join(vocabulary.nouns)}, "
-            f"in {', '.join(vocabulary.colours)}.",
-            stacklevel=4,
-        )
+        completed = methods.complete(method, self.sd.config)
+        return arguments.read(self.sd, [prompt], groups, boxes, completed, parser, ignore)[0]

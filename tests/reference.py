@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ebama import Pipeline, Result
 from ebama.methods import Choice, Method
 from ebama.models import VAE, StableDiffusionConfig, TextConfig, TextEncoder, UNet, UNetConfig, VAEConfig
 from ebama.models.attention import AttentionResult
-from ebama.pipeline import Pipeline, Result
 from ebama.prompt import Parsed, parse
 from ebama.weights import StableDiffusion, clip_tokenizer
 

@@ -17,10 +17,9 @@ from second_device import second_device
 from test_images import CATS, CROWN, picture
 from torch import Tensor
 
-from ebama import Pipeline, methods
+from ebama import Pipeline, Result, methods
 from ebama.models import StableDiffusionConfig, adapt
 from ebama.output.recipe import Recipe
-from ebama.pipeline import Result
 from ebama.samplers import DDIM, PNDM
 from ebama.starts import Inversion, NullText, digest
 from ebama.weights import StableDiffusion

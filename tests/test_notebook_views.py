@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from reference import model, noise, run
 
+from ebama import Result
 from ebama.models import AttentionRecord, AttentionRecords, Site
-from ebama.pipeline import Result
 from ebama.prompt import Parsed, parse
 from ebama.weights.inspection import ComponentInspection, Inspection
 

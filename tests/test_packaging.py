@@ -57,6 +57,11 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"models/", "samplers/", "weights/", "ebama/checks.py", "ebama/output/", "ebama/guidance/"},
     ),
     "ebama/sampling.py": ({"torch", "tqdm"}, {"samplers/", "ebama/guidance/", "ebama/trace/", "ebama/starts/"}),
+    "ebama/result.py": ({"torch", "PIL"}, {"ebama/output/", "ebama/trace/"}),
+    "ebama/arguments.py": (
+        {"torch"},
+        {"weights/", "ebama/checks.py", "ebama/guidance/", "ebama/prompt/", "ebama/trace/"},
+    ),
     "ebama/pipeline.py": ({"torch", "PIL"}, {"*"}),
     "ebama/__init__.py": (set(), {"*"}),
     "ebama/evaluation/": ({"torch", "numpy", "PIL", "tqdm", "transformers", "matplotlib", "jinja2"}, {"*"}),

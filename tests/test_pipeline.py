@@ -17,11 +17,10 @@ from reference import CountingUNet, noise, pndm, random_model, relative
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebama import methods
+from ebama import Pipeline, Result, methods
 from ebama.energy import EbamaEnergy
 from ebama.guidance.conditioning import combine
 from ebama.models import StableDiffusionConfig, TextConfig, UNetConfig, VAEConfig
-from ebama.pipeline import Pipeline, Result
 from ebama.prompt import Group
 from ebama.samplers import DDIM, PNDM, NoiseSchedule
 from ebama.starts import InitialNoise

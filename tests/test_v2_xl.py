@@ -15,7 +15,7 @@ import torch
 from reference import FEW, TINY, TINY_V2, TINY_V2_V, TINY_XL, random_model, relative
 from torch import Tensor
 
-from ebama import methods
+from ebama import Pipeline, Result, methods
 from ebama.guidance import GradientMethod, guide_for
 from ebama.maps import ContentRange
 from ebama.models import (
@@ -29,7 +29,6 @@ from ebama.models import (
     UNet,
     sinusoids,
 )
-from ebama.pipeline import Pipeline, Result
 from ebama.prompt import Group
 from ebama.samplers import DDIM, PNDM, NoiseSchedule
 from ebama.trace import TraceOptions

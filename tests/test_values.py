@@ -11,9 +11,8 @@ import pytest
 import torch
 from weights_samples import random_model
 
-from ebama import Pipeline, methods
+from ebama import Pipeline, Result, methods
 from ebama.output.files import to_json
-from ebama.pipeline import Result
 from ebama.prompt import groups_from_words, parse
 from ebama.samplers import DDIM
 from ebama.weights import clip_tokenizer, load

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from .arguments import MODEL, SAMPLING, add_shared, boxes, sampling
 
 if TYPE_CHECKING:
-    from ..pipeline import Pipeline, Result
+    from ..pipeline import Pipeline
+    from ..result import Result
     from ..trace import Trace
     from ..trace.map_rows import MapRow
     from .arguments import Commands

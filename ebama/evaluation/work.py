@@ -13,8 +13,8 @@ from typing import Any
 from ebama.samplers import get as get_sampler
 
 from .. import __version__
+from ..arguments import check
 from ..methods import Method
-from ..pipeline import check
 from ..prompt.parsers import analyse
 from .benchmarks import BenchmarkPrompt
 

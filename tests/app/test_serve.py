@@ -19,11 +19,11 @@ import pytest
 from PIL import Image
 from reference import model
 
+from ebama import Pipeline, Result
 from ebama.cli import main
 from ebama.commands import model as commands_model
 from ebama.output import seeds
 from ebama.output.png import read_metadata
-from ebama.pipeline import Pipeline, Result
 from ebama.prompt.words import describe_words
 from ebama.trace import TraceOptions, curves
 from ebama.trace.view import VIEWER

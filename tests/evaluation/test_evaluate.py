@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebama import methods
+from ebama import Pipeline, Result, methods
 from ebama.boxes import Box
 from ebama.cli import main
 from ebama.evaluation import distributed, jsonl, run
@@ -39,7 +39,6 @@ from ebama.evaluation.work import Run
 from ebama.models import MINIATURE
 from ebama.output.naming import file_name
 from ebama.output.png import read_metadata
-from ebama.pipeline import Pipeline, Result
 from ebama.prompt import parsers
 from ebama.training.drawing.scenes import TRAINING, Composer
 from ebama.weights import load

@@ -15,7 +15,7 @@ import pytest
 from mutations import VALUES, edited, garbled
 from PIL import Image
 
-from ebama import methods
+from ebama import Pipeline, Result, methods
 from ebama.evaluation import jsonl, run
 from ebama.evaluation.benchmarks import BenchmarkPrompt
 from ebama.evaluation.benchmarks import load as load_benchmark
@@ -26,7 +26,6 @@ from ebama.evaluation.work import Run
 from ebama.models import MINIATURE
 from ebama.output.files import to_json
 from ebama.output.png import save_png
-from ebama.pipeline import Pipeline, Result
 from ebama.weights import load
 
 LISTS = ("images.jsonl", "scores.jsonl", "judges.json", "run.json", "scores-unfinished.jsonl")

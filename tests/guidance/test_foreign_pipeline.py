@@ -14,11 +14,10 @@ from foreign_networks import DIT, FUSED, LDM, DitLike, FusedLike, LdmLike
 from reference import FEW, model, noise, relative
 from torch import Tensor
 
-from ebama import methods
+from ebama import Pipeline, Result, methods
 from ebama.guidance import guide_for
 from ebama.models import AttentionRecords, Control, Network, Site, adapt
 from ebama.models.network import Kind
-from ebama.pipeline import Pipeline, Result
 from ebama.prompt import parse
 from ebama.runtime import memory
 from ebama.samplers import DDIM

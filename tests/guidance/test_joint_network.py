@@ -18,10 +18,9 @@ from test_any_network import GROUPS, GUIDED, LOSSES, OTHER, TOKENS, contexts, no
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebama import Pipeline, methods
+from ebama import Pipeline, Result, methods
 from ebama.guidance import guide_for
 from ebama.models import AttentionCall, Control, Network
-from ebama.pipeline import Result
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "in-your-own-network.md"
 

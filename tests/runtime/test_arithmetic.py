@@ -11,8 +11,8 @@ from reference import random_model, relative
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ebama import Pipeline, Result
 from ebama.models import MINIATURE
-from ebama.pipeline import Pipeline, Result
 from ebama.runtime import arithmetic
 from ebama.runtime.arithmetic import usable_arithmetic
 from ebama.weights import load
