@@ -159,7 +159,7 @@ def test_progress_is_true_or_false(pipeline: Pipeline) -> None:
             pipeline("a red car", method="sd", steps=1, progress=value)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("value", [3, None, NAN, b"sd", ["sd"], {}, object()], ids=str)
+@pytest.mark.parametrize("value", [3, None, NAN, b"sd", ["sd"], {}, object()], ids=lambda value: type(value).__name__)
 def test_what_is_no_text_or_list_is_named(value: Any) -> None:
     tokenizer = clip_tokenizer()
     refusals: list[Callable[[], object]] = [lambda: methods.get(value), lambda: methods.parse(value)]
