@@ -78,7 +78,7 @@ def _generate(options: argparse.Namespace) -> None:
     systems = {text: methods.parse(text) for text in (method_text, *options.compare)}
     placed = boxes(options.box)
     get(options.sampler, options.steps)
-    image = None if options.image is None else read_picture(options.image)
+    begin_with = None if options.image is None else read_picture(options.image)
     folder = options.out / slug(options.prompt)
     check_folder(folder)
     pipeline = open_pipeline(options, memory=options.memory)
@@ -97,7 +97,7 @@ def _generate(options: argparse.Namespace) -> None:
                 groups=options.group,
                 boxes=placed,
                 batch_size=size,
-                image=image,
+                image=begin_with,
                 strength=options.strength,
                 **sampling(options),
             )
