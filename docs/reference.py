@@ -31,11 +31,15 @@ def modules() -> list[str]:
 
 
 def resolve(names: Sequence[str]) -> None:
-    """Look up the types of named tuples' fields, which they keep as text and pdoc would look up in another module."""
+    """Look up the types of named tuples' fields, which they keep as text and pdoc would look up in another module.
+
+    A type that would close a circle of imports is among the names of its package.
+    """
     for name in names:
         for value in list(vars(importlib.import_module(name)).values()):
             if isinstance(value, type) and hasattr(value, "_fields") and value.__module__.startswith("ebama."):
-                value.__new__.__annotations__ = get_type_hints(value)
+                package = sys.modules[value.__module__.rpartition(".")[0]]
+                value.__new__.__annotations__ = get_type_hints(value, localns=vars(package))
 
 
 def main(folder: Path) -> None:

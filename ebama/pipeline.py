@@ -180,7 +180,7 @@ class Pipeline:
         """The noise that leads to pictures, by DDIM inversion: `pipeline(prompt, image=inversion)` comes back to them,
         with traces and any method that does not choose the noise.
 
-        `docs/real-pictures.md` says how near it comes. At the guidance of the inversion only rounding and the step from
+        `docs/concepts.md` says how near it comes. At the guidance of the inversion only rounding and the step from
         one timestep to the next keep the two apart; at a higher one they part, unless `null_text` holds them together.
 
         Args:
