@@ -100,7 +100,7 @@ def test_attention_writes_one_page_for_all_methods(tmp_path: Path, capfd: pytest
     assert [word["text"] for word in shown["words"]] == ["blue", "blue suitcase"]
     assert [picture["label"] for picture in shown["pictures"]] == ["sd", "attention-regulation"]
     assert all(picture["url"].startswith("data:image/") for picture in shown["pictures"])
-    assert data["layers"][0]["name"] == "scores before softmax"
+    assert data["layers"][0]["of"] == "scores before softmax"
     assert (data["numbers"], data["total"]) == ([2], 2)
 
 
