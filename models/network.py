@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from .attention import AttentionRecords, Control, Kind, Site
+from .attention import AttentionRecords, Control, Kind, Request, Site, select_sites
 
 
 @runtime_checkable
@@ -60,6 +60,23 @@ def of_shape(available: Sequence[Site], resolution: int | tuple[int, int] | None
     return [
         site for site in available if (size is None or site.resolution == size) and (kind is None or site.kind == kind)
     ]
+
+
+def attention_request(
+    network: Network,
+    z: Tensor,
+    resolution: int | tuple[int, int] | None,
+    kind: Kind | None,
+    sites: Iterable[Site | str] | None,
+    control: Control | None,
+) -> Request:
+    """What `Network.attention` asks of the layers: to record its sites, and to stop at the last of them. ValueError as
+    `select_sites` raises it."""
+    available = network.sites(z.shape)
+    wanted = of_shape(available, resolution, kind) if sites is None else sites
+    names = select_sites(available, wanted, f"latents of {list(z.shape[-2:])}")
+    last = [site.name for site in available if site.name in names][-1]
+    return Request(names, stop_after=last, control=control)
 
 
 def same_values(first: Tensor, second: Tensor) -> bool:

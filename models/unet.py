@@ -14,7 +14,7 @@ from .attention import AttentionRecord, AttentionRecords, Control, Kind, Request
 from .blocks import Downsample, Level, ResBlock, Upsample
 from .conditions import Context, Embedding, TimeEmbedding
 from .config import UNetConfig
-from .network import of_shape
+from .network import attention_request
 from .transformer import SpatialTransformer
 
 EPS = 1e-5
@@ -160,11 +160,8 @@ class UNet(nn.Module):
         exactly `sites` if given. The records equal those of a full forward. Arguments and errors as for `forward`.
         """
         self._check(z, context)
-        available = self.sites(z.shape)
-        wanted = of_shape(available, resolution, kind) if sites is None else sites
-        names = select_sites(available, wanted, _size(z))
-        last = [site.name for site in available if site.name in names][-1]
-        return self._run(z, t, context, Request(names, stop_after=last, control=control), checkpoint)[1]
+        request = attention_request(self, z, resolution, kind, sites, control)
+        return self._run(z, t, context, request, checkpoint)[1]
 
     def _run(
         self, z: Tensor, t: int | Tensor, context: Tensor, request: Request, checkpoint: bool

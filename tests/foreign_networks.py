@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -186,6 +187,21 @@ def foreign(style: str) -> tuple[nn.Module, AdaptedNetwork]:
     plain = make().eval()
     net = copy.deepcopy(plain)
     return plain, adapt(net, layers, lambda net, z, t, context: net(z, t, context), context_shape=(7, 10))
+
+
+def diffusers_unet() -> Any:
+    """A small U-Net of diffusers' own."""
+    diffusers = pytest.importorskip("diffusers", reason="needs the extra `parity`")
+    torch.manual_seed(0)
+    return diffusers.UNet2DConditionModel(
+        block_out_channels=(16, 32),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=10,
+        attention_head_dim=4,
+        layers_per_block=1,
+        norm_num_groups=8,
+    ).eval()
 
 
 def inputs(batch: int = 2, size: tuple[int, int] = (8, 12)) -> tuple[Tensor, int, Tensor]:

@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 import torch
 from torch.nn import functional as F
 
+from ebama.models.attention.thumbnails import smaller
+
 from .capture.source import Source
 from .tensors import Quantity
 from .trace import Trace
@@ -36,12 +38,6 @@ class Extent:
     def size(self, source: Source) -> tuple[int, int]:
         """(height, width) of a source's maps here."""
         return smaller(source.resolution, self.side)
-
-
-def smaller(resolution: tuple[int, int], side: int) -> tuple[int, int]:
-    """A size whose longer side is at most `side`."""
-    shrink = min(side / max(resolution), 1)
-    return max(round(resolution[0] * shrink), 1), max(round(resolution[1] * shrink), 1)
 
 
 def extent_of(trace: Trace, maps: int, wanted: Sequence[int]) -> Extent:

@@ -21,12 +21,14 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from ebama.models.attention.thumbnails import smaller
+
 from ..prompt import Parsed
 from ..prompt.words import describe_words, find, words
 from . import figures
 from .capture.source import Source
 from .map_rows import check_pixels
-from .packing import Extent, Layer, extent_of, packed, smaller
+from .packing import Extent, Layer, extent_of, packed
 from .tensors import Quantity
 from .trace import Trace
 

@@ -52,14 +52,19 @@ def _picture(record: AttentionRecord) -> str:
         rows = first.scores[0, :, pixels].float().softmax(-1) if given is None else given[0, :, pixels].float()
         maps, label = rows.mean(dim=0), f"where pixels {', '.join(map(str, pixels.tolist()))} look"
     height, width = record.site.resolution
-    shrink = min(SIDE / max(height, width), 1)
-    size = max(round(height * shrink), 1), max(round(width * shrink), 1)
+    size = smaller((height, width), SIDE)
     small = F.adaptive_avg_pool2d(maps.nan_to_num().reshape(-1, 1, height, width), size)
     small = small / small.amax(dim=(-2, -1), keepdim=True).clamp(min=1e-12)
     strip = F.pad(small, (0, 1), value=1.0)[:, 0].permute(1, 0, 2).flatten(1)
     image = base64.b64encode(_png((strip * 255).round().byte().cpu())).decode()
     style = f"height: {2 * size[0]}px; min-height: 16px; image-rendering: pixelated"
     return f'<img src="data:image/png;base64,{image}" alt="Maps: {label}" title="{label}" style="{style}">'
+
+
+def smaller(resolution: tuple[int, int], side: int) -> tuple[int, int]:
+    """A size whose longer side is at most `side`."""
+    shrink = min(side / max(resolution), 1)
+    return max(round(resolution[0] * shrink), 1), max(round(resolution[1] * shrink), 1)
 
 
 def _png(grey: Tensor) -> bytes:

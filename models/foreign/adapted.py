@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..attention import AttentionRecords, Control, Kind, Request, Site, select_sites
 from ..conditions import Context
-from ..network import of_shape
+from ..network import attention_request
 from .calls import refusing, resolution
 from .opened import Probed, Running, Stop, running_call
 
@@ -91,11 +91,8 @@ class AdaptedNetwork(nn.Module):
 
         With `checkpoint` the attention layers compute their activations again for the gradient.
         """
-        available = self.sites(z.shape)
-        wanted = of_shape(available, resolution, kind) if sites is None else sites
-        names = select_sites(available, wanted, f"latents of {list(z.shape[-2:])}")
-        last = [site.name for site in available if site.name in names][-1]
-        return self._run(z, t, context, Request(names, stop_after=last, control=control), checkpoint)[1]
+        request = attention_request(self, z, resolution, kind, sites, control)
+        return self._run(z, t, context, request, checkpoint)[1]
 
     def _run(
         self, z: Tensor, t: int | Tensor, context: Tensor, request: Request, checkpoint: bool

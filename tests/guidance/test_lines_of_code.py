@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_networks import STYLES, inputs
+from foreign_networks import STYLES, diffusers_unet, inputs
 from reference import relative
 from test_any_network import GROUPS, LOSSES, TOKENS, contexts, noise
 from torch import Tensor, nn
@@ -30,20 +30,6 @@ for i, t in enumerate((800, 500, 200)):
     z = guide(z, t, i).latents
     z = z - 0.1 * network(z, t, context).detach()
 """
-
-
-def diffusers_unet() -> nn.Module:
-    diffusers = pytest.importorskip("diffusers", reason="needs the extra `parity`")
-    torch.manual_seed(0)
-    return diffusers.UNet2DConditionModel(  # type: ignore[no-any-return]
-        block_out_channels=(16, 32),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=10,
-        attention_head_dim=4,
-        layers_per_block=1,
-        norm_num_groups=8,
-    ).eval()
 
 
 def made(style: str) -> nn.Module:

@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_networks import DIT, LDM, STYLES, CrossAttention, DitCross, FusedSelf, LdmLike, foreign, inputs
+from foreign_networks import (
+    DIT,
+    LDM,
+    STYLES,
+    CrossAttention,
+    DitCross,
+    FusedSelf,
+    LdmLike,
+    diffusers_unet,
+    foreign,
+    inputs,
+)
 from torch import Tensor, nn
 
 from ebama.guidance import guide_for
@@ -424,18 +435,8 @@ def test_unet_and_adapted_modules_are_networks() -> None:
 
 @pytest.mark.slow
 def test_diffusers_own_unet_becomes_a_network() -> None:
-    diffusers = pytest.importorskip("diffusers", reason="needs the extra `parity`")
+    net = diffusers_unet()
     attention = pytest.importorskip("diffusers.models.attention_processor").Attention
-    torch.manual_seed(0)
-    net = diffusers.UNet2DConditionModel(
-        block_out_channels=(16, 32),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=10,
-        attention_head_dim=4,
-        layers_per_block=1,
-        norm_num_groups=8,
-    ).eval()
     z, t, context = inputs(size=(8, 8))
     expected = net(z, t, encoder_hidden_states=context).sample
     network = adapt(
