@@ -56,9 +56,8 @@ def plain_seeds(seeds: Iterable[int]) -> list[int]:
     return [int(seed) for seed in values]
 
 
-def training_sizes(*given: Any) -> dict[str, tuple[int, int] | None]:
+def training_sizes(original_size: Any, crop: Any, target_size: Any) -> dict[str, tuple[int, int] | None]:
     """The sizes of training pictures as `StableDiffusion.condition` takes them."""
-    original_size, crop, target_size = given
     sizes = {"original_size": original_size, "crop": (0, 0) if crop is None else crop, "target_size": target_size}
     return {name: None if size is None else pixels(name, size) for name, size in sizes.items()}
 

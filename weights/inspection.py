@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
-
 from ebama.samplers import NoiseSchedule
 
 from .checkpoint import Checkpoint, from_single_file, kind_of, open_checkpoint
@@ -89,6 +87,8 @@ class Inspection:
 
     def _repr_html_(self) -> str:
         """In a notebook: what `str` says, the components as a table."""
+        from jinja2 import Environment, StrictUndefined
+
         template = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined).from_string(_HTML)
         return template.render(
             it=self, above=[self._storage(), *self._refusal()], below=self._remarks(), path=str(self.path)

@@ -90,11 +90,11 @@ class GradientMethod(Method):
     def maps(self, task: Task, call: Callable[[], int] = lambda: 0) -> Maps:
         """The maps of `sites`, of the prompt's rows alone, under `guided_control` of model call `call()`; the network
         runs only as far as they need. Raises as `check_sites`."""
-        made: dict[tuple[int, ...], Controls | None] = {}  # for the samples of a pass
+        made: dict[tuple[tuple[int, ...], tuple[int, ...]], Controls | None] = {}  # for a pass's samples and their size
 
         def maps(z: Tensor, t: Any, samples: list[int]) -> AttentionRecords:
-            self.check_sites(task, z.shape)
-            if (key := tuple(samples)) not in made:
+            if (key := (tuple(samples), z.shape)) not in made:
+                self.check_sites(task, z.shape)
                 made[key] = self.guided_control(task.select(samples))
             context, control = task.context[samples], checked(made[key], call())
             sites = self.sites(task, z.shape) if task.sites is None else task.sites

@@ -40,14 +40,13 @@ def map_rows(
         pixels: (y, x) for self-attention instead of words; without any, the one in the middle.
         of: maps before or after softmax.
     """
+    check_pixels(trace, pixels)
     if trace.sites[0].kind == "self":
         height, width = trace.sites[0].resolution
-        check_pixels(trace, pixels)
         rows = []
         for y, x in pixels or [(height // 2, width // 2)]:
             rows.append(_row(f"looks at\n({y}, {x})", trace.maps(y * width + x, of=of).numpy(), (y, x)))
         return rows
-    check_pixels(trace, pixels)
     prompt = trace.prompts[0]
     labelled: list[tuple[str, str | tuple[int, ...]]] = [(word, word) for word in words]
     if not labelled:

@@ -48,7 +48,7 @@ class TraceRecorder:
             first.head,
             more=tuple(more),
             keys=keys,
-            texts=texts if options.queries else None,
+            texts=texts,
         )
         self._kept: dict[str, Tensor] = {}
         self._timesteps: list[int] = []
