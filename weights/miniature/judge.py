@@ -56,42 +56,33 @@ class Judge(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        _, logits, paints = self._seen(images)
-        return logits, paints
+        features = self.body(images * 2 - 1)  # [B, width, 8, 8]
+        return self.things(features), self.paints(features)
 
-    def _seen(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The features of the places [B, width, 8, 8], and what the judge says of them."""
-        features = self.body(images * 2 - 1)
-        return features, self.things(features), self.paints(features)
-
+    @torch.no_grad()
     def read(self, images: Tensor, batch_size: int = 64) -> list[Reading]:
         """Read pictures [B, 3, 64, 64] in [0, 1].
 
         Raises:
             ValueError: the pictures have another shape.
         """
-        return [reading for _, reading in self._read(images, batch_size)]
-
-    def describe(self, images: Tensor, batch_size: int = 64) -> list[Tensor]:
-        """Pictures as for `read` -> unit vectors of the things that it sees in each: [things, width]."""
-        return [
-            F.normalize(features, dim=0)[
-                :, [t.place[0] for t in reading.things], [t.place[1] for t in reading.things]
-            ].T
-            for features, reading in self._read(images, batch_size)
-        ]
-
-    @torch.no_grad()
-    def _read(self, images: Tensor, batch_size: int) -> list[tuple[Tensor, Reading]]:
-        """Of each picture the features [width, 8, 8], and what stands there."""
         if images.ndim != 4 or images.shape[1:] != (3, SIDE, SIDE):
             raise ValueError(f"the judge reads pictures [B, 3, {SIDE}, {SIDE}], got {list(images.shape)}")
-        pictures = []
+        readings = []
         for batch in images.split(batch_size):
-            features, logits, paints = (part.cpu() for part in self._seen(batch.to(self.things.weight.device)))
-            for of_one, probabilities, paint in zip(features, logits.softmax(dim=1), paints.argmax(dim=1), strict=True):
-                pictures.append((of_one, _reading(_sightings(probabilities, paint))))
-        return pictures
+            logits, paints = (part.cpu() for part in self(batch.to(self.things.weight.device)))
+            for probabilities, paint in zip(logits.softmax(dim=1), paints.argmax(dim=1), strict=True):
+                readings.append(_reading(_sightings(probabilities, paint)))
+        return readings
+
+    @torch.no_grad()
+    def describe(self, images: Tensor) -> list[Tensor]:
+        """Pictures as for `read` -> unit vectors of the things that it sees in each: [things, width]."""
+        features = F.normalize(self.body(images * 2 - 1), dim=1)
+        return [
+            feature[:, [t.place[0] for t in reading.things], [t.place[1] for t in reading.things]].T
+            for feature, reading in zip(features, self.read(images), strict=True)
+        ]
 
 
 def _convolutions() -> nn.Sequential:
