@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,9 +16,10 @@ from .presets import preset
 _METHODS: dict[str, type[Method]] = {}
 
 
-def register(*methods: type[Method]) -> None:
-    """Let methods be known by their names, in this order."""
-    _METHODS.update((method.name, method) for method in methods)
+def register(values: Iterable[Any]) -> None:
+    """Let those of the values that are methods with a name be known by it, in this order."""
+    methods = [value for value in values if isinstance(value, type) and issubclass(value, Method)]
+    _METHODS.update((method.name, method) for method in methods if hasattr(method, "name"))
 
 
 def names() -> tuple[str, ...]:

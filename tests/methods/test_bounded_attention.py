@@ -13,7 +13,7 @@ from reference import model, noise, out_of, passes, plain_unet, reading, relativ
 from torch import Tensor
 
 from ebama import methods
-from ebama.methods.boxed import BoundedAttention
+from ebama.methods import BoundedAttention
 from ebama.methods.boxed.bounds import Subjects, hidden_pixels, hidden_words
 from ebama.methods.boxed.clusters import first_clusters, k_means, subject_masks
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ebama import methods
 from ebama.guidance import GradientMethod
-from ebama.methods.boxed import BoxDiff, LayoutGuidance
+from ebama.methods import BoxDiff, LayoutGuidance
 from ebama.methods.boxed.boxdiff import box_terms
 from ebama.prompt import Box, Group
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ebama import methods
 from ebama.guidance import start_for
-from ebama.methods.initial_noise import InitNO, SelfCross
+from ebama.methods import InitNO, SelfCross
 from ebama.methods.initial_noise.regions import component, otsu_mask
 from ebama.methods.initial_noise.search import Candidate
 from ebama.models import SD_V1
