@@ -211,8 +211,8 @@ class Pipeline:
             sizes = arguments.training_sizes(original_size, crop, target_size)
             index = list(range(len(prompts)))
             task = self._task(parsed, index, method, solver, guidance, negative_prompt, shape, sizes)
-            task = replace(task, checkpoint=self.checkpoint)
-            fit = self._split(method, task, shape, min(batch_size, len(images)))
+            fit = self._split(method, task, shape, min(batch_size, len(images)), null_text=options is not None)
+            task = replace(task, checkpoint=fit.checkpoint)
             inverter = Inverter(method, solver, rounds, options, progress)
             return inverter.run(task, encode(self.sd.vae, images), images, fit.batch_size)
 
@@ -280,17 +280,19 @@ class Pipeline:
             pipeline=inputs,
         )
 
-    def _split(self, method: Method, task: Task, latent_shape: Sequence[int], wanted: int) -> memory.Split:
+    def _split(
+        self, method: Method, task: Task, latent_shape: Sequence[int], wanted: int, null_text: bool = False
+    ) -> memory.Split:
         """How the run is cut: as it was asked for, or to fit the budget."""
         if self.budget is None:
             return memory.Split(wanted, self.checkpoint, wanted)
         fit = memory.split(
-            self.footprint,
+            memory.footprint(self.sd, None) if null_text else self.footprint,
             self.budget,
             usage.held(task.context.device),
             pixels=math.prod(latent_shape[-2:]),
             rows=max(method.cost(prompt, 1).predictions for prompt in task.inputs.prompts),
-            gradient=method.needs.gradient,
+            gradient=null_text or method.needs.gradient,
             wanted=wanted,
             least=task.inputs.prompts_per_group,
         )

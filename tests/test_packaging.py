@@ -51,7 +51,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"models/", "weights/", "ebama/maps.py", "ebama/smoothing.py", "ebama/prompt/", "ebama/output/"}
         | {"ebama/guidance/"},
     ),
-    "ebama/runtime/": ({"torch"}, {"weights/"}),
+    "ebama/runtime/": ({"torch"}, {"models/", "weights/"}),
     "ebama/starts/": (
         {"torch", "einops", "numpy", "PIL", "tqdm"},
         {"models/", "samplers/", "weights/", "ebama/checks.py", "ebama/output/", "ebama/guidance/"},

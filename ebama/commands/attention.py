@@ -39,9 +39,14 @@ def add(commands: Commands) -> None:
         "--of", choices=("probabilities", "scores"), default="probabilities", help="after softmax, or before"
     )
     parser.add_argument("--kind", choices=("cross", "self"), default="cross", help="of the layers (default: cross)")
-    parser.add_argument("--resolution", type=int, metavar="SIDE", help="of the maps (default: the one that guides)")
+    parser.add_argument(
+        "--resolution", type=_number_or_all, metavar="SIDE", help="of the maps, or all (default: the one that guides)"
+    )
     parser.add_argument("--sites", nargs="+", default=[], metavar="NAME", help="single layers instead")
-    parser.add_argument("--head", type=int, metavar="N", help="one head of each layer (default: their mean)")
+    parser.add_argument("--by-site", action="store_true", help="beside their mean each layer, to choose from on a page")
+    parser.add_argument(
+        "--head", type=_number_or_all, metavar="N", help="one head of each layer, or all (default: their mean)"
+    )
     parser.add_argument("--pixels", nargs="+", type=_pixel, default=[], metavar="Y,X", help="for self-attention")
     parser.add_argument(
         "--format", choices=("png", "svg", "html"), default="png", help="html: the maps as a page to point and slide in"
@@ -68,9 +73,10 @@ def _run(options: argparse.Namespace) -> None:
     from ..trace.map_rows import map_rows, share_scales
     from .model import open_pipeline
 
-    trace_options = TraceOptions(
-        kind=options.kind, resolution=options.resolution, sites=options.sites, head=options.head, latents=True
-    )
+    if options.format != "html" and (options.by_site or "all" in (options.head, options.resolution)):
+        raise ValueError("--by-site, --head all and --resolution all are to choose from on a page; add --format html.")
+    names = ("kind", "resolution", "sites", "by_site", "head")
+    trace_options = TraceOptions(**{name: getattr(options, name) for name in names}, latents=True)
     systems = {name: methods.parse(name) for name in options.method}
     image = None if options.image is None else read_picture(options.image)
     if image is not None:
@@ -177,6 +183,13 @@ def _calls(wanted: Sequence[int], total: int) -> list[int]:
         if not -total <= call < total:
             raise ValueError(f"call {call} is not among the {total} model calls; they count from 0 to {total - 1}.")
     return [call % total for call in wanted]
+
+
+def _number_or_all(text: str) -> int | str:
+    try:
+        return text if text == "all" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number; expected one, or all") from None
 
 
 def _pixel(text: str) -> tuple[int, int]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from ebama.models.attention import Site
+from ebama.models.conditions import with_tokens
 from ebama.weights import StableDiffusion
 
 from .usage import peak
@@ -56,10 +59,11 @@ def parse(text: str | float) -> int:
     return int(size)
 
 
-def footprint(sd: StableDiffusion, guiding: int) -> Footprint:
+def footprint(sd: StableDiffusion, guiding: int | None) -> Footprint:
     """Measure a model on the smallest latent whose guidance works: two passes forward and two back, and a decode.
 
-    `guiding` is the side of the maps that guidance reads at the model's own size.
+    `guiding` is the side of the maps that guidance reads at the model's own size, where the guided pass stops; None for
+    the gradient of a noise prediction over the text, through the whole network, as null-text optimisation takes it.
     """
     factor = sd.config.unet.factor
     side = factor * max(math.ceil(sd.config.sample_size / 4 / factor), 2)
@@ -67,12 +71,6 @@ def footprint(sd: StableDiffusion, guiding: int) -> Footprint:
     z = like.new_ones(1, sd.config.unet.in_channels, side, side)
     context = sd.condition([""])
     known = [weight for part in (sd.unet, sd.vae) if isinstance(part, nn.Module) for weight in part.parameters()]
-    cross = [site for site in sd.unet.sites(z.shape) if site.kind == "cross"]
-    base = guiding * side // sd.config.sample_size
-    nearest = min(
-        {site.resolution for site in cross}, key=lambda at: abs(at[0] - base) + abs(at[1] - base), default=None
-    )
-    sites = [site for site in cross if site.resolution == nearest]
 
     @torch.no_grad()
     def predict() -> object:
@@ -84,9 +82,14 @@ def footprint(sd: StableDiffusion, guiding: int) -> Footprint:
 
     def guided(checkpoint: bool) -> object:
         with torch.enable_grad():
-            moving = z.detach().requires_grad_(True)
-            records = sd.unet.attention(moving, 500, context, sites=sites, checkpoint=checkpoint)
-            loss = records.mean_scores().sum() + records.mean_probabilities().square().sum()
+            if guiding is None:
+                moving = z.new_zeros(context.shape).requires_grad_(True)
+                loss = sd.unet(z, 500, with_tokens(context, moving), checkpoint=checkpoint).square().sum()
+            else:
+                moving = z.detach().requires_grad_(True)
+                sites = _nearest(sd.unet.sites(z.shape), guiding * side // sd.config.sample_size)
+                records = sd.unet.attention(moving, 500, context, sites=sites, checkpoint=checkpoint)
+                loss = records.mean_scores().sum() + records.mean_probabilities().square().sum()
             return torch.autograd.grad(loss, moving)
 
     pixels = side * side
@@ -97,6 +100,15 @@ def footprint(sd: StableDiffusion, guiding: int) -> Footprint:
         decoded=peak(decode, known) / pixels,
         scratch=2.0 * max(weight.nbytes for weight in known),  # a layer's weights in the order that a kernel likes
     )
+
+
+def _nearest(sites: Sequence[Site], side: int) -> list[Site]:
+    """The cross-attention sites whose maps are nearest to a square of that side."""
+    cross = [site for site in sites if site.kind == "cross"]
+    nearest = min(
+        {site.resolution for site in cross}, key=lambda at: abs(at[0] - side) + abs(at[1] - side), default=None
+    )
+    return [site for site in cross if site.resolution == nearest]
 
 
 def split(

@@ -1,23 +1,31 @@
-"""A run's pictures with their seeds, methods and losses, as a notebook shows them."""
+"""What a notebook shows of a run: pictures with their seeds, methods and losses, and its maps where no script runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
 
+import numpy as np
+import torch
 from jinja2 import Environment, StrictUndefined
+from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
 from ..output.png import encoded
 from ..output.recipe import Recipe
-from .contact_sheet import contact_sheet
-from .view import data_uri
+from . import figures
+from .contact_sheet import MIN_SIDE, contact_sheet
+from .tensors import Quantity
+from .trace import Trace
+from .view import data_uri, entries, shown
 
 MOST = 32
 """Pictures on a sheet, at most."""
 SIDE = 256
 """Pixels of a picture's longer side, at most."""
+MAPPED, WORDS = 3, 7
+"""Samples and words whose maps are on a still, at most."""
 TEMPLATE = """
 {% for prompt, cells in rows %}
 <p style="margin: .5em 0 .2em">{{ prompt }}</p>
@@ -25,7 +33,7 @@ TEMPLATE = """
 {% for picture, lines in cells %}
 <figure style="margin: 0; max-width: 192px">
 {% if picture %}
-<img src="{{ picture }}" alt="{{ prompt }}, {{ lines[0] }}" style="{{ style }}">
+<img src="{{ picture }}" alt="{{ prompt }}, {{ lines[0] }}" width="192" style="{{ style }}">
 {% endif %}
 <figcaption style="font-size: .85em">{{ lines | join("<br>" | safe) }}</figcaption>
 </figure>
@@ -48,7 +56,7 @@ def result_html(images: Sequence[Image.Image] | None, losses: Tensor, recipes: S
     if len(recipes) > MOST:
         notes.append(f"The first {MOST} of {len(recipes)} samples are here.")
     environment = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined)
-    style = "width: 192px; max-width: 100%"
+    style = "max-width: 100%"
     if images and max(images[0].size) < 192:
         style += "; image-rendering: pixelated"
     return environment.from_string(TEMPLATE).render(rows=rows, notes=notes, style=style)
@@ -65,9 +73,35 @@ def result_png(images: Sequence[Image.Image], recipes: Sequence[Recipe]) -> byte
     return encoded(contact_sheet(rows, ["given noise" if seed is None else f"seed {seed}" for seed in seeds]))
 
 
-def _small(image: Image.Image) -> Image.Image:
-    small = image.copy()
-    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+def maps_png(trace: Trace, of: Quantity = "probabilities") -> bytes:
+    """For each of the first samples, all of one prompt, its picture and over it the maps of the first words, the mean
+    over the calls; every word has one scale, from 0, or what is less, to its largest value."""
+    samples = [one for one in shown(trace) if one.prompt == trace.prompts[0]][:MAPPED]
+    words = entries(samples[0])[:WORDS]
+    pictures = [_small(trace.images[one.sample], MIN_SIDE) for one in samples] if trace.images else []
+    rows = [[picture] for picture in pictures] or [[] for _ in samples]
+    for _, places in words:
+        maps = torch.stack([trace.maps(places, sample=one.sample, of=of).nanmean(dim=0) for one in samples])
+        low, high = maps.min().clamp(max=0), maps.max()
+        scaled = ((maps - low) / (high - low).clamp(min=1e-12)).numpy()
+        for index, row in enumerate(rows):
+            colours = (colormaps[figures.COLOURS](scaled[index])[..., :3] * 255).round().astype(np.uint8)
+            map_ = Image.fromarray(colours)
+            row.append(_over(map_, pictures[index]) if pictures else map_)
+    labels = [f"{one.label}, mean over {len(trace.timesteps)} calls" for one in samples]
+    titles = ["picture"] * bool(pictures) + [word["text"] for word, _ in words]
+    sheet = contact_sheet(list(zip(labels, rows, strict=True)), titles)
+    return encoded(sheet.quantize())
+
+
+def _over(map_: Image.Image, picture: Image.Image) -> Image.Image:
+    grey = picture.convert("L").convert("RGB")
+    return Image.blend(grey, map_.resize(picture.size, Image.Resampling.NEAREST), figures.OPACITY)
+
+
+def _small(image: Image.Image, side: int = SIDE) -> Image.Image:
+    small = image.convert("RGB")
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
     return small
 
 

@@ -19,6 +19,7 @@ from .capture.texts import OtherTexts
 
 Quantity: TypeAlias = Literal["scores", "probabilities"]
 """Maps before and after softmax."""
+QUANTITIES: tuple[Quantity, ...] = ("probabilities", "scores")
 
 OF_SOURCES = ("scores", "probabilities", "energy")
 """The quantities that each layer and head may have of its own."""
@@ -55,6 +56,11 @@ class TraceTensors:
     def sources(self) -> tuple[Source, ...]:
         """The layers and heads of all maps; `maps`, `scores` and `probabilities` are of the first."""
         return Source(self.sites, self.head, self.number), *self.more
+
+    @property
+    def recorded(self) -> tuple[Quantity, ...]:
+        """Of maps after softmax and before it, those that there are."""
+        return tuple(name for name in QUANTITIES if self.sources[0].kept_name(name) in self.kept)
 
     @property
     def scores(self) -> Tensor:

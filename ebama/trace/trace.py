@@ -173,10 +173,16 @@ class Trace(TraceTensors):
 
     def _repr_html_(self) -> str | None:
         """The page of `save_html` in a frame, for a notebook; None for a trace without maps."""
-        from .view import QUANTITIES, document, frame, shown
+        from .view import document, frame, shown
 
-        recorded = [name for name in QUANTITIES if name in self.kept]
-        return frame(document(shown(self), of=recorded[0])) if recorded and self.prompts else None
+        still = self._repr_png_()
+        return None if still is None else frame(document(shown(self), of=self.recorded[0]), still)
+
+    def _repr_png_(self) -> bytes | None:
+        """Maps of the first samples and words as one picture, where a notebook shows no HTML."""
+        from .result_sheet import maps_png
+
+        return maps_png(self, self.recorded[0]) if self.recorded and self.prompts else None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], sd: StableDiffusion | None = None) -> Trace:

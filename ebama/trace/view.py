@@ -36,7 +36,6 @@ VIEWER = Path(__file__).parent / "viewer"
 MAX_PICTURES = 8
 MAX_PICTURE = 384
 """Pixels of a picture's longer side, at most."""
-QUANTITIES: tuple[Quantity, ...] = ("probabilities", "scores")
 ABOUT = {"probabilities": "after softmax", "scores": "before softmax"}
 
 
@@ -96,16 +95,14 @@ def _data(
 ) -> tuple[dict[str, Any], str]:
     """What the script's `show` takes, and the page's title."""
     first = pictures[0].trace
-    recorded = sorted(
-        (name for name in QUANTITIES if first.sources[0].kept_name(name) in first.kept), key=lambda name: name != of
-    )
+    recorded = sorted(first.recorded, key=lambda name: name != of)
     if of not in recorded:
         first.maps(0, of=of)  # which says what is wrong
     some = list(pictures[:MAX_PICTURES])
     by_prompt: dict[Any, list[Shown]] = {}
     for picture in some:
         by_prompt.setdefault((picture.prompt.prompt, picture.prompt.groups), []).append(picture)
-    prompts = [(same[0].prompt.prompt, _entries(same[0], chosen_words, pixels), same) for same in by_prompt.values()]
+    prompts = [(same[0].prompt.prompt, entries(same[0], chosen_words, pixels), same) for same in by_prompt.values()]
     maps = len(recorded) * sum(len(entries) * len(same) for _, entries, same in prompts)
     extent = extent_of(first, maps, calls)
     layers: list[Layer] = [(source, name) for source in extent.sources for name in recorded]
@@ -134,10 +131,15 @@ def layer_of(source: Source, of: Quantity) -> dict[str, str]:
     return {"of": f"{of} {ABOUT[of]}", "layer": source.layers, "head": source.heads, "about": f"Maps: {source}."}
 
 
-def frame(page: str, height: int = 480) -> str:
-    """A page as HTML for a notebook's output, whose styles and ids it leaves alone."""
+def frame(page: str, still: bytes, height: int = 480) -> str:
+    """A page as HTML for a notebook's output, whose styles and ids it leaves alone. Before it stands a still, a PNG,
+    which the page hides: where no script runs, or no frame is shown, it is what remains."""
     style = f"width: 100%; height: {height}px; border: 0"
-    return f'<iframe srcdoc="{html.escape(page)}" style="{style}" title="Attention maps"></iframe>'
+    picture = f"data:image/png;base64,{base64.b64encode(still).decode()}"
+    return (
+        f'<img src="{picture}" alt="Attention maps of each word" style="max-width: 100%">'
+        f'<iframe srcdoc="{html.escape(page)}" style="{style}" title="Attention maps"></iframe>'
+    )
 
 
 def appearance() -> dict[str, Any]:
@@ -146,8 +148,8 @@ def appearance() -> dict[str, Any]:
     return {"colours": colours, "opacity": figures.OPACITY}
 
 
-def _entries(
-    picture: Shown, chosen: Sequence[str], pixels: Sequence[tuple[int, int]]
+def entries(
+    picture: Shown, chosen: Sequence[str] = (), pixels: Sequence[tuple[int, int]] = ()
 ) -> list[tuple[dict[str, Any], tuple[int, ...]]]:
     """Words to point at, with their places on the key axis."""
     trace, prompt = picture.trace, picture.prompt

@@ -104,6 +104,40 @@ def test_attention_writes_one_page_for_all_methods(tmp_path: Path, capfd: pytest
     assert (data["numbers"], data["total"]) == ([2], 2)
 
 
+def test_attention_writes_a_page_of_every_layer_and_head(tmp_path: Path) -> None:
+    options = (
+        "--format",
+        "html",
+        "--words",
+        "blue",
+        "--by-site",
+        "--head",
+        "all",
+        "--resolution",
+        "all",
+        "--calls",
+        "1",
+    )
+    assert draw(tmp_path, "--method", "sd", *options) == 0
+    page = (tmp_path / FOLDER / "maps.html").read_text(encoding="utf-8")
+    layers = json.loads(page.partition('id="data">')[2].partition("</script>")[0])["layers"]
+    every = TraceOptions(by_site=True, head="all", resolution="all")
+    trace = run(PROMPT, "sd", seeds=[3], sampler="ddim", steps=1, trace=every).trace
+    assert trace is not None
+    assert len({source.resolution for source in trace.sources}) > 1
+    shown = {(layer["layer"], layer["head"]) for layer in layers}
+    assert shown == {(source.layers, source.heads) for source in trace.sources}
+
+
+@pytest.mark.parametrize("option", [["--by-site"], ["--head", "all"], ["--resolution", "all"]], ids=" ".join)
+def test_attention_draws_one_choice_of_layers_and_heads(
+    option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert draw(tmp_path, "--method", "sd", *option) == 2
+    assert "add --format html" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def grids(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What is given to be drawn as a grid of maps."""
     seen: list[dict[str, Any]] = []

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from reference import model, relative, run
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from ebama import Pipeline, methods, sampling
 from ebama.cli import main
 from ebama.runtime import memory, usage
 from ebama.runtime.memory import Footprint, Split
+from ebama.samplers import DDIM
+from ebama.starts import NullText
 
 PROMPT = "a purple crown and a blue suitcase"
 NEEDS = Footprint(prediction=10, guided=100, checkpointed=40, decoded=30, scratch=50)
@@ -60,6 +63,30 @@ def test_a_gradient_holds_more_and_checkpointing_less() -> None:
     found = Pipeline(model()).footprint
     assert found.guided > found.checkpointed > found.prediction > 0
     assert found.decoded > 0
+
+
+@pytest.mark.slow
+def test_null_texts_are_cut_by_the_gradient_of_the_whole_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    sd, known = model(), [weight for part in (model().unet, model().vae) for weight in part.parameters()]
+    needs = memory.footprint(sd, None)
+    assert needs.guided > needs.checkpointed > needs.prediction
+    monkeypatch.setattr(usage, "held", lambda device: 0)
+    seen: list[tuple[int, bool]] = []
+    forward = sd.unet.forward
+
+    def watched(z: Tensor, *args: Any, **options: Any) -> Any:
+        seen.append((len(z), options["checkpoint"])) if torch.is_grad_enabled() else None
+        return forward(z, *args, **options)
+
+    monkeypatch.setattr(sd.unet, "forward", watched)
+    options: dict[str, Any] = {"sampler": DDIM.at((60,)), "null_text": NullText(iterations=1), "progress": False}
+    pictures, made = [Image.new("RGB", (32, 32), colour) for colour in ("white", "red", "blue")], []
+    most = usage.peak(lambda: made.append(Pipeline(sd).invert(pictures, PROMPT, **options)), known)
+    assert needs.guided / 2 < most / (3 * PIXELS) < memory.MARGIN * needs.guided
+    budget = int(needs.scratch + 2 * memory.MARGIN * needs.checkpointed * PIXELS) + 2
+    made.append(Pipeline(sd, memory=budget).invert(pictures, PROMPT, **options))
+    assert (seen[0], seen[-2:]) == ((3, False), [(2, True), (1, True)])  # between them the footprint is measured again
+    assert relative(made[1].null_texts, made[0].null_texts) <= 1e-3
 
 
 def test_samples_are_cut_before_activations_are_dropped() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 import json
 import re
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib import colormaps
 from PIL import Image
 from reference import run
 
@@ -112,6 +114,26 @@ def test_what_is_not_there_is_refused_and_nothing_written(arguments: Any, says: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_where_no_script_runs_a_still_shows_the_mean_maps() -> None:
+    result = run([CROWN, "a cat"], "sd", seeds=[3, 4, 5, 6], sampler="ddim", trace=True, output="pil", steps=1)
+    trace = result.trace
+    assert trace is not None
+    still = Image.open(io.BytesIO(trace._repr_png_() or b"")).convert("RGB")
+    cell, factor = 6 + 192, 192 // 32
+    assert still.size == (8 * cell + 6, 22 + 3 * (22 + 192) + 6)  # three samples, a picture and seven words
+    corner = 6 + 3 * cell, 22 + (22 + 192) + 22  # "crown" of the second
+    shown = np.asarray(still.crop((*corner, corner[0] + 192, corner[1] + 192)))[
+        factor // 2 :: factor, factor // 2 :: factor
+    ]
+    maps = [trace.maps("crown", sample=sample).mean(0).numpy() for sample in range(3)]
+    share = np.kron(maps[1] / np.max(maps), np.ones((2, 2)))
+    grey = np.asarray(trace.images[1].convert("L"))[..., None]
+    expected = 0.3 * grey + 0.7 * 255 * colormaps["cividis"](share)[..., :3]
+    assert np.abs(shown - expected).mean() < 4  # of a palette
+    plain = trace_of(options=TraceOptions(probabilities=False, kind="self", resolution=8))
+    assert Image.open(io.BytesIO(plain._repr_png_() or b"")).size == (7 * cell + 6, 22 + 22 + 192 + 6)  # no picture
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("side", "words"), [(64, 20), (48, 20), (16, 70)])
 def test_large_runs_stay_bounded_and_say_so(side: int, words: int) -> None:
@@ -152,8 +174,8 @@ def test_a_page_fetches_nothing_and_texts_stay_texts() -> None:
     assert "alert(1)</" not in page
     assert "default-src 'none'" in page
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
-    framed = view.frame(page)
-    assert framed.count("<") == 2  # the frame's, and nothing of the page's
+    framed = view.frame(page, b"still")
+    assert framed.count("<") == 3  # the still's and the frame's, and nothing of the page's
     (inside,) = re.findall(r'srcdoc="([^"]*)"', framed)
     assert html.unescape(inside) == page
 
@@ -164,6 +186,8 @@ def test_a_notebook_shows_the_page_of_the_file(tmp_path: Path) -> None:
     shown = trace._repr_html_()
     assert shown is not None
     assert html.escape((tmp_path / "maps.html").read_text(encoding="utf-8")) in shown
+    still = base64.b64encode(trace._repr_png_() or b"").decode()
+    assert shown.startswith(f'<img src="data:image/png;base64,{still}"')
     only_scores = trace_of(options=TraceOptions(probabilities=False))._repr_html_()
     assert only_scores is not None
     assert trace_of(options=TraceOptions(probabilities=False, scores=False))._repr_html_() is None

@@ -163,5 +163,6 @@ def test_a_notebooks_frame_is_as_high_as_the_page(opened: Open, trace: Trace) ->
     has_text(inside.locator("#high"), "“suitcase”")
     fits = "frame => Math.abs(frame.clientHeight - frame.contentDocument.documentElement.scrollHeight) <= 1"
     playwright.expect(page.locator("iframe")).not_to_have_css("height", "480px", timeout=WAIT)
+    playwright.expect(page.locator("body > img")).to_be_hidden()
     assert page.locator("iframe").evaluate(fits)
     assert page.locator("#below").evaluate("below => getComputedStyle(below).fontSize") == "16px"  # no style leaks out

@@ -239,11 +239,13 @@ export function show(root, data) {
   fitFrame();
 }
 
-// In a notebook the page stands in a frame, which becomes as high as what it holds; it is dark where the notebook's
-// text is light, whatever the computer is set to. A frame of another origin keeps its height and scrolls.
+// In a notebook the page stands in a frame, which becomes as high as what it holds, and hides the still before it; it is
+// dark where the notebook's text is light, whatever the computer is set to. A frame of another origin keeps its height
+// and scrolls.
 function fitFrame() {
   const frame = window.frameElement;
   if (!frame) return;
+  if (frame.previousElementSibling?.matches("img")) frame.previousElementSibling.style.display = "none";
   const [red, green, blue] = getComputedStyle(frame).color.match(/[\d.]+/g).map(Number);
   document.documentElement.style.colorScheme = red + green + blue > 1.5 * 255 ? "dark" : "light";
   const fit = () => (frame.style.height = `${document.documentElement.offsetHeight}px`);
