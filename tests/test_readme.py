@@ -27,9 +27,10 @@ def test_the_scores_of_a_prompt(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_batch_of_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    exec(BLOCKS[1].replace('load("sd-v1-4.ckpt", device="cuda")', "load()"), names)
+    block = BLOCKS[1].replace('load("sd-v1-4.ckpt", device="cuda")', "load()")
+    exec(block.replace('method="ebama")', 'method="ebama", steps=2)'), names)
     assert (tmp_path / "cat.png").is_file()
-    assert names["result"].losses.shape == (8, 51)  # type: ignore[attr-defined]
+    assert names["result"].losses.shape == (8, 3)  # type: ignore[attr-defined]
 
 
 def test_single_modules_import() -> None:

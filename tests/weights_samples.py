@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import types
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from ebama.models import VAE, StableDiffusionConfig, TextConfig, TextEncoder, UNet, UNetConfig, VAEConfig
 from ebama.weights import StableDiffusion, clip_tokenizer
 from ebama.weights.layouts.compvis import unet_renaming, vae_renaming
+from ebama.weights.tokenizer import clip_merges, clip_tokens
 
 TINY = StableDiffusionConfig(
     unet=UNetConfig(widths=(16, 32), attention=(True, False), heads=(2, 4), blocks=1, context_width=8, norm_groups=8),
@@ -106,6 +108,15 @@ def differing(a: StableDiffusion, b: StableDiffusion) -> list[str]:
         assert list(ours) == list(theirs)
         names += [f"{component}.{name}" for name in ours if not torch.equal(ours[name], theirs[name])]
     return names
+
+
+def small_tokenizer(folder: Path) -> dict[str, int]:
+    """Write the files of a tokenizer of CLIP's first merges; its vocabulary."""
+    merges = clip_merges()[:400]
+    vocabulary = {token: i for i, token in enumerate(clip_tokens(merges))}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    return vocabulary
 
 
 class Global:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,28 +12,38 @@ from reference import TINY, randomise, relative
 
 from ebama.guidance.control import CheckedControl
 from ebama.methods.ebca import MovingContext
-from ebama.models import UNet
+from ebama.models import UNet, UNetConfig
 
 pytestmark = pytest.mark.slow
+ONE_LEVEL = replace(TINY.unet, widths=(8,), attention=(True,), heads=(2,))
+"""Every kind of block but the change of size, which an attention pass is compiled with; each is traced anew."""
+TWO_LEVELS = replace(TINY.unet, attention=(False, True))
+
+
+Compile = Callable[[UNetConfig], tuple[UNet, UNet, list[Any]]]
 
 
 @pytest.fixture
-def compiled() -> Iterator[tuple[UNet, list[Any]]]:
-    """A network whose graphs are kept; a break in one of them is an error."""
-    torch._dynamo.reset()
-    unet, graphs = randomise(UNet(TINY.unet)), list[Any]()
-
-    def keep(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
-        graphs.append(graph)
-        return graph
-
-    unet.compile(fullgraph=True, backend=keep)
-    yield unet, graphs
+def compiled() -> Iterator[Compile]:
+    """Networks, compiled and plain, of a configuration, and the graphs; a break in one of them is an error."""
     torch._dynamo.reset()
 
+    def compile(config: UNetConfig) -> tuple[UNet, UNet, list[Any]]:
+        unet, graphs = randomise(UNet(config)), list[Any]()
 
-def test_predictions_with_records_are_one_graph_for_all_timesteps(compiled: tuple[UNet, list[Any]]) -> None:
-    (unet, graphs), plain = compiled, randomise(UNet(TINY.unet))
+        def keep(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+            graphs.append(graph)
+            return graph
+
+        unet.compile(fullgraph=True, backend=keep)
+        return unet, randomise(UNet(config)), graphs
+
+    yield compile
+    torch._dynamo.reset()
+
+
+def test_predictions_with_records_are_one_graph_for_all_timesteps(compiled: Compile) -> None:
+    unet, plain, graphs = compiled(ONE_LEVEL)
     z, context = torch.randn(2, 4, 16, 16), torch.randn(2, 77, 16)
     sites = [site for site in plain.sites(z.shape) if site.kind == "cross"]
     for t in (981, 961, 941):
@@ -46,8 +57,8 @@ def test_predictions_with_records_are_one_graph_for_all_timesteps(compiled: tupl
     assert len(graphs) == 1
 
 
-def test_an_attention_pass_is_one_graph_and_its_gradient_the_same(compiled: tuple[UNet, list[Any]]) -> None:
-    (unet, graphs), plain = compiled, randomise(UNet(TINY.unet))
+def test_an_attention_pass_is_one_graph_and_its_gradient_the_same(compiled: Compile) -> None:
+    unet, plain, graphs = compiled(TWO_LEVELS)
     z, context = torch.randn(1, 4, 16, 16, requires_grad=True), torch.randn(1, 77, 16)
     gradients = []
     for network in (unet, plain):
@@ -57,8 +68,8 @@ def test_an_attention_pass_is_one_graph_and_its_gradient_the_same(compiled: tupl
     assert relative(*gradients) <= 1e-5
 
 
-def test_a_control_that_moves_the_context_is_watched_in_one_graph(compiled: tuple[UNet, list[Any]]) -> None:
-    (unet, graphs), plain = compiled, randomise(UNet(TINY.unet))
+def test_a_control_that_moves_the_context_is_watched_in_one_graph(compiled: Compile) -> None:
+    unet, plain, graphs = compiled(ONE_LEVEL)
     z, context = torch.randn(2, 4, 16, 16), torch.randn(2, 77, 16)
     moving = MovingContext(torch.full((2, 77), 0.02), 0.3)
     for t in (981, 961):

@@ -10,9 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from weights_samples import small_tokenizer
 
 from ebama.weights import CheckpointError, clip_tokenizer
-from ebama.weights.tokenizer import clip_merges, clip_tokens, read_tokenizer, token_rows
+from ebama.weights.tokenizer import read_tokenizer, token_rows
 
 START, END = 49406, 49407
 
@@ -138,15 +139,6 @@ def test_folders_without_a_clip_tokenizer_are_refused(tmp_path: Path) -> None:
         read_tokenizer(tmp_path / "large", 1000, 77)
 
 
-def _small(folder: Path) -> dict[str, int]:
-    """Write the files of a tokenizer of CLIP's first merges; its vocabulary."""
-    merges = clip_merges()[:400]
-    vocabulary = {token: i for i, token in enumerate(clip_tokens(merges))}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
-    return vocabulary
-
-
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -158,7 +150,7 @@ def _small(folder: Path) -> dict[str, int]:
     ],
 )
 def test_a_tokenizer_that_reads_something_else_is_refused(changes: dict[str, str], said: str, tmp_path: Path) -> None:
-    vocabulary = _small(tmp_path)
+    vocabulary = small_tokenizer(tmp_path)
     stand_ins = {
         "no start": {token: i for token, i in vocabulary.items() if token != "<|startoftext|>"},
         "all alike": {token: min(i, 600) for token, i in vocabulary.items()},
@@ -172,7 +164,7 @@ def test_a_tokenizer_that_reads_something_else_is_refused(changes: dict[str, str
 
 @pytest.mark.parametrize("direction", ["Left", "Right"])
 def test_words_keep_their_order_though_a_folder_cuts_texts(direction: str, tmp_path: Path) -> None:
-    size = len(_small(tmp_path))
+    size = len(small_tokenizer(tmp_path))
     plain = read_tokenizer(tmp_path, size, 77)
     plain.save_pretrained(tmp_path)
     stored = json.loads((tmp_path / "tokenizer.json").read_text())

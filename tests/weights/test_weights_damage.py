@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -17,17 +18,18 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 from weights_samples import (
-    COMPONENTS,
     TINY,
     components,
     compvis_state,
     lightning_extras,
     random_model,
     save_with_globals,
+    small_tokenizer,
 )
 
 from ebama.models import StableDiffusionConfig, UNetConfig, VAEConfig
 from ebama.weights import CheckpointError, StableDiffusion, inspect, load, save
+from ebama.weights.tokenizer import read_tokenizer
 
 pytest.importorskip("hypothesis")
 from hypothesis import given, settings
@@ -41,6 +43,7 @@ SMALL = replace(
     sample_size=8,
     text=replace(TINY.text, width=4),
 )
+FEW_WORDS = replace(SMALL, text=replace(SMALL.text, vocabulary=914), name="few words")
 SMALL_V2_V = replace(
     TINY_V2_V,
     unet=replace(SMALL.unet, linear_projections=True),
@@ -75,42 +78,43 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
         extras = {**lightning_extras(), "state_dict": state}
         save_with_globals(extras, folder / container, legacy=container == "legacy")
         layouts[container] = {"model": (folder / container).read_bytes()}
-    save(small, folder / "m", dtype=torch.float16)
-    files = {file.relative_to(folder / "m").as_posix(): file.read_bytes() for file in (folder / "m").rglob("*.json*")}
-    weights = {
-        name: from_safetensors(file.read_bytes())
-        for name in COMPONENTS
-        for file in (folder / "m" / name).glob("*.safe*")
-    }
-    layouts["folder with a tokenizer"] = files | _sharded(weights)
-    bare = {name: content for name, content in files.items() if name.endswith("/config.json")}
-    layouts["folder"] = bare | _sharded(weights)
-    layouts["folder of pickles"] = bare | {
+    files = _saved(small, folder / "m")
+    configs = {name: content for name, content in files.items() if name.endswith(".json")}
+    weights = {name.split("/")[0]: from_safetensors(content) for name, content in files.items() if name not in configs}
+    layouts["folder"] = configs | _sharded(weights)
+    layouts["folder of pickles"] = configs | {
         f"{name}/{'pytorch_model' if name == 'text_encoder' else 'diffusion_pytorch_model'}.bin": _pickled(part)
         for name, part in weights.items()
     }
+    words = small_tokenizer(folder)
+    few_words = replace(model(FEW_WORDS), tokenizer=read_tokenizer(folder, len(words), 77))
+    layouts["folder with a tokenizer"] = _saved(few_words, folder / "t", tokenizer=True)
     return layouts | _newer_layouts(SMALL_V2_V, V2, folder) | _newer_layouts(SMALL_XL, XL, folder)
 
 
 def _newer_layouts(config: StableDiffusionConfig, names: tuple[str, ...], folder: Path) -> dict[str, Files]:
-    path = folder / config.name
     state = {key: w.half() if w.is_floating_point() else w for key, w in compvis_state(model(config)).items()}
-    torch.save({"state_dict": state}, folder / "m.ckpt")
-    save(model(config), path, dtype=torch.float16)
-    kept = [file for file in path.rglob("*.*") if "tokenizer_2" not in file.parts]
     contents = (
         {"model": to_safetensors(state)},
-        {"model": (folder / "m.ckpt").read_bytes()},
-        {file.relative_to(path).as_posix(): file.read_bytes() for file in kept},
+        {"model": _pickled({"state_dict": state})},
+        _saved(model(config), folder / config.name),
     )
     return dict(zip(names, contents, strict=True))
 
 
+def _saved(sd: StableDiffusion, folder: Path, tokenizer: bool = False) -> Files:
+    """The files of a folder; those of CLIP's whole tokenizer would take longer to read than all others."""
+    save(sd, folder, dtype=torch.float16)
+    files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*.*")}
+    return {name: content for name, content in files.items() if tokenizer or not name.startswith("tokenizer")}
+
+
 def _config(layout: str) -> StableDiffusionConfig:
-    return SMALL_XL if layout in XL else SMALL_V2_V if layout in V2 else SMALL
+    few_words = layout == "folder with a tokenizer"
+    return SMALL_XL if layout in XL else SMALL_V2_V if layout in V2 else FEW_WORDS if few_words else SMALL
 
 
-def _pickled(weights: dict[str, Tensor]) -> bytes:
+def _pickled(weights: object) -> bytes:
     buffer = io.BytesIO()
     torch.save(weights, buffer)
     return buffer.getvalue()
@@ -164,11 +168,9 @@ def _damaged(content: bytes, how: str, where: float, data: bytes) -> bytes:
 
 
 def _changed_values(a: StableDiffusion, b: StableDiffusion) -> int:
-    return sum(
-        int((weight.half() != getattr(b, component).state_dict()[name].half()).sum())
-        for component in components(a)
-        for name, weight in getattr(a, component).state_dict().items()
-    )
+    weights = ((getattr(sd, name).parameters() for name in components(a)) for sd in (a, b))
+    pairs = zip(*map(chain.from_iterable, weights), strict=True)
+    return sum(int((ours.half() != theirs.half()).sum()) for ours, theirs in pairs)
 
 
 def _outcome(use: Callable[[Path], object], path: Path) -> object:
@@ -203,18 +205,9 @@ def test_undamaged_checkpoints_load(originals: dict[str, Files], scratch: Path, 
 
 
 @pytest.mark.slow
-@settings(max_examples=18, deadline=None, derandomize=True)
-@given(layout=st.sampled_from([*SINGLE, "folder", *V2, *XL]), which=st.integers(0, 19), damage=damages())
-def test_damage_is_refused_or_harmless(
-    originals: dict[str, Files], scratch: Path, layout: str, which: int, damage: tuple[str, float, bytes]
-) -> None:
-    _check(originals, scratch, layout, which, damage)
-
-
-@pytest.mark.slow
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(layout=st.sampled_from([*SINGLE, *FOLDERS, *V2, *XL]), which=st.integers(0, 19), damage=damages())
-def test_much_damage_is_refused_or_harmless(
+def test_damage_is_refused_or_harmless(
     originals: dict[str, Files], scratch: Path, layout: str, which: int, damage: tuple[str, float, bytes]
 ) -> None:
     _check(originals, scratch, layout, which, damage)
