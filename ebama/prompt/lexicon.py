@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -22,13 +24,16 @@ PREPOSITIONS = _words(
     "toward towards off beneath underneath within past per via atop amid amidst about down up out than while"
 )
 # Read as one preposition each, so that "front" and "top" are no objects.
-PLACES = _words("left right front top bottom middle center centre side")
+PLACES = _words("left right front back top bottom middle center centre side foreground background distance")
 COMPOUND_PREPOSITIONS = (
     *((place, "of") for place in ("left", "right")),
     *((to, place, "of") for to in ("in", "on", "to", "at") for place in sorted(PLACES)),
     *((to, "the", place, "of") for to in ("in", "on", "to", "at") for place in sorted(PLACES)),
     *(("next", "to"), ("close", "to"), ("because", "of")),
 )
+# In "in the lower left corner" they name a place too, and in "on the far left" they describe one.
+PARTS = PLACES | _words("corner edge half third quarter part")
+SIDES = PLACES | _words("far very upper lower left-hand right-hand hand")
 RELATIVES = _words("that which who")
 PRONOUNS = _words(
     "i you he she it we they me him us them who which what itself himself herself themselves someone something "
@@ -96,6 +101,22 @@ ADJECTIVES = COLOURS | _words(
     "adorable majestic tabby fast slow"
 )
 
+DECADE = re.compile(r"(?:\d\d)?\d0s")  # an adjective: "a 1960s car"; no thing: "a car of the 1960s"
+
+# Nouns that describe the next noun, and shades of a colour: an adjective after them goes on with their phrase.
+ATTRIBUTES = _words(
+    "baby toy wood marble velvet stone leather brick metal glass silk cotton steel iron brass paper wool fur concrete "
+    "denim lace satin linen bamboo crystal rubber clay cardboard"
+)
+WITH_A_NOUN = _words(  # participles that describe with the noun before: "snow covered mountain", "a wall painted red"
+    "colored coloured painted covered framed plated lined filled shaped topped themed trimmed patterned dyed"
+)
+SHADES = _words(
+    "sky-blue baby-blue powder-blue ice-blue midnight-blue ocean-blue royal-blue forest-green lime-green olive-green "
+    "mint-green emerald-green sea-green rose-gold rose-pink salmon-pink snow-white jet-black coal-black pitch-black "
+    "blood-red ruby-red cherry-red chocolate-brown charcoal-gray charcoal-grey"
+)
+
 # Adjectives that are nouns after another noun: "a street light".
 NOUNS_TOO = _words(
     "light square round giant human male female left right front plastic ceramic gold silver bronze copper"
@@ -113,7 +134,7 @@ REQUESTS = _words("draw paint sketch create generate make show give imagine add 
 PAST_FORMS = _words(
     "sat stood ran flew rode drove held wore ate drank slept caught threw hung leant swam sang made took gave got "
     "brought shown worn written taken given built drawn grown eaten driven ridden held lay lain woven seen kept "
-    "left shot cut named called titled labeled labelled"
+    "left fell shot cut named called titled labeled labelled"
 )
 
 # Nouns that an ending or a verb list would take for something else.

@@ -17,6 +17,8 @@ from .tokenization import PromptError, Span
 SIGNS = ("PUNCT", "SYM", "SPACE")  # parts of speech that name and describe nothing
 MODIFIER = ("amod", "nmod", "compound", "npadvmod", "advmod", "acomp")
 _COMPLEMENT = ("acomp", "oprd", "attr", "dobj")  # of a verb, when it is an adjective
+_TO_A_PLACE = ("in", "on", "at", "to", "from", "toward", "towards", "near")
+_CLAD = ("dressed", "clad", "clothed")
 _BESIDE = ("cc", "preconj", "conj", "punct")
 
 
@@ -150,7 +152,7 @@ class _Tree:
 
     def is_noun(self, i: int) -> bool:
         word = self._words[i]
-        if word.text.lower() in lexicon.NO_NOUNS:
+        if word.text.lower() in lexicon.NO_NOUNS or lexicon.DECADE.fullmatch(word.text):
             return False
         stands_for_one = word.pos in ("ADJ", "VERB") and word.dep not in MODIFIER and self._below(i, "det", "nummod")
         return word.pos in ("NOUN", "PROPN") or bool(stands_for_one)
@@ -164,7 +166,8 @@ class _Tree:
         return not has_determiner and not (word.dep == "advmod" and self._below(i, "prep"))
 
     def modifiers(self, noun: int) -> set[int]:
-        inside = [i for i in self._below(noun, "prep") if self._words[i].text.lower() == "in"]
+        clad = [i for i in self._below(noun, "acl") if self._words[i].text.lower() in _CLAD]
+        inside = [i for k in (noun, *clad) for i in self._below(k, "prep") if self._words[i].text.lower() == "in"]
         worn = [i for preposition in inside for i in self._below(preposition, "pobj") if self._is_plain_colour(i)]
         return self._described_by([*self._below(noun, *MODIFIER), *worn])
 
@@ -204,14 +207,20 @@ class _Tree:
                 return nouns
             if word.dep in ("relcl", "acl"):
                 return [word.head] if self.is_noun(word.head) else []
-            if word.dep != "conj" or word.head == verb or subjects:
+            if word.dep not in ("conj", "xcomp") or word.head == verb or subjects:
                 return []
             verb = word.head
 
     def in_preposition(self, noun: int) -> bool:
-        """Whether a noun is the place in "in front of", "to the left of" or "on the right side of"."""
-        word = self._words[noun]
-        return word.text.lower() in lexicon.PLACES and word.dep == "pobj" and self._after(noun) == "of"
+        """Whether a noun is the place in "in front of", "on the right side of", "at the top", "in the lower left
+        corner" or "left: a dog"."""
+        word, after = self._words[noun], self._after(noun)
+        name, head = word.text.lower(), self._words[word.head].text.lower()
+        if name in lexicon.PLACES and (after == ":" or (word.dep == "pobj" and after == "of")):
+            return True
+        described = {self._words[i].text.lower() for i in self._all_below([noun]) if i < noun} - {"the"}
+        is_place = name in lexicon.PLACES or (name in lexicon.PARTS and bool(described))
+        return is_place and word.dep == "pobj" and head in _TO_A_PLACE and described <= lexicon.SIDES
 
     def _after(self, i: int) -> str:
         return self._words[i + 1].text.lower() if i + 1 < len(self._words) else ""

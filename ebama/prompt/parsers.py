@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from . import rules
 from .alignment import normalised
 from .objects import ParsedWord, checked
+from .pairs import parted
 from .phrases import with_noun_phrases
-from .signs import composed, moved, with_parted_numbers, without_signs
+from .signs import composed, in_plain_letters, moved, with_parted_numbers, without_signs
 from .tokenization import PromptError
 from .trailing import put_back, take_out
 
@@ -101,9 +102,10 @@ def _by_model(prompt: str, model: Language) -> list[ParsedWord]:
 
 def _read(prompt: str, analyse: Callable[[str], list[ParsedWord]]) -> list[ParsedWord]:
     """The words of a prompt by a parser of plain text."""
-    plain, trailing = take_out(prompt)
-    text, indices = without_signs(plain)
-    return put_back(moved(analyse(text), indices), trailing, prompt)
+    letters, places = in_plain_letters(prompt)
+    plain, trailing = take_out(letters)
+    text, indices = without_signs(parted(plain))
+    return moved(put_back(moved(analyse(text), indices), trailing, letters), places)
 
 
 @functools.cache

@@ -8,9 +8,10 @@ from dataclasses import replace
 from . import lexicon
 from .alignment import Alignment
 from .objects import MODIFIER, SIGNS, ParsedWord, depth
-from .signs import core
+from .rules.tagging import tag
+from .signs import core, in_plain_letters
 
-_ADJECTIVES = lexicon.ADJECTIVES - (lexicon.NOUNS_TOO - lexicon.COLOURS) | {"colored", "coloured"}
+_ADJECTIVES = lexicon.ADJECTIVES - (lexicon.NOUNS_TOO - lexicon.COLOURS) | lexicon.WITH_A_NOUN
 _BEFORE = ("DET", "PRON", "NUM", "ADJ", "PUNCT", "CCONJ")
 _GOES_ON = ("NOUN", "PROPN", "ADJ")
 _ADVERBS = ("advmod", "npadvmod")
@@ -44,7 +45,8 @@ def joined(words: Sequence[ParsedWord], alignment: Alignment) -> list[ParsedWord
         if start == end:
             start, end = stretch
         pos = "SYM" if is_sign and top.pos not in SIGNS else top.pos
-        whole.append(replace(top, text=prompt[start:end], start=start, end=end, pos=pos, head=unit_of[top.head]))
+        text = in_plain_letters(prompt[start:end])[0]
+        whole.append(replace(top, text=text, start=start, end=end, pos=pos, head=unit_of[top.head]))
     return whole
 
 
@@ -75,27 +77,47 @@ def with_noun_phrases(words: Sequence[ParsedWord]) -> list[ParsedWord]:
             _attach_to_next(result, i)
         elif _is_a_side(result, i):
             _attach_to_last(result, i)
+        elif words[i].text.lower() in lexicon.WITH_A_NOUN and i and words[i - 1].pos in ("NOUN", "PROPN"):
+            _attach_colours(result, i)
     return result
 
 
 def _is_before_a_noun(words: Sequence[ParsedWord], i: int) -> bool:
     """Whether word `i` is an adjective, and the next can only be its noun."""
-    before, (adjective, noun), after = words[:i][-1:], words[i : i + 2], words[i + 2 : i + 3]
+    before, (adjective, noun), after = words[:i][-1:], words[i : i + 2], words[i + 2 : i + 4]
     name, colour = noun.text.lower(), adjective.text.lower()
-    if colour not in _ADJECTIVES or name in _ADJECTIVES or (before and before[0].pos not in _BEFORE):
+    if not _is_adjective(adjective) or _is_adjective(noun):
+        return False
+    begun = bool(before) and (before[0].pos in _BEFORE or _is_adjective(before[0]) or _describes_on(words, i - 1))
+    if before and not begun:
         return False
     if before and before[0].end == adjective.start and before[0].text == "-":
         return False  # "snow-white"
-    if after and (after[0].pos in _GOES_ON or (after[0].pos == "CCONJ" and noun.dep in MODIFIER)):
-        return False  # "a silver wine glass", "a silver wine and water glass"
+    if after and after[0].pos in _GOES_ON:
+        return False  # "a silver wine glass"
+    is_shared = bool(after) and after[0].pos == "CCONJ" and noun.dep in MODIFIER and noun.head > i + 1
+    if is_shared and not any(map(_is_adjective, after[1:])):
+        return False  # "a silver wine and water glass"; but "golden eagle and teal table"
     if noun.pos in ("VERB", "AUX"):
         is_form = name.endswith(("ing", "ed")) or (name.endswith("s") and not name.endswith("ss"))
-        return (name in lexicon.NOUNS or not is_form) and not (
-            adjective.pos != "ADJ" and colour in lexicon.COLOURED_THINGS
-        )
+        is_said = adjective.pos != "ADJ" and colour in lexicon.COLOURED_THINGS and name in lexicon.PAST_FORMS
+        return name in lexicon.NOUNS or not (is_form or is_said)
     begins = not before or before[0].pos == "PUNCT"
     in_a_list = begins and colour in lexicon.COLOURS and after and after[0].text == ","
-    return noun.pos in ("NOUN", "PROPN") or bool(noun.pos == "ADJ" and in_a_list)
+    is_a_slip = noun.pos == "ADV" and tag([name]) == ["NOUN"]
+    return noun.pos in ("NOUN", "PROPN") or is_a_slip or bool(noun.pos == "ADJ" and in_a_list)
+
+
+def _is_adjective(word: ParsedWord) -> bool:
+    """Whether a word is an adjective wherever it stands before a noun, whatever a parser took it for."""
+    return word.text.lower() in _ADJECTIVES or bool(lexicon.DECADE.fullmatch(word.text))
+
+
+def _describes_on(words: Sequence[ParsedWord], i: int) -> bool:
+    """Whether word `i` is a noun that describes with the adjective after it: "black leather big bag"."""
+    return words[i].text.lower() in lexicon.ATTRIBUTES or (
+        words[i].pos in ("NOUN", "PROPN") and words[i + 1].text.lower() in lexicon.WITH_A_NOUN
+    )
 
 
 def _is_a_side(words: Sequence[ParsedWord], i: int) -> bool:
@@ -117,19 +139,43 @@ def _attach_to_last(words: list[ParsedWord], i: int) -> None:
     words[i] = replace(side, pos="ADP", dep="prep", head=i - 1)
 
 
+def _attach_colours(words: list[ParsedWord], i: int) -> None:
+    """Make what follows the participle `i` its complements if they are adjectives alone: "a ball colored orange"."""
+    end = i + 1
+    while end < len(words) and _is_adjective(words[end]):
+        end += 1
+    if end == i + 1 or (end < len(words) and words[end].pos in _GOES_ON):
+        return
+    _gather(words, range(i - 1, end), i - 1)
+    words[i] = replace(words[i], pos="VERB", dep="acl", head=i - 1)
+    for k in range(i + 1, end):
+        words[k] = replace(words[k], pos="ADJ", dep="acomp", head=i)
+
+
 def _attach_to_next(words: list[ParsedWord], i: int) -> None:
     """Hang word `i` and the adjectives before it on the next word, which takes the place of the uppermost of them."""
-    noun = first = i + 1
-    while first and words[first - 1].text.lower() in _ADJECTIVES:
+    noun, first = i + 1, i
+    while first and (_is_adjective(words[first - 1]) or _describes_on(words, first - 1)):
         first -= 1
-    phrase = range(first, noun + 1)
+    listed = first
+    while listed > 1 and words[listed - 1].text == "," and _is_adjective(words[listed - 2]):
+        listed -= 2
+    if listed and words[listed - 1].pos in ("DET", "PRON", "NUM"):
+        first = listed  # "a small, red car"
+    _gather(words, range(first, noun + 1), noun)
+    for k in range(first, noun):
+        if words[k].text != ",":
+            words[k] = replace(words[k], pos="ADJ", dep="amod", head=noun)
+    words[noun] = replace(words[noun], pos="NOUN")
+
+
+def _gather(words: list[ParsedWord], phrase: range, noun: int) -> None:
+    """Give a noun the place in the tree of the uppermost word of its phrase, and what else hangs on the phrase."""
     top = min(phrase, key=lambda k: (depth(words, k), words[k].dep in MODIFIER))
     head = noun if words[top].head == top else words[top].head
-    parted = any(word.text == "," for word in words[min(head, noun) : max(head, noun)])
+    parted = any(word.text == "," or word.pos == "CCONJ" for word in words[min(head, noun) : max(head, noun)])
     dep = "appos" if parted and words[top].dep in MODIFIER else words[top].dep
     for k, word in enumerate(words):
         if word.head in phrase and k not in phrase and word.dep not in _ADVERBS:
             words[k] = replace(word, head=noun)
-    for k in range(first, noun):
-        words[k] = replace(words[k], pos="ADJ", dep="amod", head=noun)
-    words[noun] = replace(words[noun], pos="NOUN", dep=dep, head=head)
+    words[noun] = replace(words[noun], dep=dep, head=head)

@@ -19,11 +19,20 @@ _ENCLOSING = ("Ps", "Pe", "Pi", "Pf")  # Unicode's brackets and quotes
 _HYPHENS = frozenset("‐‑–")
 _JOINING = frozenset('"_\u200b')  # between words, as spaces: "long_hair"
 _ENCLOSED = re.compile(r"""(?<!\w)["“„«(\[{<'‘]([^"“”„«»()\[\]{}<>‘]+)["”“»)\]}>'’](?!\w)""")
-# What programs read in a prompt, and no person: "<lora:name:0.8>", "BREAK", "--ar 16:9", addresses, "&amp;".
-_MARKUP = re.compile(r"<\w+:[^<>]*>|\bBREAK\b|(?<!\S)--[a-z]+(?: [\d.:]+)?(?!\S)|\bhttps?://\S+|&(?:[a-z]+|#\d+);")
+# What programs read in a prompt, and no person. It parts phrases: "<lora:name:0.8>", "BREAK", addresses, "&amp;".
+# Parameters end a prompt: "--ar 16:9 --no people, cats", "Negative prompt: cats".
+_PARAMETER = r"(?:--[a-z]+|[-—–][a-z]+(?= [\d.:]+(?!\S)))"
+_MARKUP = re.compile(
+    rf"<\w+:[^<>]*>|\bBREAK\b|\bhttps?://\S+|&(?:[a-z]+|#\d+);|(?<=\S ){_PARAMETER}(?!\S).*|"
+    rf"(?<!\S){_PARAMETER}(?: [\d.:]+)?(?!\S)|(?i:\b(?:negative prompt:|steps: \d+, sampler:).*)",
+    re.DOTALL,
+)
+_LINE_TAGS = frozenset(("br", "p", "div", "li", "ul", "ol", "hr", "tr", "td", "h1", "h2", "h3"))  # they part phrases
+_TAG = re.compile(r"</(\w+) *>|<(\w+)(?: +[\w-]+=[^<>]*)?(/?) *>|<!--.*?-->|<\|\w+\|>|&nbsp;")
 _WEIGHT = re.compile(r"(?<!\d)::?-?(?:\d+\.?|\d*\.\d+)([)\]}>]*)(?![\w:.])")  # "(red:1.3)", "red car::2"
 _STOP = re.compile(r"(?<=[^\W\d_]{3})[.:;!?](?=[^\W\d_])")  # "a red car.a blue bowl", which is no abbreviation
 _NUMBER = re.compile(r"(?<!\w)\d+(?=[^\W\d_]{3})")  # "1girl"; not "3d", "10kg", "4th"
+_DECADE_MARK = re.compile(r"(?<=\b\d0)['’](?=s\b)|(?<=\b\d{3}0)['’](?=s\b)")  # "1960's"
 _IN_A_PHRASE = lexicon.DETERMINERS | lexicon.NUMBERS | lexicon.ADJECTIVES
 _BETWEEN_PHRASES = lexicon.PREPOSITIONS | lexicon.CONJUNCTIONS
 _NO_NOUN = _BETWEEN_PHRASES | lexicon.DETERMINERS | lexicon.PRONOUNS | lexicon.AUXILIARIES
@@ -31,6 +40,15 @@ _NO_NOUN = _BETWEEN_PHRASES | lexicon.DETERMINERS | lexicon.PRONOUNS | lexicon.A
 
 def without_markup(prompt: str) -> str:
     """A prompt as long as it was, without what only programs read."""
+    closed = {match[1].lower() for match in _TAG.finditer(prompt) if match[1]}
+
+    def blank(match: re.Match[str]) -> str:
+        name = (match[1] or match[2] or "").lower()
+        if match[2] and not (name in closed | _LINE_TAGS or match[3] or "=" in match[0]):
+            return match[0]  # "a <red> car"
+        return ("," if name in _LINE_TAGS and match.start() else " ").ljust(len(match[0]))
+
+    prompt = _TAG.sub(blank, prompt)
     prompt = _MARKUP.sub(lambda match: ("," if match.start() else " ").ljust(len(match[0])), prompt)
     return _WEIGHT.sub(lambda match: match[1].ljust(len(match[0])), prompt)
 
@@ -60,6 +78,19 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
                 text[i] = "," if i in commas else " "
     indices = [i for i, c in enumerate(text) if not c.isspace() or (i and not text[i - 1].isspace())]
     return "".join(text[i] for i in indices), indices
+
+
+def in_plain_letters(prompt: str) -> tuple[str, list[int]]:
+    """A prompt with plain letters for fullwidth, bold and other compatible ones, and decades without an apostrophe, as
+    parsers know them; and the index in the prompt of each character."""
+    dropped = {match.start() for match in _DECADE_MARK.finditer(prompt)}
+    plain = ["" if i in dropped else _plain(character) for i, character in enumerate(prompt)]
+    return "".join(plain), [i for i, letters in enumerate(plain) for _ in letters]
+
+
+def _plain(character: str) -> str:
+    letters = unicodedata.normalize("NFKC", character)
+    return letters if character.isalnum() and letters.isalnum() else character
 
 
 def with_parted_numbers(text: str) -> tuple[str, list[int]]:

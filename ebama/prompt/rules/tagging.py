@@ -56,7 +56,8 @@ def tag(words: Sequence[str]) -> list[str]:
             if before == "NOUN" or (before == "AUX" and after == "ADP"):
                 tags[i] = "VERB"
         elif tags[i] == "ADJ" and word in lexicon.COPULAS and before in ("NOUN", "AUX"):
-            tags[i] = "VERB"  # "a wall painted blue"
+            if before == "AUX" or not _has_a_noun_after_it(words, tags, i):  # "a cream colored big dog"
+                tags[i] = "VERB"  # "a wall painted blue"
         elif tags[i] == "ADJ" and word in lexicon.NOUNS_TOO and before in ("NOUN", "ADJ"):
             if after not in ("NOUN", "ADJ") or _third_person(following):
                 tags[i] = "NOUN"  # "a traffic light"
@@ -80,6 +81,8 @@ def _tag_alone(word: str) -> str:
     for words, name in _BY_LIST:
         if word in words:
             return name
+    if lexicon.DECADE.fullmatch(word):
+        return "ADJ"
     if word.isnumeric():
         return "NUM"
     if not any(character.isalnum() for character in word):
@@ -89,6 +92,12 @@ def _tag_alone(word: str) -> str:
     if word.endswith("ing") and len(word) > 4:
         return "VERB"
     return "ADJ" if _ADJECTIVE.fullmatch(word) else "NOUN"
+
+
+def _has_a_noun_after_it(words: Sequence[str], tags: Sequence[str], i: int) -> bool:
+    """Whether a noun follows word `i`, adjectives between them left out."""
+    after = next((k for k in range(i + 1, len(tags)) if tags[k] not in ("ADJ", "ADV")), None)
+    return after is not None and tags[after] == "NOUN" and not _third_person(words[after])
 
 
 def _tag_gerund(words: Sequence[str], tags: Sequence[str], i: int) -> str:
