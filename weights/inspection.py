@@ -13,6 +13,7 @@ from ebama.samplers import NoiseSchedule
 from .checkpoint import Checkpoint, from_single_file, kind_of, open_checkpoint
 from .errors import listed
 from .files.pickle_safety import pickle_globals, refused_globals
+from .files.regular import given_path, named_refusals
 from .files.tensors import Entry, container, open_tensors
 from .layouts.detect import kind_name
 from .layouts.folder import components, missing_components, weight_files
@@ -134,7 +135,12 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     files describe.
     Raises CheckpointError for a path that holds no weights at all (missing, empty, a web page and so on).
     """
-    target = Path(path)
+    target = given_path(path)
+    with named_refusals(target):
+        return _inspect(target)
+
+
+def _inspect(target: Path) -> Inspection:
     files = [target]
     if not missing_components(target):
         files = [file for name in components(target) for file in weight_files(target, name)]

@@ -15,6 +15,7 @@ from ebama.models import MINIATURE, StableDiffusionConfig, TextConfig
 from .checkpoint import Checkpoint, Component, open_checkpoint
 from .errors import CheckpointError
 from .files.mapped import is_finite, populate
+from .files.regular import given_path, named_refusals
 from .miniature.world import VOCABULARY as MINIATURE_VOCABULARY
 from .networks import build_on_meta, shapes
 from .stable_diffusion import StableDiffusion
@@ -55,13 +56,13 @@ def load(
     check_device(device)
     if prediction not in (None, "epsilon", "v"):
         raise ValueError(f"prediction is {prediction!r}; expected 'epsilon', 'v' or None for what the file says.")
-    if not isinstance(path, str | os.PathLike | None):
-        raise ValueError(f"path is {path!r}; expected a file, a folder, or None for the embedded miniature.")
+    where = MINIATURE_FOLDER
+    if path is not None:
+        where = given_path(path, "a file, a folder, or None for the embedded miniature")
     if not isinstance(config, StableDiffusionConfig | None):
         raise ValueError(f"config is {config!r}; expected one of ebama.models, as SD_V1, or None for the file's own.")
-    checkpoint = open_checkpoint(
-        Path(path) if path is not None else MINIATURE_FOLDER, config, ema=ema, prediction=prediction
-    )
+    with named_refusals(where):
+        checkpoint = open_checkpoint(where, config, ema=ema, prediction=prediction)
     if checkpoint.prediction_is_guessed:
         warnings.warn(f"{checkpoint.path} {checkpoint.notes[-1]}", stacklevel=2)
     with torch.inference_mode(False), torch.no_grad():  # weights made in that mode could never be part of a gradient

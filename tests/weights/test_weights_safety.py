@@ -4,10 +4,12 @@ they are."""
 from __future__ import annotations
 
 import argparse
+import array
 import builtins
 import collections
 import datetime
 import decimal
+import errno
 import fractions
 import io
 import json
@@ -22,8 +24,10 @@ import types
 import uuid
 import warnings
 import zipfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,6 +117,8 @@ def _leftovers() -> dict[str, object]:
         "namespace": types.SimpleNamespace(a=1),
         "bytes": [b"", b"abc", bytearray(b"a"), range(3), slice(1), ..., type(None)],
         "omegaconf": config,
+        "dictionaries": [collections.UserDict({"a": 1}), collections.ChainMap({"a": 1}), collections.UserList([1])],
+        "array of Python": array.array("d", [1.0]),
         "attributes": Call(Global("pytorch_lightning.utilities.parsing", "AttributeDict"), {"lr": 1}),
         "enum": {Call(Global("lightning.pytorch.trainer.states", "TrainerFn"), "fit"): 1},
         "arguments of transformers": Call(Global("transformers.training_args", "TrainingArguments"), state={"lr": 1}),
@@ -574,6 +580,27 @@ def _sd_v1(**changes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         ({"model.diffusion_model.joint_blocks.0.x": (1,)}, "transformer-based"),
         ({"control_model.zero_convs.0.0.weight": (320, 320, 1, 1)}, "a ControlNet"),
         ({"lora_unet_down_blocks_0.lora_up.weight": (1, 1)}, "a LoRA"),
+        ({"base_model.model.down.lora_A.weight": (1, 1)}, "a LoRA"),
+        ({"lora_unet_a.lora_up.weight": (1, 1), "lora_unet_a.dora_scale": (1, 1)}, "a DoRA"),
+        ({"base_model.model.a.lora_magnitude_vector": (1,)}, "a DoRA"),
+        ({"lora_unet_a.hada_w1_a": (1, 1)}, "a LoHa"),
+        ({"lora_unet_a.hada_t1": (1, 1, 3, 3)}, "a LoHa"),
+        ({"lora_unet_a.lokr_w2": (1, 1)}, "a LoKr"),
+        ({"lora_unet_a.lokr_w1_b": (1, 1)}, "a LoKr"),
+        ({"unet.down_blocks.0.oft_blocks": (4, 8, 8)}, "an OFT"),
+        ({"oft_unet_a.alpha": (1,)}, "an OFT"),
+        ({"base_model.model.a.oft_R.weight": (4, 8, 8)}, "an OFT"),
+        ({"lora_unet_a.boft_blocks": (1, 1)}, "an OFT"),
+        ({"lora_unet_a_to_k.weight": (1, 320), "lora_unet_a_to_k.on_input": (1,)}, "an IA3"),
+        ({"base_model.model.a.ia3_l": (1, 1)}, "an IA3"),
+        ({"lora_unet_a.diff": (320, 320)}, "a full difference"),
+        ({"lora_unet_a.diff_b": (320,)}, "a full difference"),
+        ({"lora_unet_a.w_norm": (1,)}, "an adapter"),
+        ({"lycoris_unet_a.a1.weight": (1, 1)}, "an adapter"),
+        ({"ip_adapter.1.to_k_ip.weight": (1, 1), "image_proj.proj.weight": (1, 1)}, "an IP-Adapter"),
+        ({"768.0.linear.0.weight": (1, 1)}, "a hypernetwork"),
+        ({"down_blocks.0.motion_modules.0.x.weight": (1,)}, "a motion module"),
+        ({"adapter.body.0.block1.weight": (1, 1)}, "a T2I-Adapter"),
         ({"encoder.down.0.block.0.conv1.weight": (128, 128, 3, 3)}, "a VAE alone"),
         ({"down_blocks.0.resnets.0.conv1.weight": (320, 320, 3, 3)}, "one component of a diffusers folder"),
         (_sd_v1(), None),
@@ -582,3 +609,43 @@ def _sd_v1(**changes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
 def test_other_models_are_told_by_their_shapes(shapes: dict[str, tuple[int, ...]], kind: str | None) -> None:
     found = file_kind(shapes)
     assert (found is None) if kind is None else (found is not None and kind in found)
+
+
+@pytest.mark.parametrize("open_it", [load, inspect])
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (b"m.ckpt", r"path is b'm\.ckpt'; expected a file"),
+        (3, "path is 3; expected a file"),
+        (True, "path is True; expected a file"),
+        (["m.ckpt"], r"path is \['m\.ckpt'\]; expected a file"),
+        ("", "path is ''; expected a file"),
+        ("a" * 5000, r"^a{300}\.\.\. cannot be opened: File name too long"),
+        ("/".join(["b" * 200] * 100), r"^[b/]{300}\.\.\. cannot be opened: File name too long"),
+        ("a\0b", r"There is no file or folder a\\x00b"),
+        ("/dev/null", "/dev/null is a device or a pipe"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_is_no_path_is_named(open_it: Callable[[Any], object], path: object, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        open_it(path)
+
+
+def test_a_closed_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", refuse)
+    for open_it in (load, inspect):
+        with pytest.raises(CheckpointError, match=r"m\.ckpt cannot be opened: Permission denied"):
+            open_it(tmp_path / "m.ckpt")
+
+
+def test_loops_of_links_and_whole_pickles_of_other_objects(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    torch.save(collections.ChainMap({"a": torch.ones(1)}), tmp_path / "chain.ckpt")
+    for name, message in (("loop", "is a link to loop"), ("chain.ckpt", "holds an object of another program")):
+        for open_it in (load, inspect):
+            with pytest.raises(CheckpointError, match=message):
+                open_it(tmp_path / name)

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
 
+_SHOWN = 300  # characters of a path in a message
 _MOST_BYTES = 1 << 26  # of a text: a tokenizer's are the largest, of 4 MB
+
+
+def given_path(path: object, expected: str = "a file or a folder") -> Path:
+    """What a caller gave as a path; CheckpointError for what is none."""
+    if not isinstance(path, str | os.PathLike) or not isinstance(name := os.fspath(path), str) or not name:
+        raise CheckpointError(f"path is {repr(path)[:_SHOWN]}; expected {expected}.")
+    return Path(name)
+
+
+@contextmanager
+def named_refusals(path: Path) -> Iterator[None]:
+    """Within this context what the system refuses (a name too long, a folder closed to us) is a CheckpointError."""
+    try:
+        yield
+    except OSError as error:
+        shown = str(path) if len(str(path)) <= _SHOWN else f"{str(path)[:_SHOWN]}..."
+        raise CheckpointError(f"{shown} cannot be opened: {error.strerror or error}.") from error
 
 
 def check_regular(path: Path) -> None:

@@ -12,7 +12,8 @@ from collections import OrderedDict
 _PLAIN = {
     "builtins": "Ellipsis bool bytearray bytes complex dict float frozenset int list object range set slice str tuple "
     "type",
-    "collections": "Counter OrderedDict",
+    "array": "array",
+    "collections": "ChainMap Counter OrderedDict UserDict UserList UserString",
     "copyreg": "_reconstructor __newobj__",
     "datetime": "date datetime time timedelta timezone",
     "decimal": "Decimal",
@@ -50,8 +51,12 @@ _CONFIGURATIONS = {
 }
 _MAPPINGS = re.compile(r"Dict|Map|Box|Munch|Node|Params")  # names of configurations that are dictionaries of their own
 # Names that Python 2 had for modules and types, under which torch.save still writes them.
-_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-_TYPES = {"unicode": "str", "long": "int", "xrange": "range"}
+_MODULES = {
+    "__builtin__": "builtins",
+    "copy_reg": "copyreg",
+    **dict.fromkeys(("UserDict", "UserList", "UserString"), "collections"),
+}
+_TYPES = {"unicode": "str", "long": "int", "xrange": "range", "IterableUserDict": "UserDict"}
 
 
 class Inert:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from ebama.models import SD_V1, SD_V2, SDXL, StableDiffusionConfig
@@ -12,14 +13,29 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 _EMBEDDING = "a textual-inversion embedding"
 _EMBEDDING_SHAPES = ((768,), (1024,), (1280,))  # vectors of the text encoders of v1, v2 and XL, under free names
+_CHANGE = "(a change to a checkpoint, not a checkpoint; merge it into one with the program that it is made for)"
 # Parts of names that only one kind of file has; the first kind that matches is reported.
 _MARKS = {
-    "a LoRA (a change to a checkpoint, not a checkpoint)": "lora_up. lora_down. lora_A. lora_B. lora.up. lora.down. "
-    "hada_w1_a lokr_w1",
-    _EMBEDDING: "emb_params string_to_param.",
-    "a ControlNet": "control_model. controlnet_cond_embedding. input_hint_block.",
-    "a transformer-based diffusion model (Stable Diffusion 3, Flux or the like)": "joint_blocks. double_blocks. "
-    "transformer_blocks.0.norm1_context. adaln_single.",
+    kind: re.compile(marks)
+    for kind, marks in {
+        "an IP-Adapter": r"ip_adapter\.|to_k_ip\.|^image_proj\.",
+        f"a DoRA {_CHANGE}": r"\.dora_scale$|lora_magnitude_vector",
+        f"a LoRA {_CHANGE}": r"lora_(up|down|mid|A|B|embedding_A)\b|lora\.(up|down)\.",
+        f"a LoHa {_CHANGE}": r"\.hada_[wt][12]",
+        f"a LoKr {_CHANGE}": r"\.lokr_[wt][12]",
+        f"an OFT {_CHANGE}": r"\bb?oft_(blocks|diag|R|S|r|s)\b|^oft_",
+        f"an IA3 {_CHANGE}": r"\.on_input$|\bia3_l\b",
+        f"a VeRA {_CHANGE}": r"vera_(lambda|A|B)",
+        f"a full difference of LyCORIS {_CHANGE}": r"\.diff(_b)?$",
+        f"an adapter {_CHANGE}": r"^(lora|lycoris|loha|lokr|glora)_|^base_model\.model\.|\.(a1|b1)\.weight$",
+        _EMBEDDING: r"emb_params|string_to_param\.",
+        "a ControlNet": r"control_model\.|controlnet_cond_embedding\.|input_hint_block\.",
+        "a T2I-Adapter": r"^(adapter\.)?body\.\d+\.(block1|in_conv|resnets)\b|^adapter\.body\.",
+        "a hypernetwork": r"^\d+\.\d+\.linear\.",
+        "a motion module (AnimateDiff)": r"motion_modules\.",
+        "a transformer-based diffusion model (Stable Diffusion 3, Flux or the like)": r"joint_blocks\.|double_blocks\.|"
+        r"transformer_blocks\.0\.norm1_context\.|adaln_single\.",
+    }.items()
 }
 # How names begin in files that hold a part of a checkpoint.
 _PARTS = {
@@ -71,7 +87,7 @@ def file_kind(shapes: Shapes) -> str | None:
     if not shapes:
         return "a file without any weights"
     for kind, marks in _MARKS.items():
-        if any(mark in name for name in shapes for mark in marks.split()):
+        if any(marks.search(name) for name in shapes):
             return kind
     if all("." not in name and shape[-1:] in _EMBEDDING_SHAPES for name, shape in shapes.items()):
         return _EMBEDDING
