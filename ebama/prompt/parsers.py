@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from . import rules
 from .alignment import normalised
 from .objects import ParsedWord, checked
-from .pairs import parted
 from .phrases import with_noun_phrases
+from .rules.pairs import parted
 from .signs import composed, in_plain_letters, moved, with_parted_numbers, without_signs
 from .tokenization import PromptError
 from .trailing import put_back, take_out

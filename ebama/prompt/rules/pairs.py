@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from . import lexicon
-from .rules.tagging import tag
+from .. import lexicon
+from .tagging import tag
 
 _TOKEN = re.compile(r"\w+(?:['’-]\w+)*|\S")
 _ADJECTIVES = lexicon.ADJECTIVES - (lexicon.NOUNS_TOO - lexicon.COLOURS)
