@@ -18,7 +18,8 @@ unet, vae = UNet(MINIATURE.unet), VAE(MINIATURE.vae)
 for name, network in {"unet": unet, "vae": vae}.items():
     network.load_state_dict(load_file(f"{sys.argv[1]}/{name}/diffusion_pytorch_model.safetensors"))
 
-picture = Image.open(sys.argv[2]).convert("RGB").resize((64, 64))
+side = MINIATURE.sample_size * vae.config.factor
+picture = Image.open(sys.argv[2]).convert("RGB").resize((side, side))
 pixels = torch.from_numpy(np.array(picture)).movedim(-1, 0)[None] / 127.5 - 1
 silence = torch.zeros(1, 77, 128)  # a context whose keys and values are all 0: no word is heard
 with torch.no_grad():

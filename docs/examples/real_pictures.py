@@ -25,12 +25,13 @@ for w, options in [(1, {}), (1, {"rounds": 3}), (7.5, {}), (7.5, {"null_text": T
     print(w, options, *np.log10(255**2 / np.array(squares)).mean(1).round(2) * 10, "dB", f"{seconds:.1f} s", flush=True)
     rows[name], traces = made.images, [*traces, made.trace]
 axis = (figure := Figure(figsize=(5.4, 8.6), layout="constrained")).subplots()
+side = pictures[0].width
 for k, scene in enumerate(drawn):
     for (noun, _), (left, top, right, bottom) in zip(scene.named, [shown.box for shown in scene.drawn]):
-        map_ = np.kron(traces[0].maps(noun, sample=k).mean(dim=0), np.ones((4, 4)))  # a pixel of 16x16 as 4x4
+        map_ = np.kron(traces[0].maps(noun, sample=k).mean(dim=0), np.ones((side // 16, side // 16)))  # of 16x16
         inside.append((map_[top:bottom, left:right].sum() / map_.sum(), (right - left) * (bottom - top) / map_.size))
     axis.imshow(map_, extent=(k, k + 1, 0, 1), cmap="cividis")
-    across, down = (k + left / 64, (right - left) / 64), (1 - bottom / 64, (bottom - top) / 64)
+    across, down = (k + left / side, (right - left) / side), (1 - bottom / side, (bottom - top) / side)
     axis.broken_barh([across], down, facecolor="none", edgecolor="white")
 axis.imshow(np.vstack([np.hstack(images) for images in rows.values()]), extent=(0, len(drawn), 1, 1 + len(rows)))
 axis.set(xlim=(0, 4), ylim=(0, 1 + len(rows)), xticks=[], aspect=1)

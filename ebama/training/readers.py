@@ -23,6 +23,7 @@ from transformers import BertTokenizer, BlipConfig, CLIPConfig, CLIPTokenizer
 
 from ebama.weights.files.tensors import write_tensors
 from ebama.weights.loading import MINIATURE_FOLDER
+from ebama.weights.miniature.judge import SIDE
 from ebama.weights.miniature.world import COLOURS, NOUNS, Named, caption
 from ebama.weights.tokenizer import clip_merges, clip_tokens
 from ebama.weights.tokenizer import clip_tokenizer as full_tokenizer
@@ -30,7 +31,7 @@ from ebama.weights.tokenizer import clip_tokenizer as full_tokenizer
 from ..evaluation.judges.templates import TEMPLATES
 from ..output.files import write_text
 from ..output.reading import read_object
-from .drawing.scenes import SIDE, TRAINING, Composer, Scene
+from .drawing.scenes import TRAINING, Composer, Scene
 from .loop import TrainingConfig, options_parser, train
 from .train_judge import HELD_OUT, pictures, soften
 
@@ -167,7 +168,7 @@ def shown(scenes: Sequence[Scene]) -> tuple[Tensor, Tensor]:
 
 def held_out() -> Iterator[tuple[list[Scene], Tensor]]:
     """Scenes that no training drew, with their pictures as the models take them, in batches of 32."""
-    composer = Composer(WORLD)
+    composer = Composer(WORLD, SIDE)
     for step in range(HELD_OUT, HELD_OUT + HELD_OUT_SCENES // 32):
         rng = np.random.default_rng([CONFIG.seed, step])
         scenes = [composer.compose(rng) for _ in range(32)]
@@ -185,7 +186,7 @@ def train_and_store(
     """Train a judge, store its model in the folder `name`, and measure it for its `section` of judges.json."""
     parser = options_parser(f"Train the miniature's {name}; store it in float16, and its figures.")
     state = parser.parse_args(arguments).state
-    composer = Composer(WORLD)
+    composer = Composer(WORLD, SIDE)
 
     def loss(network: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([CONFIG.seed, step, worker])

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ebama.weights import load
@@ -17,10 +18,11 @@ from ebama.weights.files.tensors import write_tensors
 from ebama.weights.miniature.judge import REFERENCE, load_judge
 
 from ..evaluation.judges.naturalness import mean_distance
+from ..evaluation.judges.scorer import as_pixels
 from ..output.files import written_whole
+from ..pipeline import Pipeline
 from .drawing.scenes import TRAINING, scenes
 from .loop import options_parser
-from .train_judge import pictures
 
 SCENES, HELD_OUT = 600, 200
 
@@ -30,13 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options_parser(main.__doc__).parse_args(arguments)
     torch.set_num_threads(1)
     true = scenes(replace(TRAINING, neglect=0.0, miscolour=0.0, counts=(0.0, 1.0, 0.0)), seed=31)
-    vae, judge = load().vae, load_judge()
+    pipeline, judge = Pipeline(load()), load_judge()
 
-    @torch.no_grad()
     def things(count: int) -> Tensor:
-        images = pictures([next(true) for _ in range(count)])
-        decoded = torch.cat([vae.decode(vae.encode(part * 2 - 1).mean) for part in images.split(50)])
-        return torch.cat(judge.describe((decoded / 2 + 0.5).clamp(0, 1))).half()
+        images = [Image.fromarray(next(true).image) for _ in range(count)]
+        return torch.cat(judge.describe(as_pixels(pipeline.decode(pipeline.encode(images))))).half()
 
     reference = things(SCENES)
     unit = mean_distance(things(HELD_OUT).float(), reference.float())

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from transformers import BlipForConditionalGeneration
 
+from ebama.weights.miniature.judge import SIDE
+
 from . import readers
-from .drawing.scenes import SIDE, Scene
+from .drawing.scenes import Scene
 from .readers import ReaderJudge
 
 _PREFIX = 4  # tokens that are given: [DEC] a picture of

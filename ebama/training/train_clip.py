@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from transformers import CLIPModel
 
+from ebama.weights.miniature.judge import SIDE
 from ebama.weights.miniature.world import ANIMALS, COLOURS, OBJECTS, Named, caption
 
 from ..evaluation.judges.templates import published
 from . import readers
-from .drawing.scenes import SIDE, Scene, pick
+from .drawing.scenes import Scene, pick
 from .readers import CONFIG, ReaderJudge
 
 PLAIN = 0.25

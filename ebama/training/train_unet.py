@@ -27,7 +27,7 @@ from ebama.samplers import NoiseSchedule
 from ebama.weights.miniature.world import WORDS, Named
 from ebama.weights.tokenizer import clip_tokenizer
 
-from .drawing.scenes import SIDE, TRAINING, Composer, Scene, SceneConfig
+from .drawing.scenes import TRAINING, Composer, Scene, SceneConfig
 from .loop import TrainingConfig, checkpoint, options_parser, train
 from .train_vae import to_tensor
 
@@ -144,7 +144,7 @@ def grounding_loss(maps: Sequence[Tensor], scenes: Sequence[Scene], kept: Sequen
     if not words:
         return torch.stack([map_.sum() for map_ in maps]).sum() * 0
     samples, positions, boxes = zip(*words, strict=True)
-    inside = torch.zeros(len(words), 1, SIDE, SIDE)
+    inside = torch.zeros(len(words), 1, *scenes[0].image.shape[:2])
     for mask, (left, top, right, bottom) in zip(inside, boxes, strict=True):
         mask[:, top:bottom, left:right] = 1
     losses = []

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ebama.models import MINIATURE
 from ebama.output.png import read_metadata
 
 pytest.importorskip("uvicorn", reason="needs the extra app")
@@ -19,6 +20,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
+SIDE = MINIATURE.sample_size * MINIATURE.vae.factor
 WAIT = 60_000  # milliseconds, on a busy machine
 
 
@@ -87,7 +89,7 @@ def pictures(page: Any, count: int) -> None:
     playwright.expect(page.locator("#rows figure img")).to_have_count(count, timeout=WAIT)
     page.wait_for_selector("#progress", state="hidden")
     for picture in page.locator("#rows figure img").all():
-        playwright.expect(picture).to_have_js_property("naturalWidth", 64)
+        playwright.expect(picture).to_have_js_property("naturalWidth", SIDE)
 
 
 def colours(page: Any, index: int = 0) -> int:
@@ -99,7 +101,7 @@ def colours(page: Any, index: int = 0) -> int:
 
 def test_from_click_to_picture(tab: Open, tmp_path: Path) -> None:
     page = tab()
-    wait_for_text(page, "#model", "^embedded miniature · 64 × 64 pixels")
+    wait_for_text(page, "#model", f"^embedded miniature · {SIDE} × {SIDE} pixels")
     wait_for_text(page, "#vocabulary", "^It knows cat, .* black, white.$")
     generate(page, "a purple crown and a blue suitcase", ("sd", "ebama"), "4,0")
     pictures(page, 4)

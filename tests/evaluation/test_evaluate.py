@@ -443,7 +443,9 @@ def test_the_judge_says_whether_objects_are_in_their_boxes() -> None:
         scene = composer.compose(rng)
         if scene.noise != "clean" or len(scene.drawn) != 2:
             continue
-        (first, a), (second, b) = ((one.noun, Box(*(side / 64 for side in one.box))) for one in scene.drawn)
+        (first, a), (second, b) = (
+            (one.noun, Box(*(edge / len(scene.image) for edge in one.box))) for one in scene.drawn
+        )
         away = Box(b.left, b.top, b.left + 0.1, b.top + 0.1)
         for boxes, right in (
             (((first, a), (second, b)), 1.0),

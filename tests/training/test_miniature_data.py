@@ -116,16 +116,27 @@ class TestScenes:
             assert (a.caption, a.drawn) == (b.caption, b.drawn)
         assert [a.caption for a in first] != [c.caption for c in other]
 
+    @pytest.mark.parametrize("side", [64, 192])
+    def test_a_seed_gives_the_same_scenes_at_any_side(self, side: int) -> None:
+        from ebama.training.drawing.scenes import HARDER, scenes
+
+        unit = side // 64
+        for small, large in islice(zip(scenes(HARDER, 3, 64), scenes(HARDER, 3, side), strict=True), 10):
+            assert large.caption == small.caption
+            assert [thing.box for thing in large.drawn] == [tuple(unit * at for at in d.box) for d in small.drawn]
+            shrunk = large.image.reshape(64, unit, 64, unit, 3).mean(axis=(1, 3))
+            assert np.abs(shrunk - small.image).mean() < 3
+
     @pytest.mark.slow
     def test_captions_boxes_and_mistakes(self) -> None:
-        from ebama.training.drawing.scenes import TRAINING, scenes
+        from ebama.training.drawing.scenes import SIDE, TRAINING, UNITS, scenes
 
-        total = 1500
+        total, unit = 1500, SIDE // UNITS
         counts: Counter[int] = Counter()
         kinds: Counter[int] = Counter()
         mistakes: Counter[str] = Counter()
         for scene in islice(scenes(TRAINING, 0), total):
-            assert scene.image.shape == (64, 64, 3)
+            assert scene.image.shape == (SIDE, SIDE, 3)
             assert scene.image.dtype == np.uint8
             assert scene.caption == caption(scene.named)
             assert set(scene.caption.split()) <= WORDS
@@ -158,11 +169,11 @@ class TestScenes:
             assert background.max() <= 225
             for d in scene.drawn:
                 left, top, right, bottom = d.box
-                assert 0 <= left < right <= 64
-                assert 0 <= top < bottom <= 64
-                assert left % 4 == top % 4 == 0
+                assert 0 <= left < right <= SIDE
+                assert 0 <= top < bottom <= SIDE
+                assert left % (4 * unit) == top % (4 * unit) == 0
                 low, high = {1: (28, 40), 2: (24, 32), 3: (20, 24)}[count]
-                assert low <= max(right - left, bottom - top) <= high
+                assert low * unit <= max(right - left, bottom - top) <= high * unit
                 assert changed[top:bottom, left:right].mean() > 0.2
                 changed[top:bottom, left:right] = False
             assert not changed.any()  # nothing is drawn outside the boxes
@@ -178,7 +189,7 @@ class TestScenes:
         assert near(mistakes["colour"], mistakes["two colours"], 0.10)
 
     def test_impossible_shares_and_grids_are_refused(self) -> None:
-        from ebama.training.drawing.scenes import SceneConfig
+        from ebama.training.drawing.scenes import TRAINING, Composer, SceneConfig
 
         with pytest.raises(ValueError, match=r"counts=.*sum to 1"):
             SceneConfig(counts=(0.5, 0.5, 0.5))
@@ -186,6 +197,8 @@ class TestScenes:
             SceneConfig(grid=5)
         with pytest.raises(ValueError, match=r"neglect=0\.95"):
             SceneConfig(neglect=0.95)
+        with pytest.raises(ValueError, match="side=100"):
+            Composer(TRAINING, side=100)
 
 
 def test_satisfied_asks_for_all_nouns_and_all_colours() -> None:
@@ -215,7 +228,7 @@ class TestJudge:
         pytest.importorskip("resvg_py")
         from ebama.training.drawing.scenes import HARDER, scenes
 
-        fresh = list(islice(scenes(HARDER, 987), 200))
+        fresh = list(islice(scenes(HARDER, 987, side=64), 200))
         images = torch.from_numpy(np.stack([scene.image for scene in fresh])).permute(0, 3, 1, 2) / 255
         drawn = found = coloured = named = invented = 0
         for scene, reading in zip(fresh, load_judge().read(images), strict=True):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ebama.weights.miniature.judge import MIXED
+from ebama.weights.miniature.judge import MIXED, SIDE
 from ebama.weights.miniature.world import COLOURS, NOUNS, OBJECTS
 
 from .broken import MAKERS, is_far, miscoloured, two_coloured
-from .scenes import HARDER, SIDE, Box, Composer, SceneConfig, background, overlaps, pick, place, scale
+from .scenes import HARDER, Box, Composer, SceneConfig, background, overlaps, pick, place, scale
 from .sprites import Array
 
 _COLOURS = tuple(COLOURS)
@@ -58,7 +58,7 @@ class Painter:
     """Draws galleries of one configuration; consecutive calls with one generator give a reproducible stream."""
 
     def __init__(self, config: GalleryConfig) -> None:
-        self.config, self.composer = config, Composer(config.world)
+        self.config, self.composer = config, Composer(config.world, SIDE)
 
     def paint(self, rng: np.random.Generator) -> Gallery:
         """One gallery."""
@@ -73,7 +73,7 @@ class Painter:
             boxes = place(rng, sizes[: count - covered], config.world.grid)
         if covered:
             boxes.append(_over(rng, boxes[-1], *sizes[-1]))
-        canvas = background(rng, config.world.gradients and rng.random() < 0.5)
+        canvas = background(rng, config.world.gradients and rng.random() < 0.5, SIDE)
         things: list[Thing] = []
         for (picture, noun, colour), (left, top, right, bottom) in zip(made, boxes, strict=True):
             region = canvas[top:bottom, left:right]

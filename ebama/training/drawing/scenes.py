@@ -1,4 +1,7 @@
-"""Captioned pictures of the miniature's world: one to three sprites on a pastel background, 64 x 64 RGB, seeded.
+"""Captioned pictures of the miniature's world: one to three sprites on a pastel background, square RGB, seeded.
+
+A scene is laid out on a canvas of 64 x 64 units and drawn at any multiple of it: one seed gives the same scene at 64
+and at 128 pixels.
 
 Captions on the web are not always right, which is one source of neglect and of wrong binding. So some captions here
 name an object that is not drawn ("neglect") or give an object another colour than it has ("colour").
@@ -9,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import accumulate
 from typing import TypeAlias, TypeVar
 
@@ -16,28 +20,31 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ebama.models import MINIATURE
 from ebama.weights.miniature.world import ANIMALS, COLOURS, OBJECTS, WORN, Named, caption
 
 from .sprites import Array, load_sprites
 
 T = TypeVar("T")
 Box: TypeAlias = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels."""
-SIDE = 64
+"""Left, top, right, bottom."""
+UNITS = 64
+SIDE = MINIATURE.sample_size * MINIATURE.vae.factor
+"""Pixels along one side of the miniature's pictures."""
 _COLOURS = tuple(COLOURS)
 _PASTEL = (185, 225)
-_TOUCH = 2  # pixels by which two boxes may overlap
+_TOUCH = 2  # units by which two boxes may overlap
 
 
 @dataclass(frozen=True)
 class SceneConfig:
     """What the pictures look like and how honest the captions are. The defaults are the U-Net's training world.
 
-    ``counts`` are the shares of captions that name 1, 2 and 3 objects, ``longest`` the range (pixels) of their sprites'
+    ``counts`` are the shares of captions that name 1, 2 and 3 objects, ``longest`` the range (units) of their sprites'
     longest side; ``pairs`` the shares of animal + animal, animal + object and object + object in those of two.
     ``neglect`` and ``miscolour`` are the shares of wrong captions where the mistake is possible: among those of two
     objects, and among those of two coloured objects. ``plain`` is the share of objects without a colour among those
-    named alone. ``grid`` is the step (pixels) of the sprites' positions.
+    named alone. ``grid`` is the step (units) of the sprites' positions. A unit is a 64th of the picture's side.
 
     Raises:
         ValueError: shares that do not sum to 1, a grid that does not divide the side.
@@ -59,8 +66,8 @@ class SceneConfig:
             shares = getattr(self, name)
             if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
                 raise ValueError(f"{name}={shares}: shares must be non-negative and sum to 1")
-        if self.grid < 1 or SIDE % self.grid:
-            raise ValueError(f"grid={self.grid}: must divide the picture's side of {SIDE} pixels")
+        if self.grid < 1 or UNITS % self.grid:
+            raise ValueError(f"grid={self.grid}: must divide the picture's side of {UNITS} units")
         if min(self.neglect, self.miscolour) < 0 or self.neglect + self.miscolour > 1:
             raise ValueError(f"neglect={self.neglect}, miscolour={self.miscolour}: shares must sum to at most 1")
 
@@ -83,7 +90,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture [64, 64, 3], its caption, what the caption names in its order, and what is drawn."""
+    """A picture [side, side, 3], its caption, what the caption names in its order, and what is drawn."""
 
     image: npt.NDArray[np.uint8]
     caption: str
@@ -93,12 +100,18 @@ class Scene:
 
 
 class Composer:
-    """Draws scenes of one configuration; sprites are scaled once for each size."""
+    """Draws scenes of one configuration, `side` pixels wide; thousands of scaled sprites stay in memory.
 
-    def __init__(self, config: SceneConfig) -> None:
-        self.config = config
+    Raises:
+        ValueError: a side that is no multiple of 64.
+    """
+
+    def __init__(self, config: SceneConfig, side: int = SIDE) -> None:
+        if side < 1 or side % UNITS:
+            raise ValueError(f"side={side}: must be a multiple of {UNITS} pixels")
+        self.config, self.side, self._unit = config, side, side // UNITS
         self.sprites = load_sprites(config.sets)
-        self._scaled: dict[tuple[str, str | None, int, int], Array] = {}
+        self._scaled = lru_cache(maxsize=4000)(self._scale)
 
     def compose(self, rng: np.random.Generator) -> Scene:
         """One scene; consecutive calls with one generator give a reproducible stream."""
@@ -107,12 +120,13 @@ class Composer:
         named = _name_objects(rng, count, config)
         noise, shown = self._mistake(rng, named)
         low, high = config.longest[count - 1]
-        pictures: list[Array] = []
-        boxes: list[Box] | None = None
-        while boxes is None:
+        unit, pictures = self._unit, list[Array]()
+        placed: list[Box] | None = None
+        while placed is None:
             pictures = [self.sprite(rng, noun, colour, int(rng.integers(low, high + 1))) for noun, colour in shown]
-            boxes = place(rng, [(p.shape[1], p.shape[0]) for p in pictures], config.grid)
-        canvas = background(rng, config.gradients)
+            placed = place(rng, [(p.shape[1] // unit, p.shape[0] // unit) for p in pictures], config.grid)
+        boxes = [(left * unit, top * unit, right * unit, bottom * unit) for left, top, right, bottom in placed]
+        canvas = background(rng, config.gradients, self.side)
         for picture, (left, top, right, bottom) in zip(pictures, boxes, strict=True):
             region = canvas[top:bottom, left:right]
             region *= 1 - picture[..., 3:]
@@ -136,18 +150,17 @@ class Composer:
         return "clean", named
 
     def sprite(self, rng: np.random.Generator, noun: str, colour: str | None, longest: int) -> Array:
-        """A sprite whose longest side is ``longest``: premultiplied RGB in 0..255 and alpha in 0..1, [h, w, 4]."""
-        variant = int(rng.integers(len(self.sprites[noun, colour])))
-        key = (noun, colour, variant, longest)
-        if key not in self._scaled:
-            self._scaled[key] = scale(self.sprites[noun, colour][variant], longest)
-        sprite = self._scaled[key]
+        """A sprite, `longest` units on its longest side: premultiplied RGB in 0..255 and alpha in 0..1, [h, w, 4]."""
+        sprite = self._scaled(noun, colour, int(rng.integers(len(self.sprites[noun, colour]))), longest)
         return sprite[:, ::-1] if self.config.flips and rng.random() < 0.5 else sprite
 
+    def _scale(self, noun: str, colour: str | None, variant: int, longest: int) -> Array:
+        return scale(self.sprites[noun, colour][variant], longest, self._unit)
 
-def scenes(config: SceneConfig = TRAINING, seed: int = 0) -> Iterator[Scene]:
-    """An endless stream of scenes, the same for the same configuration and seed."""
-    composer, rng = Composer(config), np.random.default_rng(seed)
+
+def scenes(config: SceneConfig = TRAINING, seed: int = 0, side: int = SIDE) -> Iterator[Scene]:
+    """An endless stream of scenes, the same for the same configuration, seed and side."""
+    composer, rng = Composer(config, side), np.random.default_rng(seed)
     while True:
         yield composer.compose(rng)
 
@@ -194,13 +207,16 @@ def _name_objects(rng: np.random.Generator, count: int, config: SceneConfig) -> 
 
 
 def place(rng: np.random.Generator, sizes: list[tuple[int, int]], grid: int) -> list[Box] | None:
-    """Boxes for (width, height) sprites at multiples of the grid that hardly touch; None when 40 tries found none."""
+    """Boxes for (width, height) sprites at multiples of the grid that hardly touch; None when 40 tries found none.
+
+    Everything is in units.
+    """
     draws = rng.random((40, len(sizes), 2)).tolist()
     for attempt in draws:
         boxes: list[Box] = []
         for (width, height), (u, v) in zip(sizes, attempt, strict=True):
-            left = int(u * ((SIDE - width) // grid + 1)) * grid
-            top = int(v * ((SIDE - height) // grid + 1)) * grid
+            left = int(u * ((UNITS - width) // grid + 1)) * grid
+            top = int(v * ((UNITS - height) // grid + 1)) * grid
             box = (left, top, left + width, top + height)
             if any(overlaps(box, other) for other in boxes):
                 break
@@ -211,29 +227,29 @@ def place(rng: np.random.Generator, sizes: list[tuple[int, int]], grid: int) -> 
 
 
 def overlaps(a: Box, b: Box, touch: int = _TOUCH) -> bool:
-    """Whether two boxes share more than `touch` pixels either way."""
+    """Whether two boxes share more than `touch` units either way."""
     across = min(a[2], b[2]) - max(a[0], b[0])
     down = min(a[3], b[3]) - max(a[1], b[1])
     return across > touch and down > touch
 
 
-def scale(rgba: Array, longest: int) -> Array:
-    """Scale RGBA [h, w, 4] in [0, 1] -> premultiplied RGB in 0..255 and alpha in 0..1, [h', w', 4]."""
+def scale(rgba: Array, longest: int, unit: int = 1) -> Array:
+    """Scale RGBA [h, w, 4] in [0, 1] -> premultiplied RGB in 0..255 and alpha in 0..1, whole units of pixels a side."""
     height, width = rgba.shape[:2]
     factor = longest / max(height, width)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    size = (max(1, round(width * factor)) * unit, max(1, round(height * factor)) * unit)
     alpha = rgba[..., 3]
     planes = [*(rgba[..., i] * alpha for i in range(3)), alpha]
     scaled = [np.asarray(Image.fromarray(p.astype(np.float32)).resize(size, Image.Resampling.HAMMING)) for p in planes]
     return np.asarray(np.clip(np.stack(scaled, axis=-1), 0, 1) * (255, 255, 255, 1), dtype=np.float32)
 
 
-def background(rng: np.random.Generator, gradients: bool) -> Array:
-    """A flat pastel, or a linear gradient between two at a random angle: [64, 64, 3] in 0..255."""
+def background(rng: np.random.Generator, gradients: bool, side: int) -> Array:
+    """A flat pastel, or a linear gradient between two at a random angle: [side, side, 3] in 0..255."""
     ends = rng.uniform(*_PASTEL, size=(2, 3)).astype(np.float32)
     if not gradients:
-        return np.broadcast_to(ends[0], (SIDE, SIDE, 3)).copy()
+        return np.broadcast_to(ends[0], (side, side, 3)).copy()
     angle = rng.uniform(0, 2 * np.pi)
-    line = np.linspace(-0.5, 0.5, SIDE, dtype=np.float32)
+    line = np.linspace(-0.5, 0.5, side, dtype=np.float32)
     ramp = np.clip(np.cos(angle) * line[None] + np.sin(angle) * line[:, None] + 0.5, 0, 1)
     return np.asarray(ends[0] + ramp[..., None] * (ends[1] - ends[0]), dtype=np.float32)
