@@ -6,12 +6,10 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
 from ebama.weights import StableDiffusion, Vocabulary
 from ebama.weights.stable_diffusion import pixels
 
-from .checks import expect, is_number, is_whole, short
+from .checks import expect, is_number, is_whole, items, short
 from .guidance import Method
 from .prompt import Parsed, parse
 from .prompt.alignment import align, check_characters
@@ -43,14 +41,13 @@ def check_watching(trace: object, progress: object, on_call: object) -> None:
 
 def listed(prompt: Any) -> list[Any]:
     """One prompt or several as a list."""
-    several = isinstance(prompt, Iterable) and not isinstance(prompt, str) and getattr(prompt, "ndim", 1) != 0
-    return list(prompt) if several else [prompt]
+    several = isinstance(prompt, Iterable) and not isinstance(prompt, str | bytes | Mapping | set | frozenset)
+    return items(prompt) if several and getattr(prompt, "ndim", 1) else [prompt]
 
 
 def plain_seeds(seeds: Iterable[int]) -> list[int]:
-    """Seeds as Python's numbers, which JSON can hold."""
-    several = isinstance(seeds, Iterable) and not isinstance(seeds, str | bytes | Tensor)
-    values = list(seeds) if several and getattr(seeds, "ndim", 1) != 0 else []  # an array of no dimension is no list
+    """Seeds as Python's numbers, which JSON can hold. One that is given twice makes its picture twice."""
+    values = items(seeds)
     if not values or not all(is_whole(seed) and 0 <= seed < 2**63 for seed in values):
         raise ValueError(f"seeds are {short(seeds)}; expected a list of at least one whole number from 0 to 2**63 - 1.")
     return [int(seed) for seed in values]
@@ -59,7 +56,7 @@ def plain_seeds(seeds: Iterable[int]) -> list[int]:
 def training_sizes(original_size: Any, crop: Any, target_size: Any) -> dict[str, tuple[int, int] | None]:
     """The sizes of training pictures as `StableDiffusion.condition` takes them."""
     sizes = {"original_size": original_size, "crop": (0, 0) if crop is None else crop, "target_size": target_size}
-    return {name: None if size is None else pixels(name, size) for name, size in sizes.items()}
+    return {name: None if size is None else pixels(name, items(size) or size) for name, size in sizes.items()}
 
 
 def check_negative_prompt(text: str, tokenizer: Any) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from numbers import Real
-from typing import Any
+
+from .checks import items, short
 
 COARSEST = 16
 """Cells along a side of the map on which a box must hold one cell at least."""
@@ -43,12 +43,12 @@ class Box:
 
     @classmethod
     def of(cls, sides: object) -> Box:
-        """From a sequence of four numbers; ValueError for anything else."""
+        """From four numbers in order, as a list or an array has them; ValueError for anything else."""
         if isinstance(sides, Box):
             return sides
-        values: Any = list(sides) if isinstance(sides, Sequence) and not isinstance(sides, str) else []
+        values = items(sides)
         if len(values) != 4:
-            raise ValueError(f"the box {sides!r} needs four numbers: (left, top, right, bottom).")
+            raise ValueError(f"the box {short(sides)} needs four numbers: (left, top, right, bottom).")
         return cls(*values)
 
     def holds(self, x: float, y: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -40,6 +41,16 @@ def is_number(value: Any) -> bool:
         return False
     size: Any = abs(value)
     return bool(size <= LARGEST)
+
+
+def items(value: Any) -> list[Any]:
+    """The entries of a list, a tuple, a range, an iterator, or an array or tensor of one dimension of any library, its
+    numbers as Python's; none of a text, a mapping, a single number, or anything else that has no order or entries."""
+    if isinstance(value, str | bytes | Mapping | set | frozenset) or not isinstance(value, Iterable):
+        return []
+    if hasattr(value, "tolist"):  # of several dimensions: lists, which are no entries of any kind
+        value = value.tolist() if getattr(value, "ndim", 1) else []
+    return [plain(entry) for entry in value]
 
 
 def plain(value: Any) -> Any:

@@ -19,7 +19,7 @@ from ebama.weights import StableDiffusion
 from ebama.weights.stable_diffusion import pixels
 
 from . import __version__, arguments, methods
-from .checks import expect, plain
+from .checks import expect, items, plain
 from .guidance import AnyMethod, Method, PipelineInputs, Task
 from .guidance.gradient_method import base_resolution
 from .output.recipe import Recipe
@@ -127,6 +127,7 @@ class Pipeline:
         """
         prompts, seeds = arguments.listed(prompt), arguments.plain_seeds(seeds)
         guidance, steps, batch_size = plain(guidance), plain(steps), plain(batch_size)
+        trace, progress = plain(trace), plain(progress)
         negative_prompt = "" if negative_prompt is None else negative_prompt
         completed, solver = methods.complete(method, self.sd.config), self._sampler(sampler, steps)
         arguments.check_watching(trace, progress, on_call)
@@ -134,7 +135,7 @@ class Pipeline:
         fit = memory.Split(batch_size, self.checkpoint, batch_size)
         weight = next(self.sd.text_encoder.parameters())  # the contexts' device and dtype, which latents follow
         with running(weight, lambda: memory.advice(fit.batch_size, fit.checkpoint, self.budget)):
-            size = None if size is None else pixels("size", size)
+            size = None if size is None else pixels("size", items(size) or size)
             begin = start(self.sd, image, strength, solver, len(prompts), seeds, latents, size)
             starts, solver = begin.samples, begin.sampler
             arguments.check_negative_prompt(negative_prompt, self.sd.tokenizer)
@@ -229,7 +230,7 @@ class Pipeline:
 
     def _fitted(self, images: Picture | Sequence[Picture], size: tuple[int, int] | None) -> list[Image.Image]:
         """Pictures of `size`, or of the model's."""
-        height, width = latent_size(self.sd.config, None if size is None else pixels("size", size))
+        height, width = latent_size(self.sd.config, None if size is None else pixels("size", items(size) or size))
         factor = self.sd.config.vae.factor
         return fitted(images, (height * factor, width * factor))
 

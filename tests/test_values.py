@@ -34,7 +34,7 @@ def run(pipeline: Pipeline, **options: Any) -> Result:
         "method": "sd",
         "output": "latent",
     }
-    return pipeline(**usual | options, progress=False)
+    return pipeline(**{"progress": False} | usual | options)
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,21 @@ def run(pipeline: Pipeline, **options: Any) -> Result:
     [
         (
             "seeds",
-            [np.arange(2, 4), range(2, 4), iter([2, 3]), [np.uint8(2), np.int64(3)]],
+            [
+                *(np.arange(2, 4), range(2, 4), iter([2, 3]), [np.uint8(2), np.int64(3)]),
+                *(
+                    torch.arange(2, 4),
+                    [torch.tensor(2), torch.tensor(3)],
+                    (seed for seed in (2, 3)),
+                    {2: "", 3: ""}.keys(),
+                ),
+            ],
             [2, 3],
         ),
+        ("size", [np.array([64, 64]), torch.tensor([64, 64]), torch.Size([64, 64]), iter([64, 64])], (64, 64)),
+        ("prompt", [np.array(["a red car"]), iter(["a red car"]), np.str_("a red car")], "a red car"),
+        ("progress", [np.False_], False),
+        ("trace", [np.False_], False),
         ("steps", [np.int64(2), torch.tensor(2), np.array(2)], 2),
         ("guidance", [np.float32(2.5), torch.tensor(2.5), np.float64(2.5), np.array(2.5)], 2.5),
         ("guidance", [np.int64(3), torch.tensor(3)], 3),
@@ -68,8 +80,9 @@ def test_numbers_of_other_libraries_are_numbers(name: str, values: list[Any], pl
             [
                 [True],
                 [np.True_],
-                torch.arange(2),
-                [torch.tensor(3)],
+                torch.zeros(2),
+                [torch.tensor(3.0)],
+                {0: 1},
                 True,
                 3,
                 torch.tensor(3),
@@ -90,7 +103,7 @@ def test_numbers_of_other_libraries_are_numbers(name: str, values: list[Any], pl
         ("sampler", [3, None, True, ["ddim"], DDIM]),
         ("trace", [3, "yes", ["latents"]]),
         ("groups", [3, True, {"car": ["red"]}, [3], ["car"], "car"]),
-        ("prompt", [3, None, True, [3], [None], b"a car", [], np.array("a car"), {3}]),
+        ("prompt", [3, None, True, [3], [None], b"a car", [], np.array("a car"), {3}, {"a car"}, {"a car": 1}]),
         (
             "boxes",
             [torch.zeros(2), 3, True, "car", [1], {"car": NAN}, {"car": (0, 0, INF, 1)}, {"car": "0011"}, {3: 3}],

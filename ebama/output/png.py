@@ -24,17 +24,28 @@ END = b"IEND\xaeB`\x82"
 
 def as_rgb(image: Image.Image) -> Image.Image:
     """An image in RGB of 8 bits as it is meant to be seen: turned as its EXIF orientation says, on white where it is
-    transparent; grey of 16 bits is scaled (Pillow would cut it off at 255)."""
+    transparent; grey of 16 bits and of floating point is scaled (Pillow would cut it off at 255). ValueError for grey
+    whose scale nothing tells."""
     in_png = image.format == "PNG"
     image = _upright(image)
-    grey = np.asarray(image) if image.mode.startswith("I") else np.zeros(1)
-    of_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and in_png)  # as older Pillows say
-    if of_16_bits or grey.max() > 255:
-        image = Image.fromarray((grey / 257).round().astype(np.uint8))
+    if image.mode.startswith(("I", "F")):
+        image = _in_8_bits(image, of_16_bits=image.mode.startswith("I;16") or (image.mode == "I" and in_png))
     if not image.has_transparency_data:
         return image.convert("RGB")
     seen = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
+
+
+def _in_8_bits(image: Image.Image, *, of_16_bits: bool) -> Image.Image:
+    """Grey of more bits, of integers from 0 to 255 or 65,535, or of floating point from 0 to 1 or one of these."""
+    grey = np.asarray(image)
+    low, high = grey.min(), grey.max()
+    if not 0 <= low <= high <= 65535:  # or NaN
+        raise ValueError(
+            f"the picture's grey goes from {low} to {high}; expected 0 to 1, to 255 or to 65535: scale it."
+        )
+    white = 65535 if of_16_bits or high > 255 else 1 if image.mode == "F" and high <= 1 else 255
+    return Image.fromarray((grey * (255 / white)).round().astype(np.uint8))
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -99,6 +99,7 @@ def test_files_of_lines_and_of_json(tmp_path: Path) -> None:
     [
         *('{"prompt": ""}', '{"set": "a"}', '{"prompt": 3}', "{", '{"prompt": "a", "groups": 3}'),
         *('{ "prompt": "a', "{}", "{'prompt': 'a cat'}"),
+        *("3", "-2.5", "true", "null", '""', '["a cat"]', '"  "'),
     ],
 )
 def test_a_line_that_is_no_prompt_is_named(line: str, tmp_path: Path) -> None:
@@ -106,6 +107,13 @@ def test_a_line_that_is_no_prompt_is_named(line: str, tmp_path: Path) -> None:
     path.write_text(f"a cat\n{line}\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"^Line 2 of .*mine\.jsonl is no prompt; expected"):
         load(path)
+
+
+def test_json_lines_may_be_strings_and_numbers_prompts_of_a_text(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('"a cat"\na dog\n', encoding="utf-8")
+    (tmp_path / "mine.txt").write_text('1984\n"a dog"\n', encoding="utf-8")
+    assert [prompt.text for prompt in load(tmp_path / "mine.jsonl")] == ["a cat", "a dog"]
+    assert [prompt.text for prompt in load(tmp_path / "mine.txt")] == ["1984", '"a dog"']
 
 
 @pytest.mark.parametrize("line", ["{red} car and a blue bowl", "{ red | blue } car", "{{a cat}}", "  {1-2$$a|b} dog"])

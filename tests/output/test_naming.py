@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ebama.output.naming import file_name, slug
-from ebama.output.png import as_rgb
+from ebama.output.png import as_rgb, read_picture
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,27 @@ def test_grey_of_16_bits_is_scaled_to_8(value: int, grey: int, tmp_path: Path) -
 def test_other_images_are_what_pillow_makes_of_them(mode: str) -> None:
     image = Image.linear_gradient("L").resize((4, 4)).convert("RGB").convert(mode)
     assert as_rgb(image).tobytes() == image.convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("values", "grey"),
+    [
+        (np.float32([[0.0, 0.5, 1.0]]), [0, 128, 255]),
+        (np.float32([[0, 127.5, 255]]), [0, 128, 255]),
+        (np.float32([[0, 32768, 65535]]), [0, 128, 255]),
+        (np.int32([[0, 128, 255]]), [0, 128, 255]),
+        (np.int32([[0, 32896, 65535]]), [0, 128, 255]),
+        (np.uint16([[0, 128, 255]]), [0, 0, 1]),
+    ],
+    ids=lambda value: str(getattr(value, "dtype", "")),
+)
+def test_grey_of_more_bits_is_seen_in_its_scale(values: Any, grey: list[int], tmp_path: Path) -> None:
+    Image.fromarray(values).save(tmp_path / "grey.tif")
+    assert np.asarray(as_rgb(read_picture(tmp_path / "grey.tif")))[0, :, 0].tolist() == grey
+
+
+@pytest.mark.parametrize("values", [[[0.0, np.nan]], [[-0.5, 0.5]], [[0.0, 1e6]], [[0.0, np.inf]]], ids=str)
+def test_grey_without_a_scale_is_refused(values: Any, tmp_path: Path) -> None:
+    Image.fromarray(np.array(values, np.float32)).save(tmp_path / "grey.tif")
+    with pytest.raises(ValueError, match=r"the picture's grey goes from .* expected 0 to 1, to 255 or to 65535"):
+        as_rgb(read_picture(tmp_path / "grey.tif"))

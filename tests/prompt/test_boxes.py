@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from reference import run
 
 from ebama.boxes import Box
@@ -32,6 +35,21 @@ def test_cells(sides: tuple[float, ...], rows: tuple[int, int], columns: tuple[i
     assert Box(*sides).cells(16, 16) == (range(*rows), range(*columns))
 
 
+@pytest.mark.parametrize(
+    "sides",
+    [
+        [0, 0.25, 0.5, 0.75],
+        np.array([0, 0.25, 0.5, 0.75], np.float32),
+        torch.tensor([0, 0.25, 0.5, 0.75]),
+        [torch.tensor(0), np.float32(0.25), torch.tensor(0.5), Fraction(3, 4)],
+        iter((0, 0.25, 0.5, 0.75)),
+    ],
+    ids=lambda sides: type(sides).__name__,
+)
+def test_sides_of_any_library(sides: Any) -> None:
+    assert Box.of(sides) == Box(0, 0.25, 0.5, 0.75)
+
+
 def test_a_small_box_has_a_cell_of_a_coarser_map() -> None:
     rows, columns = Box(0.9, 0.9, 1, 1).cells(4, 4)
     assert (rows, columns) == (range(3, 4), range(3, 4))
@@ -43,6 +61,9 @@ def test_a_small_box_has_a_cell_of_a_coarser_map() -> None:
         ((0, 0.2, 0.5), "needs four numbers"),
         ("0,0,1,1", "needs four numbers"),
         (None, "needs four numbers"),
+        ({0, 0.2, 0.5, 0.8}, "needs four numbers"),
+        ({"left": 0, "top": 0, "right": 1, "bottom": 1}, "needs four numbers"),
+        (np.array([[0, 0.2, 0.5, 0.8]]), "needs four numbers"),
         ((0, 0.2, 0.5, "x"), "four finite numbers"),
         ((0, 0.2, 0.5, math.nan), "four finite numbers"),
         ((0, 0.2, 0.5, True), "four finite numbers"),

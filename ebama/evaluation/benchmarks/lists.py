@@ -78,7 +78,7 @@ def _is_json_list(text: str) -> bool:
 
 def _read_line(path: Path, number: int, name: str, line: str) -> BenchmarkPrompt:
     if not _OBJECT.match(line):
-        return BenchmarkPrompt(name, line.strip())
+        return BenchmarkPrompt(name, _text(path, number, line.strip()))
     try:
         entry = parse_object(line)
         text, part = entry["prompt"], entry.get("set", entry.get("tag", name))
@@ -91,6 +91,19 @@ def _read_line(path: Path, number: int, name: str, line: str) -> BenchmarkPrompt
         return BenchmarkPrompt(part, text.strip(), groups, read_boxes(entry.get("boxes")))
     except ValueError as error:
         raise ValueError(f"Line {number} of {path} is no prompt: {error}") from error
+
+
+def _text(path: Path, number: int, line: str) -> str:
+    """A prompt as it stands; in a file of JSON lines the string that it is, while a number, say, is no prompt there."""
+    if path.suffix.lower() not in (".json", ".jsonl", ".ndjson"):
+        return line
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return line
+    if not (isinstance(value, str) and value.strip()):
+        raise ValueError(f"Line {number} of {path} is no prompt; expected {_FORM}.")
+    return value.strip()
 
 
 def _groups(stored: Any) -> Groups:
