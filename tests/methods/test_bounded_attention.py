@@ -51,13 +51,9 @@ def words_hidden(masks: list[list[bool]], guided: bool) -> Tensor:
 
 
 def pixels_hidden(masks: list[list[bool]]) -> Tensor:
-    count = len(masks[0])
-    hidden = torch.zeros(count, count, dtype=torch.bool)
-    for p in range(count):
-        for q in range(count):
-            inside = any(m[p] for m in masks) and any(m[q] for m in masks)
-            hidden[p, q] = inside and not any(m[p] and m[q] for m in masks)
-    return hidden
+    """From every pixel of a subject those of the others."""
+    owners = [{subject for subject, mask in enumerate(masks) if mask[p]} for p in range(len(masks[0]))]
+    return torch.tensor([[bool(one and other) and one.isdisjoint(other) for other in owners] for one in owners])
 
 
 @pytest.mark.parametrize("guided", [True, False])

@@ -40,19 +40,17 @@ def cells(box: tuple[float, ...], side: int = 16) -> tuple[int, int, int, int]:
     return x1, y1, x2, y2
 
 
-def top(values: list[Tensor], count: int) -> Tensor:
-    ordered = sorted(values, key=lambda value: -value.item())
-    return torch.stack(ordered[:count]).mean()
+def top(values: Tensor, count: int) -> Tensor:
+    return values.flatten().sort(descending=True).values[:count].mean()
 
 
 def terms(map_: Tensor, box: tuple[float, ...], corner: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """Of a smoothed map of 16x16."""
     x1, y1, x2, y2 = cells(box)
-    mask = [[float(y1 <= y < y2 and x1 <= x < x2) for x in range(16)] for y in range(16)]
-    size = int(sum(map(sum, mask)))
-    pixels = [(y, x) for y in range(16) for x in range(16)]
-    inside = top([map_[y, x] * mask[y][x] for y, x in pixels], max(math.floor(0.2 * size), 1))
-    outside = top([map_[y, x] * (1 - mask[y][x]) for y, x in pixels], max(math.floor(0.2 * (256 - size)), 1))
+    mask = torch.tensor([[y1 <= y < y2 and x1 <= x < x2 for x in range(16)] for y in range(16)])
+    size = int(mask.sum())
+    inside = top(map_ * mask, max(math.floor(0.2 * size), 1))
+    outside = top(map_ * ~mask, max(math.floor(0.2 * (256 - size)), 1))
     total = map_.new_zeros(())
     for along, (begin, end) in (("x", (x1, x2)), ("y", (y1, y2))):
         for k in range(16):
