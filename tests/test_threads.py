@@ -7,6 +7,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -74,8 +75,8 @@ def test_a_pipeline_switches_nothing_in_the_tokenizer() -> None:
 
 def latents(pipeline: Pipeline, prompt: str) -> Tensor:
     method = "ebama" if "very" not in prompt else "sd"
-    result = pipeline(prompt, steps=2, sampler="ddim", method=method, output="latent", progress=False, parser="rules")
-    return result.latents
+    options: dict[str, Any] = {"steps": 2, "sampler": "ddim", "size": (32, 32), "parser": "rules", "progress": False}
+    return pipeline(prompt, method=method, output="latent", **options).latents
 
 
 @pytest.mark.filterwarnings("ignore:the text encoder sees", "ignore:The embedded miniature")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -100,14 +101,15 @@ def check_words(folder: Path, tokenizer: Any, end: str) -> None:
     """Raise CheckpointError unless a tokenizer, whose words end in `end`, reads most of the words that it has as
     themselves: one without its merges, or of another kind, still gives ids."""
     tokens: dict[str, int] = tokenizer.get_vocab()
-    words = [token for token in sorted(tokens, key=tokens.__getitem__) if _is_word(token, end)][-_WORDS:]
+    last_first = sorted(tokens, key=tokens.__getitem__, reverse=True)
+    words = list(islice((token for token in last_first if _is_word(token, end)), _WORDS))
     texts = [word.removesuffix(end) for word in words]
     try:
         ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     except Exception as error:  # the tokenizers library raises plain Exception
         raise CheckpointError(f"{folder} holds a tokenizer that does not work: {error}") from error
     if not words or 2 * sum(i == [tokens[word]] for word, i in zip(words, ids, strict=True)) < len(words):
-        example = f"{texts[-1]!r} becomes {len(ids[-1])} tokens" if words else "it has no words"
+        example = f"{texts[0]!r} becomes {len(ids[0])} tokens" if words else "it has no words"
         raise CheckpointError(
             f"{folder} holds a tokenizer that does not know its own words ({example}); download it again."
         )

@@ -267,12 +267,12 @@ def test_folder_names_are_safe_short_and_distinct() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_killed_three_times_it_makes_the_same_files(prompts: Path, tmp_path: Path) -> None:
+def test_killed_twice_it_makes_the_same_files(prompts: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     more = [*SMALL, "--steps", "8"]
     assert evaluate(prompts, whole, *more) == 0
     command = [sys.executable, "train_free.py", "evaluate", "--benchmark", str(prompts), *QUICK]
-    for pictures in (1, 6, 11):  # of 18, in batches of 4: before the first line is written, and twice after
+    for pictures in (1, 6):  # of 18, in batches of 4: before the first line is written, and after
         with subprocess.Popen([*command, "--out", str(broken), *more], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
             deadline = time.monotonic() + 120
             while (

@@ -78,6 +78,13 @@ def folder(tmp_path: Path, lines: list[dict[str, Any]]) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def without_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take longer than all else."""
+    for chart in ("bars", "differences"):
+        monkeypatch.setattr(f"ebama.evaluation.report.page.{chart}", lambda rows: "")
+
+
 class Parts(HTMLParser):
     """Tags that occur, addresses that the page would fetch, and the contents of its scripts by id."""
 
@@ -118,10 +125,6 @@ def test_the_page_holds_everything_and_fetches_nothing(folder: Path, lines: list
     assert [prompt["text"] for prompt in data["prompts"]] == [lines[k]["prompt"] for k in (0, 2, 4, 6)]
     assert [prompt["boxes"] for prompt in data["prompts"]] == [{}, BOXES, {}, {}]
     assert data["shape"] == [1, 1]
-    for size, shape in (([32, 64], [1, 0.5]), ([64, 48], [0.75, 1]), (None, [1, 1]), ([0, 64], [1, 1]), ("ab", [1, 1])):
-        (folder / "run.json").write_text(json.dumps({"size": size}))
-        report.write(folder)
-        assert json.loads(parts(folder).scripts["data"])["shape"] == shape
     names = [failure["name"] for failure in data["failures"]]
     failed = [names[p["failure"]] for prompt in data["prompts"] for p in prompt["pictures"] if p and "failure" in p]
     assert sorted(failed) == ["colour wrong"] * 3 + ["no picture"] + ["object missing"] * 2
@@ -130,6 +133,17 @@ def test_the_page_holds_everything_and_fetches_nothing(folder: Path, lines: list
     assert set(page.scripts) == {"data", "code", "sheet0", "sheet1", "sheet2", "sheet3"}
 
 
+@pytest.mark.usefixtures("without_charts")
+@pytest.mark.parametrize(
+    ("size", "shape"), [([32, 64], [1, 0.5]), ([64, 48], [0.75, 1]), (None, [1, 1]), ([0, 64], [1, 1]), ("ab", [1, 1])]
+)
+def test_the_page_knows_the_shape_of_the_pictures(folder: Path, size: object, shape: list[float]) -> None:
+    (folder / "run.json").write_text(json.dumps({"size": size}))
+    report.write(folder)
+    assert json.loads(parts(folder).scripts["data"])["shape"] == shape
+
+
+@pytest.mark.usefixtures("without_charts")
 def test_a_thumbnail_stands_where_the_script_looks_for_it(tmp_path: Path) -> None:
     """Place: method by method, seed by seed, `columns` in a row."""
     lines = [line(method, "a cat", seed, {"full": 0.5}) for method in METHODS for seed in (0, 1)]
@@ -228,6 +242,7 @@ def test_shares_are_known_by_their_values(lines: list[dict[str, Any]]) -> None:
     assert failure({"error": "refused"}, []) == "no picture"
 
 
+@pytest.mark.usefixtures("without_charts")
 @pytest.mark.slow
 def test_the_papers_figures_stand_beside_runs_of_its_kind_only(folder: Path, lines: list[dict[str, Any]]) -> None:
     sd: dict[str, Any] = {"model": "sd-v1", "benchmark": "ane", "prompts": 276}
@@ -336,6 +351,7 @@ def test_a_set_named_all_does_not_replace_the_whole() -> None:
 # --- the command ---
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_the_command_makes_table_and_page_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(folder)]) == 0
     printed = capsys.readouterr().out
@@ -379,6 +395,7 @@ def test_report_rejects_folder_without_scores(folder: Path, tmp_path: Path, caps
     assert not (empty / "report.html").exists()
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_report_needs_either_pictures_or_scores(folder: Path, lines: list[dict[str, Any]]) -> None:
     for method in METHODS:
         shutil.rmtree(folder / method)

@@ -105,7 +105,12 @@ def test_a_method_with_momentum_is_one_by_one_and_every_guide_starts_anew(decay:
     def moved(rows: list[int]) -> Tensor:
         latents = z[rows]
         guide = guide_for(
-            Heavy(decay=decay), network, context[rows], [groups[row] for row in rows], (1, 2, 3, 4), calls=3
+            Heavy(decay=decay, max_refinements=2),
+            network,
+            context[rows],
+            [groups[row] for row in rows],
+            (1, 2, 3, 4),
+            calls=3,
         )
         for i in range(3):
             latents = guide(latents, 500, i).latents
@@ -114,7 +119,7 @@ def test_a_method_with_momentum_is_one_by_one_and_every_guide_starts_anew(decay:
     together = moved([0, 1])
     for row in (0, 1):
         assert relative(together[row : row + 1], moved([row])) <= 1e-5
-    plain = guide_for(AttendAndExcite(), network, context, groups, (1, 2, 3, 4), calls=3)
+    plain = guide_for(AttendAndExcite(max_refinements=2), network, context, groups, (1, 2, 3, 4), calls=3)
     latents = z
     for i in range(3):
         latents = plain(latents, 500, i).latents

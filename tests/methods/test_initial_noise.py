@@ -250,7 +250,7 @@ def test_many_steps_of_adam() -> None:
     gradient = torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(1))
     candidate, count = Candidate(z0, 0.01), 0
     mean, log_variance, adams = torch.zeros_like(z0).double(), torch.zeros_like(z0).double(), (Adam(z0), Adam(z0))
-    for _ in range(3):
+    for _ in range(4):
         candidate.step(gradient)
         of_mean, of_variance = gradient.double(), gradient * z0 * (log_variance / 2).exp() / 2
         while True:

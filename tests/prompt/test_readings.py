@@ -344,7 +344,7 @@ def test_any_text_is_read_or_refused(parser: str, text: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parser", PARSERS)
-@fuzz(1500)
+@fuzz(600)
 @given(text=TEXTS)
 def test_any_text_is_read_or_refused_at_length(parser: str, text: str) -> None:
     check_reading(text, parser)

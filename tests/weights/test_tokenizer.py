@@ -111,10 +111,10 @@ def test_tokenizer_folder_of_the_new_format_is_read(tmp_path: Path) -> None:
 
 
 def test_words_stand_at_the_left_whatever_the_folder_says(tmp_path: Path) -> None:
-    _old_format(tmp_path / "tokenizer")
-    (tmp_path / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"padding_side": "left"}))
-    tokenizer = read_tokenizer(tmp_path / "tokenizer", 49408, 77)
-    assert tokenizer("a crown", padding="max_length")["input_ids"][0] == START
+    vocabulary = small_tokenizer(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"padding_side": "left"}))
+    tokenizer = read_tokenizer(tmp_path, len(vocabulary), 77)
+    assert tokenizer("a crown", padding="max_length")["input_ids"][0] == vocabulary["<|startoftext|>"]
 
 
 def test_folders_without_a_clip_tokenizer_are_refused(tmp_path: Path) -> None:
@@ -129,14 +129,12 @@ def test_folders_without_a_clip_tokenizer_are_refused(tmp_path: Path) -> None:
     (small / "merges.txt").write_text("#version: 0.2\n")
     with pytest.raises(CheckpointError, match="holds 2 tokens"):
         read_tokenizer(small, 49408, 77)
-    _old_format(tmp_path / "gap")
-    vocabulary = clip_tokenizer().get_vocab() | {"cat</w>": 60000}
-    (tmp_path / "gap" / "vocab.json").write_text(json.dumps(vocabulary))
+    large = small_tokenizer(small)
+    with pytest.raises(CheckpointError, match="table has 900 rows"):
+        read_tokenizer(small, 900, 77)
+    (small / "vocab.json").write_text(json.dumps(large | {"the</w>": 60000}))
     with pytest.raises(CheckpointError, match=r"the last with id 60000; .* table has 49408 rows"):
-        read_tokenizer(tmp_path / "gap", 49408, 77)
-    _old_format(tmp_path / "large")
-    with pytest.raises(CheckpointError, match="table has 1000 rows"):
-        read_tokenizer(tmp_path / "large", 1000, 77)
+        read_tokenizer(small, 49408, 77)
 
 
 @pytest.mark.parametrize(
