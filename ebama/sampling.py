@@ -11,12 +11,13 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ebama.samplers import Sampler
 
 from .guidance import Method, Task
 from .guidance.control import checked
+from .runtime.progress import Bar
+from .runtime.stops import check_stops
 from .starts import InitialNoise
 from .trace import Trace, TraceOptions, TraceRecorder
 
@@ -125,6 +126,7 @@ def sample(
 
     @torch.no_grad()
     def denoise(z: Tensor, t: int) -> Tensor:
+        check_stops()
         now = conditioning if null_texts is None else conditioning.against(null_texts[:, call])
         control = checked(controls, call)
         shown = control if recorder is None else recorder.watching(control)
@@ -140,7 +142,7 @@ def sample(
         denoise,
         z,
         before_step=before_step,
-        progress=partial(tqdm, desc=bar, leave=False) if bar else None,
+        progress=partial(Bar, desc=bar, leave=False) if bar else None,
         generators=generators,
     ).cpu()
     if not final.isfinite().all():

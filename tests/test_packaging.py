@@ -51,12 +51,15 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"models/", "weights/", "ebama/maps.py", "ebama/smoothing.py", "ebama/prompt/", "ebama/output/"}
         | {"ebama/guidance/"},
     ),
-    "ebama/runtime/": ({"torch"}, {"models/", "weights/"}),
+    "ebama/runtime/": ({"torch", "tqdm"}, {"models/", "weights/"}),
     "ebama/starts/": (
-        {"torch", "einops", "numpy", "PIL", "tqdm"},
-        {"models/", "samplers/", "weights/", "ebama/checks.py", "ebama/output/", "ebama/guidance/"},
+        {"torch", "einops", "numpy", "PIL"},
+        {"models/", "samplers/", "weights/", "ebama/checks.py", "ebama/output/", "ebama/guidance/", "ebama/runtime/"},
     ),
-    "ebama/sampling.py": ({"torch", "tqdm"}, {"samplers/", "ebama/guidance/", "ebama/trace/", "ebama/starts/"}),
+    "ebama/sampling.py": (
+        {"torch"},
+        {"samplers/", "ebama/guidance/", "ebama/runtime/", "ebama/trace/", "ebama/starts/"},
+    ),
     "ebama/result.py": ({"torch", "PIL"}, {"ebama/output/", "ebama/trace/"}),
     "ebama/arguments.py": (
         {"torch"},

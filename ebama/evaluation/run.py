@@ -18,14 +18,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ..output.claims import alone, write_first
 from ..output.files import to_json, write_text
 from ..output.naming import file_name
 from ..output.png import is_whole, save_png
 from ..output.reading import parse_object, read_object
 from ..pipeline import Pipeline
+from ..runtime.progress import Bar
 from . import jsonl
 from .benchmarks import BenchmarkPrompt
 from .benchmarks.prompt import describe_boxes
@@ -70,7 +69,7 @@ def make(run: Run, pipeline: Pipeline, out: Path, shard: int = 0, shards: int = 
         done = _made(out, rows(out))
         batches = [batch for batch in run.share(shard, shards) if not done.issuperset(batch.pictures())]
         count = sum(len(batch.pictures()) for batch in batches)
-        with tqdm(total=count, desc=f"pictures {shard + 1}/{shards}", unit="picture", position=shard) as bar:
+        with Bar(total=count, desc=f"pictures {shard + 1}/{shards}", unit="picture", position=shard) as bar:
             for batch in batches:
                 began = time.perf_counter()
                 lines = _make_batch(run, pipeline, out, batch)

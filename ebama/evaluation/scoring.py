@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from ..output.claims import alone
 from ..output.files import to_json, write_text
 from ..output.naming import file_name
 from ..output.png import as_rgb, decoded
 from ..output.reading import read_bytes
+from ..runtime.progress import Bar
 from . import jsonl
 from .benchmarks import BenchmarkPrompt
 from .benchmarks.prompt import describe_boxes, read_boxes
@@ -59,7 +59,7 @@ def _score_all(
     earlier, before = _earlier(folder), read_judges(folder)
     unfinished = folder / "scores-unfinished.jsonl"
     done = {_key(line): line for line in _resume(unfinished, judges) if _is_unchanged(folder, line)}
-    for first in tqdm(range(0, len(pictures), batch_size), desc="scores", unit="batch"):
+    for first in Bar(range(0, len(pictures), batch_size), desc="scores", unit="batch"):
         batch = pictures[first : first + batch_size]
         if not done.keys() >= {_key(row) for row in batch}:
             scored = _score_batch(folder, batch, scorers)

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
 
-_held: ContextVar[list[Stopped] | None] = ContextVar("held", default=None)
-
 
 class Stopped(KeyboardInterrupt):
     """Another program, or the terminal's end, asked this one to stop; `code` is what it should exit with."""
@@ -20,17 +18,30 @@ class Stopped(KeyboardInterrupt):
         self.code = 128 + signal_number
 
 
+_raised: list[Stopped] = []  # of the process, as signals are
+_held: ContextVar[list[Stopped] | None] = ContextVar("held", default=None)
+
+
+def check_stops() -> None:
+    """Raise a stop once more that was swallowed: what is raised in the middle of a destructor or of a library's
+    callback goes no further, and the work would run on."""
+    if _raised and _held.get() is None:
+        raise _raised[-1]
+
+
 @contextmanager
 def raised_stops() -> Iterator[list[Stopped]]:
     """Within this context SIGINT, SIGTERM and SIGHUP raise `Stopped`, unless they are ignored or somebody handles them.
 
-    Yields a list of what was raised: an import in whose middle that happens may end in another error. Only the main
+    Yields a list of what was raised: an import in whose middle that happens may end in another error, and long work
+    asks `check_stops`. Only the main
     thread can be told of signals; in others this does nothing.
     """
     raised: list[Stopped] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         raised.append(Stopped(number))
+        _raised.append(raised[-1])
         if (held := _held.get()) is None:
             raise raised[-1]
         held.append(raised[-1])
@@ -47,6 +58,7 @@ def raised_stops() -> Iterator[list[Stopped]]:
     finally:
         for number in taken:
             signal.signal(number, before[number])
+        _raised[:] = [stop for stop in _raised if stop not in raised]
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from ebama.models import Context
 from ebama.models.conditions import with_tokens
@@ -19,6 +18,7 @@ from ebama.samplers.sampler import Progress, Step
 
 from ..guidance import Conditioning, Method, Task
 from ..guidance.options import apply_rules, number, option, whole
+from ..runtime.progress import Bar
 from .images import digest
 
 
@@ -122,7 +122,7 @@ class Inverter:
         return path[0].cpu(), _null_texts(task, self.sampler, path, self.null_text, self._bar("null text"))
 
     def _bar(self, label: str) -> Progress | None:
-        return partial(tqdm, desc=label, leave=False) if self.progress else None
+        return partial(Bar, desc=label, leave=False) if self.progress else None
 
 
 Reach = Callable[[Tensor, list[int]], Tensor]

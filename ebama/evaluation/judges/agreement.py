@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from ebama.weights import load
 from ebama.weights.loading import MINIATURE_FOLDER
@@ -24,6 +23,7 @@ from ebama.weights.miniature.judge import Reading, load_judge, satisfied
 
 from ...output.png import is_whole, save_png
 from ...pipeline import Pipeline
+from ...runtime.progress import Bar
 from .. import jsonl
 from ..report.statistics import Estimate, estimate
 from .scorer import as_pixels, asked_for
@@ -50,7 +50,7 @@ def make(labels: Sequence[Label], folder: Path) -> list[Image.Image]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{i:03}.png" for i in range(len(labels))]
     pipeline = Pipeline(load())
-    for label, path in tqdm(zip(labels, paths, strict=True), total=len(labels), unit="picture"):
+    for label, path in Bar(zip(labels, paths, strict=True), total=len(labels), unit="picture"):
         if not is_whole(path):
             method, sampler, steps, prompt, seed = (label[key] for key in _RECIPE)
             result = pipeline(prompt, seeds=[seed], method=method, sampler=sampler, steps=steps, progress=False)

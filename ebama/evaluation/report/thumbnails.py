@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from ...output.png import as_rgb, read_picture
+from ...runtime.progress import Bar
 
 BUDGET = 17_000_000
 """Bytes of all sheets together; base64 makes a third more of them."""
@@ -38,7 +38,7 @@ class Sheets:
 
     def encode(self) -> Iterator[bytes]:
         """The WebP file of each prompt's sheet in turn; empty if none of its pictures can be read."""
-        for files in tqdm(self.files, desc="thumbnails", unit="prompt"):
+        for files in Bar(self.files, desc="thumbnails", unit="prompt"):
             images = (_opened(path) for path in files)
             yield _sheet(images, len(files), self.side, self.quality, self.columns)
 
