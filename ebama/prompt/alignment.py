@@ -17,6 +17,7 @@ _SHOWN = 12
 _SHOWN_OF_A_CUT_WORD = 20  # characters before the first that the encoder does not see
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
+_NUMBERED = re.compile(r"(.+)#([1-9]\d{0,4})")
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,27 @@ def listed_words(prompt: str) -> str:
 
 
 def find_all(prompt: str, words: str) -> list[Span]:
-    """Where a word, or several as they stand in the prompt, occur as whole words; upper and lower case count alike."""
-    if not (words := normalised(words)):
+    """Where a word, or several as they stand in the prompt, occur as whole words; upper and lower case count alike.
+
+    "crown#2" is the second crown alone, unless the prompt itself says so.
+    """
+    words = normalised(words)
+    spans = _whole(prompt, words)
+    if not spans and (numbered := _NUMBERED.fullmatch(words)):
+        number = int(numbered[2])
+        spans = _whole(prompt, numbered[1])[number - 1 : number]
+    return spans
+
+
+def named(prompt: str, stretch: Span) -> str:
+    """A stretch of the prompt as `find_all` finds it alone: its words, and "#1" or so where they recur."""
+    words = prompt[slice(*stretch)]
+    spans = _whole(prompt, words)
+    return f"{words}#{spans.index(stretch) + 1}" if len(spans) > 1 and stretch in spans else words
+
+
+def _whole(prompt: str, words: str) -> list[Span]:
+    if not words:
         return []
     return [m.span() for m in re.finditer(rf"(?<!\w){re.escape(words)}(?!\w)", prompt, re.IGNORECASE)]
 

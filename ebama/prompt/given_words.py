@@ -8,7 +8,7 @@ from .alignment import find_all, listed_words
 from .tokenization import PromptError, Span
 
 Words = tuple[str, Sequence[str]]
-"""An object and its modifiers, as words of the prompt: `("crown", ["purple"])`."""
+"""An object and its modifiers, as words of the prompt: `("crown", ["purple"])`; the second of two is "crown#2"."""
 
 _ARTICLES = frozenset({"a", "an", "the"})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
 from typing import Any, NamedTuple
@@ -10,7 +9,8 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, StrictUndefined
 
 from ..boxes import Box
-from .alignment import find_all, listed_words, word_spans
+from .alignment import find_all, listed_words, named, word_spans
+from .given_words import Words
 from .groups import Parsed
 from .tokenization import PromptError, Span
 
@@ -27,8 +27,6 @@ style="text-decoration: underline {{ "solid" if word.role == "object" else "dash
 {{ colours[word.group % 6] }}; text-underline-offset: .25em">{{ text }}</span>{% else %}{{ text }}{% endif %}
 {%- endfor %}</p>
 <p style="font-size: .85em; margin: .3em 0">groups: {{ count }}, parser: {{ parser }}</p>"""
-
-_OCCURRENCE = re.compile(r"(.+)#([1-9]\d*)")
 
 
 class Word(NamedTuple):
@@ -65,19 +63,28 @@ def occurrences(prompt: Parsed, word: str) -> list[tuple[int, ...]]:
 
 
 def describe_words(parsed: Parsed) -> list[dict[str, Any]]:
-    """The words of a prompt as they are written, which group and role each has, and an object's box."""
-    roles: dict[int, tuple[int, str]] = {}
+    """The words of a prompt as they are written, which group and role each has, an object's box, and the name by which
+    `groups=` and `boxes=` mean it, or the longer member of a group that it is part of."""
+    members: list[tuple[int, str, tuple[int, ...]]] = []
     for index, group in enumerate(parsed.groups):
-        for role, positions in (("object", group.object), ("modifier", sum(group.modifiers, ()))):
-            roles |= {position: (index, role) for position in positions if position not in roles}
+        members += [(index, "object", group.object), *((index, "modifier", at) for at in group.modifiers)]
     described: list[dict[str, Any]] = []
     for word in words(parsed):
-        matches = [roles[position] for position in word.positions if position in roles]
-        group_index, role = min(matches, key=lambda match: (match[0], match[1] != "object"), default=(None, ""))
-        described.append({"text": word.text, "group": group_index, "role": role})
-        if role == "object" and group_index is not None and (box := parsed.groups[group_index].box):
+        plain: tuple[None, str, tuple[int, ...]] = (None, "", word.positions)
+        k, role, at = next((member for member in members if set(member[2]) & set(word.positions)), plain)
+        described.append({"text": word.text, "name": _name(parsed, at), "group": k, "role": role})
+        if role == "object" and k is not None and (box := parsed.groups[k].box):
             described[-1]["box"] = astuple(box)
     return described
+
+
+def in_words(parsed: Parsed) -> list[Words]:
+    """The groups of a prompt as words, which `parse(groups=)` reads as the same groups."""
+    return [(_name(parsed, group.object), [_name(parsed, at) for at in group.modifiers]) for group in parsed.groups]
+
+
+def _name(parsed: Parsed, positions: Sequence[int]) -> str:
+    return named(parsed.prompt, parsed.stretch(*positions))
 
 
 def underlined(parsed: Parsed) -> str:
@@ -123,10 +130,7 @@ def _group_of(prompt: Parsed, word: str) -> int:
     """Index of the group that a word names."""
     if not isinstance(word, str):
         raise PromptError(f"boxes has {word!r}: expected words of the prompt, as {{'crown': (0, 0.2, 0.5, 0.8)}}")
-    numbered = _OCCURRENCE.fullmatch(word)
-    spans = [span for span in find_all(prompt.prompt, numbered[1] if numbered else word) if prompt.sees(span)]
-    if numbered:
-        spans = spans[int(numbered[2]) - 1 :][:1]
+    spans = [span for span in find_all(prompt.prompt, word) if prompt.sees(span)]
     if not spans:
         raise PromptError(
             f"boxes[{word!r}]: {word!r} is not in the prompt {prompt.prompt!r}; its words are "

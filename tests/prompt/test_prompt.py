@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from ebama.evaluation.benchmarks.dvmp import sample
 from ebama.prompt import Group, Parsed, PromptError, groups_from_words, lexicon, parse, parsers, rules
 from ebama.prompt.alignment import find_all, word_spans
 from ebama.prompt.objects import ParsedWord, find_structure
+from ebama.prompt.words import in_words
 from ebama.weights import clip_tokenizer
 
 TOKENIZER = clip_tokenizer()
@@ -268,10 +270,46 @@ def test_white_space_and_composed_letters_count_as_clip_counts_them() -> None:
         ("a café", "cafe\u0301", [(2, 6)]),
         ("a (red) dog", "(red)", [(2, 7)]),
         ("a dog", " ", []),
+        ("a dog and a Dog", "dog#2", [(12, 15)]),
+        ("a dog and a dog", "a  dog#1", [(0, 5)]),
+        ("a dog", "dog#2", []),
+        ("a dog", "dog#0", []),
+        ("a dog", "#1", []),
+        ("a dog", "dog#" + "9" * 5000, []),
+        ("a C#2 and a C", "c#2", [(2, 5)]),
     ],
+    ids=lambda value: str(value)[:30],
 )
 def test_find_all_finds_whole_words_in_any_case(prompt: str, words: str, spans: list[tuple[int, int]]) -> None:
     assert find_all(prompt, words) == spans
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a red cat and a cat and a red dog",
+        "the dog and the cat are black",
+        "a red Crown, a red crown and a RED crown",
+        "a cat's cat and the cat of cats",
+        "a black-and-white cat, a black cat and a white t-shirt on a t-shirt",
+        "a 3/4 moon, 10kg of iron and 10kg of lead",
+    ],
+)
+def test_groups_in_words_are_read_as_the_same_groups(prompt: str) -> None:
+    parsed = parse(prompt, TOKENIZER, "rules")
+    assert parse(prompt, TOKENIZER, "rules", groups=in_words(parsed)).groups == parsed.groups
+
+
+@pytest.mark.parametrize(
+    ("words", "groups"),
+    [
+        ([("dog#2", ["red"])], [Group((7,), ((2,),))]),
+        ([("dog#2", []), ("dog#1", ["a#2"])], [Group((7,)), Group((3,), ((5,),))]),
+        ([("dog", ["blue"]), ("dog#1", [])], [Group((7,), ((6,),)), Group((3,))]),
+    ],
+)
+def test_words_of_groups_say_which_of_several_they_mean(words: Any, groups: list[Group]) -> None:
+    assert groups_from_words("a red dog and a blue dog", words, TOKENIZER) == groups
 
 
 def test_words_are_listed_whole() -> None:
