@@ -105,10 +105,10 @@ class Pipeline:
             strength: which part of the sampler's steps the picture goes through: 1 leaves next to nothing of it; 0.8
                 if none is given.
             groups: objects and their modifiers, as `Group`s or as words, e.g. [("crown", ["purple"])], instead of the
-                parser's; for several prompts, one list for each.
+                parser's; the second of two crowns is "crown#2". For several prompts, one list for each.
             boxes: where objects should be, by their words, in fractions of the picture from its left and top, e.g.
-                {"crown": (left, top, right, bottom)}; the second of two crowns is "crown#2". For several prompts, one
-                mapping for each ({} for none). Methods that place objects read them.
+                {"crown": (left, top, right, bottom)}. For several prompts, one mapping for each ({} for none). Methods
+                that place objects read them.
             negative_prompt: what the other branch of guidance sees; None is "", for which some models have zeros.
             output: "latent" leaves the VAE out.
             trace: keep the mean maps of every call, see `Trace`; `TraceOptions` says which, and what else.
@@ -172,6 +172,7 @@ class Pipeline:
         sampler: str | Sampler = "ddim",
         negative_prompt: str | None = "",
         progress: bool = True,
+        on_call: Callable[[int, int], None] | None = None,
         batch_size: int = 8,
         size: tuple[int, int] | None = None,
         original_size: tuple[int, int] | None = None,
@@ -192,7 +193,7 @@ class Pipeline:
             null_text: also optimise what stands for the negative prompt, see `NullText`; True takes its defaults.
             sampler: "ddim" or a `DDIM` without noise, also one that starts in the middle (`DDIM(50).starting_at(601)`).
 
-        The other arguments are those of `__call__`. Raises as it does.
+        The other arguments are those of `__call__`, but that `on_call` hears nothing of null texts. Raises as it does.
         """
         solver = self._sampler(sampler, plain(steps))
         if not isinstance(solver, DDIM):
@@ -201,6 +202,7 @@ class Pipeline:
         options = NullText() if null_text is True else null_text or None
         prompts, negative_prompt = arguments.listed(prompt), "" if negative_prompt is None else negative_prompt
         guidance, batch_size, method = plain(guidance), plain(batch_size), methods.complete("sd", self.sd.config)
+        arguments.check_watching(None, progress, on_call)
         arguments.check(prompts, (0,), guidance, "latent", batch_size)
         images = self._fitted(image, size)
         images, prompts = paired(images, prompts)
@@ -214,7 +216,7 @@ class Pipeline:
             task = self._task(parsed, index, method, solver, guidance, negative_prompt, shape, sizes)
             fit = self._split(method, task, shape, min(batch_size, len(images)), null_text=options is not None)
             task = replace(task, checkpoint=fit.checkpoint)
-            inverter = Inverter(method, solver, rounds, options, progress)
+            inverter = Inverter(method, solver, rounds, options, negative_prompt, progress, on_call)
             return inverter.run(task, encode(self.sd.vae, images), images, fit.batch_size)
 
     def decode(self, latents: Tensor, batch_size: int = 8) -> list[Image.Image]:

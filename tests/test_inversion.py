@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -21,7 +22,7 @@ from ebama import Pipeline, Result, methods
 from ebama.models import StableDiffusionConfig, adapt
 from ebama.output.recipe import Recipe
 from ebama.samplers import DDIM, PNDM
-from ebama.starts import Inversion, NullText, digest
+from ebama.starts import Inversion, NullText, described, digest
 from ebama.weights import StableDiffusion
 
 GENTLE = DDIM.at((60, 30))
@@ -226,6 +227,34 @@ def test_a_recipe_says_how_its_picture_was_inverted() -> None:
     }
     assert (metadata["seed"], metadata["sampler"]["custom_timesteps"]) == (None, [60, 30])
     assert Recipe.from_metadata(metadata).image == metadata["image"]
+    again = described(Recipe.from_metadata(json.loads(json.dumps(metadata))).inversion)
+    assert again == {"prompt": CATS, "guidance": 1.0, "rounds": 2, "null_text": NULL}
+
+
+def test_an_inversion_is_told_and_made_again_by_its_recipe() -> None:
+    calls: list[tuple[int, int]] = []
+    pictures, options = [picture(1), picture(2)], {"guidance": 2.0, "negative_prompt": "a dog"}
+    found = invert(pictures, batch_size=1, on_call=lambda *call: calls.append(call), **options)
+    assert calls == [(done, 4) for done in range(1, 5)]
+    again = invert(pictures[1], **described(found.recipes[1]["inversion"]))
+    assert torch.equal(again.latents[0], found.latents[1])
+
+
+@pytest.mark.parametrize(
+    ("stored", "says"),
+    [
+        (3, r"image\.inversion is 3; expected a prompt"),
+        ({}, "expected a prompt"),
+        ({"prompt": CATS, "image": "/etc/passwd"}, "expected a prompt"),
+        ({"prompt": CATS, "null_text": True}, r"null_text is True; expected values for guidance, iterations"),
+        ({"prompt": CATS, "null_text": {"steps": 1}}, "expected values for"),
+        ({"prompt": CATS, "null_text": {"iterations": -1}}, "iterations is -1"),
+    ],
+    ids=str,
+)
+def test_a_recipe_that_no_inversion_had_is_one_line(stored: object, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        described(stored)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .arguments import METHOD_HELP, MODEL, SAMPLING, add_shared, boxes, option, sampling
 
@@ -124,12 +124,13 @@ def _generate_again(options: argparse.Namespace) -> None:
     from ..output.files import check_folder
     from ..output.naming import file_name
     from ..output.png import read_picture, save_new_png
-    from ..output.recipe import read_recipe
+    from ..output.recipe import SIZES, read_recipe
     from ..prompt import parsers
+    from ..starts import described
     from .model import open_pipeline
 
     stored, picture = read_recipe(options.from_png), read_picture(options.from_png)
-    if stored.seed is None:
+    if stored.seed is None and stored.inversion is None:
         raise ValueError(
             f"{options.from_png} was made from latents given by hand; there is no seed to make it again from."
         )
@@ -141,8 +142,8 @@ def _generate_again(options: argparse.Namespace) -> None:
     if (stored.image is None) != (options.image is None):
         needs = "from no picture; leave --image out" if options.image else "from a picture; give it with --image FILE"
         raise ValueError(f"{options.from_png} was made {needs}.")
-    if options.image is not None:
-        arguments["image"] = read_picture(options.image)
+    begin_with: Any = None if options.image is None else read_picture(options.image)
+    inversion = None if stored.inversion is None else described(stored.inversion)
     if not choice.needs.phrases and stored.parser not in parsers.installed():
         arguments["parser"] = parsers.RULES  # the recipe says all that is read out of a prompt, but for the phrases
     prediction = options.prediction or (None if options.weights else stored.sampler.schedule.prediction)
@@ -150,7 +151,10 @@ def _generate_again(options: argparse.Namespace) -> None:
     if len(stored.latent) == 3:
         factor = pipeline.sd.config.vae.factor
         arguments["size"] = tuple(side * factor for side in stored.latent[1:])
-    result = pipeline(method=choice, **arguments)
+    if begin_with is not None and inversion is not None:
+        inversion |= {name: value for name, value in arguments.items() if name in ("size", *SIZES)}
+        begin_with = pipeline.invert(begin_with, sampler=stored.sampler, **inversion)
+    result = pipeline(method=choice, image=begin_with, **arguments)
     assert result.images is not None
     recipe = result.recipes[0].loaded_from(weights, dtype)
     options.out.mkdir(parents=True, exist_ok=True)

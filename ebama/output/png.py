@@ -114,9 +114,15 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """Read the metadata that `save_png` stored; ValueError if the file is no PNG of ours."""
     content = read_bytes(path)
     try:
-        text = decoded(content).info.get(KEY)  # chunks behind the pixels are there too, once those are read
+        image = decoded(content)
     except ValueError as error:
         raise ValueError(f"{path} holds no recipe, but {error}.") from error
+    return metadata_of(image, path)
+
+
+def metadata_of(image: Image.Image, path: Path | str) -> dict[str, Any]:
+    """The metadata of a picture that `decoded` read: chunks behind the pixels are there too; messages name `path`."""
+    text = image.info.get(KEY)
     if not isinstance(text, str):
         raise ValueError(f"{path} holds no recipe; expected a PNG that `generate` wrote (its text chunk {KEY!r}).")
     try:

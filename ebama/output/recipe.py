@@ -17,7 +17,7 @@ from .png import read_metadata
 from .stored_sampler import describe_sampler, read_sampler
 
 DTYPES = ("float32", "float16", "bfloat16")
-_SIZES: dict[str, tuple[int, int] | None] = {"original_size": None, "crop": (0, 0), "target_size": None}
+SIZES: dict[str, tuple[int, int] | None] = {"original_size": None, "crop": (0, 0), "target_size": None}
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,15 @@ class Recipe:
     def arguments(self) -> dict[str, Any]:
         """The recipe as arguments of `Pipeline.__call__`, all but the method and a picture."""
         same = ["prompt", "sampler", "guidance", "negative_prompt", "groups", "parser"]
-        same += [name for name, usual in _SIZES.items() if getattr(self, name) != usual]
+        same += [name for name, usual in SIZES.items() if getattr(self, name) != usual]
         strength = {"strength": self.image["strength"]} if self.image and "strength" in self.image else {}
-        return {"seeds": [self.seed], **{name: getattr(self, name) for name in same}, **strength}
+        seeds = {} if self.seed is None else {"seeds": [self.seed]}
+        return {**seeds, **{name: getattr(self, name) for name in same}, **strength}
+
+    @property
+    def inversion(self) -> Any:
+        """How the picture was inverted that the run started from, None if it was not."""
+        return (self.image or {}).get("inversion")
 
     def to_metadata(self) -> dict[str, Any]:
         """The recipe as values of JSON."""
@@ -82,7 +88,7 @@ class Recipe:
             del metadata["weights"], metadata["dtype"]
         if self.image is None:
             del metadata["image"]
-        for name, usual in _SIZES.items():
+        for name, usual in SIZES.items():
             value = metadata.pop(name)
             metadata |= {} if value == usual else {name: list(value)}
         return metadata
@@ -104,7 +110,7 @@ class Recipe:
         positions = [at for group in values["groups"] for word in (group.object, *group.modifiers) for at in word]
         if odd := [position for position in positions if position > LONGEST]:  # of what model, the run will tell
             raise ValueError(f"groups: {odd[0]} is no position from 0 to {LONGEST}.")
-        for name in ("latent", *_SIZES):
+        for name in ("latent", *SIZES):
             if isinstance(sides := values.get(name), list):
                 values[name] = tuple(sides)
         return cls(**values)
@@ -119,7 +125,7 @@ class Recipe:
         expect("guidance", self.guidance, is_number(self.guidance), "a finite number")
         sides = isinstance(self.latent, tuple) and all(type(side) is int and 0 < side < 2**16 for side in self.latent)
         expect("latent", self.latent, sides, "the sizes of a latent")
-        for name, usual in _SIZES.items():
+        for name, usual in SIZES.items():
             size = getattr(self, name)
             pair = isinstance(size, tuple) and len(size) == 2
             fits = size == usual or (pair and all(type(side) is int and 0 <= side < 2**16 for side in size))
@@ -137,7 +143,11 @@ class Recipe:
 
 def read_recipe(path: Path) -> Recipe:
     """The recipe of an image that `generate` wrote; ValueError, which names the file, if it holds none."""
-    metadata = read_metadata(path)
+    return recipe_of(read_metadata(path), path)
+
+
+def recipe_of(metadata: Mapping[str, Any], path: Path | str) -> Recipe:
+    """The recipe that a picture's metadata are; messages name `path`."""
     try:
         recipe = Recipe.from_metadata(metadata)
     except ValueError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .images import Picture, decode, digest, encode, fitted
-from .inversion import Inversion, Inverter, NullText
+from .inversion import Inversion, Inverter, NullText, described
 from .noise import InitialNoise, latent_size
 from .start import Images, Start, start
 
@@ -16,6 +16,7 @@ __all__ = [
     "Picture",
     "Start",
     "decode",
+    "described",
     "digest",
     "encode",
     "fitted",

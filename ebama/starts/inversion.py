@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ebama.models.conditions import with_tokens
 from ebama.samplers import DDIM
 from ebama.samplers.sampler import Progress, Step
 
+from ..checks import expect
 from ..guidance import Conditioning, Method, Task
 from ..guidance.options import apply_rules, number, option, whole
 from ..runtime.progress import Bar
@@ -69,6 +71,20 @@ class Inversion:
     null_texts: Tensor | None = None
 
 
+def described(stored: object) -> dict[str, Any]:
+    """The "inversion" of a picture's recipe as arguments of `Pipeline.invert`; ValueError for what it does not take."""
+    known = ("prompt", "guidance", "rounds", "null_text", "negative_prompt")
+    facts: dict[str, Any] = dict(stored) if isinstance(stored, Mapping) else {}
+    fits = "prompt" in facts and facts.keys() <= set(known)
+    expect("image.inversion", stored, fits, f"a prompt and perhaps {', '.join(known[1:])}")
+    if "null_text" in facts:
+        options, entries = facts["null_text"], NullText.__dataclass_fields__
+        fits = isinstance(options, Mapping) and options.keys() <= entries.keys()
+        expect("image.inversion.null_text", options, fits, f"values for {', '.join(entries)}")
+        facts["null_text"] = NullText(**options)
+    return facts
+
+
 @dataclass(frozen=True)
 class Inverter:
     """DDIM inversion of latents under the conditioning of a method.
@@ -76,14 +92,18 @@ class Inverter:
     Attributes:
         rounds: see `DDIM.invert`.
         null_text: None for no null texts.
+        negative_prompt: what the task says of it, for recipes.
         progress: show bars.
+        on_call: told (done, all) of the model calls that lead to noise; what it raises ends the run.
     """
 
     method: Method
     sampler: DDIM
     rounds: int = 1
     null_text: NullText | None = None
+    negative_prompt: str = ""
     progress: bool = False
+    on_call: Callable[[int, int], None] | None = None
 
     def run(self, task: Task, latents: Tensor, images: Sequence[Image.Image], batch_size: int) -> Inversion:
         """The inversion of pictures, whose clean latents [N, 4, h, w] these are, `batch_size` at once.
@@ -91,9 +111,16 @@ class Inverter:
         Raises FloatingPointError if a latent becomes infinite or NaN.
         """
         batches = [list(range(len(latents))[first:][:batch_size]) for first in range(0, len(latents), batch_size)]
-        noises, texts = zip(*(self._batch(task.select(batch), latents[batch]) for batch in batches), strict=True)
+        done = count(1)
+
+        def told() -> None:
+            if self.on_call is not None:
+                self.on_call(next(done), len(batches) * task.calls * self.rounds)
+
+        noises, texts = zip(*(self._batch(task.select(batch), latents[batch], told) for batch in batches), strict=True)
         inputs = task.inputs
         facts: dict[str, Any] = {"guidance": inputs.guidance, "rounds": self.rounds}
+        facts |= {"negative_prompt": self.negative_prompt} if self.negative_prompt else {}
         facts |= {} if self.null_text is None else {"null_text": asdict(self.null_text)}
         return Inversion(
             torch.cat(noises),
@@ -106,11 +133,17 @@ class Inverter:
             None if self.null_text is None else torch.cat(texts),
         )
 
-    def _batch(self, task: Task, latents: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Noise [B, 4, h, w] and null texts of one batch, float32 on the CPU."""
+    def _batch(self, task: Task, latents: Tensor, told: Callable[[], None]) -> tuple[Tensor, Tensor | None]:
+        """Noise [B, 4, h, w] and null texts of one batch, float32 on the CPU; every model call is `told`."""
         conditioning = self.method.conditioning(task)
+
+        def denoise(z: Tensor, t: int) -> Tensor:
+            output = conditioning.predict(task.network, z, t)
+            told()
+            return output
+
         path = self.sampler.invert(
-            lambda z, t: conditioning.predict(task.network, z, t),
+            denoise,
             latents.to(task.context.device),
             rounds=self.rounds,
             progress=self._bar("inversion"),
