@@ -5,6 +5,7 @@ from __future__ import annotations
 import mimetypes
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,16 +15,21 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from .. import __version__, methods
 from ..checks import one_line
-from ..prompt.words import describe_words
+from ..output.png import encoded
+from ..prompt import Parsed
+from ..prompt.words import describe_words, in_words
 from ..trace.view import VIEWER, appearance
 from .jobs import Job, NoSuchJobError, Queue
-from .middleware import protect
-from .request import LIMITS, GenerateRequest
-from .service import Picture, PreparedRequest, Service
+from .middleware import UPLOADS, protect
+from .picture import Picture
+from .request import LIMITS, GenerateRequest, ReadRequest
+from .service import PreparedRequest, Service
+from .uploads import NoSuchUploadError
 
 PAGE = Path(__file__).parent / "page"
 mimetypes.add_type("text/javascript", ".js")  # some systems say text/plain, which browsers refuse to run
@@ -38,7 +44,8 @@ def create_app(service: Service, *, names: frozenset[str] = frozenset()) -> Fast
         yield
         queue.close()
 
-    refusals: tuple[type[Exception], ...] = (RequestValidationError, ValueError, NoSuchJobError, HTTPException)
+    missing = (NoSuchJobError, NoSuchUploadError)
+    refusals: tuple[type[Exception], ...] = (RequestValidationError, ValueError, HTTPException, *missing)
     app = FastAPI(
         title="ebama",
         lifespan=lifespan,
@@ -58,9 +65,14 @@ def create_app(service: Service, *, names: frozenset[str] = frozenset()) -> Fast
     async def model() -> dict[str, Any]:
         return facts
 
+    @app.post("/api/words")
+    def read(request: ReadRequest) -> dict[str, Any]:
+        parsed, problem = service.read(request)
+        return {**_words(parsed), "groups": in_words(parsed), "problem": problem}
+
     @app.post("/api/jobs", status_code=202)
-    async def submit(request: GenerateRequest) -> dict[str, Any]:
-        job = Job(service.prepare(request), parts=len(request.parsed_methods))
+    def submit(request: GenerateRequest) -> dict[str, Any]:
+        job = Job(service.prepare(request), parts=len(request.parsed_methods) + request.inverts)
         queue.submit(job)
         return _status(job, queue)
 
@@ -74,10 +86,30 @@ def create_app(service: Service, *, names: frozenset[str] = frozenset()) -> Fast
         queue.cancel(job)
         return _status(job, queue)
 
+    app.include_router(_upload_routes(service), prefix=UPLOADS)
     app.include_router(_picture_routes(queue), prefix="/api/jobs/{name}/pictures/{index}")
     app.mount("/page", StaticFiles(directory=PAGE))
     app.mount("/viewer", StaticFiles(directory=VIEWER))
     return app
+
+
+def _upload_routes(service: Service) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("", status_code=201)
+    async def upload(request: Request) -> dict[str, Any]:
+        return await run_in_threadpool(service.uploads.add, await request.body(), service.pipeline.sd)
+
+    @router.get("/{name}")
+    async def facts(name: str) -> dict[str, Any]:
+        return service.uploads.find(name)[0]
+
+    @router.get("/{name}/png")
+    def thumbnail(name: str, height: int, width: int) -> Response:
+        """As runs of that size start from it."""
+        return Response(encoded(service.fitted(name, (height, width))), media_type="image/png")
+
+    return router
 
 
 def _picture_routes(queue: Queue) -> APIRouter:
@@ -130,12 +162,16 @@ def _status(job: Job, queue: Queue) -> dict[str, Any]:
         **{name: getattr(job, name) for name in ("id", "state", "doing", "part", "parts", "done", "total", "error")},
         "ahead": queue.ahead(job),
         "notes": prepared.notes,
-        "prompt": prepared.parsed.prompt,
-        "words": describe_words(prepared.parsed),
+        **_words(prepared.parsed),
+        "request": asdict(prepared.request),
         "methods": list(prepared.request.parsed_methods),
         "seeds": prepared.request.seed_numbers,
         "pictures": [{"method": p.method, "seed": p.seed, "name": p.name} for p in list(job.results)],
     }
+
+
+def _words(parsed: Parsed) -> dict[str, Any]:
+    return {"prompt": parsed.prompt, "words": describe_words(parsed)}
 
 
 def _find_picture(queue: Queue, name: str, index: int) -> Picture:

@@ -11,7 +11,10 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from .request import MAX_UPLOAD
+
 MAX_BODY = 16 * 1024  # bytes
+UPLOADS = "/api/pictures"
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -54,8 +57,9 @@ def _problem(request: Request, names: frozenset[str]) -> tuple[int, str]:
     length = "" if "transfer-encoding" in headers else headers.get("content-length", "0")
     if not length.isdecimal():
         return 411, "The request does not say how long it is."
-    if int(length) > MAX_BODY:
-        return 413, f"The request has {length[:20]} bytes; expected at most {MAX_BODY}."
+    most = MAX_UPLOAD if request.url.path == UPLOADS else MAX_BODY
+    if int(length) > most:
+        return 413, f"The request has {length[:20]} bytes; expected at most {most}."
     return 200, ""
 
 

@@ -16,11 +16,14 @@ MAX_PROMPT = 1000  # characters
 MAX_METHODS = 6
 MAX_SEEDS = 8
 MAX_BOXES = 8
+MAX_WORDS = 75  # of groups; CLIP sees as many tokens
 MAX_STEPS = 100
 MAX_GUIDANCE = 30.0
 MAX_ENLARGEMENT = 2  # of the sides of pictures, to the model's own
 MAX_PASSES = 2000  # of one picture through the U-Net; the dearest method's defaults need 652 at 100 steps
+MAX_UPLOAD = 2**24  # bytes of a picture's file
 LIMITS = {
+    "upload": MAX_UPLOAD,
     "prompt": MAX_PROMPT,
     "methods": MAX_METHODS,
     "seeds": MAX_SEEDS,
@@ -30,18 +33,56 @@ LIMITS = {
 
 
 @dataclass(frozen=True)
-class GenerateRequest:
-    """Pictures of one prompt: every method at every seed. ValueError, in one line, for what is out of bounds.
+class ReadRequest:
+    """The words of a prompt. ValueError, in one line, for what is out of bounds.
 
     Attributes:
-        methods: names, with options as `ebama.methods.parse` reads them; none that edits prompts.
-        seeds: as on the command line: "0:4" is 0 1 2 3; or "3"; or "1,5,9".
-        prompt, size, steps, guidance, sampler, negative_prompt, boxes: see `Pipeline.__call__`.
+        prompt, groups: see `Pipeline.__call__`; groups are words, None for the parser's.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # a misspelt name is not passed over
 
     prompt: str
+    groups: tuple[tuple[str, tuple[str, ...]], ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check_text("prompt", self.prompt)
+        if (words := sum(1 + len(modifiers) for _, modifiers in self.groups or ())) > MAX_WORDS:
+            raise ValueError(f"groups have {words} words; expected at most {MAX_WORDS}.")
+
+
+@dataclass(frozen=True)
+class StartPicture:
+    """A picture that runs start from: covered with noise as far as `strength` says, or inverted.
+
+    Attributes:
+        id: of the picture, which was sent before.
+    """
+
+    __pydantic_config__ = ReadRequest.__pydantic_config__
+
+    id: str
+    strength: float | None = None
+    invert: bool = False
+
+    def __post_init__(self) -> None:
+        if self.invert and self.strength is not None:
+            raise ValueError(f"strength is {self.strength}; expected none for a picture that is inverted.")
+        if self.strength is not None and not 0 < self.strength <= 1:
+            raise ValueError(f"strength is {self.strength}; expected a share of the steps, above 0 and at most 1.")
+
+
+@dataclass(frozen=True)
+class GenerateRequest(ReadRequest):
+    """Pictures of one prompt: every method at every seed. ValueError, in one line, for what is out of bounds.
+
+    Attributes:
+        methods: names, with options as `ebama.methods.parse` reads them; none that edits prompts.
+        seeds: as on the command line: "0:4" is 0 1 2 3; or "3"; or "1,5,9".
+        image: an inverted one takes the sampler ddim and a single seed, which changes nothing.
+        size, steps, guidance, sampler, negative_prompt, boxes: see `Pipeline.__call__`.
+    """
+
     methods: tuple[str, ...] = ("sd", "ebama")
     seeds: str = "0:2"
     size: tuple[int, int] | None = None
@@ -50,12 +91,11 @@ class GenerateRequest:
     sampler: str = "pndm"
     negative_prompt: str = ""
     boxes: dict[str, tuple[float, float, float, float]] = field(default_factory=dict)
+    image: StartPicture | None = None
 
     def __post_init__(self) -> None:
-        for name, text in (("prompt", self.prompt), ("negative prompt", self.negative_prompt)):
-            if len(text) > MAX_PROMPT:
-                raise ValueError(f"the {name} has {len(text)} characters; expected at most {MAX_PROMPT}.")
-            check_characters(text, name)
+        super().__post_init__()
+        _check_text("negative prompt", self.negative_prompt)
         if not 1 <= len(self.methods) <= MAX_METHODS:
             raise ValueError(f"{len(self.methods)} methods are chosen; expected 1 to {MAX_METHODS}.")
         for name, choice in self.parsed_methods.items():
@@ -69,7 +109,9 @@ class GenerateRequest:
             raise ValueError(f"steps is {self.steps}; expected 1 to {MAX_STEPS}.")
         if not 0 <= self.guidance <= MAX_GUIDANCE:
             raise ValueError(f"guidance is {self.guidance}; expected 0 to {MAX_GUIDANCE:g} (7.5 is usual).")
-        _ = self.seed_numbers, self.calls  # both check what they read
+        _ = self.calls  # which checks what it reads
+        if self.inverts and (self.sampler != "ddim" or len(self.seed_numbers) > 1):
+            raise ValueError("An inverted picture brings its noise, and only ddim leads back; take ddim and one seed.")
 
     @property
     def parsed_methods(self) -> dict[str, Choice]:
@@ -85,3 +127,14 @@ class GenerateRequest:
     def calls(self) -> int:
         """How often a picture calls the model."""
         return len(get_sampler(self.sampler, self.steps).timesteps)
+
+    @property
+    def inverts(self) -> bool:
+        """Whether pictures start from an inverted one."""
+        return self.image is not None and self.image.invert
+
+
+def _check_text(name: str, text: str) -> None:
+    if len(text) > MAX_PROMPT:
+        raise ValueError(f"the {name} has {len(text)} characters; expected at most {MAX_PROMPT}.")
+    check_characters(text, name)

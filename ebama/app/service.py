@@ -1,62 +1,39 @@
-"""From a request to pictures, with what is shown of their attention."""
+"""From a request to pictures."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from ..output.naming import slug
-from ..output.png import encoded
+from ..output.png import decoded, encoded
 from ..prompt import Parsed, PromptError, parse
 from ..prompt.alignment import align
 from ..prompt.words import place
-from ..starts import latent_size
-from ..trace import Trace, TraceOptions, curves
-from ..trace.view import layer_of
+from ..starts import fitted, latent_size
+from ..trace import TraceOptions
 from .jobs import Job
-from .request import MAX_ENLARGEMENT, MAX_PASSES, GenerateRequest
+from .picture import picture_of
+from .request import MAX_ENLARGEMENT, MAX_PASSES, GenerateRequest, ReadRequest
+from .uploads import Uploads
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..pipeline import Pipeline
+    from PIL import Image
 
-MAX_MAPS = 4_000_000
-"""Bytes of a picture's maps, at most, but for the mean, which is always there."""
+    from ..pipeline import Pipeline
 
 
 @dataclass(frozen=True)
 class PreparedRequest:
-    """A request whose prompt has been parsed; `notes` are lines that its visitor should see."""
+    """A request whose prompt has been parsed; `notes` are lines that its visitor should see, `image` is what runs start
+    from."""
 
     request: GenerateRequest
     parsed: Parsed
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A picture and what is shown beside it.
-
-    Attributes:
-        method: as the request names it.
-        png: the file, its recipe inside; `name` is what to call it.
-        maps: of the prompt's words after softmax, [layers, words, calls, h, w] float16: `layers` says what each is of.
-        lines: for each quantity of `ebama.trace.curves` its name and lines, a label, a group and a value for each call.
-    """
-
-    method: str
-    seed: int
-    png: bytes
-    name: str
-    maps: npt.NDArray[np.float16]
-    timesteps: tuple[int, ...]
-    layers: list[dict[str, str]]
-    lines: dict[str, list[dict[str, Any]]]
+    image: Image.Image | None = None
 
 
 @dataclass(eq=False)
@@ -71,6 +48,7 @@ class Service:
     dtype: str = "float32"
     batch: int = 4
     parser: str = "auto"
+    uploads: Uploads = field(default_factory=Uploads)
 
     def __post_init__(self) -> None:
         parse("a cat", self.pipeline.sd.tokenizer, self.parser)  # opens the parser now, so that no visitor waits for it
@@ -81,23 +59,45 @@ class Service:
         config = self.pipeline.sd.config
         return MAX_ENLARGEMENT * config.sample_size * config.vae.factor
 
+    def read(self, request: ReadRequest) -> tuple[Parsed, str]:
+        """The prompt as runs go by it, and why the parser sees no object in it, if so."""
+        tokenizer = self.pipeline.sd.tokenizer
+        try:
+            return parse(request.prompt, tokenizer, self.parser, groups=request.groups), ""
+        except PromptError as error:
+            if request.groups is not None:
+                raise
+            return parse(request.prompt, tokenizer, self.parser, groups=()), str(error)
+
+    def pixels(self, size: tuple[int, int] | None) -> tuple[int, int]:
+        """Height and width of pictures of that size, None for the model's; ValueError for one that is not made here."""
+        config = self.pipeline.sd.config
+        height, width = (side * config.vae.factor for side in latent_size(config, size))
+        if max(height, width) > self.longest_side:
+            raise ValueError(f"size is {size}; expected at most {self.longest_side} pixels a side here.")
+        return height, width
+
+    def fitted(self, upload: str, size: tuple[int, int] | None) -> Image.Image:
+        """A picture that was sent, as runs of that size start from it."""
+        _, content = self.uploads.find(upload)
+        return fitted(decoded(content), self.pixels(size))[0]
+
     def prepare(self, request: GenerateRequest) -> PreparedRequest:
         """Parse the prompt; ValueError if a method cannot work with it or would take too long."""
         config, tokenizer = self.pipeline.sd.config, self.pipeline.sd.tokenizer
-        latent_size(config, request.size)
-        if request.size and max(request.size) > self.longest_side:
-            raise ValueError(f"size is {request.size}; expected at most {self.longest_side} pixels a side here.")
+        self.pixels(request.size)
         chosen = {name: choice.complete(config) for name, choice in request.parsed_methods.items()}
-        try:
-            parsed = parse(request.prompt, tokenizer, self.parser)
-        except PromptError:
-            if request.boxes or any(method.needs.groups for method in chosen.values()):
-                raise
-            parsed = parse(request.prompt, tokenizer, self.parser, groups=())
+        parsed, problem = self.read(request)
+        if not parsed.groups and (request.boxes or any(method.needs.groups for method in chosen.values())):
+            raise PromptError(problem or f"no word of {parsed.prompt!r} is an object; click one to make it an object")
         parsed = place(parsed, request.boxes)
+        image = None if request.image is None else self.fitted(request.image.id, request.size)
         for name, method in chosen.items():
+            if image and "start" in method.places:
+                raise ValueError(f"{name} chooses the initial noise, and here a picture says where sampling begins.")
             cost = method.cost(parsed, request.calls)
-            if (passes := cost.predictions + cost.attention + cost.backwards) > MAX_PASSES:
+            passes = cost.predictions + cost.attention + cost.backwards + request.inverts * request.calls
+            if passes > MAX_PASSES:
                 raise ValueError(f"{name} may take {passes} passes a picture; expected at most {MAX_PASSES}.")
         notes = []
         if lost := align(request.prompt, tokenizer).lost():
@@ -105,12 +105,12 @@ class Service:
         vocabulary = self.pipeline.sd.vocabulary
         if vocabulary is not None and (unknown := vocabulary.unknown_words(request.prompt)):
             notes.append(f"The {vocabulary.name} does not know: {', '.join(unknown)}.")
-        return PreparedRequest(request, parsed, tuple(notes))
+        return PreparedRequest(request, parsed, tuple(notes), image)
 
     def make(self, job: Job) -> None:
         """The work of a job whose payload is a `PreparedRequest`: its pictures join the results method by method."""
         prepared: PreparedRequest = job.payload
-        request = prepared.request
+        request, begin = prepared.request, self._begin(job)
         for name, method in request.parsed_methods.items():
             job.begin(name)
             result = self.pipeline(
@@ -128,34 +128,28 @@ class Service:
                 trace=TraceOptions(by_site=True, head="all", words="all"),
                 progress=False,
                 on_call=job.progress,
+                **begin,
             )
             assert result.images is not None
             assert result.trace is not None
             pictures = zip(request.seed_numbers, result.images, result.recipes, strict=True)
             for sample, (seed, image, recipe) in enumerate(pictures):
                 png = encoded(image, recipe.loaded_from(self.weights, self.dtype).to_metadata())
-                file = f"{slug(request.prompt)}-{slug(name)}-seed{seed:04d}.png"
-                job.results.append(_picture(name, seed, png, file, result.trace, sample))
+                origin = "inverted" if request.inverts else f"seed{seed:04d}"
+                file = f"{slug(request.prompt)}-{slug(name)}-{origin}.png"
+                job.results.append(picture_of(name, seed, png, file, result.trace, sample))
 
-
-def _picture(method: str, seed: int, png: bytes, name: str, trace: Trace, sample: int) -> Picture:
-    words, groups = trace.words(sample), trace.prompts[sample].groups
-    height, width = trace.sites[0].resolution
-    shape = len(words), len(trace.timesteps), height, width
-    most = max(MAX_MAPS // max(2 * math.prod(shape), 1), 1)
-    sources = sorted(trace.sources, key=lambda source: source.head is not None)[:most]  # means before single heads
-    maps = np.zeros((len(sources), *shape), np.float16)
-    for layer, source in zip(maps, sources, strict=True):
-        for index, word in enumerate(words):
-            layer[index] = trace.of_sources(source).maps(word.positions, sample=sample).numpy()
-    lines = {}
-    for curve, owners in (
-        (curves.intensity(trace, sample=sample), list(range(len(groups)))),
-        (curves.similarity(trace, sample=sample), [i for i, group in enumerate(groups) for _ in group.modifiers]),
-    ):
-        lines[curve.quantity] = [
-            {"label": label, "group": group, "values": [round(float(value), 5) for value in values]}
-            for label, group, values in zip(curve.labels, owners, curve.values, strict=True)
-        ]
-    layers = [layer_of(source, "probabilities") for source in sources]
-    return Picture(method, seed, png, name, maps, trace.timesteps, layers, lines)
+    def _begin(self, job: Job) -> dict[str, Any]:
+        """Where the runs of a job start, as arguments of the pipeline."""
+        prepared: PreparedRequest = job.payload
+        request, image = prepared.request, prepared.image
+        if image is None or request.image is None:
+            return {}
+        if not request.inverts:
+            return {"image": image, "strength": request.image.strength}
+        job.begin("inversion")
+        size = image.height, image.width
+        invert = self.pipeline.invert
+        return {
+            "image": invert(image, request.prompt, steps=request.steps, size=size, progress=False, on_call=job.progress)
+        }

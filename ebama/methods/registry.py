@@ -47,6 +47,14 @@ class Choice:
             return compose([part.complete(config) for part in self.parts])
         return self.method(**(preset(self.method.name, config) | dict(self.options)))
 
+    def text(self, config: StableDiffusionConfig = SD_V1) -> str:
+        """The text that `parse` reads as this choice; options that a model of this shape has anyway go unsaid."""
+        if self.parts:
+            return ",".join(part.text(config) for part in self.parts)
+        usual = self.method(**preset(self.method.name, config))
+        said = [f"{name}={json.dumps(value)}" for name, value in self.options if value != getattr(usual, name)]
+        return "+".join((self.method.name, *said))
+
     @property
     def needs(self) -> Needs:
         """What the method requires."""

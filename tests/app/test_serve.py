@@ -9,7 +9,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import pytest
 from PIL import Image
 from reference import model
 
-from ebama import Pipeline, Result
+from ebama import Pipeline
 from ebama.cli import main
 from ebama.commands import model as commands_model
 from ebama.output import seeds
@@ -40,46 +39,6 @@ from ebama.app.service import Service
 
 PROMPT = "a purple crown and a blue suitcase"
 SMALL: dict[str, Any] = {"prompt": PROMPT, "methods": ["sd", "ebama"], "seeds": "3,1", "steps": 2}
-
-
-class Braked(Pipeline):
-    """Waits before its first report until the test lets it go on."""
-
-    def __init__(self) -> None:
-        super().__init__(model())
-        self.go = threading.Event()
-        self.go.set()
-        self.runs: list[str] = []
-
-    def __call__(self, prompt: Any, *, on_call: Callable[[int, int], None] | None = None, **options: Any) -> Result:
-        self.runs.append(prompt)
-
-        def told(done: int, total: int) -> None:
-            assert self.go.wait(20)
-            assert on_call
-            on_call(done, total)
-
-        return super().__call__(prompt, on_call=told, **options)
-
-
-@pytest.fixture(scope="module")
-def service() -> Service:
-    return Service(Braked(), parser="rules")
-
-
-@pytest.fixture
-def pipeline(service: Service) -> Iterator[Braked]:
-    assert isinstance(service.pipeline, Braked)
-    service.pipeline.runs.clear()
-    yield service.pipeline
-    service.pipeline.go.set()
-
-
-@pytest.fixture
-def client(service: Service, pipeline: Braked) -> Iterator[TestClient]:
-    with TestClient(create_app(service), base_url="http://127.0.0.1") as client:
-        yield client
-        pipeline.go.set()
 
 
 def submit(client: TestClient, **request: Any) -> str:
@@ -288,7 +247,7 @@ def test_pictures_are_those_of_generate(
 def test_layers_and_heads_of_a_picture_are_bounded(
     most: int, layers: int, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ebama.app.service.MAX_MAPS", most)
+    monkeypatch.setattr("ebama.app.picture.MAX_MAPS", most)
     monkeypatch.setattr("ebama.app.service.TraceOptions", lambda **_: TraceOptions(head="all"))
     job = until(client, submit(client, prompt="a cat", methods=["sd"], seeds="3"), "done")
     facts = client.get(f"/api/jobs/{job['id']}/pictures/0").json()
@@ -342,7 +301,7 @@ def test_words_have_their_group_and_role(service: Service) -> None:
 # --- the queue ---
 
 
-def test_one_job_at_a_time_and_the_position_of_the_others(client: TestClient, pipeline: Braked) -> None:
+def test_one_job_at_a_time_and_the_position_of_the_others(client: TestClient, pipeline: Any) -> None:
     pipeline.go.clear()
     request = {"methods": ["sd"], "seeds": "0"}
     first, second, third = (submit(client, prompt=f"a {noun}", **request) for noun in ("cat", "frog", "bear"))
@@ -357,7 +316,7 @@ def test_one_job_at_a_time_and_the_position_of_the_others(client: TestClient, pi
     assert client.delete(f"/api/jobs/{first}").json()["state"] == "done"
 
 
-def test_a_running_job_stops_before_its_next_call_and_keeps_what_it_has(client: TestClient, pipeline: Braked) -> None:
+def test_a_running_job_stops_before_its_next_call_and_keeps_what_it_has(client: TestClient, pipeline: Any) -> None:
     pipeline.go.clear()
     job = submit(client, methods=["sd", "cd"], seeds="0")
     until(client, job, "running")
@@ -370,7 +329,7 @@ def test_a_running_job_stops_before_its_next_call_and_keeps_what_it_has(client: 
     assert (whole["done"], whole["total"], len(whole["pictures"])) == (3, 3, 1)
 
 
-def test_a_full_queue_refuses_a_job(client: TestClient, pipeline: Braked) -> None:
+def test_a_full_queue_refuses_a_job(client: TestClient, pipeline: Any) -> None:
     pipeline.go.clear()
     request = {"methods": ["sd"], "seeds": "0"}
     until(client, submit(client, **request), "running")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from ebama.models import MINIATURE
 from ebama.output.png import read_metadata
@@ -167,8 +168,9 @@ def test_boxes_are_drawn_with_the_mouse(tab: Open) -> None:
     page = tab()
     page.click("#placing summary")
     page.fill("#prompt", "a cat and a red car")
+    wait_for_text(page, "#read", "a cat and a red car")
     assert page.locator("#offered option").evaluate_all("all => all.map(one => one.value)") == [
-        *("a", "cat", "and", "a#2", "red", "car")
+        *("a#1", "cat", "and", "a#2", "red", "car")
     ]
     page.locator("#board").scroll_into_view_if_needed()
     board = page.locator("#board").bounding_box()
@@ -204,6 +206,127 @@ def test_boxes_are_drawn_with_the_mouse(tab: Open) -> None:
     page.fill("#boxes", "dog: 0, 0, 1, 1")
     page.click("#go")
     wait_for_text(page, "#error", "'dog' is not in the prompt")
+    page.problems.clear()
+
+
+def roles(page: Any) -> list[tuple[str, str]]:
+    """The words that are no plain ones, and what they are."""
+    script = "all => all.map(word => [word.textContent, word.title])"
+    return [tuple(pair) for pair in page.locator("#read :is(.object, .modifier)").evaluate_all(script)]
+
+
+def test_words_are_what_a_click_says(tab: Open) -> None:
+    page = tab()
+    parsed = [("red", "describes crown#1"), ("crown", "an object"), ("crown", "an object")]
+    page.fill("#prompt", "a red crown and a crown")
+    wait_for_text(page, "#read", "a red crown and a crown")
+    assert roles(page) == parsed
+
+    # By pointer: the first crown is nothing, and so is what described it; then the second takes it.
+    page.locator("#read button", has_text="crown").first.click()
+    assert page.locator("#roles label").all_text_contents() == ["an object", "describes crown#2", "ignored"]
+    page.click("#roles >> text=ignored")
+    wait_for_text(page, "#reading", "Changed by you")
+    assert roles(page) == [("crown", "an object")]
+    page.click("#read >> text=red")
+    page.click("#roles >> text=describes crown#2")
+    playwright.expect(page.locator("#read .modifier")).to_have_text("red")
+    assert roles(page) == [("red", "describes crown#2"), ("crown", "an object")]
+
+    # By keyboard: focus stays with the choice, Escape goes back to the word.
+    page.locator("#read button").nth(3).focus()
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator("#roles legend")).to_have_text("“and” is")
+    page.keyboard.press("ArrowUp")
+    playwright.expect(page.locator("#read .object")).to_have_count(1)
+    wait_for_text(page, "#roles label:focus-within", "describes crown#2")
+    page.keyboard.press("ArrowUp")
+    playwright.expect(page.locator("#read .object")).to_have_count(2)
+    page.keyboard.press("Escape")
+    assert page.is_hidden("#roles")
+    assert page.evaluate("document.activeElement.textContent") == "and"
+
+    # Runs go by it; another wording starts anew, going back does not, nor does a reload.
+    generate(page, "a red crown and a crown")
+    pictures(page, 1)
+    chosen = [("red", "describes crown#2"), ("and", "an object"), ("crown", "an object")]
+    assert page.locator("#words .object").all_text_contents() == ["and", "crown"]
+    page.fill("#prompt", "a red crown and a crown!")
+    wait_for_text(page, "#reading", "^Read anew: what you changed belongs to another wording")
+    assert roles(page) == parsed
+    page.fill("#prompt", "a red crown and a crown")
+    wait_for_text(page, "#reading", "Changed by you")
+    page.reload()
+    wait_for_text(page, "#reading", "Changed by you")
+    assert roles(page) == chosen
+    assert page.input_value("#steps") == "2"
+    page.click("#anew")
+    wait_for_text(page, "#reading", "^Click a word")
+    assert roles(page) == parsed
+
+
+def put(page: Any, kind: str, path: Path, media: str = "image/png") -> None:
+    """Drop a file on the page, or paste it."""
+    script = """([kind, bytes, name, type]) => {
+        const data = new DataTransfer();
+        data.items.add(new File([Uint8Array.from(bytes)], name, { type }));
+        const event = kind === "paste" ? new ClipboardEvent(kind, { clipboardData: data, bubbles: true })
+            : new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true });
+        document.body.dispatchEvent(event);
+    }"""
+    page.evaluate(script, [kind, list(path.read_bytes()), path.name, media])
+
+
+def test_pictures_are_brought_and_bring_back_what_made_them(tab: Open, tmp_path: Path) -> None:
+    page = tab()
+    photo = tmp_path / "photo.jpg"
+    Image.new("RGB", (80, 40), "red").save(photo)
+    page.click("#own summary")
+    page.set_input_files("#file", photo)
+    wait_for_text(page, "#fit", "^photo.jpg, 80 × 40 pixels: enlarged, then cut left and right, to 64 × 64.$")
+    playwright.expect(page.locator("#thumbnail")).to_have_js_property("naturalWidth", 64)
+    page.click("#own summary")
+    page.fill("#prompt", "a red car")
+    page.click("#more summary")
+    page.fill("#extra", "ebama+intensity_weight=0")
+    page.fill("#width", "128")
+    generate(page, "a red car", (), "5")
+    wait_for_text(page, "figcaption", "seed 5")
+    page.wait_for_selector("#progress", state="hidden")
+    playwright.expect(page.locator("#rows figure img")).to_have_js_property("naturalWidth", 128)
+    with page.expect_download() as waiting:
+        page.locator("figure a").click()
+    made = tmp_path / "made.png"
+    waiting.value.save_as(made)
+
+    # Maps of the picture itself, whatever the form says.
+    page.click("#own summary")
+    page.click("#maps")
+    wait_for_text(page, "figcaption", "inverted")
+    assert page.locator("#rows h2").all_text_contents() == ["sdchanges nothing"]
+    page.hover("#words button >> text=car")
+    wait_for_text(page, "#high", "for “car”")
+
+    # On a new page the file brings everything back, but for the picture that it started from.
+    page = tab()
+    put(page, "drop", made)
+    wait_for_text(page, "#told", "as made.png was made. It began from a picture; choose that one too.$")
+    values = {name: page.input_value(f"#{name}") for name in ("prompt", "seeds", "steps", "width", "height", "extra")}
+    assert values == {
+        **{"prompt": "a red car", "seeds": "5", "steps": "2", "width": "128", "height": "64"},
+        "extra": "ebama+intensity_weight=0",
+    }
+    assert page.locator("#methods :checked").count() == 0
+    page.click("#instead")
+    wait_for_text(page, "#fit", "^made.png, 128 × 64 pixels: taken as it is, to 128 × 64.$")
+    page.click("#own >> text=start from its inversion")
+    assert page.is_disabled("#seeds")
+    page.click("#without")
+    assert page.is_enabled("#seeds")
+    put(page, "paste", photo, "image/jpeg")
+    wait_for_text(page, "#fit", "^photo.jpg, 80 × 40 pixels: enlarged, to 128 × 64.$")
+    put(page, "drop", ROOT / "README.md", "image/png")
+    wait_for_text(page, "#error", "^no picture that can be read")
     page.problems.clear()
 
 

@@ -53,6 +53,27 @@ def test_names() -> None:
         assert method.reference
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *PUBLISHED,
+        "ebama+step_size=5+intensity_weight=0+center=true",
+        "ane+thresholds=[[0, 0.5], [3, 0.75]]",
+        "cd+weights=[7.5, -3.0]",
+        'divide-and-bind+mode="tv-bind"',
+        "syngen,ane+step_size=1e+30,sd",
+    ],
+)
+def test_a_choice_says_the_text_that_names_it(text: str) -> None:
+    for config in (SD_V1, MINIATURE):
+        chosen = methods.parse(text)
+        described = json.loads(json.dumps(chosen.complete(config).describe()))  # as a recipe says it
+        said = methods.get(described.pop("name"), **described).text(config)
+        assert methods.parse(said).complete(config) == chosen.complete(config)
+        if "+" not in text:
+            assert said == text
+
+
 def test_no_method_costs_more_than_its_authors_code() -> None:
     prompt = parse(CROWN, clip_tokenizer(), "rules")
     for name, (forwards, backwards) in PUBLISHED.items():

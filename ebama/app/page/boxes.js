@@ -4,7 +4,6 @@ import { html, outline } from "/viewer/viewer.js";
 import { byId } from "./dom.js";
 
 const SMALLEST = 1 / 16; // of the board's side; a smaller stroke is a slip
-const WORDS = /[\p{L}\p{N}]+(?:['’-][\p{L}\p{N}]+)*/gu;
 const rounded = (side) => Math.round(side * 100) / 100;
 
 // {word: [left, top, right, bottom]} of the text; an Error for what is no box.
@@ -30,20 +29,13 @@ function draw(extra = {}) {
   byId("board").replaceChildren(...entries.map(([word, sides], index) => outline(word, sides, `g${index % 6}`)));
 }
 
-function write(boxes) {
+export function write(boxes) {
   byId("boxes").value = Object.entries(boxes).map(([word, sides]) => `${word}: ${sides.join(", ")}`).join("; ");
   draw();
 }
 
 // Words of the prompt to choose from; the second of two is "dog#2".
-function offer() {
-  const times = {};
-  const words = (byId("prompt").value.match(WORDS) ?? []).map((word) => {
-    times[word] = (times[word] ?? 0) + 1;
-    return times[word] > 1 ? `${word}#${times[word]}` : word;
-  });
-  byId("offered").replaceChildren(...words.map((value) => html("option", { value })));
-}
+export const offer = (words) => byId("offered").replaceChildren(...words.map((value) => html("option", { value })));
 
 export function begin() {
   const board = byId("board");
@@ -79,6 +71,4 @@ export function begin() {
   const shape = () => (board.style.aspectRatio = width.value / height.value || 1);
   for (const side of [height, width]) side.addEventListener("input", shape);
   byId("boxes").addEventListener("input", () => draw());
-  byId("prompt").addEventListener("input", offer);
-  offer();
 }

@@ -1,41 +1,21 @@
 // The form, and the job that this tab follows: its id stands in the address, so that a reload finds it again.
 
-import { html } from "/viewer/viewer.js";
 import * as boxes from "./boxes.js";
 import { byId } from "./dom.js";
+import * as form from "./form.js";
+import * as picture from "./picture.js";
 import { Results } from "./results.js";
 import * as server from "./server.js";
+import * as words from "./words.js";
 
 const PAUSE = 250; // milliseconds between two questions about a job
-const CHOSEN = ["sd", "ebama"];
 const isBusy = (job) => job.state === "waiting" || job.state === "running";
-const sides = [byId("height"), byId("width")]; // of pictures in pixels
 let results;
 let current = null;
 
 function complain(error) {
   byId("error").textContent = error?.message ?? "";
   byId("error").hidden = !error;
-}
-
-function describe({ model, side, multiple, dtype, device, version, vocabulary, limits, methods }) {
-  const { name = model, nouns, colours } = vocabulary;
-  byId("model").textContent = `${name} · ${side} × ${side} pixels · ${dtype} on ${device} · version ${version}`;
-  if (nouns) byId("vocabulary").textContent = `It knows ${nouns.join(", ")}, in ${colours.join(", ")}.`;
-  byId("steps").max = limits.steps;
-  byId("guidance").max = limits.guidance;
-  for (const input of sides) Object.assign(input, { value: side, min: multiple, max: limits.side, step: multiple });
-  for (const { name, changes, reference } of methods) {
-    const box = html("input", { type: "checkbox", name: "method", value: name });
-    box.checked = CHOSEN.includes(name);
-    byId("methods").append(html("label", { title: `${changes}. ${reference}` }, box, name));
-  }
-}
-
-function request() {
-  const form = new FormData(byId("request"));
-  const { method, extra, height, width, ...fields } = Object.fromEntries(form);
-  return { ...fields, size: [height, width], boxes: boxes.read(), methods: [...form.getAll("method"), extra.trim()].filter(Boolean) };
 }
 
 function show(job) {
@@ -54,7 +34,8 @@ function show(job) {
   if (job.state === "failed") complain(new Error(job.error));
 }
 
-async function follow(id) {
+// again: called with the job's request, once it is known.
+async function follow(id, again = () => {}) {
   current = id;
   history.replaceState(null, "", `#${id}`);
   while (current === id) {
@@ -62,6 +43,8 @@ async function follow(id) {
       const job = await server.job(id);
       if (current !== id) return;
       show(job);
+      again(job.request);
+      again = () => {};
       await results.update(job);
       if (!isBusy(job)) return;
     } catch (error) {
@@ -73,12 +56,14 @@ async function follow(id) {
   }
 }
 
-async function submit(event) {
+// changed: what is asked for otherwise than the form says.
+async function submit(event, changed = {}) {
   event.preventDefault();
   complain(null);
+  byId("restored").hidden = true;
   byId("go").disabled = true;
   try {
-    const job = await server.submit(request());
+    const job = await server.submit({ ...form.request(), ...changed });
     if (current) server.cancel(current).catch(() => {}); // this tab wants another picture now
     results.clear();
     show(job);
@@ -90,14 +75,36 @@ async function submit(event) {
   }
 }
 
+// A picture that this library made asks for itself again, unless it is to be started from.
+async function recall({ request, name, note }, startFromIt) {
+  await form.fill(request);
+  const more = request.image ? "It began from a picture; choose that one too." : "";
+  byId("told").textContent = [`Everything is set as ${name} was made.`, more, note].filter(Boolean).join(" ");
+  byId("instead").onclick = () => {
+    byId("restored").hidden = true;
+    startFromIt();
+  };
+  byId("more").open = true;
+  byId("restored").hidden = false;
+}
+
+function mapsOfThePicture(event) {
+  const image = { id: picture.start().id, invert: true };
+  submit(event, { image, methods: ["sd"], guidance: 1, seeds: "0", sampler: "ddim", boxes: {} });
+}
+
 async function begin() {
   const facts = await server.model();
   results = new Results(facts);
-  describe(facts);
+  form.describe(facts);
   boxes.begin();
+  picture.begin(facts.limits, form.size, recall, complain);
+  await words.begin(boxes.offer);
+  for (const id of ["height", "width"]) byId(id).addEventListener("input", picture.suit);
   byId("request").addEventListener("submit", submit);
+  byId("maps").addEventListener("click", mapsOfThePicture);
   byId("cancel").addEventListener("click", () => server.cancel(current).then(show, complain));
-  if (location.hash.length > 1) follow(location.hash.slice(1));
+  if (location.hash.length > 1) follow(location.hash.slice(1), form.fill);
   document.body.dataset.ready = "yes";
 }
 

@@ -57,7 +57,7 @@ export class Results {
     if (picture.index === 0) byId("layers").append(...picker(picture.layers, (layer) => this.choose(layer)));
     this.describe();
     picture.url = server.pngOf(this.job.id, picture.index);
-    picture.alt = `${this.job.prompt}, ${method}, seed ${seed}`;
+    picture.alt = `${this.job.prompt}, ${method}, ${this.origin(seed)}`;
     picture.button = html("button", { type: "button", title: "Show this seed's curves" });
     picture.button.addEventListener("click", () => {
       this.seed = seed;
@@ -65,11 +65,16 @@ export class Results {
     });
     const title = "Download, its recipe inside";
     const link = html("a", { href: picture.url, download: name, title, "aria-label": `Download ${name}` }, "PNG");
-    const caption = html("figcaption", {}, html("span", {}, `seed ${seed}`), link);
+    const caption = html("figcaption", {}, html("span", {}, this.origin(seed)), link);
     const row = byId("rows").children[this.job.methods.indexOf(method)];
     row.hidden = false;
     row.querySelector(".pictures").append(html("figure", {}, picture.button, caption));
     this.viewer.add(picture, picture.button);
+  }
+
+  // Where a picture comes from.
+  origin(seed) {
+    return this.job.request.image?.invert ? "inverted" : `seed ${seed}`;
   }
 
   describe() {
@@ -104,9 +109,9 @@ export class Results {
           const values = this.pictures.flatMap((other) => other.lines[quantity].flatMap((line) => line.values));
           const range = [Math.min(...values, quantity === "intensity" ? 0 : 1), Math.max(...values)];
           const name = quantity[0].toUpperCase() + quantity.slice(1);
-          const heading = html("h3", {}, name, html("span", {}, MEANINGS[quantity]), html("span", {}, `seed ${this.seed}`));
+          const heading = html("h3", {}, name, html("span", {}, MEANINGS[quantity]), html("span", {}, this.origin(this.seed)));
           const labels = lines.map((line) => line.label).join(", ");
-          const about = `${quantity} over the model calls, ${method}, seed ${this.seed}: ${labels}`;
+          const about = `${quantity} over the model calls, ${method}, ${this.origin(this.seed)}: ${labels}`;
           const drawing = chart(lines, range, picture.timesteps, call, group, about);
           return html("div", { class: "chart" }, heading, drawing, legend(lines));
         }),

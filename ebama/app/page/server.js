@@ -14,8 +14,13 @@ const json = async (path, options) => (await ask(path, options)).json();
 export const model = () => json("/api/model");
 export const job = (id) => json(`/api/jobs/${id}`);
 export const cancel = (id) => json(`/api/jobs/${id}`, { method: "DELETE" });
-export const submit = (request) =>
-  json("/api/jobs", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(request) });
+const post = (path, request) =>
+  json(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(request) });
+export const submit = (request) => post("/api/jobs", request);
+export const words = (request) => post("/api/words", request);
+export const send = (file) => json("/api/pictures", { method: "POST", body: file });
+export const upload = (id) => json(`/api/pictures/${id}`);
+export const thumbnailOf = (id, height, width) => `/api/pictures/${id}/png?height=${height}&width=${width}`;
 export const picture = (id, index) => json(`/api/jobs/${id}/pictures/${index}`);
 export const pngOf = (id, index) => `/api/jobs/${id}/pictures/${index}/png`;
 export const maps = async (id, index, layer) =>

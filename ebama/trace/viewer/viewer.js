@@ -15,6 +15,11 @@ const SMALL = 256; // pixels of a picture that is shown enlarged, its pixels kep
 const SIDES = [200, 200, 160, 140]; // of a picture in pixels, by how many stand side by side
 export const colourOf = (group) => `g${group % COLOURS}`;
 
+// A word of a prompt as a button, underlined by its group: word {text, role, group}, role "object", "modifier" or "",
+// group a number or null.
+export const wordButton = ({ text, role, group }, attributes) =>
+  html("button", { type: "button", class: role + (group === null ? "" : ` ${colourOf(group)}`), ...attributes }, text);
+
 // An outline with its word in the corner, for a parent of which it covers that part.
 export function outline(word, [left, top, right, bottom], colour) {
   const box = html("div", { class: `box ${colour}`, "aria-hidden": "true" }, word);
@@ -58,7 +63,7 @@ export class Viewer {
   constructor(root, head, { colours, opacity }, drawn = () => {}) {
     Object.assign(this, { root, drawn, paint: painter(colours) });
     root.style.setProperty("--opacity", opacity);
-    this.line = html("p", { id: "words", "aria-label": "Words of the prompt" });
+    this.line = html("p", { id: "words", class: "words", "aria-label": "Words of the prompt" });
     this.hint = html("p", { id: "hint", class: "aside" }, "Point at a word, or reach it with Tab, to see where the model looks. A click keeps it.");
     this.low = html("span", { id: "low" });
     this.high = html("span", { id: "high" });
@@ -76,15 +81,14 @@ export class Viewer {
     this.start([]);
   }
 
-  // words: [{text, role, group, box}], role "object", "modifier" or "", group a number or null, box perhaps none.
+  // words: as `wordButton` takes them, some with a box.
   start(words) {
     Object.assign(this, { words, pictures: [], pinned: null, pointed: null });
     this.slider.value = 0;
     for (const element of [this.moment, this.scale]) element.hidden = true;
     this.line.replaceChildren();
-    words.forEach(({ text, role, group }, index) => {
-      const colour = group === null ? "" : ` ${colourOf(group)}`;
-      const button = html("button", { type: "button", class: role + colour, "aria-pressed": "false" }, text);
+    words.forEach((word, index) => {
+      const button = wordButton(word, { "aria-pressed": "false" });
       for (const event of ["pointerenter", "focus"]) button.addEventListener(event, () => this.set({ pointed: index }));
       for (const event of ["pointerleave", "blur"]) button.addEventListener(event, () => this.set({ pointed: null }));
       button.addEventListener("click", () => this.set({ pinned: this.pinned === index ? null : index }));
