@@ -41,8 +41,8 @@ def check_watching(trace: object, progress: object, on_call: object) -> None:
 
 def listed(prompt: Any) -> list[Any]:
     """One prompt or several as a list."""
-    several = isinstance(prompt, Iterable) and not isinstance(prompt, str | bytes | Mapping | set | frozenset)
-    return items(prompt) if several and getattr(prompt, "ndim", 1) else [prompt]
+    is_one = isinstance(prompt, str | bytes | Mapping | set | frozenset) or getattr(prompt, "ndim", None) == 0
+    return [prompt] if is_one or not isinstance(prompt, Iterable) else items(prompt)
 
 
 def plain_seeds(seeds: Iterable[int]) -> list[int]:

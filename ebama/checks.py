@@ -49,7 +49,7 @@ def items(value: Any) -> list[Any]:
     if isinstance(value, str | bytes | Mapping | set | frozenset) or not isinstance(value, Iterable):
         return []
     if hasattr(value, "tolist"):  # of several dimensions: lists, which are no entries of any kind
-        value = value.tolist() if getattr(value, "ndim", 1) else []
+        value = [] if getattr(value, "ndim", None) == 0 else value.tolist()
     return [plain(entry) for entry in value]
 
 

@@ -192,7 +192,7 @@ def _encoded(prompts: Sequence[str], encoder: TextEncoder, tokenizer: CLIPTokeni
     return encoder.encode(ids.to(encoder.final_layer_norm.weight.device))
 
 
-def pixels(name: str, value: Size) -> Size:
+def pixels(name: str, value: object) -> Size:
     """A size as Python's numbers; ValueError, which names it, unless it is two whole numbers."""
     given = value if isinstance(value, tuple | list) else ()
     whole = [int(n) for n in given if is_integer(n) and 0 <= n < 2**16]

@@ -109,7 +109,8 @@ ATTRIBUTES = _words(
     "denim lace satin linen bamboo crystal rubber clay cardboard"
 )
 WITH_A_NOUN = _words(  # participles that describe with the noun before: "snow covered mountain", "a wall painted red"
-    "colored coloured painted covered framed plated lined filled shaped topped themed trimmed patterned dyed"
+    "colored coloured painted covered framed plated lined filled shaped topped themed trimmed patterned dyed striped "
+    "dotted eyed haired legged nosed faced inspired powered"
 )
 SHADES = _words(
     "sky-blue baby-blue powder-blue ice-blue midnight-blue ocean-blue royal-blue forest-green lime-green olive-green "
@@ -153,11 +154,14 @@ _PICTURES = _words(
     "photo photograph picture image painting drawing sketch illustration depiction rendering render portrait print "
     "scene shot snapshot view close-up closeup watercolor watercolour cartoon collage style"
 )
+QUALITIES = _words("masterpiece bokeh artstation hd uhd hdr 4k 8k")  # they begin a phrase of their own
+PICTURES = _words("picture image photo photograph scene frame canvas view shot")
 PICTURE_WORDS = (
     frozenset(f"{word}{verb}" for word in _PICTURES for verb in (" of", "s of", " showing", " depicting"))
     | frozenset(f"{kind} {word}" for kind in ("oil", "digital", "acrylic", "matte") for word in ("painting", "drawing"))
     | frozenset(f"{kind} art" for kind in ("digital", "concept", "pixel", "line", "fan", "vector"))
     | frozenset(("octane render", "unreal engine", "depth of field", "oil on canvas", "studio lighting"))
     | frozenset(f"{kind} {what}" for kind in ("high", "best") for what in ("quality", "resolution", "detail"))
-    | _words("artwork photography masterpiece bokeh artstation hd uhd hdr 4k 8k")
+    | _words("artwork photography")
+    | QUALITIES
 )

@@ -213,7 +213,10 @@ class _Tree:
 
     def in_preposition(self, noun: int) -> bool:
         """Whether a noun is the place in "in front of", "on the right side of", "at the top", "in the lower left
-        corner" or "left: a dog"."""
+        corner" or "left: a dog", or the picture in "on the left of the picture"."""
+        before = tuple(word.text.lower() for word in self._words[max(noun - 3, 0) : noun])
+        if before[1:] == ("of", "the") and before[0] in lexicon.PARTS - {"front", "back"}:
+            return self._words[noun].text.lower() in lexicon.PICTURES
         word, after = self._words[noun], self._after(noun)
         name, head = word.text.lower(), self._words[word.head].text.lower()
         if name in lexicon.PLACES and (after == ":" or (word.dep == "pobj" and after == "of")):

@@ -104,8 +104,10 @@ def _read(prompt: str, analyse: Callable[[str], list[ParsedWord]]) -> list[Parse
     """The words of a prompt by a parser of plain text."""
     letters, places = in_plain_letters(prompt)
     plain, trailing = take_out(letters)
-    text, indices = without_signs(parted(plain))
-    return moved(put_back(moved(analyse(text), indices), trailing, letters), places)
+    phrases, of_phrases = parted(plain)
+    text, indices = without_signs(phrases)
+    words = moved(moved(analyse(text), indices), of_phrases)
+    return moved(put_back(words, trailing, letters), places)
 
 
 @functools.cache

@@ -23,12 +23,14 @@ _ENCLOSED = re.compile(r"""(?<!\w)["“„«(\[{<'‘]([^"“”„«»()\[\]{}<
 # Parameters end a prompt: "--ar 16:9 --no people, cats", "Negative prompt: cats".
 _PARAMETER = r"(?:--[a-z]+|[-—–][a-z]+(?= [\d.:]+(?!\S)))"
 _MARKUP = re.compile(
-    rf"<\w+:[^<>]*>|\bBREAK\b|\bhttps?://\S+|&(?:[a-z]+|#\d+);|(?<=\S ){_PARAMETER}(?!\S).*|"
-    rf"(?<!\S){_PARAMETER}(?: [\d.:]+)?(?!\S)|(?i:\b(?:negative prompt:|steps: \d+, sampler:).*)",
+    r"^(?i:/imagine +(?:prompt *:)?|(?:positive )?prompt *:)|<\w+:[^<>]*>|\bBREAK\b|\bhttps?://\S+|&(?:[a-z]+|#\d+);|"
+    rf"(?<=\S ){_PARAMETER}(?!\S).*|(?<!\S){_PARAMETER}(?: [\d.:]+)?(?!\S)|"
+    r"(?i:\b(?:negative prompt:|steps: \d+, sampler:).*)",
     re.DOTALL,
 )
 _LINE_TAGS = frozenset(("br", "p", "div", "li", "ul", "ol", "hr", "tr", "td", "h1", "h2", "h3"))  # they part phrases
-_TAG = re.compile(r"</(\w+) *>|<(\w+)(?: +[\w-]+=[^<>]*)?(/?) *>|<!--.*?-->|<\|\w+\|>|&nbsp;")
+_TEXT_TAGS = frozenset(("b", "i", "u", "em", "strong", "span", "font"))
+_TAG = re.compile(r"</(\w+) *>|<(\w+)(?: +[\w-]+=[^<>]*)?(/?) *>|<!--.*?-->|<\|\w+\|>|&nbsp;|\[/?(?:b|i|u)\]|\\[nrt]")
 _WEIGHT = re.compile(r"(?<!\d)::?-?(?:\d+\.?|\d*\.\d+)([)\]}>]*)(?![\w:.])")  # "(red:1.3)", "red car::2"
 _STOP = re.compile(r"(?<=[^\W\d_]{3})[.:;!?](?=[^\W\d_])")  # "a red car.a blue bowl", which is no abbreviation
 _NUMBER = re.compile(r"(?<!\w)\d+(?=[^\W\d_]{3})")  # "1girl"; not "3d", "10kg", "4th"
@@ -44,7 +46,7 @@ def without_markup(prompt: str) -> str:
 
     def blank(match: re.Match[str]) -> str:
         name = (match[1] or match[2] or "").lower()
-        if match[2] and not (name in closed | _LINE_TAGS or match[3] or "=" in match[0]):
+        if match[2] and not (name in closed | _LINE_TAGS | _TEXT_TAGS or match[3] or "=" in match[0]):
             return match[0]  # "a <red> car"
         return ("," if name in _LINE_TAGS and match.start() else " ").ljust(len(match[0]))
 

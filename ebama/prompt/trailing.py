@@ -82,7 +82,7 @@ class _Scan:
     def find(self) -> list[Trailing]:
         taken, i = [], 0
         while i < len(self._words):
-            for look in (self._in_brackets, self._after_a_colon, self._of_others):
+            for look in (self._in_brackets, self._after_a_colon, self._bare, self._of_others):
                 if answer := look(i):
                     trailing, i = answer
                     taken.append(trailing)
@@ -112,6 +112,17 @@ class _Scan:
         end, adjectives = self._adjectives(i + 1, self._is_end)
         others = set(self._words[i + 1 : end]) - _JOINTS - (lexicon.COLOURS - lexicon.COLOURED_THINGS)
         if not adjectives or (self._words[i] == "," and others):
+            return None
+        return self._trailing(i, end, adjectives), end
+
+    def _bare(self, i: int) -> tuple[Trailing, int] | None:
+        """Colours after a noun without any sign, at the end of their phrase: "car red, bowl blue"."""
+        colours = lexicon.COLOURS - lexicon.COLOURED_THINGS
+        if self._words[i] not in colours or not self._is_noun(i - 1) or not self._words[i - 1].isalpha():
+            return None  # "isn't red"
+        end, adjectives = self._adjectives(i, self._is_end)
+        is_shade = f"{self._words[i - 1]}-{self._words[i]}" in lexicon.SHADES
+        if not adjectives or is_shade or set(self._words[i:end]) - _JOINTS - colours:
             return None
         return self._trailing(i, end, adjectives), end
 

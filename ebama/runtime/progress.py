@@ -10,7 +10,7 @@ from tqdm import tqdm
 from .stops import check_stops
 
 
-class Bar(tqdm):
+class Bar(tqdm):  # type: ignore[misc]  # no types
     """A bar of tqdm without its thread, for whose lock a program would wait at its end if a stop came while it was
     being taken; between two steps a stop that was swallowed is raised once more."""
 

@@ -80,8 +80,8 @@ def load_pickle(path: Path, *, meta: bool = False) -> Mapping[object, object]:
     if left:
         raise CheckpointError(f"{path} is damaged: {left:,} bytes are left after its last weight; download it again.")
     if not isinstance(loaded, Mapping):
-        kind = "an object of another program" if isinstance(loaded, Inert) else f"a {type(loaded).__name__}"
-        raise CheckpointError(f"{path} holds {kind}; expected a dictionary of weights.")
+        what = "an object of another program" if isinstance(loaded, Inert) else f"a {type(loaded).__name__}"
+        raise CheckpointError(f"{path} holds {what}; expected a dictionary of weights.")
     if mapped and (missing := _storage_sizes(loaded) - record_sizes(path)):  # torch maps on, past a record's end
         raise CheckpointError(f"{path} is damaged: it lacks a record of {min(missing):,} bytes; download it again.")
     return loaded

@@ -191,7 +191,7 @@ class _RuleParser:
         if self._verb > self._noun:
             # No noun since the last verb: "is red and is big", or the participle of "is standing".
             self._attach(i, "conj" if self._link > self._verb else "xcomp", self._verb)
-        elif self._noun < 0:
+        elif self._noun < 0 or self.words[i - 1] == "there":  # "in the garden there is"
             return
         elif self.tags[i - 1] == "PRON" and self.words[i - 1] in lexicon.RELATIVES:
             self._attach(i, "relcl", self._noun)

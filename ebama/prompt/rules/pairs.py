@@ -11,8 +11,9 @@ _TOKEN = re.compile(r"\w+(?:['’-]\w+)*|\S")
 _ADJECTIVES = lexicon.ADJECTIVES - (lexicon.NOUNS_TOO - lexicon.COLOURS)
 
 
-def parted(prompt: str) -> str:
-    """The prompt, as long as it was, with a comma where an adjective and its noun are followed by another two.
+def parted(prompt: str) -> tuple[str, list[int]]:
+    """The prompt with a comma where an adjective and its noun are followed by another two, and the index in the prompt
+    of each character.
 
     Not after a noun that describes the next one, as a material or a shade does: "a white marble round table", "a big
     sky blue car".
@@ -20,16 +21,24 @@ def parted(prompt: str) -> str:
     matches = list(_TOKEN.finditer(prompt))
     words = [match[0].lower() for match in matches]
     tags = tag(words)
-    text = list(prompt)
+    ends: set[int] = set()
     described = False  # an adjective stands in the phrase
     for i, word in enumerate(words):
         if i and described and tags[i - 1] == "NOUN" and word in _ADJECTIVES and _begins_a_phrase(words, tags, i):
-            text[matches[i - 1].end()] = ","
+            ends.add(matches[i - 1].end())
+        if i and word in lexicon.QUALITIES and tags[i - 1] == "NOUN" and not _describes(words, tags, i):
+            ends.add(matches[i - 1].end())  # "a red car 4k"
         described = tags[i] == "ADJ" or (described and tags[i] in ("NOUN", "ADV"))
-    return "".join(text)
+    indices = [i for i in range(len(prompt)) for _ in range(1 + (i in ends))]
+    return "".join(f",{character}" if i in ends else character for i, character in enumerate(prompt)), indices
 
 
 def _begins_a_phrase(words: list[str], tags: list[str], i: int) -> bool:
     if words[i - 1] in lexicon.ATTRIBUTES or f"{words[i - 1]}-{words[i]}" in lexicon.SHADES:
         return False
     return next((name for name in tags[i:] if name != "ADJ"), "END") == "NOUN"
+
+
+def _describes(words: list[str], tags: list[str], i: int) -> bool:
+    """Whether a noun follows that word `i` may describe: "a new 4k tv"."""
+    return tags[i + 1 : i + 2] == ["NOUN"] and words[i + 1] not in lexicon.QUALITIES
