@@ -236,6 +236,8 @@ def test_an_inversion_is_told_and_made_again_by_its_recipe() -> None:
     pictures, options = [picture(1), picture(2)], {"guidance": 2.0, "negative_prompt": "a dog"}
     found = invert(pictures, batch_size=1, on_call=lambda *call: calls.append(call), **options)
     assert calls == [(done, 4) for done in range(1, 5)]
+    with pytest.raises(ZeroDivisionError):  # as a listener ends a run
+        invert(on_call=lambda done, total: done // 0)
     again = invert(pictures[1], **described(found.recipes[1]["inversion"]))
     assert torch.equal(again.latents[0], found.latents[1])
 

@@ -226,7 +226,7 @@ def test_words_are_what_a_click_says(tab: Open) -> None:
     page.locator("#read button", has_text="crown").first.click()
     assert page.locator("#roles label").all_text_contents() == ["an object", "describes crown#2", "ignored"]
     page.click("#roles >> text=ignored")
-    wait_for_text(page, "#reading", "Changed by you")
+    wait_for_text(page, "#reading", "^Changed from what the parser reads")
     assert roles(page) == [("crown", "an object")]
     page.click("#read >> text=red")
     page.click("#roles >> text=describes crown#2")
@@ -255,9 +255,9 @@ def test_words_are_what_a_click_says(tab: Open) -> None:
     wait_for_text(page, "#reading", "^Read anew: what you changed belongs to another wording")
     assert roles(page) == parsed
     page.fill("#prompt", "a red crown and a crown")
-    wait_for_text(page, "#reading", "Changed by you")
+    wait_for_text(page, "#reading", "^Changed from what the parser reads")
     page.reload()
-    wait_for_text(page, "#reading", "Changed by you")
+    wait_for_text(page, "#reading", "^Changed from what the parser reads")
     assert roles(page) == chosen
     assert page.input_value("#steps") == "2"
     page.click("#anew")

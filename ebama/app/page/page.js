@@ -104,7 +104,7 @@ async function begin() {
   byId("request").addEventListener("submit", submit);
   byId("maps").addEventListener("click", mapsOfThePicture);
   byId("cancel").addEventListener("click", () => server.cancel(current).then(show, complain));
-  if (location.hash.length > 1) follow(location.hash.slice(1), form.fill);
+  if (location.hash.length > 1) follow(location.hash.slice(1), (request) => form.fill(request).catch(complain));
   document.body.dataset.ready = "yes";
 }
 

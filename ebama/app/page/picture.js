@@ -54,7 +54,7 @@ async function take(file) {
   try {
     if (file.size > limit) throw new Error(`${file.name} has ${file.size} bytes; expected at most ${limit}.`);
     const picture = { ...(await server.send(file)), name: file.name };
-    if (picture.request) return recalled(picture, () => show(picture));
+    if (picture.request) return await recalled(picture, () => show(picture));
     if (picture.note) complain(new Error(picture.note));
     show(picture);
   } catch (error) {

@@ -44,9 +44,10 @@ function keep(prompt, groups, parsed) {
 // A prompt with the groups of an earlier run.
 export async function restore(prompt, groups) {
   byId("prompt").value = prompt;
+  changes.delete(typed());
   await read();
   if (!groups || reading.prompt !== typed()) return;
-  keep(reading.prompt, sorted(groups), sorted(changes.get(reading.prompt)?.parsed ?? reading.groups));
+  keep(reading.prompt, sorted(groups), sorted(reading.groups));
   await read();
 }
 
@@ -81,7 +82,7 @@ function draw() {
   byId("anew").hidden = !changed;
   const anew = changes.size ? `Read anew: what you changed belongs to another wording. ${HINT}` : HINT;
   const none = problem && words.length ? "The parser sees no object here; click a word to make it one." : problem;
-  byId("reading").textContent = none || (changed ? "Changed by you." : words.length ? anew : "");
+  byId("reading").textContent = none || (changed ? "Changed from what the parser reads." : words.length ? anew : "");
   drawRoles();
 }
 
