@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "examples"
 SCRIPTS = sorted(FOLDER.glob("*.py"))
 COPIED = FOLDER / "copied_models.py"
-SLOW = {"bounded_attention", "maps_by_word", "new_energy", "real_pictures", "sampler_by_hand", "score_images"}
+SLOW = {"bounded_attention", "real_pictures", "sampler_by_hand", "score_images"}
 
 
 def assert_is_the_shown_kind(made: Path) -> None:
@@ -28,8 +28,8 @@ def assert_is_the_shown_kind(made: Path) -> None:
         assert np.asarray(image.convert("L")).std() > 10
 
 
-def test_there_are_nine() -> None:
-    assert len(SCRIPTS) == 9
+def test_there_are_seven() -> None:
+    assert len(SCRIPTS) == 7
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

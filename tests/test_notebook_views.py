@@ -93,6 +93,7 @@ def test_words_of_a_group_have_one_colour() -> None:
     colours = [re.findall("#[0-9a-f]{6}", line)[0] for line in lines]
     assert [("dashed" in line) for line in lines] == [True, False, True, False]
     assert colours[0] == colours[1] != colours[2] == colours[3]
+    assert shown.text.endswith("crown + purple; suitcase + blue (parser: rules)")  # also where styles are stripped
 
 
 def test_a_prompt_without_groups() -> None:

@@ -26,7 +26,7 @@ _UNDERLINED = """<p style="font-size: 1.3em; margin: .3em 0">
 style="text-decoration: underline {{ "solid" if word.role == "object" else "dashed" }} 3px \
 {{ colours[word.group % 6] }}; text-underline-offset: .25em">{{ text }}</span>{% else %}{{ text }}{% endif %}
 {%- endfor %}</p>
-<p style="font-size: .85em; margin: .3em 0">groups: {{ count }}, parser: {{ parser }}</p>"""
+<p style="font-size: .85em; margin: .3em 0">{{ groups | join("; ") or "no groups" }} (parser: {{ parser }})</p>"""
 
 
 class Word(NamedTuple):
@@ -97,7 +97,8 @@ def underlined(parsed: Parsed) -> str:
         end = stop
     parts.append((parsed.prompt[end:], None))
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(_UNDERLINED)
-    return template.render(parts=parts, colours=_COLOURS, count=len(parsed.groups), parser=parsed.parser_name)
+    groups = [" + ".join(parsed.text(*word) for word in (group.object, *group.modifiers)) for group in parsed.groups]
+    return template.render(parts=parts, colours=_COLOURS, groups=groups, parser=parsed.parser_name)
 
 
 def _is_seen(prompt: Parsed, span: tuple[int, int]) -> bool:

@@ -108,6 +108,7 @@ def curves_figure(title: str, systems: Sequence[tuple[str, Image.Image, Sequence
             axis.sharey(first)
             axis.grid(alpha=0.25)
             axis.tick_params(labelsize=8, labelleft=axis is first)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.set_xlabel(f"model call (t = {curves.timesteps[0]} to {curves.timesteps[-1]})", fontsize=8)
     for line, curves in zip(axes[1:], systems[0][2], strict=True):
         line[0].set_ylabel(f"{curves.quantity}:\n{MEANINGS[curves.quantity]}", fontsize=9)

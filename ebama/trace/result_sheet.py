@@ -74,10 +74,11 @@ def result_png(images: Sequence[Image.Image], recipes: Sequence[Recipe]) -> byte
 
 
 def maps_png(trace: Trace, of: Quantity = "probabilities") -> bytes:
-    """For each of the first samples, all of one prompt, its picture and over it the maps of the first words, the mean
-    over the calls; every word has one scale, from 0, or what is less, to its largest value."""
+    """For each of the first samples, all of one prompt, its picture and over it the maps of objects and modifiers, or
+    of all words where there are none: the mean over the calls, each word on one scale, as the page has it."""
     samples = [one for one in shown(trace) if one.prompt == trace.prompts[0]][:MAPPED]
-    words = entries(samples[0])[:WORDS]
+    every = entries(samples[0])
+    words = ([entry for entry in every if entry[0]["role"]] or every)[:WORDS]
     pictures = [_small(trace.images[one.sample], MIN_SIDE) for one in samples] if trace.images else []
     rows = [[picture] for picture in pictures] or [[] for _ in samples]
     for _, places in words:

@@ -130,8 +130,13 @@ def test_where_no_script_runs_a_still_shows_the_mean_maps() -> None:
     grey = np.asarray(trace.images[1].convert("L"))[..., None]
     expected = 0.3 * grey + 0.7 * 255 * colormaps["cividis"](share)[..., :3]
     assert np.abs(shown - expected).mean() < 4  # of a palette
-    plain = trace_of(options=TraceOptions(probabilities=False, kind="self", resolution=8))
-    assert Image.open(io.BytesIO(plain._repr_png_() or b"")).size == (7 * cell + 6, 22 + 22 + 192 + 6)  # no picture
+    without_pictures = {
+        7: trace_of(options=TraceOptions(probabilities=False, kind="self", resolution=8), steps=1),
+        2: trace_of(groups=[("crown", ["purple"])], steps=1),
+    }
+    for columns, other in without_pictures.items():
+        size = Image.open(io.BytesIO(other._repr_png_() or b"")).size
+        assert size == (columns * cell + 6, 22 + 22 + 192 + 6)
 
 
 @pytest.mark.slow

@@ -1,0 +1,163 @@
+"""The notebooks run, each in a fresh kernel, and what they show is what is committed.
+
+`python tests/test_notebooks.py` runs them whole and writes their outputs; names behind it choose some.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+QUICK = {"steps": "2", "seeds": "range(1)", "updates": "2"}
+"""Values of the cell tagged `parameters`, as the test runs it: the code is the same, the pictures are none."""
+OUTPUTS = {"first-look": 7, "new-energy": 3, "own-network": 5, "comparing-methods": 4}
+"""Cells that show something, at least."""
+LIMIT = 1_000_000  # bytes
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore:IProgress not found"}
+"""Of a kernel: this checkout, no bars, and no advice of tqdm's to install widgets for them."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    notebook: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return notebook
+
+
+def source(cell: dict[str, Any]) -> str:
+    return "".join(cell["source"])
+
+
+def tagged(cell: dict[str, Any], tag: str) -> bool:
+    return tag in cell["metadata"].get("tags", ())
+
+
+def is_executed(notebook: dict[str, Any]) -> bool:
+    return not tagged(notebook["cells"][0], "not-executed")
+
+
+def shown(notebook: dict[str, Any]) -> list[list[Any]]:
+    """What each cell of code shows: kinds of data, and printed texts without their numbers."""
+
+    def kind(output: dict[str, Any]) -> Any:
+        if output["output_type"] == "stream":
+            return output["name"], re.sub(r"[-+]?\d[\d.e+-]*|nan| +", "", "".join(output["text"]))
+        return output["output_type"], sorted(output["data"])
+
+    return [[kind(output) for output in cell["outputs"]] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def executed(notebook: dict[str, Any], folder: Path, parameters: dict[str, str]) -> dict[str, Any]:
+    """The notebook as a fresh kernel runs it in that folder; without times, and of each output what is best shown."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    node = nbformat.from_dict(copy.deepcopy(notebook))
+    for cell in node.cells:
+        if tagged(cell, "parameters"):
+            for name, value in parameters.items():
+                cell.source = re.sub(rf"^{name} = .*", f"{name} = {value}", cell.source, flags=re.MULTILINE)
+    NotebookClient(
+        node,
+        timeout=1200,
+        record_timing=False,
+        coalesce_streams=True,
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": str(folder)}},
+    ).execute(env={**os.environ, **ENVIRONMENT})
+    done: dict[str, Any] = json.loads(nbformat.writes(node))
+    for cell, before in zip(done["cells"], notebook["cells"], strict=True):
+        cell["source"] = before["source"]
+        for output in cell.get("outputs", ()):
+            if "data" in output:
+                best = {"text/html", "image/png"} & set(output["data"]) or {"text/plain"}
+                output["data"] = {kind: output["data"][kind] for kind in sorted(best)}
+                output["metadata"] = {}
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if is_executed(read(path))], ids=lambda path: path.stem)
+def test_a_notebook_runs_and_shows_what_is_committed(path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nbclient", reason="needs nbclient")
+    pytest.importorskip("ipykernel", reason="needs ipykernel")
+    notebook = read(path)
+    assert shown(executed(notebook, tmp_path, QUICK)) == shown(notebook)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_committed_notebook_is_small_and_tidy(path: Path) -> None:
+    notebook, text = read(path), path.read_text(encoding="utf-8")
+    assert len(text.encode()) < LIMIT
+    assert text == written(notebook)
+    assert set(notebook["metadata"]) == {"kernelspec", "language_info"}
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert not re.search(r"/(home|root|work|tmp|Users)/|[A-Z]:\\\\", re.sub(r"base64,[\w+/=]*", "", text))
+    for cell in notebook["cells"]:
+        assert set(cell["metadata"]) <= {"tags"}
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    if not is_executed(notebook):
+        assert "not executed" in source(notebook["cells"][0]).lower()
+        assert [cell for cell in code if cell["outputs"] or cell["execution_count"]] == []
+        for cell in code:
+            compile(source(cell), path.name, "exec")
+        return
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert len([cell for cell in code if cell["outputs"]]) >= OUTPUTS[path.stem]
+    assert {output.get("name") for output in outputs} <= {None, "stdout"}  # no warnings
+    assert any({"text/html", "image/png"} & set(output.get("data", ())) for output in outputs)
+
+
+def test_links_of_notebooks_lead_somewhere_and_each_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert {path.stem for path in NOTEBOOKS} == {*OUTPUTS, "real-weights"}
+    for path in NOTEBOOKS:
+        assert f"](notebooks/{path.name})" in index
+        texts = [source(cell) for cell in read(path)["cells"] if cell["cell_type"] == "markdown"]
+        for target in re.findall(r"\]\(([^()\s]+)\)", "\n".join(texts)):
+            assert (path.parent / target.partition("#")[0]).is_file(), target
+
+
+def test_a_new_energy_is_ten_lines() -> None:
+    (path,) = [path for path in NOTEBOOKS if path.stem == "new-energy"]
+    cells = [source(cell) for cell in read(path)["cells"] if cell["cell_type"] == "code"]
+    (function,) = [
+        node
+        for cell in cells
+        for node in ast.walk(ast.parse(cell))
+        if isinstance(node, ast.FunctionDef) and [one.arg for one in node.args.args] == ["self", "task"]
+    ]
+    assert function.end_lineno is not None
+    assert function.end_lineno - function.lineno + 1 == 10
+
+
+def written(notebook: dict[str, Any]) -> str:
+    """As Jupyter writes it, texts as lists of lines."""
+    for cell in notebook["cells"]:
+        cell["source"] = source(cell).splitlines(keepends=True)
+    return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def refresh(paths: list[Path]) -> None:
+    """Run notebooks whole and write their outputs."""
+    for path in paths:
+        notebook = read(path)
+        if is_executed(notebook):
+            with tempfile.TemporaryDirectory() as folder:
+                notebook["cells"] = executed(notebook, Path(folder), {})["cells"]
+        path.write_text(written(notebook), encoding="utf-8")
+        print(f"{path.name}: {path.stat().st_size:,} bytes", flush=True)
+
+
+if __name__ == "__main__":
+    refresh([path for path in NOTEBOOKS if path.stem in sys.argv[1:] or not sys.argv[1:]])
