@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 import json
 import os
 import re
@@ -61,7 +60,7 @@ def executed(notebook: dict[str, Any], folder: Path, parameters: dict[str, str])
     import nbformat
     from nbclient import NotebookClient
 
-    node = nbformat.from_dict(copy.deepcopy(notebook))
+    node = nbformat.reads(json.dumps(notebook), as_version=4)
     for cell in node.cells:
         if tagged(cell, "parameters"):
             for name, value in parameters.items():
