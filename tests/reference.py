@@ -132,23 +132,23 @@ def model() -> StableDiffusion:
 
 
 def run(prompt: str | Sequence[str], method: str | Choice | Method, *, sample_size: int = 16, **options: Any) -> Result:
-    defaults: dict[str, Any] = {"steps": 2, "output": "latent", "progress": False, "parser": "rules"}
+    defaults: dict[str, Any] = {"steps": 2, "sampler": "ddim", "output": "latent", "progress": False, "parser": "rules"}
     sd = replace(model(), config=replace(TINY, sample_size=sample_size))
     return Pipeline(sd)(prompt, method=method, **(defaults | options))
 
 
 def rows_of(prompt: str | Sequence[str], method: str | Choice | Method, **options: Any) -> list[int]:
-    """The rows of every call of the U-Net that a run makes; all are predictions."""
+    """The rows of every call of the U-Net that a run makes, of PNDM one more than its steps; all are predictions."""
     unet = model().unet
     assert isinstance(unet, CountingUNet)
     unet.calls.clear()
-    run(prompt, method, **options)
+    run(prompt, method, **({"sampler": "pndm"} | options))
     assert {kind for kind, _ in unet.calls} == {"predict"}
     return [rows for _, rows in unet.calls]
 
 
 def passes(prompts: Sequence[str], method: Choice | Method, **options: Any) -> dict[str, int]:
-    """Samples of all predictions, attention passes and backwards of a run."""
+    """Samples of all predictions, attention passes and backwards of a run with PNDM."""
     unet = model().unet
     assert isinstance(unet, CountingUNet)
     unet.calls.clear()
@@ -162,7 +162,7 @@ def passes(prompts: Sequence[str], method: Choice | Method, **options: Any) -> d
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.autograd, "grad", counting)
-        run(prompts, method, **options)
+        run(prompts, method, **({"sampler": "pndm"} | options))
     total = {"predictions": 0, "attention": 0, "backwards": backwards}
     for kind, rows in unet.calls:
         total["predictions" if kind == "predict" else "attention"] += rows

@@ -198,7 +198,7 @@ def test_boxes_of_a_benchmark_reach_the_pipeline_the_lists_and_the_recipes(tmp_p
         BenchmarkPrompt("a", "a dog and a cat", (("cat", ()),), CAT_AND_CAR[:1]),
     ]
     systems = {"sd": SD, "layout-guidance": methods.get("layout-guidance", max_rounds=1).complete(MINIATURE)}
-    work = Run(listed, systems, [0], steps=1, sampler="ddim", batch_size=1, parser="rules")
+    work = Run(listed, systems, [0], steps=1, sampler="ddim", batch_size=1, parser="rules", size=(32, 32))
     run.check_boxes(work, (pipeline := Pipeline(load())))
     run.make(work, pipeline, tmp_path)
     rows = run.rows(tmp_path)

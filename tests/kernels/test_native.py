@@ -10,6 +10,7 @@ import pytest
 from ebama.kernels import native
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_native_code_is_compiled_once_and_left_out_where_it_cannot_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -193,7 +193,7 @@ def test_the_traces_energy(method: Any) -> None:
     prompts, seeds = [CROWN, CAT], [0, 1, 2]
     trace = run(prompts, method, seeds=seeds, trace=True).trace
     assert trace is not None
-    assert trace.energy.shape == (6, 3)
+    assert trace.energy.shape == (6, 2)
     assert trace.energy.dtype == torch.float32
     parts = run(prompts, method, seeds=seeds, trace=True, batch_size=4).trace
     assert parts is not None

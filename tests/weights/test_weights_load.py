@@ -250,6 +250,7 @@ def test_folder_with_other_names_of_the_text_encoder_loads(
     assert differing(model, load(copy)) == []
 
 
+@pytest.mark.slow
 def test_folder_with_links_and_a_tokenizer_loads(model: StableDiffusion, copy: Path, tmp_path: Path) -> None:
     clip_tokenizer().save_pretrained(copy / "tokenizer")
     snapshot, blobs = tmp_path / "cache" / "snapshots" / "0123abc", tmp_path / "cache" / "blobs"

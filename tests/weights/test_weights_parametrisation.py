@@ -241,6 +241,7 @@ def test_a_schedule_that_no_sampler_can_follow_is_refused(
         assert str(caught.value).startswith(f"{tmp_path / 'm.safetensors'}")
 
 
+@pytest.mark.slow
 def test_a_saved_model_keeps_its_schedule(state: State, tmp_path: Path) -> None:
     save_file({**state, "alphas_cumprod": _table(OTHER).float()}, tmp_path / "m.safetensors")
     sd = load(tmp_path / "m.safetensors", config=TINY)

@@ -304,6 +304,7 @@ def test_a_folder_without_a_scheduler_is_told_by_its_weights(tmp_path: Path, mon
         assert load(folder, prediction="epsilon").config == replace(config, prediction="epsilon")
 
 
+@pytest.mark.slow
 def test_a_folders_scheduler_says_it(tmp_path: Path) -> None:
     folder_of(TINY_V2_V, tmp_path / "m")
     assert load(tmp_path / "m").config.prediction == "v"
