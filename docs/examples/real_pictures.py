@@ -24,8 +24,7 @@ for w, options in [(1, {}), (1, {"rounds": 3}), (7.5, {}), (7.5, {"null_text": T
     squares = [np.square(np.subtract(r, made.images, dtype=float)).mean((1, 2, 3)) for r in [*rows.values()][:2]]
     print(w, options, *np.log10(255**2 / np.array(squares)).mean(1).round(2) * 10, "dB", f"{seconds:.1f} s", flush=True)
     rows[name], traces = made.images, [*traces, made.trace]
-axis = (figure := Figure(figsize=(5.4, 8.6), layout="constrained")).subplots()
-side = pictures[0].width
+axis, side = (figure := Figure(figsize=(5.4, 8.6), layout="constrained")).subplots(), pictures[0].width
 for k, scene in enumerate(drawn):
     for (noun, _), (left, top, right, bottom) in zip(scene.named, [shown.box for shown in scene.drawn]):
         map_ = np.kron(traces[0].maps(noun, sample=k).mean(dim=0), np.ones((side // 16, side // 16)))  # of 16x16

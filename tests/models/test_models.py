@@ -288,13 +288,13 @@ def test_full_size_parameter_counts() -> None:
 
 
 def test_vae_shapes_and_sampling() -> None:
-    vae = randomised(VAE(MINIATURE.vae))
-    posterior = vae.encode(torch.rand(2, 3, 64, 32) * 2 - 1)
+    vae, factor = randomised(VAE(MINIATURE.vae)), MINIATURE.vae.factor
+    posterior = vae.encode(torch.rand(2, 3, 16 * factor, 8 * factor) * 2 - 1)
     assert posterior.mean.shape == posterior.logvar.shape == (2, 4, 16, 8)
     draws = [posterior.sample(torch.Generator().manual_seed(3)) for _ in range(2)]
     assert torch.equal(*draws)
-    assert vae.decode(draws[0]).shape == (2, 3, 64, 32)
-    with pytest.raises(ValueError, match="multiples of 4"):
+    assert vae.decode(draws[0]).shape == (2, 3, 16 * factor, 8 * factor)
+    with pytest.raises(ValueError, match=f"multiples of {factor}"):
         vae.encode(torch.zeros(1, 3, 63, 64))
 
 
