@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
     for package in ("ebama", *(f"ebama.{part}" for part in PARTS)):
         for name in getattr(sys.modules[package], "__all__", ()):  # some are imported on demand; pdoc wants them there
             setattr(sys.modules[package], name, getattr(sys.modules[package], name))
-    resolve(names)
+    resolve(list(pdoc.extract.walk_specs(names)))
     pdoc.render.configure(docformat="google")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
