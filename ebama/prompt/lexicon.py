@@ -135,7 +135,7 @@ REQUESTS = _words("draw paint sketch create generate make show give imagine add 
 PAST_FORMS = _words(
     "sat stood ran flew rode drove held wore ate drank slept caught threw hung leant swam sang made took gave got "
     "brought shown worn written taken given built drawn grown eaten driven ridden held lay lain woven seen kept "
-    "left fell shot cut named called titled labeled labelled"
+    "left fell cut named called titled labeled labelled"
 )
 
 # Nouns that an ending or a verb list would take for something else.
@@ -145,7 +145,7 @@ NOUNS = _words(
     "awning bedding frosting icing lightning topping seating siding parking dining shopping living drawing "
     "fencing flooring stocking viking family fly jelly belly lily butterfly dragonfly firefly bully holly trolley "
     "table cable fish starfish jellyfish goldfish catfish dish radish vegetable bible crucible mouthful handful "
-    "spoonful octopus walrus cactus hippopotamus platypus stable"
+    "spoonful octopus walrus cactus hippopotamus platypus stable lighting rendering shading tracing"
 )
 PLURALS = _words("people men women children mice geese sheep deer fish wolves knives")
 
@@ -160,8 +160,12 @@ PICTURE_WORDS = (
     frozenset(f"{word}{verb}" for word in _PICTURES for verb in (" of", "s of", " showing", " depicting"))
     | frozenset(f"{kind} {word}" for kind in ("oil", "digital", "acrylic", "matte") for word in ("painting", "drawing"))
     | frozenset(f"{kind} art" for kind in ("digital", "concept", "pixel", "line", "fan", "vector"))
-    | frozenset(("octane render", "unreal engine", "depth of field", "oil on canvas", "studio lighting"))
+    | frozenset(("octane render", "unreal engine", "depth of field", "oil on canvas"))
     | frozenset(f"{kind} {what}" for kind in ("high", "best") for what in ("quality", "resolution", "detail"))
+    | frozenset(f"{kind} photo" for kind in ("raw", "analog", "stock", "dslr", "4k", "8k", "hd"))
+    | frozenset(f"{kind} lighting" for kind in ("studio", "cinematic", "dramatic", "volumetric", "soft", "natural"))
+    | frozenset(f"{kind} of" for kind in ("close up", "film still", "still", "screenshot", "screencap"))
+    | frozenset(("sharp focus", "intricate details", "film grain", "ray tracing", "bird's eye view of"))
     | _words("artwork photography")
     | QUALITIES
 )

@@ -15,6 +15,7 @@ _ADJECTIVES = lexicon.ADJECTIVES - (lexicon.NOUNS_TOO - lexicon.COLOURS) | lexic
 _BEFORE = ("DET", "PRON", "NUM", "ADJ", "PUNCT", "CCONJ")
 _GOES_ON = ("NOUN", "PROPN", "ADJ")
 _ADVERBS = ("advmod", "npadvmod")
+_JOINTS = frozenset({",", "and", "&", "or"})
 
 
 def joined(words: Sequence[ParsedWord], alignment: Alignment) -> list[ParsedWord]:
@@ -77,6 +78,8 @@ def with_noun_phrases(words: Sequence[ParsedWord]) -> list[ParsedWord]:
             _attach_to_next(result, i)
         elif _is_a_side(result, i):
             _attach_to_last(result, i)
+        elif _begins_a_clause(result, i):
+            result[i + 1] = replace(result[i + 1], head=i - 1)
         elif words[i].text.lower() in lexicon.WITH_A_NOUN and i and words[i - 1].pos in ("NOUN", "PROPN"):
             _attach_colours(result, i)
     return result
@@ -84,15 +87,14 @@ def with_noun_phrases(words: Sequence[ParsedWord]) -> list[ParsedWord]:
 
 def _is_before_a_noun(words: Sequence[ParsedWord], i: int) -> bool:
     """Whether word `i` is an adjective, and the next can only be its noun."""
-    before, (adjective, noun), after = words[:i][-1:], words[i : i + 2], words[i + 2 : i + 4]
+    first = _first_of_hyphenated(words, i)
+    before, (adjective, noun), after = words[:first][-1:], words[i : i + 2], words[i + 2 : i + 4]
     name, colour = noun.text.lower(), adjective.text.lower()
     if not _is_adjective(adjective) or _is_adjective(noun):
         return False
-    begun = bool(before) and (before[0].pos in _BEFORE or _is_adjective(before[0]) or _describes_on(words, i - 1))
+    begun = bool(before) and (before[0].pos in _BEFORE or _is_adjective(before[0]) or _describes_on(words, first - 1))
     if before and not begun:
         return False
-    if before and before[0].end == adjective.start and before[0].text == "-":
-        return False  # "snow-white"
     if after and after[0].pos in _GOES_ON:
         return False  # "a silver wine glass"
     is_shared = bool(after) and after[0].pos == "CCONJ" and noun.dep in MODIFIER and noun.head > i + 1
@@ -106,6 +108,20 @@ def _is_before_a_noun(words: Sequence[ParsedWord], i: int) -> bool:
     in_a_list = begins and colour in lexicon.COLOURS and after and after[0].text == ","
     is_a_slip = noun.pos == "ADV" and tag([name]) == ["NOUN"]
     return noun.pos in ("NOUN", "PROPN") or is_a_slip or bool(noun.pos == "ADJ" and in_a_list)
+
+
+def _first_of_hyphenated(words: Sequence[ParsedWord], i: int) -> int:
+    """The index of the word that hyphens join word `i` to: of "blood" for "red" in "a blood-red rose"."""
+    while i > 1 and words[i - 1].text == "-" and words[i - 2].end == words[i - 1].start == words[i].start - 1:
+        i -= 2
+    return i
+
+
+def _is_listed(words: Sequence[ParsedWord], i: int) -> bool:
+    """Whether word `i` is an adjective among those of a later noun; "orange" in "an orange and red car" may be none."""
+    return _is_adjective(words[i]) and (
+        words[i + 1].text == "," or words[i].text.lower() not in lexicon.COLOURED_THINGS
+    )
 
 
 def _is_adjective(word: ParsedWord) -> bool:
@@ -124,6 +140,14 @@ def _is_a_side(words: Sequence[ParsedWord], i: int) -> bool:
     """Whether word `i` is the place in "a ball right of a cube", whatever a parser took it for."""
     is_place = (words[i].text.lower(), words[i + 1].text.lower()) in lexicon.COMPOUND_PREPOSITIONS
     return is_place and i > 0 and words[i - 1].pos in ("NOUN", "PROPN")
+
+
+def _begins_a_clause(words: Sequence[ParsedWord], i: int) -> bool:
+    """Whether word `i` begins what is said of the noun before it, as in "a bowl that's blue", and the parser took it to
+    be said of an earlier one."""
+    pair, verb = words[i - 1 : i + 1], words[i + 1]
+    said = len(pair) == 2 and pair[0].pos in ("NOUN", "PROPN") and pair[1].text.lower() in lexicon.RELATIVES
+    return said and verb.pos == "AUX" and verb.dep == "relcl" and verb.head < i - 1
 
 
 def _attach_to_last(words: list[ParsedWord], i: int) -> None:
@@ -154,17 +178,19 @@ def _attach_colours(words: list[ParsedWord], i: int) -> None:
 
 def _attach_to_next(words: list[ParsedWord], i: int) -> None:
     """Hang word `i` and the adjectives before it on the next word, which takes the place of the uppermost of them."""
-    noun, first = i + 1, i
+    noun, first = i + 1, _first_of_hyphenated(words, i)
     while first and (_is_adjective(words[first - 1]) or _describes_on(words, first - 1)):
         first -= 1
     listed = first
-    while listed > 1 and words[listed - 1].text == "," and _is_adjective(words[listed - 2]):
+    while listed > 1 and words[listed - 1].text in _JOINTS and _is_listed(words, listed - 2):
         listed -= 2
     if listed and words[listed - 1].pos in ("DET", "PRON", "NUM"):
-        first = listed  # "a small, red car"
+        first = listed  # "a small, red car", "a teal and orange poster"
+    elif (not listed or words[listed - 1].pos == "PUNCT") and words[listed].text.lower() not in lexicon.COLOURED_THINGS:
+        first = listed  # "red, blue car"
     _gather(words, range(first, noun + 1), noun)
     for k in range(first, noun):
-        if words[k].text != ",":
+        if words[k].text not in _JOINTS:
             words[k] = replace(words[k], pos="ADJ", dep="amod", head=noun)
     words[noun] = replace(words[noun], pos="NOUN")
 

@@ -19,11 +19,14 @@ _ENCLOSING = ("Ps", "Pe", "Pi", "Pf")  # Unicode's brackets and quotes
 _HYPHENS = frozenset("‐‑–")
 _JOINING = frozenset('"_\u200b')  # between words, as spaces: "long_hair"
 _ENCLOSED = re.compile(r"""(?<!\w)["“„«(\[{<'‘]([^"“”„«»()\[\]{}<>‘]+)["”“»)\]}>'’](?!\w)""")
-# What programs read in a prompt, and no person. It parts phrases: "<lora:name:0.8>", "BREAK", addresses, "&amp;".
+# What programs read in a prompt, and no person. It parts phrases: "<lora:name:0.8>", "BREAK", addresses, "&amp;", the
+# numbers of a list ("1) a car").
 # Parameters end a prompt: "--ar 16:9 --no people, cats", "Negative prompt: cats".
 _PARAMETER = r"(?:--[a-z]+|[-—–][a-z]+(?= [\d.:]+(?!\S)))"
 _MARKUP = re.compile(
-    r"^(?i:/imagine +(?:prompt *:)?|(?:positive )?prompt *:)|<\w+:[^<>]*>|\bBREAK\b|\bhttps?://\S+|&(?:[a-z]+|#\d+);|"
+    r"^(?i:/imagine +(?:prompt *:)?|(?:positive )?prompt *:)|<\w+:[^<>]*>|"
+    r"\b(?:BREAK|ADD(?:BASE|COL|ROW|COMM))\b|\bembedding:[\w./-]+|\bscore_\d(?:_up)?\b|(?<!\S)\(?\d{1,2}\)(?= )|"
+    r"\d\ufe0f?\u20e3|\bhttps?://\S+|&(?:[a-z]+|#\d+);|"
     rf"(?<=\S ){_PARAMETER}(?!\S).*|(?<!\S){_PARAMETER}(?: [\d.:]+)?(?!\S)|"
     r"(?i:\b(?:negative prompt:|steps: \d+, sampler:).*)",
     re.DOTALL,
@@ -31,10 +34,16 @@ _MARKUP = re.compile(
 _LINE_TAGS = frozenset(("br", "p", "div", "li", "ul", "ol", "hr", "tr", "td", "h1", "h2", "h3"))  # they part phrases
 _TEXT_TAGS = frozenset(("b", "i", "u", "em", "strong", "span", "font"))
 _TAG = re.compile(r"</(\w+) *>|<(\w+)(?: +[\w-]+=[^<>]*)?(/?) *>|<!--.*?-->|<\|\w+\|>|&nbsp;|\[/?(?:b|i|u)\]|\\[nrt]")
-_WEIGHT = re.compile(r"(?<!\d)::?-?(?:\d+\.?|\d*\.\d+)([)\]}>]*)(?![\w:.])")  # "(red:1.3)", "red car::2"
+_NUMERAL = r"-?(?:\d+\.?|\d*\.\d+)"
+_WEIGHT = re.compile(  # "(red:1.3)", "red car::2"; "( red : 1.3 )"; "(red)1.3"
+    rf"(?<!\d)::?{_NUMERAL}([)\]}}>]*)(?![\w:.])|\s:\s?{_NUMERAL}(?=\s?[)\]}}>])|(?<=\)){_NUMERAL}(?![\w:.])"
+)
+_ESCAPE = re.compile(r"\\(?=[^\w\s]|_)")  # "red\_car", "\(red\)"
 _STOP = re.compile(r"(?<=[^\W\d_]{3})[.:;!?](?=[^\W\d_])")  # "a red car.a blue bowl", which is no abbreviation
 _NUMBER = re.compile(r"(?<!\w)\d+(?=[^\W\d_]{3})")  # "1girl"; not "3d", "10kg", "4th"
 _DECADE_MARK = re.compile(r"(?<=\b\d0)['’](?=s\b)|(?<=\b\d{3}0)['’](?=s\b)")  # "1960's"
+_WITH = re.compile(r"(?<![\w/])[wW](/o(?!\w)|/)(?=[\s\w])")  # "a cat w/ a hat"
+_UNSEEN = frozenset("\xad\u2060")  # where a word may or may not be broken
 _IN_A_PHRASE = lexicon.DETERMINERS | lexicon.NUMBERS | lexicon.ADJECTIVES
 _BETWEEN_PHRASES = lexicon.PREPOSITIONS | lexicon.CONJUNCTIONS
 _NO_NOUN = _BETWEEN_PHRASES | lexicon.DETERMINERS | lexicon.PRONOUNS | lexicon.AUXILIARIES
@@ -42,6 +51,7 @@ _NO_NOUN = _BETWEEN_PHRASES | lexicon.DETERMINERS | lexicon.PRONOUNS | lexicon.A
 
 def without_markup(prompt: str) -> str:
     """A prompt as long as it was, without what only programs read."""
+    prompt = _ESCAPE.sub(" ", prompt)
     closed = {match[1].lower() for match in _TAG.finditer(prompt) if match[1]}
 
     def blank(match: re.Match[str]) -> str:
@@ -52,7 +62,7 @@ def without_markup(prompt: str) -> str:
 
     prompt = _TAG.sub(blank, prompt)
     prompt = _MARKUP.sub(lambda match: ("," if match.start() else " ").ljust(len(match[0])), prompt)
-    return _WEIGHT.sub(lambda match: match[1].ljust(len(match[0])), prompt)
+    return _WEIGHT.sub(lambda match: (match[1] or "").ljust(len(match[0])), prompt)
 
 
 def without_signs(prompt: str) -> tuple[str, list[int]]:
@@ -63,14 +73,16 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
     words in plain writing.
     """
     prompt = _STOP.sub(",", without_markup(prompt))
-    commas = _parting_signs(prompt)
+    parting = _enclosing_signs(prompt)
+    commas = {i for i, parts in parting.items() if parts}
     text = list(prompt)
     for match in _CHUNK.finditer(prompt):
         start, end = match.span()
         first, after = core(prompt, match.span())
         if first == after:
             stays = _SENTENCE.issuperset(match[0]) or match[0] == "&"
-            text[start:end] = match[0] if stays else ("," if start else " ") + " " * (end - start - 1)
+            parts = start and any(parting.get(i, True) for i in range(start, end))
+            text[start:end] = match[0] if stays else ("," if parts else " ").ljust(end - start)
             continue
         text[start:first] = ("," if i in commas or (start and prompt[i] in ",;") else " " for i in range(start, first))
         text[first:after] = map(_inside, prompt[first:after])
@@ -83,10 +95,14 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
 
 
 def in_plain_letters(prompt: str) -> tuple[str, list[int]]:
-    """A prompt with plain letters for fullwidth, bold and other compatible ones, and decades without an apostrophe, as
-    parsers know them; and the index in the prompt of each character."""
-    dropped = {match.start() for match in _DECADE_MARK.finditer(prompt)}
-    plain = ["" if i in dropped else _plain(character) for i, character in enumerate(prompt)]
+    """A prompt with plain letters for fullwidth, bold and other compatible ones, decades without an apostrophe, and
+    "with" for "w/", as parsers know them; and the index in the prompt of each character."""
+    plain = ["" if character in _UNSEEN else _plain(character) for character in prompt]
+    for match in _DECADE_MARK.finditer(prompt):
+        plain[match.start()] = ""
+    for match in _WITH.finditer(prompt):
+        written = {"/": ("with", " "), "/o": ("without", "", " ")}[match[1]]
+        plain[match.start() : match.end()] = written
     return "".join(plain), [i for i, letters in enumerate(plain) for _ in letters]
 
 
@@ -103,10 +119,10 @@ def with_parted_numbers(text: str) -> tuple[str, list[int]]:
     return "".join(f" {character}" if i in ends else character for i, character in enumerate(text)), indices
 
 
-def _parting_signs(prompt: str) -> set[int]:
-    """Where quotes and brackets stand that part the words between them from the rest: all but those around modifiers
-    of the noun that follows, as in 'a "bright red" car'."""
-    commas: set[int] = set()
+def _enclosing_signs(prompt: str) -> dict[int, bool]:
+    """Where quotes and brackets stand, and whether they part the words between them from the rest: all but those around
+    modifiers of the noun that follows, as in 'a "bright red" car'."""
+    parting: dict[int, bool] = {}
     for match in _ENCLOSED.finditer(prompt):
         before = re.findall(r"\w+|[.,;:!?]", prompt[max(0, match.start() - 40) : match.start()].lower())[-1:]
         after = re.match(r"[^\w.,;:!?]*(\w+)", prompt[match.end() : match.end() + 40].lower())
@@ -114,9 +130,9 @@ def _parting_signs(prompt: str) -> set[int]:
         inside = bool(before) and before[0] in _IN_A_PHRASE
         begins = inside or not before or before[0] in _BETWEEN_PHRASES | _SENTENCE
         before_a_noun = after is not None and after[1] not in _NO_NOUN
-        if not ((alone and inside) or (before_a_noun and (alone or begins))):
-            commas |= {match.start(), match.end() - 1}
-    return commas
+        parts = not ((alone and inside) or (before_a_noun and (alone or begins)))
+        parting |= dict.fromkeys((match.start(), match.end() - 1), parts)
+    return parting
 
 
 def core(text: str, span: Span) -> Span:

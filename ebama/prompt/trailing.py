@@ -111,7 +111,7 @@ class _Scan:
             return None
         end, adjectives = self._adjectives(i + 1, self._is_end)
         others = set(self._words[i + 1 : end]) - _JOINTS - (lexicon.COLOURS - lexicon.COLOURED_THINGS)
-        if not adjectives or (self._words[i] == "," and others):
+        if not adjectives or (self._words[i] == "," and (others or self._goes_on(end))):
             return None
         return self._trailing(i, end, adjectives), end
 
@@ -122,9 +122,14 @@ class _Scan:
             return None  # "isn't red"
         end, adjectives = self._adjectives(i, self._is_end)
         is_shade = f"{self._words[i - 1]}-{self._words[i]}" in lexicon.SHADES
-        if not adjectives or is_shade or set(self._words[i:end]) - _JOINTS - colours:
+        if not adjectives or is_shade or self._goes_on(end) or set(self._words[i:end]) - _JOINTS - colours:
             return None
         return self._trailing(i, end, adjectives), end
+
+    def _goes_on(self, i: int) -> bool:
+        """Whether the adjectives before word `i` and more after it are the next noun's: "car, blue and green bowl"."""
+        after = self._run(i + 1)
+        return self._at(i) in _JOINTS - {","} and after > i + 1 and not self._is_end(after)
 
     def _of_others(self, i: int) -> tuple[Trailing, int] | None:
         """What is said of one and of another: "one black and the other white", "a black one and a white one"."""

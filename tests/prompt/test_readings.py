@@ -44,6 +44,31 @@ CAR_AND_BOWL: Words = [("car", ["red"]), ("bowl", ["blue"])]
 CAT_AND_DOG: Words = [("cat", []), ("dog", [])]
 
 READ_BY_ALL: dict[str, Words] = {
+    # weights, escapes, lists and names as other programs write them
+    "a (red)1.5 car and a (blue)0.8 bowl": CAR_AND_BOWL,
+    "(red car)1.2, (blue bowl)0.9": CAR_AND_BOWL,
+    "a ( red : 1.2 ) car and a ( blue : 1.1 ) bowl": CAR_AND_BOWL,
+    "red\\_car, blue\\_bowl": CAR_AND_BOWL,
+    "a \\(red\\) car, blue bowl": CAR_AND_BOWL,
+    "1) red car 2) blue bowl": CAR_AND_BOWL,
+    "1️⃣ red car 2️⃣ blue bowl": CAR_AND_BOWL,
+    "(embedding:foo:1.2), red car, blue bowl": CAR_AND_BOWL,
+    "score_9, score_8_up, red car, blue bowl": CAR_AND_BOWL,
+    "red car ADDCOL blue bowl": CAR_AND_BOWL,
+    "a re\xadd car w/ a blue bowl": [("car", ["re\xadd"]), ("bowl", ["blue"])],
+    "a dog w/o a cat": [("dog", []), ("cat", [])],
+    # colours of one noun, and of the noun that a clause stands at
+    "a red car, blue and green bowl": [("car", ["red"]), ("bowl", ["blue", "green"])],
+    "girl, red and black dress": [("girl", []), ("dress", ["red", "black"])],
+    "[red|blue] car, [green|yellow] bowl": [("car", ["red", "blue"]), ("bowl", ["green", "yellow"])],
+    "a teal and orange poster": [("poster", ["teal", "orange"])],
+    "a blood-red rose and a snow-white owl": [("rose", ["blood-red"]), ("owl", ["snow-white"])],
+    "a car that's red and a bowl that's blue": CAR_AND_BOWL,
+    # words for the picture
+    "RAW photo, a red car, volumetric lighting, ray tracing, blue bowl": CAR_AND_BOWL,
+    "a close up of a red car and a blue bowl": CAR_AND_BOWL,
+    "bird's eye view of a red car and a blue bowl": CAR_AND_BOWL,
+    "film still of a red car and a blue bowl": CAR_AND_BOWL,
     # words that share a token
     "a red car 😂😂": [("car", ["red"])],
     "a cat 🐱🐱 and a dog": CAT_AND_DOG,

@@ -260,6 +260,14 @@ def test_the_rest_of_a_whole_clip_is_ignored(
     assert unlike(model, copy / "m.safetensors") == []
 
 
+@pytest.mark.parametrize("name", ["bundle_emb.mine.string_to_param.*", "bundle_emb.a.b.emb_params"])
+def test_embeddings_added_to_a_checkpoint_are_ignored(
+    model: StableDiffusion, state: State, copy: Path, name: str
+) -> None:
+    save_file({**state, name: torch.ones(2, 8)}, copy / "m.safetensors")
+    assert unlike(model, copy / "m.safetensors") == []
+
+
 @pytest.mark.slow
 def test_a_folder_whose_text_encoder_is_a_whole_clip_opens(model: StableDiffusion, copy: Path) -> None:
     from transformers import CLIPConfig, CLIPModel

@@ -28,7 +28,7 @@ _MARKS = {
         f"a VeRA {_CHANGE}": r"vera_(lambda|A|B)",
         f"a full difference of LyCORIS {_CHANGE}": r"\.diff(_b)?$",
         f"an adapter {_CHANGE}": r"^(lora|lycoris|loha|lokr|glora)_|^base_model\.model\.|\.(a1|b1)\.weight$",
-        _EMBEDDING: r"emb_params|string_to_param\.",
+        _EMBEDDING: r"^(?!bundle_emb\.).*(emb_params|string_to_param\.)",  # no checkpoint with some
         "a ControlNet": r"control_model\.|controlnet_cond_embedding\.|input_hint_block\.",
         "a T2I-Adapter": r"^(adapter\.)?body\.\d+\.(block1|in_conv|resnets)\b|^adapter\.body\.",
         "a hypernetwork": r"^\d+\.\d+\.linear\.",
