@@ -18,6 +18,7 @@ SIGNS = ("PUNCT", "SYM", "SPACE")  # parts of speech that name and describe noth
 MODIFIER = ("amod", "nmod", "compound", "npadvmod", "advmod", "acomp")
 _COMPLEMENT = ("acomp", "oprd", "attr", "dobj")  # of a verb, when it is an adjective
 _TO_A_PLACE = ("in", "on", "at", "to", "from", "toward", "towards", "near")
+_DENYING = ("no", "not", "without")
 _CLAD = ("dressed", "clad", "clothed")
 _BESIDE = ("cc", "preconj", "conj", "punct")
 
@@ -101,8 +102,9 @@ def find_structure(words: Sequence[ParsedWord]) -> Structure:
 
     Choices beyond the paper's rule: a noun with a determiner of its own modifies nothing, whatever its label, nor does
     an adverb that begins a place ("next to a bench"); a colour that somebody is in modifies ("a woman in red"); an
-    adjective with a determiner or number of its own is a noun ("three geese" to some taggers); and the nouns of "in
-    front of" and "to the left of" name no object.
+    adjective with a determiner or number of its own is a noun ("three geese" to some taggers); the nouns of "in
+    front of" and "to the left of" name no object; and what a prompt denies ("no people", "without a hat") is no
+    object.
     """
     tree = _Tree(words)
     modifiers = {noun: tree.modifiers(noun) for noun in range(len(words)) if tree.is_noun(noun)}
@@ -116,7 +118,7 @@ def find_structure(words: Sequence[ParsedWord]) -> Structure:
         objects=tuple(
             (words[noun].span, tuple(words[i].span for i in sorted(modifiers[noun])))
             for noun in nouns
-            if not tree.in_preposition(noun)
+            if not tree.in_preposition(noun) and not tree.is_denied(noun)
         ),
         phrases=tree.phrases(nouns),
     )
@@ -224,6 +226,14 @@ class _Tree:
         described = {self._words[i].text.lower() for i in self._all_below([noun]) if i < noun} - {"the"}
         is_place = name in lexicon.PLACES or (name in lexicon.PARTS and bool(described))
         return is_place and word.dep == "pobj" and head in _TO_A_PLACE and described <= lexicon.SIDES
+
+    def is_denied(self, noun: int) -> bool:
+        """Whether a noun is one of "no cars", "without any cars", "not a car", or the second of "no cars or people"."""
+        first = min(self._all_below([noun]))
+        *before, _ = (word.text.lower() for word in self._words[max(first - 1, 0) : noun + 1])
+        if before and before[0] in ("or", "nor") and self._words[noun].dep == "conj":
+            return self.is_denied(self._words[noun].head)
+        return any(word in _DENYING for word in before) and "only" not in before
 
     def _after(self, i: int) -> str:
         return self._words[i + 1].text.lower() if i + 1 < len(self._words) else ""

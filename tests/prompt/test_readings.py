@@ -44,6 +44,16 @@ CAR_AND_BOWL: Words = [("car", ["red"]), ("bowl", ["blue"])]
 CAT_AND_DOG: Words = [("cat", []), ("dog", [])]
 
 READ_BY_ALL: dict[str, Words] = {
+    # what is denied is no object
+    "a room without windows": [("room", [])],
+    "a cake without any red candles or flowers": [("cake", [])],
+    "a street with no cars or people": [("street", [])],
+    "no humans, a red car": [("car", ["red"])],
+    "a car but no people": [("car", [])],
+    "a car, not a blue truck": [("car", [])],
+    "a man with no hat and a blue coat": [("man", []), ("coat", ["blue"])],
+    "a dog without a hat and a red car": [("dog", []), ("car", ["red"])],
+    "not only a cat but a dog": [("cat", []), ("dog", [])],
     # weights, escapes, lists and names as other programs write them
     "a (red)1.5 car and a (blue)0.8 bowl": CAR_AND_BOWL,
     "(red car)1.2, (blue bowl)0.9": CAR_AND_BOWL,
