@@ -109,11 +109,11 @@ def test_edited_lists(name: str, made: dict[str, str], folder: Path) -> None:
         rng.shuffle(values)
         text = "".join(json.dumps(value) + "\n" for value in values) if number % 3 else garbled(made[name], rng)
         (folder / name).write_text(text)
-        start = time.monotonic()
+        start = time.process_time()
         for line in filter(None, map(refusal, uses(folder))):
             refusals += 1
             assert re.search(rf"{name}|begun with other settings|no pictures of|holds no ", line), text[:200]
-        assert time.monotonic() - start < 5
+        assert time.process_time() - start < 5
     assert refusals > 4
 
 
