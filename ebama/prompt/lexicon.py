@@ -80,6 +80,7 @@ COLOURS = _words(
     "colourful multicolored multicoloured"
 )
 COLOURED_THINGS = _words("orange violet lavender gold silver")  # subjects: "an orange fell"
+PLAIN_COLOURS = COLOURS - COLOURED_THINGS
 ADJECTIVES = COLOURS | _words(
     # size, shape, age
     "big small little large huge tiny giant tall short long wide narrow thick thin fat slim flat round square "
@@ -122,6 +123,7 @@ SHADES = _words(
 NOUNS_TOO = _words(
     "light square round giant human male female left right front plastic ceramic gold silver bronze copper"
 )
+PLAIN_ADJECTIVES = ADJECTIVES - (NOUNS_TOO - COLOURS)
 
 # Verbs by their base form; the rules add -s and -es.
 VERBS = _words(

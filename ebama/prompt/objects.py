@@ -175,7 +175,7 @@ class _Tree:
 
     def _is_plain_colour(self, i: int) -> bool:
         """Whether a word is a colour and nothing else, as in "a woman in red"."""
-        return self._words[i].text.lower() in lexicon.COLOURS - lexicon.COLOURED_THINGS
+        return self._words[i].text.lower() in lexicon.PLAIN_COLOURS
 
     def _described_by(self, heads: Iterable[int]) -> set[int]:
         return self._reach(

@@ -11,7 +11,7 @@ from .objects import MODIFIER, SIGNS, ParsedWord, depth
 from .rules.tagging import tag
 from .signs import core, in_plain_letters
 
-_ADJECTIVES = lexicon.ADJECTIVES - (lexicon.NOUNS_TOO - lexicon.COLOURS) | lexicon.WITH_A_NOUN
+_ADJECTIVES = lexicon.PLAIN_ADJECTIVES | lexicon.WITH_A_NOUN
 _BEFORE = ("DET", "PRON", "NUM", "ADJ", "PUNCT", "CCONJ")
 _GOES_ON = ("NOUN", "PROPN", "ADJ")
 _ADVERBS = ("advmod", "npadvmod")

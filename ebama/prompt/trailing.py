@@ -110,14 +110,14 @@ class _Scan:
         if not (self._words[i] in _COLONS or self._words[i] == ",") or not self._is_noun(i - 1):
             return None
         end, adjectives = self._adjectives(i + 1, self._is_end)
-        others = set(self._words[i + 1 : end]) - _JOINTS - (lexicon.COLOURS - lexicon.COLOURED_THINGS)
+        others = set(self._words[i + 1 : end]) - _JOINTS - lexicon.PLAIN_COLOURS
         if not adjectives or (self._words[i] == "," and (others or self._goes_on(end))):
             return None
         return self._trailing(i, end, adjectives), end
 
     def _bare(self, i: int) -> tuple[Trailing, int] | None:
         """Colours after a noun without any sign, at the end of their phrase: "car red, bowl blue"."""
-        colours = lexicon.COLOURS - lexicon.COLOURED_THINGS
+        colours = lexicon.PLAIN_COLOURS
         if self._words[i] not in colours or not self._is_noun(i - 1) or not self._words[i - 1].isalpha():
             return None  # "isn't red"
         end, adjectives = self._adjectives(i, self._is_end)

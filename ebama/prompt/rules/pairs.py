@@ -8,7 +8,6 @@ from .. import lexicon
 from .tagging import tag
 
 _TOKEN = re.compile(r"\w+(?:['’-]\w+)*|\S")
-_ADJECTIVES = lexicon.ADJECTIVES - (lexicon.NOUNS_TOO - lexicon.COLOURS)
 
 
 def parted(prompt: str) -> tuple[str, list[int]]:
@@ -23,22 +22,24 @@ def parted(prompt: str) -> tuple[str, list[int]]:
     tags = tag(words)
     ends: set[int] = set()
     described = False  # an adjective stands in the phrase
-    for i, word in enumerate(words):
-        if i and described and tags[i - 1] == "NOUN" and word in _ADJECTIVES and _begins_a_phrase(words, tags, i):
+    for i in range(len(words)):
+        after_a_noun = i > 0 and tags[i - 1] == "NOUN"
+        if after_a_noun and ((described and _begins_a_phrase(words, tags, i)) or _is_of_the_picture(words, tags, i)):
             ends.add(matches[i - 1].end())
-        if i and word in lexicon.QUALITIES and tags[i - 1] == "NOUN" and not _describes(words, tags, i):
-            ends.add(matches[i - 1].end())  # "a red car 4k"
         described = tags[i] == "ADJ" or (described and tags[i] in ("NOUN", "ADV"))
     indices = [i for i in range(len(prompt)) for _ in range(1 + (i in ends))]
     return "".join(f",{character}" if i in ends else character for i, character in enumerate(prompt)), indices
 
 
 def _begins_a_phrase(words: list[str], tags: list[str], i: int) -> bool:
-    if words[i - 1] in lexicon.ATTRIBUTES or f"{words[i - 1]}-{words[i]}" in lexicon.SHADES:
+    if words[i] not in lexicon.PLAIN_ADJECTIVES or words[i - 1] in lexicon.ATTRIBUTES:
+        return False
+    if f"{words[i - 1]}-{words[i]}" in lexicon.SHADES:
         return False
     return next((name for name in tags[i:] if name != "ADJ"), "END") == "NOUN"
 
 
-def _describes(words: list[str], tags: list[str], i: int) -> bool:
-    """Whether a noun follows that word `i` may describe: "a new 4k tv"."""
-    return tags[i + 1 : i + 2] == ["NOUN"] and words[i + 1] not in lexicon.QUALITIES
+def _is_of_the_picture(words: list[str], tags: list[str], i: int) -> bool:
+    """Whether word `i` is a quality, as in "a red car 4k", and describes no noun after it: "a new 4k tv"."""
+    describes = tags[i + 1 : i + 2] == ["NOUN"] and words[i + 1] not in lexicon.QUALITIES
+    return words[i] in lexicon.QUALITIES and not describes
