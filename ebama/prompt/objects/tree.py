@@ -1,21 +1,13 @@
-"""From a dependency parse to objects, their modifiers and noun phrases, in one way for every parser.
-
-The paper (section 3) takes as objects the nouns and proper nouns that are not direct modifiers of other nouns, and
-groups the remaining modifiers by object. It names no dependency labels; the ones below are those of its published code,
-used here without that code's accidents: every noun is looked at, relative clauses included, and the place in the tree
-tells the object, never the place in a list. In "the dog is red" the object is the dog.
-"""
+"""What the words of a prompt say of each other: which describe a noun, which a verb says of it, what is denied."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
-from . import lexicon
-from .tokenization import PromptError, Span
+from .. import lexicon
+from ..tokenization import Span
+from .parsed_word import MODIFIER, SIGNS, ParsedWord
 
-SIGNS = ("PUNCT", "SYM", "SPACE")  # parts of speech that name and describe nothing
-MODIFIER = ("amod", "nmod", "compound", "npadvmod", "advmod", "acomp")
 _COMPLEMENT = ("acomp", "oprd", "attr", "dobj")  # of a verb, when it is an adjective
 _TO_A_PLACE = ("in", "on", "at", "to", "from", "toward", "towards", "near")
 _DENYING = ("no", "not", "without")
@@ -23,108 +15,7 @@ _CLAD = ("dressed", "clad", "clothed")
 _BESIDE = ("cc", "preconj", "conj", "punct")
 
 
-@dataclass(frozen=True)
-class ParsedWord:
-    """A word of a parsed prompt.
-
-    It spans the characters `start` to `end`; `pos` and `dep` are the part of speech and the dependency label as spaCy's
-    English models name them; `head` is the index of its head among the words, its own at a root.
-    """
-
-    text: str
-    start: int
-    end: int
-    pos: str
-    dep: str
-    head: int
-
-    @property
-    def span(self) -> Span:
-        """Characters (start, end) of the word in the prompt."""
-        return self.start, self.end
-
-
-Object = tuple[Span, Sequence[Span]]
-"""Characters of an object and of each of its modifiers."""
-
-
-@dataclass(frozen=True)
-class Structure:
-    """Objects, modifiers and noun phrases of a prompt, in characters (start, end) of it.
-
-    `objects`: each object with its modifiers, both in sentence order. `phrases`: noun phrases of two words or more, by
-    where they begin, outer before inner.
-    """
-
-    objects: tuple[Object, ...]
-    phrases: tuple[Span, ...]
-
-
-def depth(words: Sequence[ParsedWord], i: int) -> int:
-    """How many heads lie above a word."""
-    above = 0
-    while words[i].head != i:
-        i, above = words[i].head, above + 1
-    return above
-
-
-def checked(words: Sequence[object], text: str) -> list[ParsedWord]:
-    """The words, if they are `ParsedWord`s of a text, in order, whose heads make trees; else a PromptError."""
-    after, good = 0, []
-    for word in words:
-        if not isinstance(word, ParsedWord):
-            raise PromptError(f"parser= holds {word!r}: expected a list of ebama.prompt.objects.ParsedWord")
-        if not after <= word.start < word.end <= len(text) or not 0 <= word.head < len(words):
-            raise PromptError(
-                f"{word} is no word of {text!r}: expected characters after those of the word before, and a head among "
-                f"the {len(words)} words"
-            )
-        after = word.end
-        good.append(word)
-    rooted: set[int] = set()
-    for i in range(len(good)):
-        path: set[int] = set()
-        while i not in rooted and good[i].head != i:
-            if i in path:
-                raise PromptError(f"{good[i]} hangs on itself: expected heads that lead to a root, which is its own")
-            path.add(i)
-            i = good[i].head
-        rooted |= path | {i}
-    return good
-
-
-def find_structure(words: Sequence[ParsedWord]) -> Structure:
-    """Find objects, modifiers and noun phrases in a dependency parse.
-
-    Modifiers of an object are the words below it by `MODIFIER` labels, at any depth, with those joined to them by "and"
-    ("red and blue"), and the adjectives that a verb says of it ("is red", "painted blue"), in a sentence or a relative
-    clause. Coordinated subjects share them ("the dog and the cat are black").
-
-    Choices beyond the paper's rule: a noun with a determiner of its own modifies nothing, whatever its label, nor does
-    an adverb that begins a place ("next to a bench"); a colour that somebody is in modifies ("a woman in red"); an
-    adjective with a determiner or number of its own is a noun ("three geese" to some taggers); the nouns of "in
-    front of" and "to the left of" name no object; and what a prompt denies ("no people", "without a hat") is no
-    object.
-    """
-    tree = _Tree(words)
-    modifiers = {noun: tree.modifiers(noun) for noun in range(len(words)) if tree.is_noun(noun)}
-    for verb, word in enumerate(words):
-        if word.pos in ("AUX", "VERB") and (said := tree.said(verb)):
-            for subject in tree.subjects(verb):
-                modifiers[subject] |= said - {subject}
-    serving = set().union(*modifiers.values())
-    nouns = [noun for noun in modifiers if noun not in serving]
-    return Structure(
-        objects=tuple(
-            (words[noun].span, tuple(words[i].span for i in sorted(modifiers[noun])))
-            for noun in nouns
-            if not tree.in_preposition(noun) and not tree.is_denied(noun)
-        ),
-        phrases=tree.phrases(nouns),
-    )
-
-
-class _Tree:
+class Tree:
     """The words, and the indices of those that depend on each."""
 
     def __init__(self, words: Sequence[ParsedWord]) -> None:
@@ -153,6 +44,7 @@ class _Tree:
         return self._reach(start, self._children.__getitem__)
 
     def is_noun(self, i: int) -> bool:
+        """Whether a word names a thing, or stands for one."""
         word = self._words[i]
         if word.text.lower() in lexicon.NO_NOUNS or lexicon.DECADE.fullmatch(word.text):
             return False
@@ -168,6 +60,7 @@ class _Tree:
         return not has_determiner and not (word.dep == "advmod" and self._below(i, "prep"))
 
     def modifiers(self, noun: int) -> set[int]:
+        """The words that describe a noun in its own phrase, and a colour that somebody is in."""
         clad = [i for i in self._below(noun, "acl") if self._words[i].text.lower() in _CLAD]
         inside = [i for k in (noun, *clad) for i in self._below(k, "prep") if self._words[i].text.lower() == "in"]
         worn = [i for preposition in inside for i in self._below(preposition, "pobj") if self._is_plain_colour(i)]

@@ -1,0 +1,34 @@
+"""Which words are adjectives of the next noun wherever they stand, whatever a parser took them for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .. import lexicon
+from ..objects import ParsedWord
+
+_ADJECTIVES = lexicon.PLAIN_ADJECTIVES | lexicon.WITH_A_NOUN
+
+
+def first_of_hyphenated(words: Sequence[ParsedWord], i: int) -> int:
+    """The index of the word that hyphens join word `i` to: of "blood" for "red" in "a blood-red rose"."""
+    while i > 1 and words[i - 1].text == "-" and words[i - 2].end == words[i - 1].start == words[i].start - 1:
+        i -= 2
+    return i
+
+
+def is_listed(words: Sequence[ParsedWord], i: int) -> bool:
+    """Whether word `i` is an adjective among those of a later noun; "orange" in "an orange and red car" may be none."""
+    return is_adjective(words[i]) and (words[i + 1].text == "," or words[i].text.lower() not in lexicon.COLOURED_THINGS)
+
+
+def is_adjective(word: ParsedWord) -> bool:
+    """Whether a word is an adjective wherever it stands before a noun, whatever a parser took it for."""
+    return word.text.lower() in _ADJECTIVES or bool(lexicon.DECADE.fullmatch(word.text))
+
+
+def describes_on(words: Sequence[ParsedWord], i: int) -> bool:
+    """Whether word `i` is a noun that describes with the adjective after it: "black leather big bag"."""
+    return words[i].text.lower() in lexicon.ATTRIBUTES or (
+        words[i].pos in ("NOUN", "PROPN") and words[i + 1].text.lower() in lexicon.WITH_A_NOUN
+    )
