@@ -91,7 +91,23 @@ def positions(spans: Sequence[Span], stretch: Span, first: int) -> tuple[int, ..
 
 def word_spans(prompt: str) -> list[Span]:
     """The words of a prompt, without punctuation; "t-shirt" and "cat's" are one word each."""
-    return [match.span() for match in _WORD.finditer(prompt)]
+    return [match.span() for match in _WORD.finditer(with_marks_as_letters(prompt))]
+
+
+def is_mark(character: str) -> bool:
+    """Whether a character is part of the letter before it, as vowels of Indian scripts are."""
+    return unicodedata.category(character) in ("Mn", "Mc") and character != "\ufe0f"
+
+
+def with_marks_as_letters(text: str) -> str:
+    """A text as long as it was, in which each mark of a letter is a letter itself: one word to regular expressions."""
+    if text.isascii():
+        return text
+    letters: list[str] = []
+    for character in text:
+        marks = bool(letters) and letters[-1].isalnum() and is_mark(character)
+        letters.append("x" if marks else character)
+    return "".join(letters)
 
 
 def listed_words(prompt: str) -> str:
@@ -122,7 +138,8 @@ def named(prompt: str, stretch: Span) -> str:
 def _whole(prompt: str, words: str) -> list[Span]:
     if not words:
         return []
-    return [m.span() for m in re.finditer(rf"(?<!\w){re.escape(words)}(?!\w)", prompt, re.IGNORECASE)]
+    spans = [m.span() for m in re.finditer(rf"(?<!\w){re.escape(words)}(?!\w)", prompt, re.IGNORECASE)]
+    return [(start, end) for start, end in spans if end == len(prompt) or not is_mark(prompt[end])]
 
 
 def normalised(text: str) -> str:

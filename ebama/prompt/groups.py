@@ -21,6 +21,8 @@ from .parsers import Parser, analyse
 from .phrases import joined
 from .tokenization import PromptError, Span, Tokenizer
 
+_STOPS = frozenset(",.;:|!\n")
+
 
 @dataclass(frozen=True)
 class Group:
@@ -112,7 +114,8 @@ def parse(
     ones.
 
     A noun that stands in one of the words or phrases to `ignore` is no object, unless there is no other. The default,
-    `lexicon.PICTURE_WORDS`, has those for the picture itself ("photo of", "digital art", "4k"); () ignores none.
+    `lexicon.PICTURE_WORDS`, has those for the picture itself ("photo of", "digital art", "4k"); () ignores none. One
+    that ends with a comma is ignored where it is a phrase of its own: "photo," in "photo, a cat".
 
     Raises `PromptError` for an empty prompt or one of more than `alignment.LONGEST` characters, a prompt without a
     noun, an unknown parser, and a group that lies wholly or partly beyond what the text encoder sees (75 tokens of
@@ -174,13 +177,25 @@ def _check_texts(ignore: Collection[str], separator: str | None) -> None:
 
 
 def _without(ignore: Collection[str], objects: Sequence[Object], prompt: str) -> list[Object]:
-    """The objects that stand in none of the words or phrases to ignore."""
-    ignored = [span for words in ignore for span in find_all(prompt, words)]
+    """The objects that stand in none of the words or phrases to ignore; those that end with a comma have to stand
+    alone."""
+    ignored = [
+        span
+        for words in ignore
+        for span in find_all(prompt, words.removesuffix(","))
+        if not words.endswith(",") or _stands_alone(prompt, span)
+    ]
     return [
         (noun, modifiers)
         for noun, modifiers in objects
         if not any(start <= noun[0] and noun[1] <= end for start, end in ignored)
     ]
+
+
+def _stands_alone(prompt: str, span: Span) -> bool:
+    """Whether a stretch of a prompt is a whole phrase between commas or other stops."""
+    before, after = prompt[: span[0]].rstrip()[-1:], prompt[span[1] :].lstrip()[:1]
+    return all(not sign or sign in _STOPS for sign in (before, after))
 
 
 def _groups(objects: Iterable[Object], alignment: Alignment) -> tuple[Group, ...]:

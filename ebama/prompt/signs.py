@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from . import lexicon
-from .alignment import normalised
+from .alignment import is_mark, normalised
 from .objects import ParsedWord
 from .tokenization import Span
 
@@ -42,7 +42,8 @@ _ESCAPE = re.compile(r"\\(?=[^\w\s]|_)")  # "red\_car", "\(red\)"
 _STOP = re.compile(r"(?<=[^\W\d_]{3})[.:;!?](?=[^\W\d_])")  # "a red car.a blue bowl", which is no abbreviation
 _NUMBER = re.compile(r"(?<!\w)\d+(?=[^\W\d_]{3})")  # "1girl"; not "3d", "10kg", "4th"
 _DECADE_MARK = re.compile(r"(?<=\b\d0)['’](?=s\b)|(?<=\b\d{3}0)['’](?=s\b)")  # "1960's"
-_WITH = re.compile(r"(?<![\w/])[wW](/o(?!\w)|/)(?=[\s\w])")  # "a cat w/ a hat"
+_SHORT = re.compile(r"(?<![\w/])[wW](?:/o(?!\w)|/)(?=[\s\w])|(?<=\w )(?i:vs)\.?(?= \w)")  # "a cat w/ a hat"
+_WRITTEN = {"w/": ("with", " "), "w/o": ("without", "", " "), "vs": ("and", " "), "vs.": ("and", " ", " ")}
 _UNSEEN = frozenset("\xad\u2060")  # where a word may or may not be broken
 _IN_A_PHRASE = lexicon.DETERMINERS | lexicon.NUMBERS | lexicon.ADJECTIVES
 _BETWEEN_PHRASES = lexicon.PREPOSITIONS | lexicon.CONJUNCTIONS
@@ -96,13 +97,12 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
 
 def in_plain_letters(prompt: str) -> tuple[str, list[int]]:
     """A prompt with plain letters for fullwidth, bold and other compatible ones, decades without an apostrophe, and
-    "with" for "w/", as parsers know them; and the index in the prompt of each character."""
+    "with" for "w/" or "and" for "vs", as parsers know them; and the index in the prompt of each character."""
     plain = ["" if character in _UNSEEN else _plain(character) for character in prompt]
     for match in _DECADE_MARK.finditer(prompt):
         plain[match.start()] = ""
-    for match in _WITH.finditer(prompt):
-        written = {"/": ("with", " "), "/o": ("without", "", " ")}[match[1]]
-        plain[match.start() : match.end()] = written
+    for match in _SHORT.finditer(prompt):
+        plain[match.start() : match.end()] = _WRITTEN[match[0].lower()]
     return "".join(plain), [i for i, letters in enumerate(plain) for _ in letters]
 
 
@@ -143,7 +143,7 @@ def core(text: str, span: Span) -> Span:
     last = end
     while start < last and not text[last - 1].isalnum():
         last -= 1
-    while last < end and start < last and unicodedata.category(text[last]) in ("Mn", "Mc") and text[last] != "\ufe0f":
+    while last < end and start < last and is_mark(text[last]):
         last += 1  # the marks of the last letter: vowels of Indian scripts
     return start, last
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from . import lexicon
+from .alignment import with_marks_as_letters
 from .objects import MODIFIER, ParsedWord
 from .rules.tagging import tag
 from .signs import without_markup
@@ -72,7 +73,7 @@ class _Scan:
     """The words and signs of a prompt, from left to right."""
 
     def __init__(self, prompt: str) -> None:
-        matches = list(_TOKEN.finditer(prompt))
+        matches = list(_TOKEN.finditer(with_marks_as_letters(prompt)))
         self._spans = [match.span() for match in matches]
         self._words = [match[0].lower() for match in matches]
         self._tags = tag(self._words)

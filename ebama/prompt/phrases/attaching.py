@@ -33,7 +33,7 @@ def attach_colours(words: list[ParsedWord], i: int) -> None:
         end += 1
     if end == i + 1 or (end < len(words) and words[end].pos in GOES_ON):
         return
-    _gather(words, range(i - 1, end), i - 1)
+    gather(words, range(i - 1, end), i - 1)
     words[i] = replace(words[i], pos="VERB", dep="acl", head=i - 1)
     for k in range(i + 1, end):
         words[k] = replace(words[k], pos="ADJ", dep="acomp", head=i)
@@ -51,14 +51,14 @@ def attach_to_next(words: list[ParsedWord], i: int) -> None:
         first = listed  # "a small, red car", "a teal and orange poster"
     elif (not listed or words[listed - 1].pos == "PUNCT") and words[listed].text.lower() not in lexicon.COLOURED_THINGS:
         first = listed  # "red, blue car"
-    _gather(words, range(first, noun + 1), noun)
+    gather(words, range(first, noun + 1), noun)
     for k in range(first, noun):
         if words[k].text not in _JOINTS:
             words[k] = replace(words[k], pos="ADJ", dep="amod", head=noun)
     words[noun] = replace(words[noun], pos="NOUN")
 
 
-def _gather(words: list[ParsedWord], phrase: range, noun: int) -> None:
+def gather(words: list[ParsedWord], phrase: range, noun: int) -> None:
     """Give a noun the place in the tree of the uppermost word of its phrase, and what else hangs on the phrase."""
     top = min(phrase, key=lambda k: (depth(words, k), words[k].dep in MODIFIER))
     head = noun if words[top].head == top else words[top].head
@@ -68,3 +68,14 @@ def _gather(words: list[ParsedWord], phrase: range, noun: int) -> None:
         if word.head in phrase and k not in phrase and word.dep not in _ADVERBS:
             words[k] = replace(word, head=noun)
     words[noun] = replace(words[noun], dep=dep, head=head)
+
+
+def take_place(words: list[ParsedWord], noun: int, later: int, dep: str = "appos") -> None:
+    """Give a noun the place in the tree of a later word above it, and what hangs there from before the noun; the later
+    word hangs on the noun."""
+    place, pos = words[later], "PROPN" if words[noun].pos == "PROPN" else "NOUN"
+    for k in range(noun):
+        if words[k].head == later:
+            words[k] = replace(words[k], head=noun)
+    words[noun] = replace(words[noun], pos=pos, dep=place.dep, head=noun if place.head == later else place.head)
+    words[later] = replace(place, dep=dep, head=noun)

@@ -10,7 +10,9 @@ from ..objects import MODIFIER, ParsedWord
 from ..rules.tagging import tag
 from .adjectives import describes_on, first_of_hyphenated, is_adjective
 from .attaching import GOES_ON, attach_colours, attach_to_last, attach_to_next
+from .misread import join_unknown, part_clause, part_names, part_place, part_tag
 
+_MISREAD = (part_clause, part_place, part_tag, part_names, join_unknown)
 _BEFORE = ("DET", "PRON", "NUM", "ADJ", "PUNCT", "CCONJ")
 
 
@@ -31,6 +33,8 @@ def with_noun_phrases(words: Sequence[ParsedWord]) -> list[ParsedWord]:
             result[i + 1] = replace(result[i + 1], head=i - 1)
         elif words[i].text.lower() in lexicon.WITH_A_NOUN and i and words[i - 1].pos in ("NOUN", "PROPN"):
             attach_colours(result, i)
+        else:
+            any(mend(result, i) for mend in _MISREAD)
     return result
 
 

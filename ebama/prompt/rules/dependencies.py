@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 
 from .. import lexicon
+from ..alignment import with_marks_as_letters
 from ..objects import ParsedWord
 from .tagging import tag
 
@@ -23,10 +24,10 @@ _WORD = re.compile(rf"['’](?:s|re|ve|ll|m|d)\b|[^\W_]+n['’]t\b|{_ABBREVIATIO
 
 def analyse(prompt: str) -> list[ParsedWord]:
     """The words of a prompt with parts of speech, labels and heads."""
-    matches = list(_WORD.finditer(prompt))
+    matches = list(_WORD.finditer(with_marks_as_letters(prompt)))
     parser = _RuleParser(_without_contractions([match.group().lower().replace("’", "'") for match in matches]))
     return [
-        ParsedWord(match.group(), match.start(), match.end(), parser.tags[i], parser.labels[i], parser.heads[i])
+        ParsedWord(prompt[slice(*match.span())], *match.span(), parser.tags[i], parser.labels[i], parser.heads[i])
         for i, match in enumerate(matches)
     ]
 
@@ -170,9 +171,15 @@ class _RuleParser:
             self._attach(owner, "poss", head)
         elif self._verb > self._noun and not link:
             self._attach(head, "attr" if self.words[self._verb] in lexicon.COPULAS else "dobj", self._verb)
-        elif link and self._noun >= 0:
+        elif link and self._noun >= 0 and not self._is_said("acomp"):  # not in "the car is red, the bowl blue"
             self._attach(head, "conj", self._noun)
         self._noun, self._link = head, -1
+
+    def _is_said(self, label: str) -> bool:
+        """Whether something of that label hangs on the verb that follows the last noun."""
+        return self._verb > self._noun and any(
+            head == self._verb and of == label for head, of in zip(self.heads, self.labels, strict=True)
+        )
 
     def _attach_word(self, i: int) -> None:
         kind, anchor = self.tags[i], max(self._noun, self._verb)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from .. import lexicon
+from ..alignment import with_marks_as_letters
 from .tagging import tag
 
 _TOKEN = re.compile(r"\w+(?:['’-]\w+)*|\S")
@@ -17,7 +18,7 @@ def parted(prompt: str) -> tuple[str, list[int]]:
     Not after a noun that describes the next one, as a material or a shade does: "a white marble round table", "a big
     sky blue car".
     """
-    matches = list(_TOKEN.finditer(prompt))
+    matches = list(_TOKEN.finditer(with_marks_as_letters(prompt)))
     words = [match[0].lower() for match in matches]
     tags = tag(words)
     ends: set[int] = set()
