@@ -19,7 +19,7 @@ from .layouts.detect import file_kind, preset_of
 from .layouts.diffusers import read_folder_config
 from .layouts.folder import STEMS, TOKENIZERS, missing_components, not_a_pipeline, variant_of, weight_files
 from .layouts.keys import EMA_PREFIX, name_in_folder, read_key
-from .layouts.parametrisation import Statement, guessed_prediction, stated_prediction, stored_schedule
+from .layouts.parametrisation import Statement, guessed_prediction, stated_prediction, stored_scale, stored_schedule
 from .layouts.token_table import expand_entries
 from .networks import expected_shapes
 
@@ -115,8 +115,10 @@ def from_single_file(
     `stated_prediction`."""
     usual, config = config is None, config or preset_of(_shapes(file))
     keys = [(read_key(key), entry) for key, entry in file.entries.items()]
+    trained = {key.component for key, _ in keys if not key.average}
 
     def entries_of(component: str, average: bool = False) -> list[tuple[str, Entry]]:
+        average |= component not in {"unet"} | trained  # all of a model's weights may be averages
         return [(key.name, entry) for key, entry in keys if (key.component, key.average) == (component, average)]
 
     names = component_names(config)
@@ -136,6 +138,9 @@ def from_single_file(
         ema = True
     if ema:
         components["unet"] = replace(averages, unexpected=(*averages.unexpected, *components["unet"].unexpected))
+    if (scale := stored_scale(file, config.vae.scale)) != config.vae.scale:
+        config = replace(config, vae=replace(config.vae, scale=scale))
+        notes.append(f"vae: latents are scaled by {scale:.6g}, as the file stores")
     schedule = stored_schedule(file) or STABLE_DIFFUSION_V1
     opened = Checkpoint(
         file.path, "compvis", (file.container,), config, components, complete, schedule, notes=tuple(notes)

@@ -20,6 +20,7 @@ from ebama.samplers import NoiseSchedule
 
 from .files.tensors import write_tensors
 from .layouts.compvis import component_names, rank_may_differ
+from .layouts.detect import preset_of
 from .layouts.folder import STEMS, TOKENIZERS
 from .layouts.token_table import TABLE, trim
 from .layouts.writing import folder_jsons
@@ -49,7 +50,8 @@ def save(
     Other files of a folder that exists stay in it.
 
     A noise schedule that is not Stable Diffusion v1's is written as `alphas_cumprod`, which folders have no place for.
-    A single file of a U-Net that predicts v has an empty `v_pred`; of OpenCLIP it holds what the model reads, without
+    A single file of a U-Net that predicts v has an empty `v_pred`, one of latents of another scale than its kind's has
+    `scale_factor`; of OpenCLIP it holds what the model reads, without
     the last layer of Stable Diffusion 2's.
 
     Raises ValueError for a dtype that is not floating point, for weights that are not finite in it, which `load` would
@@ -66,8 +68,10 @@ def save(
         if target.suffix != ".safetensors" or target.is_dir():
             raise ValueError(f"{target} should be a file whose name ends in .safetensors.")
         with _beside(target) as folder:
+            weights = compvis_weights(sd)
             marks = {"v_pred": torch.zeros(0)} if sd.config.prediction == "v" else {}
-            _write(compvis_weights(sd), folder / target.name, dtype, marks | _stored_schedule(sd.schedule))
+            marks |= _stored_scale(sd, weights) | _stored_schedule(sd.schedule)
+            _write(weights, folder / target.name, dtype, marks)
             os.replace(folder / target.name, target)
     elif layout == "diffusers":
         if target.exists() and not target.is_dir():
@@ -125,6 +129,12 @@ def _link(source: str, destination: str) -> None:
 
 def _stored_schedule(schedule: NoiseSchedule) -> Weights:
     return {} if schedule == NoiseSchedule() else {"alphas_cumprod": schedule.alphas_cumprod.float()}
+
+
+def _stored_scale(sd: StableDiffusion, weights: Weights) -> Weights:
+    """The scale of the latents, unless it is that of the kind of model that `load` would take these weights for."""
+    usual = preset_of({name: tuple(weight.shape) for name, weight in weights.items()}).vae.scale
+    return {} if sd.vae.scale == usual else {"scale_factor": torch.tensor(sd.vae.scale, dtype=torch.float64)}
 
 
 def _write(weights: Weights, path: Path, dtype: torch.dtype | None, tables: Weights | None = None) -> None:

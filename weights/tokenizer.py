@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 VOCABULARY = 49408
 POSITIONS = 77
+_FILLED = 0.9  # of the text encoder's rows: tables are padded to round numbers
 _WORDS = 20  # by which a tokenizer is tried
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
@@ -75,10 +76,11 @@ def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokeniz
     else:
         tokenizer = _from_folder(folder)
     last = max(tokenizer.get_vocab().values(), default=-1)
-    if len(tokenizer) <= 2 * len(_byte_symbols()) or last >= vocabulary:
+    least = max(2 * len(_byte_symbols()) + 1, int(_FILLED * vocabulary))
+    if len(tokenizer) < least or last >= vocabulary:
         raise CheckpointError(
-            f"{folder} holds {len(tokenizer)} tokens, the last with id {last}; a CLIP tokenizer has more than 512 and "
-            f"this text encoder's table has {vocabulary} rows."
+            f"{folder} holds {len(tokenizer)} tokens, the last with id {last}; expected {least} or more, since this "
+            f"text encoder's table has {vocabulary} rows, and no id beyond them."
         )
     check_words(folder, tokenizer, "</w>")
     ends = tokenizer.convert_ids_to_tokens(tokenizer("")["input_ids"])

@@ -132,6 +132,12 @@ def test_folders_without_a_clip_tokenizer_are_refused(tmp_path: Path) -> None:
     large = small_tokenizer(small)
     with pytest.raises(CheckpointError, match="table has 900 rows"):
         read_tokenizer(small, 900, 77)
+    assert len(read_tokenizer(small, len(large) + 63, 77)) == len(large)  # a table padded to a round number
+    for rows in (49408, 2 * len(large)):
+        with pytest.raises(
+            CheckpointError, match=rf"holds 914 tokens, .* expected {int(0.9 * rows)} or more.*{rows} rows"
+        ):
+            read_tokenizer(small, rows, 77)
     (small / "vocab.json").write_text(json.dumps(large | {"the</w>": 60000}))
     with pytest.raises(CheckpointError, match=r"the last with id 60000; .* table has 49408 rows"):
         read_tokenizer(small, 49408, 77)

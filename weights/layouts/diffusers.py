@@ -9,6 +9,7 @@ pictures that are almost right.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -82,6 +83,7 @@ _CLIP_TEXT = {
     "vocab_size": 49408,
 }
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
+_OTHER_NOISE = re.compile("FlowMatch|EDM|Cosine|CMStochastic|KarrasVe|ScoreSde|DDPMWuerstchen|VQDiffusion|RePaint")
 _BETAS = {"beta_schedule", "beta_start", "beta_end"}  # a scheduler without any adds noise in another way
 _UNET_LIKE = replace(SD_V1.unet, depth=(1, 2, 3, 4))
 # Of a model with two text encoders: what its pipeline does with their outputs, which no config.json says.
@@ -224,6 +226,8 @@ def _prediction(values: Json) -> str:
             f"_class_name is {short(values['_class_name'])}, without any betas; expected those of Stable Diffusion, "
             "nothing else is built."
         )
+    if _OTHER_NOISE.match(name := str(values.get("_class_name"))):
+        raise ValueError(f"_class_name is {short(name)}, of models that add noise in another way, which are not built.")
     _check_fixed(values, "scheduler/scheduler_config.json")
     value = values.get("prediction_type", "epsilon")
     if value not in [*PREDICTIONS]:

@@ -1,4 +1,4 @@
-"""What a single file says of how its U-Net was trained: what it predicts, and along which noise schedule.
+"""What a single file says of how its U-Net was trained: what it predicts, along which noise schedule, at which scale.
 
 Nothing in the shapes of the weights tells. A U-Net that predicts something other than the noise, or saw other amounts
 of it, runs without an error and draws noise.
@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import prod
+from math import inf, isclose, prod
 from pathlib import Path
 
 import torch
@@ -40,6 +40,7 @@ _TABLES: dict[str, Callable[[Tensor], Tensor]] = {
     "betas": lambda values: torch.cumprod(1 - values.double(), 0).to(values.dtype),
 }
 _MOST_STEPS = 100_000
+_PRECISION = 0.004  # of bfloat16
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,25 @@ def stored_schedule(file: TensorFile) -> NoiseSchedule | None:
         except ValueError as error:
             raise CheckpointError(f"{file.path} stores a noise schedule that cannot be used: {error}") from error
     return None
+
+
+def stored_scale(file: TensorFile, usual: float) -> float:
+    """The factor between the VAE's latents and the U-Net's that the file stores, as CompVis's trainer does where it
+    measures it; `usual` where it stores none, or the same in less precision.
+
+    Raises CheckpointError for one that is no positive number.
+    """
+    for key, entry in file.entries.items():
+        if read_key(key).name != "scale_factor" or prod(entry.shape) != 1:
+            continue
+        value = entry.read()
+        if value.is_meta:
+            continue
+        scale = float(value)
+        if not 0 < scale < inf:
+            raise CheckpointError(f"{file.path}: {key} is {scale}; expected a positive number, as {usual}.")
+        return usual if isclose(scale, usual, rel_tol=_PRECISION) else scale
+    return usual
 
 
 def _values(path: Path, entry: Entry) -> Tensor:
