@@ -8,6 +8,7 @@ from typing import Any
 
 LARGEST = 3e38
 """The largest number that float32 holds, about."""
+_WHOLE = 2**63  # whole numbers from here on have no place in a tensor
 LONGEST_LINE = 1000
 
 
@@ -36,11 +37,11 @@ def is_whole(value: object) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number, of Python or of another library; true and false are none."""
+    """Whether it is a finite number that tensors can hold, of Python or of another library; true and false are none."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
     size: Any = abs(value)
-    return bool(size <= LARGEST)
+    return bool(size < _WHOLE if isinstance(value, Integral) else size <= LARGEST)
 
 
 def items(value: Any) -> list[Any]:

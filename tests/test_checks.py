@@ -13,12 +13,16 @@ import torch
 from ebama.checks import expect, is_number, is_whole, plain, short
 
 
-@pytest.mark.parametrize("value", [0, -3, 2.5, 3e38, np.float32(1), np.int64(7), Fraction(1, 2)], ids=repr)
+@pytest.mark.parametrize(
+    "value", [0, -3, 2.5, 3e38, 2**63 - 1, -(2**63) + 1, np.float32(1), np.int64(7), Fraction(1, 2)], ids=repr
+)
 def test_finite_numbers_of_any_library_count(value: Any) -> None:
     assert is_number(value)
 
 
-@pytest.mark.parametrize("value", [True, math.nan, math.inf, -math.inf, 4e38, 10**400, "1", None, [1], 1j], ids=repr)
+@pytest.mark.parametrize(
+    "value", [True, math.nan, math.inf, -math.inf, 4e38, 2**63, -(2**70), 10**400, "1", None, [1], 1j], ids=repr
+)
 def test_other_values_do_not(value: Any) -> None:
     assert not is_number(value)
 

@@ -11,6 +11,7 @@ from .. import methods
 from ..methods import Choice
 from ..output import seeds
 from ..prompt.alignment import check_characters
+from ..starts import check_strength
 
 MAX_PROMPT = 1000  # characters
 MAX_METHODS = 6
@@ -68,8 +69,7 @@ class StartPicture:
     def __post_init__(self) -> None:
         if self.invert and self.strength is not None:
             raise ValueError(f"strength is {self.strength}; expected none for a picture that is inverted.")
-        if self.strength is not None and not 0 < self.strength <= 1:
-            raise ValueError(f"strength is {self.strength}; expected a share of the steps, above 0 and at most 1.")
+        check_strength(self.strength)
 
 
 @dataclass(frozen=True)

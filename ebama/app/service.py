@@ -10,7 +10,7 @@ from ..output.png import decoded, encoded
 from ..prompt import Parsed, PromptError, parse
 from ..prompt.alignment import align
 from ..prompt.words import place
-from ..starts import fitted, latent_size
+from ..starts import fitted, latent_size, second_start
 from ..trace import TraceOptions
 from .jobs import Job
 from .picture import picture_of
@@ -94,7 +94,7 @@ class Service:
         image = None if request.image is None else self.fitted(request.image.id, request.size)
         for name, method in chosen.items():
             if image and "start" in method.places:
-                raise ValueError(f"{name} chooses the initial noise, and here a picture says where sampling begins.")
+                raise second_start(name)
             cost = method.cost(parsed, request.calls)
             passes = cost.predictions + cost.attention + cost.backwards + request.inverts * request.calls
             if passes > MAX_PASSES:

@@ -63,6 +63,8 @@ def _listening(host: str, port: int) -> socket.socket:
     """A socket that listens already, so that a port in use is an error before a model is opened."""
     import socket
 
+    if not host.strip():  # to the system: every address
+        raise ValueError(f"--host is {host!r}; expected an address, as 127.0.0.1, or 0.0.0.0 for all of this computer.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)

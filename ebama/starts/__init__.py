@@ -5,7 +5,7 @@ from __future__ import annotations
 from .images import Picture, decode, digest, encode, fitted
 from .inversion import Inversion, Inverter, NullText, described
 from .noise import InitialNoise, latent_size
-from .start import Images, Start, start
+from .start import Images, Start, check_strength, second_start, start
 
 __all__ = [
     "Images",
@@ -15,11 +15,13 @@ __all__ = [
     "NullText",
     "Picture",
     "Start",
+    "check_strength",
     "decode",
     "described",
     "digest",
     "encode",
     "fitted",
     "latent_size",
+    "second_start",
     "start",
 ]

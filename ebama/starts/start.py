@@ -45,11 +45,22 @@ class Start:
         """The task with what this start says of it; ValueError for a method that makes noise of its own, where a
         picture is what samples begin with."""
         if any(self.images) and method.start(task) is not None:
-            raise ValueError(
-                f"{method.name} chooses the initial noise, and here a picture says where sampling begins; leave image "
-                "out, or take a method that acts later."
-            )
+            raise second_start(method.name)
         return replace(task, pipeline=replace(task.inputs, null_texts=self.null_texts))
+
+
+def second_start(method: str) -> ValueError:
+    """The error of a method that makes noise of its own, where a picture is what samples begin with."""
+    return ValueError(
+        f"{method} chooses the initial noise, and here a picture says where sampling begins; leave the picture out, or "
+        "take a method that acts later."
+    )
+
+
+def check_strength(strength: Any) -> None:
+    """ValueError unless a picture can be covered with noise that far; None for the usual."""
+    fits = strength is None or (is_number(strength) and 0 < strength <= 1)
+    expect("strength", strength, fits, "a share of the steps, above 0 and at most 1")
 
 
 def start(
@@ -69,9 +80,8 @@ def start(
     if image is None:
         expect("strength", strength, strength is None, "none where no image is given")
         return Start(samples, sampler, sampler, [None] * len(samples))
-    strength = STRENGTH if strength is None else plain(strength)
-    fits = is_number(strength) and 0 < strength <= 1
-    expect("strength", strength, fits, "a share of the steps, above 0 and at most 1")
+    check_strength(strength := plain(strength))
+    strength = STRENGTH if strength is None else strength
     rest, factor = sampler.last(strength), sd.config.vae.factor
     height, width = samples[0].noise.shape[-2:]
     images = fitted(image, (height * factor, width * factor))

@@ -541,6 +541,10 @@ def test_serve_says_in_one_line_what_it_cannot_do(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "Nothing can listen at 127.0.0.1" in refused("--port", str(taken.getsockname()[1]))
     assert "no.such.name.invalid" in refused("--port", "0", "--host", "no.such.name.invalid")
+    for nowhere in ("", " "):
+        assert refused("--port", "0", "--host", nowhere).startswith(
+            f"error: --host is {nowhere!r}; expected an address"
+        )
     assert "65535" in refused("--port", "65536")
     assert "'none'" in refused("--port", "0", "--parser", "none")
     monkeypatch.setitem(sys.modules, "fastapi", None)
