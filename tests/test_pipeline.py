@@ -246,7 +246,7 @@ def derived_run(
 
 
 @pytest.mark.parametrize(("name", "energy"), [("ebama", paper), ("ebama-official", official)])
-@pytest.mark.parametrize("guided", [3, 7])
+@pytest.mark.parametrize("guided", [3, pytest.param(7, marks=pytest.mark.slow)])
 def test_guided_sampling_equals_its_derivation(name: str, energy: Callable[..., Tensor], guided: int) -> None:
     method = methods.get(name, step_size=3.0, intensity_weight=2.0, guided_steps=guided)
     found = run(method=method, seeds=[11], steps=6)

@@ -197,7 +197,7 @@ def test_a_run_is_the_loop_by_hand(config: StableDiffusionConfig, kind: type[PND
     z = torch.randn(1, 4, 8, 16, generator=torch.Generator().manual_seed(3))
     schedule = NoiseSchedule(prediction=config.prediction)
     expected = by_hand(config, kind(3, schedule=schedule), z, negative)
-    for sampler in (kind.__name__.lower(), kind(3), kind(3, schedule=schedule)):
+    for sampler in (kind.__name__.lower(), *([] if negative else [kind(3), kind(3, schedule=schedule)])):
         found = run(config, PROMPTS[:1], latents=z, steps=3, sampler=sampler, negative_prompt=negative)
         assert relative(found.latents, expected) < 1e-4
         assert found.recipes[0].sampler.schedule == schedule
@@ -257,8 +257,9 @@ def test_every_method_runs_and_a_batch_is_its_samples(config: StableDiffusionCon
     together = run(config, latents=z, boxes=boxes if method.needs.boxes else None, **options)
     assert together.latents.isfinite().all()
     if not method.edits_prompts:
-        for k, prompt in enumerate(PROMPTS):
-            single = run(config, [prompt], latents=z[k : k + 1], boxes=boxes[k], **options)
+        checked = {TINY_V2.name: (0,), TINY_V2_V.name: (1,)}.get(config.name, (0, 1))  # they have the same options
+        for k in checked:
+            single = run(config, PROMPTS[k : k + 1], latents=z[k : k + 1], boxes=boxes[k], **options)
             assert relative(single.latents, together.latents[k : k + 1]) < 1e-3
 
 

@@ -118,8 +118,12 @@ def check(name: str) -> None:
     """
     if name in ("auto", RULES):
         return
-    known = importlib.util.find_spec("spacy") is not None and name in importlib.metadata.packages_distributions()
-    spec = importlib.util.find_spec(name) if known and name.isidentifier() else None
+    known = (
+        name.isidentifier()
+        and importlib.util.find_spec("spacy") is not None
+        and name in importlib.metadata.packages_distributions()  # slow: it reads what every distribution holds
+    )
+    spec = importlib.util.find_spec(name) if known else None
     if spec is None:
         raise PromptError(f"parser={name[:80]!r}: no such spaCy model is installed; there are {', '.join(installed())}")
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]

@@ -31,7 +31,7 @@ class Braked(Pipeline):
         self.runs.append(prompt)
 
         def told(done: int, total: int) -> None:
-            assert self.go.wait(20)
+            assert self.go.wait(120)
             assert on_call
             on_call(done, total)
 

@@ -54,7 +54,7 @@ def status(client: TestClient, job: str) -> dict[str, Any]:
 
 
 def until(client: TestClient, job: str, *states: str) -> dict[str, Any]:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while (found := status(client, job))["state"] not in states:
         assert time.monotonic() < end, found
         time.sleep(0.02)
@@ -357,7 +357,7 @@ def test_an_unexpected_error_does_not_end_the_queue(caplog: pytest.LogCaptureFix
     broken, fine = Job(0), Job(2)
     queue.submit(broken)
     queue.submit(fine)
-    end = time.monotonic() + 10
+    end = time.monotonic() + 120
     while fine.state != "done":
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -374,7 +374,7 @@ def test_old_jobs_are_dropped_and_closing_cancels(monkeypatch: pytest.MonkeyPatc
     def work(job: Job) -> None:
         if job.payload == "long":
             begun.set()
-            assert go.wait(10)
+            assert go.wait(120)
             job.progress(1, 2)
 
     queue = Queue(work)
@@ -382,7 +382,7 @@ def test_old_jobs_are_dropped_and_closing_cancels(monkeypatch: pytest.MonkeyPatc
     last, waiting = Job("long"), Job("waits")
     for job in (*done, last, waiting):
         queue.submit(job)
-    assert begun.wait(10)
+    assert begun.wait(120)
     assert [job.state for job in done] == ["done"] * 4
     for job in done[:2]:
         with pytest.raises(jobs.NoSuchJobError, match="no job"):
@@ -398,18 +398,18 @@ def test_the_job_that_ended_last_is_kept() -> None:
 
     def work(job: Job) -> None:
         begun.set()
-        assert go.wait(10)
+        assert go.wait(120)
 
     queue = Queue(work)
     long = Job("long")
     queue.submit(long)
-    assert begun.wait(10)
+    assert begun.wait(120)
     for number in range(jobs.MAX_ENDED + 1):  # another tab asks, and changes its mind
         other = Job(number)
         queue.submit(other)
         queue.cancel(other)
     go.set()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 120
     while long.state != "done":
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import forked
 from reference import model
 from torch import nn
 from torch.nn import functional as F
@@ -242,35 +242,34 @@ def test_ours_and_diffusers_are_measured_in_turn(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks at Linux's list of processes")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_stopped_benchmark_leaves_nothing_behind(number: int, tmp_path: Path) -> None:
-    command = [sys.executable, "train_free.py", "bench", "--only", "forward", "--repeat", "500"]
-    with subprocess.Popen(
-        [*command, "--against", "diffusers"],
-        cwd=Path(__file__).resolve().parents[2],
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # ignored if the tests run in the background
-    ) as process:
-        deadline = time.monotonic() + 120
-        while len(workers := children(process.pid)) < 2 and time.monotonic() < deadline:
+def test_a_stopped_benchmark_leaves_nothing_behind(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    process = forked(["bench", "--only", "forward", "--repeat", "500"], tmp_path / "shown")
+    assert process.pid
+    try:
+        while not (workers := workers_of(process.pid)) and process.is_alive():
             time.sleep(0.05)
-        process.send_signal(number)
-        try:
-            _, shown = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    assert process.returncode == 128 + number
-    assert b"Traceback" not in shown
-    assert workers
+        assert list(tmp_path.glob("tmp*"))
+        os.kill(process.pid, number)
+        process.join(timeout=120)
+    finally:
+        process.kill()
+    assert process.exitcode == 128 + number
+    assert "Traceback" not in (tmp_path / "shown.err").read_text()
+    assert len(workers) == 1
+    deadline = time.monotonic() + 120
     while (left := [worker for worker in workers if Path(f"/proc/{worker}").exists()]) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not left
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith("tmp")]
+    assert not list(tmp_path.glob("tmp*"))
 
 
-def children(parent: int) -> list[int]:
-    """The processes that a process started."""
-    tasks = Path(f"/proc/{parent}/task/{parent}/children")
-    return [int(child) for child in tasks.read_text().split()] if tasks.exists() else []
+def workers_of(parent: int) -> list[int]:
+    """The processes of Python's `multiprocessing` that a process started."""
+    children = Path(f"/proc/{parent}/task/{parent}/children")
+    pids = [int(pid) for pid in (children.read_text().split() if children.exists() else ())]
+    return [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]

@@ -78,6 +78,7 @@ def test_unet(config: UNetConfig) -> None:
         assert relative(recorded, expected) <= TOLERANCE
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_their_xl_network_adapted() -> None:
     """diffusers' own module as a `Network`: the vector reaches it, and its maps are ours."""

@@ -421,7 +421,7 @@ def fuzz(examples: int) -> settings:
 
 
 @pytest.mark.parametrize("parser", SMALL)
-@fuzz(60)
+@fuzz(40)
 @given(text=TEXTS)
 def test_any_text_is_read_or_refused(parser: str, text: str) -> None:
     check_reading(text, parser)
@@ -429,7 +429,7 @@ def test_any_text_is_read_or_refused(parser: str, text: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parser", PARSERS)
-@fuzz(600)
+@fuzz(250)
 @given(text=TEXTS)
 def test_any_text_is_read_or_refused_at_length(parser: str, text: str) -> None:
     check_reading(text, parser)

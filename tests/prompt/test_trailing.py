@@ -94,9 +94,9 @@ def test_brackets_and_colons_of_another_kind_stay(prompt: str) -> None:
 
 def test_a_long_prompt_takes_no_long_time() -> None:
     for part in ("a cat (red) ", "red ", "cat, red, ", "(", "one red, "):
-        start = time.perf_counter()
+        start = time.process_time()
         take_out((part * LONGEST)[: LONGEST // 5])
-        assert time.perf_counter() - start < 2
+        assert time.process_time() - start < 2
 
 
 def test_a_number_is_parted_from_its_word() -> None:

@@ -31,10 +31,11 @@ def trace() -> Trace:
 Open = Callable[[str], Any]
 
 
-@pytest.fixture(params=["light", "dark"])
+@pytest.fixture
 def opened(browser: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Open]:
     """Opens a page from disk; nothing may go wrong in it, and it may ask for no other file and no host."""
-    context = browser.new_context(color_scheme=request.param, viewport={"width": 900, "height": 700})
+    scheme = getattr(request, "param", "light")
+    context = browser.new_context(color_scheme=scheme, viewport={"width": 900, "height": 700})
     context.set_default_timeout(WAIT)
     problems: list[str] = []
     asked: list[str] = []
@@ -57,6 +58,9 @@ def opened(browser: Any, tmp_path: Path, request: pytest.FixtureRequest) -> Iter
     assert len([url for url in asked if url.startswith("file:")]) == 1
 
 
+schemes = pytest.mark.parametrize("opened", ["light", "dark"], indirect=True)
+
+
 def has_text(place: Any, pattern: str) -> None:
     playwright.expect(place).to_have_text(re.compile(pattern), timeout=WAIT)
 
@@ -70,6 +74,7 @@ def bright(page: Any, index: int) -> list[bool]:
     return list(page.locator("figure canvas").nth(index).evaluate(script))
 
 
+@schemes
 def test_a_file_by_pointer_and_keyboard(opened: Open, trace: Trace) -> None:
     page = opened(view.document(view.shown(trace)))
     page.wait_for_selector("body[data-ready]")
@@ -145,6 +150,7 @@ def test_a_hostile_prompt_is_text(opened: Open, trace: Trace) -> None:
     assert page.locator("figcaption").all_text_contents() == ["<i>", "<script>alert(2)</script>"]
 
 
+@schemes
 @pytest.mark.parametrize(
     ("text", "paper"), [("#eee", "rgb(19, 20, 23)"), ("rgba(0, 0, 0, 0.87)", "rgb(251, 250, 247)")]
 )

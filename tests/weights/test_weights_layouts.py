@@ -259,6 +259,7 @@ def test_ema_names_are_distinct(name: str) -> None:
     assert len({ema_name(key) for key in names}) == len(names)
 
 
+@pytest.mark.slow
 def test_same_as_the_converters_of_diffusers() -> None:
     pytest.importorskip("diffusers")
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -33,12 +34,19 @@ KINDS = [TINY_V2, TINY_V2_V, TINY_XL]
 kinds = pytest.mark.parametrize("config", KINDS, ids=lambda config: config.name)
 
 
-def folder_of(config: StableDiffusionConfig, path: Path) -> Path:
-    """The folder of such a model; without its tokenizers, which take long to open."""
-    save(model(config), path)
-    for folder in path.glob("tokenizer*"):
+@cache
+def stored(config: StableDiffusionConfig) -> TemporaryDirectory[str]:
+    """Holds the folder of such a model, written once; without its tokenizers, which take long to open."""
+    holder = TemporaryDirectory()
+    save(model(config), Path(holder.name, "m"))
+    for folder in Path(holder.name, "m").glob("tokenizer*"):
         shutil.rmtree(folder)
-    return path
+    return holder
+
+
+def folder_of(config: StableDiffusionConfig, path: Path) -> Path:
+    """A copy of that folder."""
+    return Path(shutil.copytree(Path(stored(config).name, "m"), path))
 
 
 def saved(config: StableDiffusionConfig, path: Path, change: Callable[[dict[str, Tensor]], object] = len) -> Path:
