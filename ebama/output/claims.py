@@ -90,4 +90,8 @@ def _claim(partial: Path, path: Path) -> None:
         raise
     except OSError:  # a file system without links
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        os.replace(partial, path)
+        try:
+            os.replace(partial, path)
+        except BaseException:
+            path.unlink()  # the claim holds nothing
+            raise

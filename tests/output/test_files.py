@@ -90,6 +90,24 @@ def test_a_new_file_takes_nobodys_place(tmp_path: Path) -> None:
     assert names(tmp_path) == {"a.txt", "a-2.txt", "a-3.txt", "a-4.txt"}
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT], ids=errno.errorcode.get)
+def test_a_name_that_cannot_be_filled_is_not_taken(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.link", refuse)
+    monkeypatch.setattr("os.replace", refuse)
+    for claim in (
+        lambda: write_new(tmp_path / "a.png", write("one")),
+        lambda: write_first(tmp_path / "run.json", "{}"),
+    ):
+        with pytest.raises(OSError, match=os.strerror(number)):
+            claim()
+    assert names(tmp_path) == set()
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_each_of_many_at_once_gets_a_name(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:

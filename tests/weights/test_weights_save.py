@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import sys
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -144,6 +146,28 @@ def test_interrupted_saves_leave_what_was_there(
             save(other, tmp_path / name, layout="compvis" if "." in name else "diffusers")
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "m.safetensors"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limits")
+def test_a_disk_that_is_full_leaves_what_was_there(model: StableDiffusion, tmp_path: Path) -> None:
+    import resource
+
+    file, folder = tmp_path / "m.safetensors", tmp_path / "m"
+    folder.mkdir()
+    for path in (file, folder / "keep.txt"):
+        path.write_text("before")
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        for target, layout in ((file, "compvis"), (folder, "diffusers")):
+            with pytest.raises(OSError, match=r"\.safetensors could not be written: .*too large"):
+                save(model, target, layout)  # type: ignore[arg-type]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["keep.txt", "m", "m.safetensors"]
+    assert file.read_text() == (folder / "keep.txt").read_text() == "before"
 
 
 @pytest.mark.parametrize("stop_at", [1, 2])

@@ -75,10 +75,16 @@ def open_tensors(path: Path, *, meta: bool = False) -> TensorFile:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file that others may read as they may any new file; `save_file` lets only its owner."""
+    """Write a safetensors file that others may read as they may any new file; `save_file` lets only its owner.
+
+    Raises OSError where the disk does not take it.
+    """
     path.touch()
     mode = path.stat().st_mode
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, dict(metadata or {}) or None)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, dict(metadata or {}) or None)
+    except SafetensorError as error:
+        raise OSError(f"{path.name} could not be written: {error}") from error
     path.chmod(mode)
 
 
