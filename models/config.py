@@ -286,7 +286,7 @@ SDXL = StableDiffusionConfig(  # base 1.0
 
 MINIATURE = StableDiffusionConfig(
     unet=UNetConfig(widths=(64, 128), attention=(True, True), heads=(4, 4), blocks=1, context_width=128),
-    vae=VAEConfig(widths=(16, 32, 64), blocks=1, norm_groups=8, mid_attention=False, scale=1.0),
+    vae=VAEConfig(widths=(16, 32, 64, 128), blocks=1, norm_groups=8, mid_attention=False, scale=1.0),
     text=TextConfig(width=128, mlp_width=512, layers=1, heads=4),
     sample_size=16,
     name="miniature",

@@ -93,7 +93,7 @@ def train(name: str, network: nn.Module, loss: Loss, config: TrainingConfig, fol
         dist.init_process_group("gloo")
     torch.set_num_threads(1)
     parameters = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     averaged = copy.deepcopy(network).requires_grad_(False)
     folder.mkdir(parents=True, exist_ok=True)
     path, log = folder / f"{name}.pt", folder / f"{name}.jsonl"
@@ -106,6 +106,8 @@ def train(name: str, network: nn.Module, loss: Loss, config: TrainingConfig, fol
         start, began = state["step"], began - state["seconds"]
         for key, part in resumable.items():
             part.load_state_dict(state[key])
+        for group in optimizer.param_groups:
+            group["fused"] = True  # as the faster step, whatever the state was made with
     wrapped = DistributedDataParallel(network) if workers > 1 else network
     network.train()
     figures: dict[str, list[float]] = defaultdict(list)

@@ -16,18 +16,23 @@ from ebama.weights.tokenizer import clip_tokenizer
 
 from ..output.files import write_text
 from .loop import checkpoint, options_parser
-from .train_unet import STAGES, Denoiser, trained_tokens
+from .stages import STAGES
+from .train_unet import Denoiser, trained_tokens
 
 TABLE = "embeddings.token_embedding.weight"
 
 
 def assemble(state: Path) -> tuple[StableDiffusion, dict[str, float]]:
-    """The averaged networks of a state folder, and for how many seconds and steps they were trained."""
+    """The averaged networks of a state folder, and for how many seconds and steps they were trained.
+
+    Of the U-Net's stages the last is needed; earlier ones count where the folder has them.
+    """
     stored = torch.load(state / "vae_final.pt", weights_only=True)
-    stages = {stage.name: checkpoint(state, stage.name) for stage in STAGES}
+    last = checkpoint(state, STAGES[-1].name)
+    stages = {stage.name: checkpoint(state, stage.name) for stage in STAGES if (state / f"{stage.name}.pt").is_file()}
     vae, denoiser, text_encoder = VAE(MINIATURE.vae), Denoiser(), TextEncoder(MINIATURE.text)
     vae.load_state_dict(stored["vae"])
-    denoiser.load_state_dict(stages[STAGES[-1].name]["averaged"])
+    denoiser.load_state_dict(last["averaged"])
     weights = denoiser.text_encoder.state_dict()
     *rows, unknown = weights[TABLE]
     weights[TABLE] = unknown.expand(MINIATURE.text.vocabulary, -1).clone()

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..evaluation import jsonl
 from .loop import options_parser
-from .train_unet import STAGES
+from .stages import STAGES
 
 FIGURES = {
     "mse_0": "t < 250",

@@ -1,20 +1,15 @@
 """Train the miniature's U-Net and token table, alone or with `torchrun --standalone --nproc-per-node 2 -m THIS`.
 
-Five stages. In the first the network only learns to predict noise. In so short a training its cross-attention maps
-stay diffuse, though, and guidance by attention needs maps that say where a word's object is. So the second stage goes
-on with a further loss, which draws the maps of a noun and of its colour to where the object is drawn (as TokenCompose
-does to Stable Diffusion: Wang et al. 2024). Until then every position of the text encodes its own token only. In the
-third the text encoder's self-attention learns too, and more captions are wrong; in the fourth still more, enough for
-plain sampling to lose an object in a third of its pictures. The fifth makes up for what was rare until then: one object
-alone, without a colour.
+Its latents are those that the VAE's small encoder gives pictures of half the side (`vae.train_whole`), which cost a
+fraction of the large encoder's.
 """
 
 from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,41 +22,11 @@ from ebama.samplers import NoiseSchedule
 from ebama.weights.miniature.world import WORDS, Named
 from ebama.weights.tokenizer import clip_tokenizer
 
-from .drawing.scenes import TRAINING, Composer, Scene, SceneConfig
-from .loop import TrainingConfig, checkpoint, options_parser, train
-from .train_vae import to_tensor
+from .drawing.scenes import UNITS, Composer, Scene
+from .loop import checkpoint, options_parser, train
+from .stages import STAGES, Stage
+from .vae.train_small import load_small, to_tensor
 
-
-@dataclass(frozen=True)
-class Stage:
-    """A part of the training; its state and its log are `STATE/NAME.pt` and `STATE/NAME.jsonl`.
-
-    ``grounding`` is the weight of the further loss; ``contextual`` says whether the words may learn to see each other.
-    """
-
-    name: str
-    title: str
-    world: SceneConfig
-    config: TrainingConfig
-    grounding: float = 0.05
-    contextual: bool = True
-
-
-# One size for each sprite: the fewer things there are to learn, the sooner they are learnt.
-_SIMPLE = replace(TRAINING, counts=(0.3, 0.65, 0.05), longest=((28, 28), (28, 28), (22, 22)))
-# Pairs of coloured objects are learnt last.
-_PAIRS = replace(_SIMPLE, counts=(0.15, 0.8, 0.05), pairs=(0.2, 0.3, 0.5))
-_PLAIN = replace(_PAIRS, counts=(0.35, 0.6, 0.05), plain=0.7, neglect=0.5)
-_later = partial(TrainingConfig, batch=8, lr=3e-4, warmup=100, flat=0.3)
-
-STAGES = (
-    Stage("unet", "noise alone", _SIMPLE, TrainingConfig(6850, batch=8), grounding=0.0, contextual=False),
-    Stage("unet_grounded", "noise and grounding", _PAIRS, _later(7800, lr=6e-4, flat=0.5, seed=1), contextual=False),
-    Stage("unet_contextual", "words in context", replace(_PAIRS, neglect=0.3), _later(4500, flat=0.4, seed=2)),
-    Stage("unet_noisier", "more wrong captions", replace(_PAIRS, neglect=0.45), _later(1900, seed=4)),
-    Stage("unet_plain", "objects without a colour", _PLAIN, _later(3000, seed=5)),
-)
-DROPOUT = 0.1  # captions left out, for classifier-free guidance
 UNKNOWN = 0.05  # articles replaced by the row that unknown words share, so that the row learns to mean nothing
 MIN_SNR = 5.0  # loss weights min(SNR, 5) / SNR: Hang et al. 2023, Efficient Diffusion Training via Min-SNR
 
@@ -80,6 +45,7 @@ class Denoiser(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.half_precision = False
         self.unet = UNet(MINIATURE.unet)
         # Only these rows are ever read; the full table is made when the weights are packed.
         self.text_encoder = TextEncoder(replace(MINIATURE.text, vocabulary=len(trained_tokens()) + 1))
@@ -103,17 +69,23 @@ class Denoiser(nn.Module):
 
         With maps also each cross-attention site's probabilities, mean over heads: [B, h, w, 77].
         """
-        if not with_maps:
-            return self.unet(z, t, self.text_encoder(rows)), []
-        sites = [site for site in self.unet.sites(z.shape) if site.kind == "cross"]
-        epsilon, records = self.unet(z, t, self.text_encoder(rows), record=sites)
-        return epsilon, [record.probabilities.mean(dim=1).unflatten(1, record.site.resolution) for record in records]
+        cross = [site for site in self.unet.sites(z.shape) if with_maps and site.kind == "cross"]
+        # In bfloat16 the gradient of fused attention is slower than that of recorded attention.
+        recorded = self.unet.sites(z.shape) if self.half_precision else cross
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half_precision):
+            context = self.text_encoder(rows)
+            if not recorded:
+                return self.unet(z, t, context), []
+            epsilon, records = self.unet(z, t, context, record=recorded)
+        maps = [record for record in records if record.site in cross]
+        return epsilon.float(), [map_.probabilities.mean(dim=1).unflatten(1, map_.site.resolution) for map_ in maps]
 
 
 class Captions:
-    """Captions -> rows of the trained table, [B, 77]."""
+    """Captions -> rows of the trained table, [B, 77]; `dropout` is the share of captions left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, dropout: float) -> None:
+        self.dropout = dropout
         self.tokenizer = clip_tokenizer()
         self.row = torch.full((MINIATURE.text.vocabulary,), len(trained_tokens()))
         self.row[torch.tensor(trained_tokens())] = torch.arange(len(trained_tokens()))
@@ -121,7 +93,7 @@ class Captions:
 
     def __call__(self, captions: list[str], rng: np.random.Generator) -> tuple[Tensor, list[bool]]:
         """Rows with dropout of captions and of articles, and which captions were kept."""
-        kept = [bool(rng.random() >= DROPOUT) for _ in captions]
+        kept = [bool(rng.random() >= self.dropout) for _ in captions]
         texts = [caption if keep else "" for caption, keep in zip(captions, kept, strict=True)]
         ids = self.tokenizer(texts, padding="max_length", max_length=MINIATURE.text.positions, return_tensors="pt")
         rows = self.row[ids["input_ids"]]
@@ -172,14 +144,15 @@ def word_positions(named: Sequence[Named]) -> list[list[int]]:
 def train_stage(stage: Stage, network: Denoiser, vae: VAE, state: Path) -> None:
     """Train the network on fresh scenes of a stage's world and leave the averaged weights in it."""
     config, grounding = stage.config, stage.grounding
-    composer, captions, schedule = Composer(stage.world), Captions(), NoiseSchedule()
+    composer, captions, schedule = Composer(stage.world, UNITS), Captions(stage.dropout), NoiseSchedule()
     network.let_words_see_each_other(stage.contextual)
+    network.half_precision = stage.half
 
     def loss(network: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([config.seed, 1, step, worker])
         scenes = [composer.compose(rng) for _ in range(config.batch)]
-        with torch.no_grad():
-            z = vae.encode(to_tensor([scene.image for scene in scenes])).mean * vae.scale
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=stage.half):
+            z = vae.encode(to_tensor([scene.image for scene in scenes])).mean.float() * vae.scale
         t = torch.from_numpy(rng.integers(0, len(schedule.alphas_cumprod), len(z)))
         noise = torch.from_numpy(rng.standard_normal(z.shape, np.float32))
         rows, kept = captions([scene.caption for scene in scenes], rng)
@@ -211,14 +184,16 @@ def steps_parser(description: str | None) -> ArgumentParser:
 
 
 def main() -> None:
-    """Train on fresh scenes without end; the averaged networks stay in `STATE/NAME.pt`, a file for each stage."""
+    """Train on fresh scenes; the averaged networks stay in `STATE/NAME.pt`, a file for each stage.
+
+    The training goes on with the last stage that has one, so earlier ones may be missing.
+    """
     options = steps_parser(main.__doc__).parse_args()
-    vae = VAE(MINIATURE.vae).eval().requires_grad_(False)
-    vae.load_state_dict(torch.load(options.state / "vae_final.pt", weights_only=True)["vae"])
-    vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    vae = load_small(options.state)
     torch.manual_seed(0)
     network = Denoiser()
-    for stage, steps in zip(STAGES, options.steps, strict=True):
+    begun = [i for i, stage in enumerate(STAGES) if (options.state / f"{stage.name}.pt").is_file()]
+    for stage, steps in list(zip(STAGES, options.steps, strict=True))[max(begun, default=0) :]:
         train_stage(replace(stage, config=replace(stage.config, steps=steps)), network, vae, options.state)
 
 

@@ -71,7 +71,7 @@ class TestSprites:
         for (sprite,) in sprites.values():
             assert sprite.dtype == np.float32
             assert sprite.shape[2] == 4
-            assert 64 <= max(sprite.shape[:2]) <= 96
+            assert 128 <= max(sprite.shape[:2]) <= 192
             assert sprite.min() >= 0
             assert sprite.max() <= 1
             alpha = sprite[..., 3]

@@ -124,36 +124,60 @@ class TestUNet:
 
     @pytest.mark.slow
     def test_decoder_goes_on_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from ebama.training import train_vae
-        from ebama.training.drawing.scenes import TRAINING, Composer
+        from ebama.training.drawing.scenes import TRAINING, UNITS, Composer
+        from ebama.training.vae import train_small
 
         for name in ("CONFIG", "DECODER_CONFIG"):
-            monkeypatch.setattr(train_vae, name, replace(getattr(train_vae, name), steps=4, batch=2))
-        monkeypatch.setattr(train_vae, "standardise", partial(train_vae.standardise, count=400))
-        monkeypatch.setattr("sys.argv", ["train_vae", "--state", str(tmp_path)])
-        train_vae.main()
-        stages = [checkpoint(tmp_path, name)["averaged"] for name in ("vae", "vae_decoder")]
+            monkeypatch.setattr(train_small, name, replace(getattr(train_small, name), steps=4, batch=2))
+        monkeypatch.setattr(train_small, "standardise", partial(train_small.standardise, count=400))
+        train_small.train_small(tmp_path)
+        stages = [checkpoint(tmp_path, name)["averaged"] for name in ("vae_half", "vae_half_decoder")]
         changed = {name for name, weight in stages[0].items() if not torch.equal(weight, stages[1][name])}
         standardised = {f"vae.{name}" for name in ("quant_conv.weight", "quant_conv.bias")}
         assert {name for name in changed if not name.startswith(("vae.decoder.", "vae.post_quant"))} == standardised
         assert any(name.startswith("vae.decoder.") for name in changed)
-        vae = VAE(MINIATURE.vae)
-        vae.load_state_dict(torch.load(tmp_path / "vae_final.pt", weights_only=True)["vae"])
-        composer, rng = Composer(TRAINING), np.random.default_rng(3)
+        vae = train_small.load_small(tmp_path, "vae_half_final")
+        composer, rng = Composer(TRAINING, UNITS), np.random.default_rng(3)
         with torch.no_grad():
-            z = vae.encode(train_vae.to_tensor([composer.compose(rng).image for _ in range(200)])).mean
+            z = vae.encode(train_small.to_tensor([composer.compose(rng).image for _ in range(200)])).mean
         assert z.mean(dim=(0, 2, 3)).abs().max() < 0.1
         assert (z.std(dim=(0, 2, 3)) - 1).abs().max() < 0.1
 
     @pytest.mark.slow
+    def test_small_encoder_changes_in_the_first_stage_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from ebama.training.vae import train_small, train_whole
+
+        torch.manual_seed(0)
+        before = {"vae": VAE(train_small.SMALL).state_dict(), "seconds": 0.0}
+        torch.save(before, tmp_path / "vae_half_final.pt")
+        for name in ("LATENTS_CONFIG", "CONFIG"):
+            monkeypatch.setattr(train_whole, name, replace(getattr(train_whole, name), batch=1))
+        train_whole.main(["--state", str(tmp_path), "--steps", "4", "4"])  # one whole picture, windows
+        final = {name: torch.load(tmp_path / f"{name}_final.pt", weights_only=True) for name in ("latents", "vae")}
+        first, second = (checkpoint(tmp_path, name)["averaged"] for name in ("vae_latents", "vae"))
+        for name, weight in final["latents"]["vae"].items():
+            assert torch.equal(weight, first[f"small.{name}"])
+            assert torch.equal(weight, second[f"small.{name}"])
+            learns = name.startswith(("encoder.", "quant_conv."))
+            assert torch.equal(weight, before["vae"][name]) != learns, name
+        vae = VAE(MINIATURE.vae)
+        vae.load_state_dict(final["vae"]["vae"])
+        assert not torch.equal(vae.decoder.conv_in.weight, first["vae.decoder.conv_in.weight"])
+        assert not torch.equal(vae.encoder.conv_in.weight, first["vae.encoder.conv_in.weight"])
+        assert final["vae"]["seconds"] > final["latents"]["seconds"] > 0
+
+    @pytest.mark.slow
     def test_all_stages_become_weights_that_load(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from ebama.training import pack, train_unet
+        from ebama.training.vae.train_small import SMALL
 
-        shipped = load()
-        torch.save({"vae": shipped.vae.state_dict(), "seconds": 1.0}, tmp_path / "vae_final.pt")
+        for name, config in (("latents_final", SMALL), ("vae_final", MINIATURE.vae)):
+            torch.save({"vae": VAE(config).state_dict(), "seconds": 1.0}, tmp_path / f"{name}.pt")
         stages = [replace(stage, config=replace(stage.config, batch=2)) for stage in train_unet.STAGES]
         monkeypatch.setattr(train_unet, "STAGES", stages)
-        steps = [1, 2, 1, 1, 1]
+        steps = [1, 2, 1, 1, 1, 1]
         monkeypatch.setattr("sys.argv", ["train_unet", "--state", str(tmp_path), "--steps", *map(str, steps)])
         train_unet.main()
         pack.main(["--state", str(tmp_path), "--out", str(tmp_path / "packed")])

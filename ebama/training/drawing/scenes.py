@@ -73,6 +73,8 @@ class SceneConfig:
 
 
 TRAINING = SceneConfig()
+SIMPLE = replace(TRAINING, counts=(0.3, 0.65, 0.05), longest=((28, 28), (28, 28), (22, 22)))
+"""What the U-Net begins with: one size for each sprite, as the fewer things there are to learn, the sooner they are."""
 HARDER = SceneConfig(sets=("noto", "fluent", "noto-v1"), flips=True, grid=1, gradients=True, neglect=0.0, miscolour=0.0)
 """What the judge learns from: every set, flips, free positions, gradients, true captions."""
 VARIED = replace(HARDER, gradients=False)

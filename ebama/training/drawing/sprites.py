@@ -31,6 +31,7 @@ _WHITE = np.array([0.95047, 1.0, 1.08883])  # D65
 # How much of the target's contrast the shading keeps; light and dark bodies have no room for all of it.
 _CONTRAST = {"white": 0.35, "black": 0.45, "yellow": 0.6, "pink": 0.7}
 _WIDE_HUE = {("fluent", "suitcase"), ("fluent", "bowl")}
+_DARKENED = {("noto", "elephant"): 0.78}  # factor of the lightness: it is as light as the backgrounds
 _FRAME_HUE = {("noto", "glasses"): 50.0, ("fluent", "glasses"): 315.0}  # the frame, not the lenses
 
 
@@ -93,7 +94,7 @@ def rasterise(svg: str, size: int) -> Array:
 
 
 @cache
-def load_sprites(sets: tuple[str, ...] = ("noto",), size: int = 96) -> Sprites:
+def load_sprites(sets: tuple[str, ...] = ("noto",), size: int = 192) -> Sprites:
     """All sprites: (noun, colour or None for natural colours) -> RGBA [h, w, 4] in [0, 1] for each set that draws it.
 
     Animals have natural colours only. Each drawing is rasterised at ``size`` x ``size`` and cropped to what is drawn.
@@ -107,10 +108,12 @@ def load_sprites(sets: tuple[str, ...] = ("noto",), size: int = 96) -> Sprites:
             rgba = rasterise(icons[noun], size)
             rows, columns = np.nonzero(rgba[..., 3] > 0.1)
             rgba = rgba[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+            lab, alpha = rgb_to_lab(rgba[..., :3]), rgba[..., 3]
+            if (sprite_set, noun) in _DARKENED:
+                rgba = np.concatenate([lab_to_rgb(lab * _DARKENED[sprite_set, noun]), alpha[..., None]], axis=-1)
             sprites.setdefault((noun, None), []).append(rgba)
             if noun not in OBJECTS:
                 continue
-            lab, alpha = rgb_to_lab(rgba[..., :3]), rgba[..., 3]
             mask = body_mask(lab, alpha, sprite_set, noun)
             for colour in COLOURS:
                 rgb = lab_to_rgb(recolour(lab, mask, alpha, colour))

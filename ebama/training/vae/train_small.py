@@ -1,10 +1,13 @@
-"""Train the miniature's VAE: `torchrun --standalone --nproc-per-node 2 -m ebama.training.train_vae`.
+"""Train a small VAE: `torchrun --standalone --nproc-per-node 2 -m ebama.training.vae.train_small`.
 
-Two stages: encoder and decoder together on crops, which is quick, and then the decoder alone on whole pictures. Its
-group normalisation takes statistics of everything it is given, so crops are not what it will meet.
+Its factor is 4 and its pictures have 64 x 64 pixels, which is quick; `train_whole` goes on from it. Two stages: encoder
+and decoder together on crops, and then the decoder alone on whole pictures. Its group normalisation takes statistics of
+everything it is given, so crops are not what it will meet. It once was the VAE of a miniature that shipped.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import trange
 
-from ebama.models import MINIATURE, VAE
+from ebama.models import VAE, VAEConfig
 
-from .drawing.scenes import TRAINING, VARIED, Composer, Scene, pick
-from .loop import TrainingConfig, checkpoint, options_parser, save, train
+from ..drawing.scenes import TRAINING, UNITS, VARIED, Composer, Scene, pick
+from ..loop import TrainingConfig, checkpoint, options_parser, save, train
 
+SMALL = VAEConfig(widths=(16, 32, 64), blocks=1, norm_groups=8, mid_attention=False, scale=1.0)
 CROP = 32
 CONFIG = TrainingConfig(steps=1300, batch=24, lr=2e-3, warmup=100, flat=0.2)
 KL = 1e-5
@@ -28,7 +32,7 @@ class Autoencoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.vae = VAE(MINIATURE.vae)
+        self.vae = VAE(SMALL)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,16 +97,15 @@ def standardise(vae: VAE, composer: Composer, seed: int, count: int = 2000) -> N
     post.weight *= std[None, :, None, None]
 
 
-def main() -> None:
-    """Train and store the averaged, standardised VAE in `STATE/vae_final.pt`."""
-    state = options_parser(main.__doc__).parse_args().state
-    composer, varied = Composer(TRAINING), Composer(VARIED)
+def train_small(state: Path) -> None:
+    """Train the VAE; averaged and standardised it stays in `STATE/vae_half_final.pt`."""
+    composer, varied = Composer(TRAINING, UNITS), Composer(VARIED, UNITS)
 
     def crops(network: nn.Module, step: int, worker: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([CONFIG.seed, step, worker])
         x = to_tensor([crop(composer.compose(rng), rng) for _ in range(CONFIG.batch)])
-        side = CROP // MINIATURE.vae.factor
-        noise = torch.from_numpy(rng.standard_normal((len(x), MINIATURE.vae.latent_channels, side, side), np.float32))
+        side = CROP // SMALL.factor
+        noise = torch.from_numpy(rng.standard_normal((len(x), SMALL.latent_channels, side, side), np.float32))
         y, kl = network(x, noise)
         loss, figures = reconstruction_loss(y, x)
         return loss + KL * kl, figures
@@ -114,15 +117,23 @@ def main() -> None:
 
     torch.manual_seed(CONFIG.seed)
     autoencoder = Autoencoder()
-    train("vae", autoencoder, crops, CONFIG, state)
-    first = checkpoint(state, "vae")
+    train("vae_half", autoencoder, crops, CONFIG, state)
+    first = checkpoint(state, "vae_half")
     autoencoder.load_state_dict(first["averaged"])
     standardise(autoencoder.vae, composer, CONFIG.seed)
-    trained = train("vae_decoder", Decoding(autoencoder.vae), pictures, DECODER_CONFIG, state)
+    trained = train("vae_half_decoder", Decoding(autoencoder.vae), pictures, DECODER_CONFIG, state)
     if trained is not None:
         vae, seconds = trained.network.get_submodule("vae"), first["seconds"] + trained.seconds
-        save({"vae": vae.state_dict(), "seconds": seconds}, state / "vae_final.pt")
+        save({"vae": vae.state_dict(), "seconds": seconds}, state / "vae_half_final.pt")
+
+
+def load_small(state: Path, name: str = "latents_final") -> VAE:
+    """A trained VAE of factor 4, frozen; by default the one whose encoder gives the U-Net its latents."""
+    vae = VAE(SMALL).eval().requires_grad_(False)
+    vae.load_state_dict(torch.load(state / f"{name}.pt", weights_only=True)["vae"])
+    vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return vae
 
 
 if __name__ == "__main__":
-    main()
+    train_small(options_parser(train_small.__doc__).parse_args().state)
