@@ -57,7 +57,7 @@ STAGES = (
         "unet_long",
         "larger batches",
         _LONG,
-        TrainingConfig(12000, batch=16, lr=4e-4, warmup=200, flat=0.5, seed=6),
+        TrainingConfig(8500, batch=16, lr=4e-4, warmup=200, flat=0.5, seed=6),
         dropout=0.15,
         half=True,
     ),
