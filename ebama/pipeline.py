@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from ebama.samplers import DDIM, Sampler
-from ebama.samplers import get as get_sampler
 from ebama.weights import StableDiffusion
 from ebama.weights.stable_diffusion import pixels
 
@@ -22,6 +21,7 @@ from . import __version__, arguments, methods
 from .checks import expect, items, plain
 from .guidance import AnyMethod, Method, PipelineInputs, Task
 from .guidance.gradient_method import base_resolution
+from .methods.presets import named_sampler
 from .output.recipe import Recipe
 from .prompt import PICTURE_WORDS, Group, Parsed, Words
 from .prompt.words import Boxes
@@ -238,10 +238,11 @@ class Pipeline:
 
     def _sampler(self, sampler: str | Sampler, steps: int) -> Sampler:
         """The sampler that was named or given; what the network predicts is the network's, whatever the sampler."""
-        solver = get_sampler(sampler, steps, schedule=self.sd.schedule) if isinstance(sampler, str) else sampler
-        if not isinstance(solver, Sampler):
+        if isinstance(sampler, str):
+            return named_sampler(sampler, steps, self.sd.schedule, self.sd.config)
+        if not isinstance(sampler, Sampler):
             raise ValueError(f"sampler is {sampler!r}; expected a name or an object of ebama.samplers, as DDIM(50).")
-        return solver.predicting(self.sd.config.prediction)
+        return sampler.predicting(self.sd.config.prediction)
 
     def _task(
         self,

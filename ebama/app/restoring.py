@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, astuple
 from typing import Any
 
-from ebama.samplers import get as get_sampler
 from ebama.weights import StableDiffusion
 
 from .. import methods
 from ..checks import expect
+from ..methods.presets import named_sampler
 from ..output.recipe import SIZES, Recipe
 from ..prompt import parse
 from ..prompt.words import in_words
@@ -25,7 +25,7 @@ def request_of(recipe: Recipe, sd: StableDiffusion) -> dict[str, Any]:
     choice = methods.get(options.pop("name"), **options)
     expect("seed", recipe.seed, recipe.seed is not None or recipe.inversion is not None, "a seed: latents were given")
     sampler = type(recipe.sampler).__name__.lower()
-    usual = get_sampler(sampler, recipe.sampler.steps, schedule=sd.schedule).predicting(config.prediction)
+    usual = named_sampler(sampler, recipe.sampler.steps, sd.schedule, config)
     expect("sampler", recipe.sampler, recipe.sampler == usual, f"{sampler} along this model's schedule")
     for name, value in SIZES.items():
         expect(name, getattr(recipe, name), getattr(recipe, name) == value, f"{value} on this page")

@@ -11,13 +11,14 @@ import pytest
 import torch
 from reference import FEW, TINY, passes, relative, run
 
-from ebama import methods
+from ebama import methods, samplers
 from ebama.cli import main
 from ebama.methods.ebama import Ebama
-from ebama.methods.presets import MINIATURE_OPTIONS
-from ebama.models import MINIATURE, SD_V1
+from ebama.methods.presets import MINIATURE_OPTIONS, MINIATURE_SAMPLERS, named_sampler
+from ebama.models import MINIATURE, SD_V1, SDXL
 from ebama.pipeline import Pipeline
 from ebama.prompt import parse
+from ebama.samplers import DDIM, PNDM, NoiseSchedule
 from ebama.weights import clip_tokenizer, load
 
 CROWN, CATS = "a purple crown and a blue suitcase", "a cat and a dog"
@@ -99,14 +100,13 @@ def test_a_sample_with_nothing_to_gain_costs_what_plain_sampling_costs(name: str
 
 def test_ebama_guides_every_call_of_sd_v1_and_25_of_the_miniature() -> None:
     prompt = parse("a cat and a red bow", clip_tokenizer())
-    further = 3  # the miniature's initial steps, but for the ordinary one
     cases: list[tuple[Any, dict[str, Any], int]] = [
         (SD_V1, {}, 51),
         (SD_V1, {"guided_steps": 8}, 8),
         (SD_V1, {"guided_steps": None}, 51),
-        (MINIATURE, {}, 25 + further),
-        (MINIATURE, {"guided_steps": 51}, 51 + further),
-        (MINIATURE, {"guided_steps": None}, 51 + further),
+        (MINIATURE, {}, 25),
+        (MINIATURE, {"guided_steps": 51}, 51),
+        (MINIATURE, {"guided_steps": None}, 51),
     ]
     for config, options, steps in cases:
         assert methods.get("ebama", **options).complete(config).cost(prompt, 51).backwards == steps
@@ -123,8 +123,29 @@ def test_a_choice_takes_what_was_said_then_presets_then_defaults(name: str) -> N
         assert said == method(**(MINIATURE_OPTIONS[name] | {option: default}))
 
 
-def test_presets_are_of_methods_that_there_are() -> None:
+def test_presets_are_of_methods_and_samplers_that_there_are() -> None:
     assert set(MINIATURE_OPTIONS) <= set(PUBLISHED)
+    assert set(MINIATURE_SAMPLERS) <= set(samplers.names())
+
+
+@pytest.mark.parametrize(("config", "order"), [(SD_V1, 4), (SDXL, 4), (MINIATURE, 2)], ids=["v1", "xl", "miniature"])
+def test_a_sampler_by_name_is_what_the_model_asks_for(config: Any, order: int) -> None:
+    schedule = NoiseSchedule()
+    assert named_sampler("pndm", 20, schedule, config) == PNDM(20, order=order)
+    assert named_sampler("ddim", 20, schedule, config) == DDIM(20)
+    with pytest.raises(ValueError, match="expected one of pndm, ddim"):
+        named_sampler("euler", 20, schedule, config)
+
+
+def test_the_miniature_mixes_two_estimates_unless_told_otherwise() -> None:
+    pipeline = Pipeline(load())
+    options: dict[str, Any] = {"method": "sd", "steps": 6, "output": "latent", "progress": False, "parser": "rules"}
+    named = pipeline("a cat", sampler="pndm", **options)
+    assert named.recipes[0].sampler == PNDM(6, order=2)
+    assert torch.equal(named.latents, pipeline("a cat", sampler=PNDM(6, order=2), **options).latents)
+    as_published = pipeline("a cat", sampler=PNDM(6), **options)
+    assert as_published.recipes[0].sampler == PNDM(6)
+    assert not torch.allclose(named.latents, as_published.latents, atol=0.1)
 
 
 @pytest.mark.parametrize("config", [SD_V1, MINIATURE], ids=["sd-v1", "miniature"])
