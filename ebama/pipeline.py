@@ -21,7 +21,6 @@ from . import __version__, arguments, methods
 from .checks import expect, items, plain
 from .guidance import AnyMethod, Method, PipelineInputs, Task
 from .guidance.gradient_method import base_resolution
-from .methods.presets import named_sampler
 from .output.recipe import Recipe
 from .prompt import PICTURE_WORDS, Group, Parsed, Words
 from .prompt.words import Boxes
@@ -239,7 +238,7 @@ class Pipeline:
     def _sampler(self, sampler: str | Sampler, steps: int) -> Sampler:
         """The sampler that was named or given; what the network predicts is the network's, whatever the sampler."""
         if isinstance(sampler, str):
-            return named_sampler(sampler, steps, self.sd.schedule, self.sd.config)
+            return self.sd.sampler(sampler, steps)
         if not isinstance(sampler, Sampler):
             raise ValueError(f"sampler is {sampler!r}; expected a name or an object of ebama.samplers, as DDIM(50).")
         return sampler.predicting(self.sd.config.prediction)

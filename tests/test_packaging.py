@@ -43,8 +43,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "ebama/guidance/": ({"torch"}, {"models/", "ebama/maps.py", "ebama/hidden.py", "ebama/checks.py", "ebama/prompt/"}),
     "ebama/methods/": (
         {"torch", "einops"},
-        {"models/", "samplers/", "ebama/energy.py", "ebama/maps.py", "ebama/smoothing.py", "ebama/prompt/"}
-        | {"ebama/guidance/", "ebama/boxes.py", "ebama/checks.py", "ebama/hidden.py"},
+        {"models/", "ebama/energy.py", "ebama/maps.py", "ebama/smoothing.py", "ebama/prompt/", "ebama/guidance/"}
+        | {"ebama/boxes.py", "ebama/checks.py", "ebama/hidden.py"},
     ),
     "ebama/trace/": (
         {"torch", "einops", "numpy", "matplotlib", "PIL", "safetensors", "jinja2"},

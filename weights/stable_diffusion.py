@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ebama.models import (
+    MINIATURE,
     VAE,
     Context,
     Network,
@@ -19,6 +20,7 @@ from ebama.models import (
     text_maps,
 )
 from ebama.models.text import TextEncoding
+from ebama.samplers import Sampler, get
 from ebama.samplers.schedule import STABLE_DIFFUSION_V1, NoiseSchedule, is_integer
 
 from .fingerprint import fingerprint
@@ -51,6 +53,16 @@ class StableDiffusion:
     schedule: NoiseSchedule = STABLE_DIFFUSION_V1
     text_encoder_2: TextEncoder | None = None
     tokenizer_2: CLIPTokenizer | None = None
+
+    def sampler(self, name: str, steps: int = 50) -> Sampler:
+        """The sampler called `name` along this model's schedule, for what its network predicts.
+
+        The miniature's PNDM mixes two estimates: four reach too far over the strides of 20 steps.
+
+        Raises ValueError for an unknown name or a wrong number of steps.
+        """
+        options = {"order": 2} if name == "pndm" and self.config.unet == MINIATURE.unet else {}
+        return get(name, steps, schedule=self.schedule, **options).predicting(self.config.prediction)
 
     @property
     def text_encoders(self) -> tuple[tuple[TextEncoder, CLIPTokenizer], ...]:

@@ -9,7 +9,6 @@ from ebama.weights import StableDiffusion
 
 from .. import methods
 from ..checks import expect
-from ..methods.presets import named_sampler
 from ..output.recipe import SIZES, Recipe
 from ..prompt import parse
 from ..prompt.words import in_words
@@ -25,7 +24,7 @@ def request_of(recipe: Recipe, sd: StableDiffusion) -> dict[str, Any]:
     choice = methods.get(options.pop("name"), **options)
     expect("seed", recipe.seed, recipe.seed is not None or recipe.inversion is not None, "a seed: latents were given")
     sampler = type(recipe.sampler).__name__.lower()
-    usual = named_sampler(sampler, recipe.sampler.steps, sd.schedule, config)
+    usual = sd.sampler(sampler, recipe.sampler.steps)
     expect("sampler", recipe.sampler, recipe.sampler == usual, f"{sampler} along this model's schedule")
     for name, value in SIZES.items():
         expect(name, getattr(recipe, name), getattr(recipe, name) == value, f"{value} on this page")

@@ -1,12 +1,10 @@
-"""Options of methods and samplers whose right value depends on the model; the classes' defaults are Stable Diffusion
-v1's."""
+"""Options whose right value depends on the model; the classes' defaults are Stable Diffusion v1's."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ..models import MINIATURE, StableDiffusionConfig
-from ..samplers import NoiseSchedule, Sampler, get
 
 MINIATURE_OPTIONS: dict[str, dict[str, Any]] = {
     "ane": {"step_size": 3.0},
@@ -28,8 +26,6 @@ MINIATURE_OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Chosen on prompts outside the benchmark; docs/methods.md says how and has the figures."""
 
-MINIATURE_SAMPLERS: dict[str, dict[str, Any]] = {"pndm": {"order": 2}}
-"""Four estimates reach too far over the strides of 20 steps: docs/faq.md has the figures."""
 
 V2_OPTIONS: dict[str, dict[str, Any]] = {
     **{name: {"normalize_eot": True} for name in ("ane", "boxdiff", "divide-and-bind", "ebama-official")},
@@ -44,12 +40,3 @@ def preset(name: str, config: StableDiffusionConfig) -> dict[str, Any]:
     if config.unet == MINIATURE.unet:
         return MINIATURE_OPTIONS.get(name, {})
     return V2_OPTIONS.get(name, {}) if config.version == "2" else {}
-
-
-def named_sampler(name: str, steps: int, schedule: NoiseSchedule, config: StableDiffusionConfig) -> Sampler:
-    """The sampler called `name` along a model's schedule, for what the model predicts and with what its shape asks for.
-
-    Raises ValueError for an unknown name or a wrong number of steps.
-    """
-    options = MINIATURE_SAMPLERS.get(name, {}) if config.unet == MINIATURE.unet else {}
-    return get(name, steps, schedule=schedule, **options).predicting(config.prediction)

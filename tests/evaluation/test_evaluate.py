@@ -130,7 +130,7 @@ def test_a_folder_is_not_continued_with_other_settings(
         (["--sampler", "dddim"], "sampler is 'dddim'; expected one of pndm, ddim"),
         (["--guidance", "nan"], "guidance is nan; expected a finite number"),
         (["--parser", "no_such_model"], "parser='no_such_model': no such spaCy model is installed"),
-        (["--size", "33x32"], "size is (33, 32); expected a height and a width that are multiples of 8 pixels"),
+        (["--size", "33x32"], "size is (33, 32); expected a height and a width that are multiples of 16 pixels"),
     ],
 )
 def test_bad_settings_are_refused_before_the_first_picture(
