@@ -51,8 +51,7 @@ def save(
 
     A noise schedule that is not Stable Diffusion v1's is written as `alphas_cumprod`, which folders have no place for.
     A single file of a U-Net that predicts v has an empty `v_pred`, one of latents of another scale than its kind's has
-    `scale_factor`; of OpenCLIP it holds what the model reads, without
-    the last layer of Stable Diffusion 2's.
+    `scale_factor`; of OpenCLIP it holds what the model reads, without the last layer of Stable Diffusion 2's.
 
     Raises ValueError for a dtype that is not floating point, for weights that are not finite in it, which `load` would
     refuse, and for what the layout cannot hold.

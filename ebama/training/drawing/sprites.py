@@ -31,7 +31,7 @@ _WHITE = np.array([0.95047, 1.0, 1.08883])  # D65
 # How much of the target's contrast the shading keeps; light and dark bodies have no room for all of it.
 _CONTRAST = {"white": 0.35, "black": 0.45, "yellow": 0.6, "pink": 0.7}
 _WIDE_HUE = {("fluent", "suitcase"), ("fluent", "bowl")}
-_DARKENED = {("noto", "elephant"): 0.78}  # factor of the lightness: it is as light as the backgrounds
+_DARKENED = {("noto", "elephant"): 0.78}  # factor of its Lab colours: it is as light as the backgrounds
 _FRAME_HUE = {("noto", "glasses"): 50.0, ("fluent", "glasses"): 315.0}  # the frame, not the lenses
 
 
