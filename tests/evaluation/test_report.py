@@ -342,6 +342,21 @@ def test_verdicts_need_an_interval_beside_zero_and_enough_prompts() -> None:
     assert Estimate(0, 1, 2, 400, 4).verdict == "open"  # whatever the bootstrap makes of four prompts
 
 
+@pytest.mark.parametrize(
+    ("score", "more"), [("binding", "gain"), ("similarity", "gain"), ("extras", "loss"), ("distance", "loss")]
+)
+def test_more_of_what_is_wrong_with_a_picture_is_a_loss(score: str, more: str) -> None:
+    values = {"sd": 0.5, "ebama": 0.75, "ane": 0.25, "same": 0.5}
+    lines = [line(method, f"p{i}", 0, {score: value}) for method, value in values.items() for i in range(5)]
+    rows = {row.method: row for row in compare(lines) if row.set == "all"}
+    less = {"gain": "loss", "loss": "gain"}[more]
+    outcomes = {"sd": "open", "ebama": more, "ane": less, "same": "open"}
+    assert {method: row.outcome for method, row in rows.items()} == outcomes
+    chart = differences(list(rows.values()))
+    assert [chart.count(f"var(--{outcome})") > 0 for outcome in ("gain", "loss")] == [True, True]
+    assert chart.count('class="above"') == chart.count('class="below"') == 1  # the shapes tell the sign
+
+
 def test_a_set_named_all_does_not_replace_the_whole() -> None:
     lines = [line("sd", name, 0, {"full": value}, set=name) for name, value in (("all", 0.0), ("other", 1.0))]
     rows = {row.set: row.value.mean for row in compare(lines)}

@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from .comparison import Row
 from .statistics import Estimate
 
-COLOURS = ("text", "faint", "line", "back", "bar", "base", "above", "below")
+COLOURS = ("text", "faint", "line", "back", "bar", "base", "gain", "loss")
 STAND_INS = {name: f"#{number:06x}" for number, name in enumerate(COLOURS)}
 MARKERS = {"above": "^", "below": "v", "open": "o"}
 LINE, PANEL, GAP, TOP, BOTTOM, LETTER = 24, 190, 62, 26, 44, 7.8
@@ -41,7 +41,7 @@ def bars(rows: Sequence[Row]) -> str:
         kind, colour = ("baseline", "base") if row.method == row.baseline else ("bar", "bar")
         panel.barh(y, row.value.mean, 0.6, color=STAND_INS[colour], gid=f"{kind}|{title}", clip_on=False, zorder=2)
         if row.paper is not None:
-            chart.mark(row, row.paper, "D", "below", f"paper|{title}; the paper: {row.paper:.3f}")
+            chart.mark(row, row.paper, "D", "loss", f"paper|{title}; the paper: {row.paper:.3f}")
     return chart.svg()
 
 
@@ -56,7 +56,7 @@ def differences(rows: Sequence[Row]) -> str:
     chart = _Chart([row for row, _ in compared], (-reach, reach), label)
     for row, against in compared:
         _, _, title = chart.add(row, against, "+")
-        colour = "text" if against.verdict == "open" else against.verdict
+        colour = "text" if row.outcome == "open" else row.outcome
         chart.mark(row, against.mean, MARKERS[against.verdict], colour, f"{against.verdict}|{title}")
     return chart.svg()
 

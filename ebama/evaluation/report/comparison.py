@@ -13,6 +13,8 @@ from .statistics import Estimate, difference, estimate
 
 BASELINE = "sd"
 """The baseline of comparisons unless another method is named."""
+LESS_IS_BETTER = frozenset({"extras", "distance", "texture"})
+"""Scores that count what is wrong with a picture."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,13 @@ class Row:
     baseline: str
     against_baseline: Estimate | None
     paper: float | None
+
+    @property
+    def outcome(self) -> str:
+        """Whether the difference to the baseline is a "gain" or a "loss"; "open" if it is neither for certain."""
+        verdict = self.against_baseline.verdict if self.against_baseline else "open"
+        good, bad = ("below", "above") if self.score in LESS_IS_BETTER else ("above", "below")
+        return {good: "gain", bad: "loss"}.get(verdict, "open")
 
 
 def compare(

@@ -105,7 +105,8 @@
   const gain = ({ item, seed, scores }) => {
     const other = item.places[place(baseline, seed)];
     const at = byId("score").value;
-    return !other || other.scores[at] === null || scores[at] === null ? 0 : scores[at] - other.scores[at];
+    if (!other || other.scores[at] === null || scores[at] === null) return 0;
+    return (data.scores[at].lessIsBetter ? -1 : 1) * (scores[at] - other.scores[at]);
   };
   const tests = {
     all: () => true,

@@ -18,7 +18,7 @@ from jinja2 import Environment, StrictUndefined
 
 from . import paper, thumbnails
 from .charts import bars, differences
-from .comparison import Row, by_method, by_score, numbers, numeric_scores, share_scores
+from .comparison import LESS_IS_BETTER, Row, by_method, by_score, numbers, numeric_scores, share_scores
 from .statistics import FEWEST
 
 FAILURES = {"presence": "object missing", "binding": "colour wrong", "placement": "outside its box"}
@@ -117,7 +117,7 @@ def _data(folder: Path, lines: Sequence[Mapping[str, Any]], baseline: str) -> di
         "seeds": seeds,
         "sets": list(dict.fromkeys(prompt["set"] for prompt in prompts)),
         "baseline": methods.index(baseline) if baseline in methods else -1,
-        "scores": [{"name": key, "share": key in shares} for key in scores],
+        "scores": [{"name": key, "share": key in shares, "lessIsBetter": key in LESS_IS_BETTER} for key in scores],
         "texts": list(texts),
         "failures": [{"name": name, "badge": badge} for name, badge in badges.items()],
         "prompts": prompts,
