@@ -38,10 +38,17 @@ Tokens = Sequence[int] | Sequence[Sequence[int]]
 
 def per_sample(values: Sequence[Any], count: int) -> Sequence[Any]:
     """One list per sample: a list of lists as it is, a single list repeated `count` times. Tensors become lists."""
-    values = [value.tolist() if isinstance(value, Tensor) else value for value in values]
+    values = getattr(values, "tolist", lambda: values if isinstance(values, Sequence) else [values])()
+    values = [getattr(value, "tolist", lambda value=value: value)() for value in values]
     if any(hasattr(value, "groups") for value in values):
         raise ValueError("Got prompts as `parse` reads them; expected the `groups` or the `tokens` of each in a list.")
     nested = [isinstance(value, Sequence) and not hasattr(value, "object") for value in values]  # groups may be tuples
+    for leaf in (leaf for value, inner in zip(values, nested, strict=True) for leaf in (value if inner else [value])):
+        if isinstance(leaf, bool) or not (hasattr(leaf, "object") or hasattr(leaf, "__index__")):
+            raise ValueError(
+                f"Got {leaf!r} among groups or tokens; expected groups, as Group((3,), ((2,),)), and positions "
+                "(those of a mask: mask.nonzero().flatten())."
+            )
     if any(nested) and (not all(nested) or len(values) != count):
         raise ValueError(
             f"Got lists for {sum(nested)} samples; expected one for each of {count}, or a single list for all."

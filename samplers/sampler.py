@@ -133,21 +133,28 @@ class Sampler(ABC):
         Both callbacks see z in its own dtype; each step is computed in float32 (float64 for float64) and rounded back.
         A sampler that adds no noise ignores `generators`.
         """
+        if not z.is_floating_point():
+            raise ValueError(f"z is {z.dtype}; expected floating point, as z.float().")
         step, calls = self.stepper(z, generators), self.timesteps
         for i, t in enumerate(progress(calls) if progress else calls):
             if before_step is not None:
-                z = before_step(z, t, i)
+                z = _checked(
+                    "before_step", before_step(z, t, i), z, t, "latents (a guide's are `guide(z, t, i).latents`)"
+                )
             z = step(*evaluated(denoise, z, t), t, i).to(z.dtype)
         return z
 
 
 def evaluated(denoise: Denoise, z: Tensor, t: int) -> tuple[Tensor, Tensor]:
     """z and the network's output for it, both in the precision of a step: float32, or float64 for float64."""
-    output = denoise(z, t)
-    if output.shape != z.shape:
-        raise ValueError(
-            f"denoise returned {list(output.shape)} at timestep {t}; "
-            f"expected one noise estimate per latent, {list(z.shape)}."
-        )
+    output = _checked("denoise", denoise(z, t), z, t, "one noise estimate per latent")
     working = torch.float64 if z.dtype == torch.float64 else torch.float32
     return z.to(working), output.to(working)
+
+
+def _checked(name: str, given: Any, z: Tensor, t: int, wanted: str) -> Tensor:
+    """What a callback returned; ValueError unless it is a tensor of z's shape."""
+    if not isinstance(given, Tensor) or given.shape != z.shape:
+        got = list(given.shape) if isinstance(given, Tensor) else f"a {type(given).__name__}"
+        raise ValueError(f"{name} returned {got} at timestep {t}; expected {wanted}, {list(z.shape)}.")
+    return given

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from ..maps import Groups, Tokens, per_sample
 from ..models import Network, Site
+from ..models.attention import site_names
 from ..prompt import Parsed
+from .gradient import check_latents
 from .method import Guide, Method, Start
 from .task import Task
 
@@ -60,8 +62,8 @@ def guide_for(
         ValueError: an unknown method, one without a guide, or one that needs the prompts' texts.
     """
     chosen = _method(method)
-    names = None if sites is None else tuple(site.name if isinstance(site, Site) else site for site in sites)
-    task = replace(_task(network, context, groups, tokens, calls), sites=names, checkpoint=checkpoint)
+    names = None if sites is None else site_names(sites)
+    task = replace(_task(chosen, network, context, groups, tokens, calls), sites=names, checkpoint=checkpoint)
     if (guide := chosen.guide(task)) is None:
         raise _lacking("guide", chosen)
     return guide
@@ -84,10 +86,19 @@ def start_for(
     fresh noise comes from; without any, it depends on the noise alone. The rest is as for `guide_for`.
     """
     chosen = _method(method)
-    task = replace(_task(network, context, groups, tokens, calls), first_timestep=timestep, generators=generators)
-    if (start := chosen.start(task)) is None:
+    task = _task(chosen, network, context, groups, tokens, calls)
+    if generators and len(generators) != len(context):
+        raise ValueError(f"generators are {len(generators)} for {len(context)} contexts; expected one for each.")
+    start = chosen.start(replace(task, first_timestep=timestep, generators=generators))
+    if start is None:
         raise _lacking("start", chosen)
-    return start
+    moved = start
+
+    def checked(z: Tensor) -> Tensor:
+        check_latents(z, len(context))
+        return moved(z)
+
+    return checked
 
 
 def _method(method: AnyMethod) -> Method:
@@ -100,7 +111,12 @@ def _method(method: AnyMethod) -> Method:
 
 
 def _task(
-    network: Network, context: Tensor, groups: Groups | Parsed | Sequence[Parsed], tokens: Tokens | None, calls: int
+    method: Method,
+    network: Network,
+    context: Tensor,
+    groups: Groups | Parsed | Sequence[Parsed],
+    tokens: Tokens | None,
+    calls: int,
 ) -> Task:
     if not isinstance(context, Tensor) or context.ndim != 3:
         shape = list(context.shape) if isinstance(context, Tensor) else type(context).__name__
@@ -123,7 +139,13 @@ def _task(
     if tokens is None:
         raise ValueError("tokens are None; expected the content positions, or prompts as `parse` reads them as groups.")
     count = len(context)
-    return Task(network, context, per_sample(prompts, count), per_sample(tokens, count), calls=calls, steps=calls)
+    task = Task(network, context, per_sample(prompts, count), per_sample(tokens, count), calls=calls, steps=calls)
+    if method.needs.boxes and not any(getattr(group, "box", None) for sample in task.groups for group in sample):
+        raise ValueError(
+            f"{method.name} places objects in boxes, and got none; give them in the groups, as "
+            "Group((3,), box=(0, 0.2, 0.5, 0.8)): left, top, right and bottom in fractions of the picture."
+        )
+    return task
 
 
 def _lacking(place: str, method: Method) -> ValueError:

@@ -95,17 +95,20 @@ def gradient_guide(
         with torch.autocast(z.device.type, enabled=False):
             measured = energy(records, chosen, i)
         losses = measured.step if isinstance(measured, Losses) else measured
-        if losses.shape != (len(chosen),):
-            raise ValueError(
-                f"The energy returned shape {list(losses.shape)}; expected [{len(chosen)}], a loss a sample."
-            )
+        if not isinstance(losses, Tensor) or losses.shape != (len(chosen),):
+            got = f"shape {list(losses.shape)}" if isinstance(losses, Tensor) else f"a {type(losses).__name__}"
+            raise ValueError(f"The energy returned {got}; expected [{len(chosen)}], a loss a sample.")
         if isinstance(measured, Losses):
             return measured, records
         target = refinements[i].target if refinements and i in refinements else math.inf
         return Losses(measured, measured, measured, measured > target), records
 
+    if not isinstance(step_sizes, Sequence):
+        raise ValueError(f"step_sizes is {step_sizes!r}; expected a list, one for each guided call, as [20.0] * 25.")
+
     def guide(z: Tensor, t: Any, i: int) -> GuidanceResult:
         moved = list(range(len(z)) if samples is None else samples)
+        _check_inputs(z, t, moved)
         if i >= len(step_sizes) or not moved:
             return GuidanceResult(z)
         z, norms = z.clone(), z.new_full((len(z),), math.nan)
@@ -140,6 +143,26 @@ def gradient_guide(
         return GuidanceResult(z, values, norms)
 
     return guide
+
+
+def check_latents(z: Tensor, count: int) -> None:
+    """Raise ValueError unless z are latents, one for each of `count` contexts."""
+    if not isinstance(z, Tensor):
+        raise ValueError(f"The latents are a {type(z).__name__}; expected floating point [{count}, C, h, w].")
+    if not z.is_floating_point() or z.ndim < 2 or len(z) != count:
+        raise ValueError(
+            f"The guide got {len(z)} latents for {count} contexts, {z.dtype} {list(z.shape)}; expected floating point "
+            f"[{count}, C, h, w], one latent for each context."
+        )
+
+
+def _check_inputs(z: Tensor, t: Any, samples: list[int]) -> None:
+    """Raise ValueError for latents, timesteps and samples of them that do not go together."""
+    check_latents(z, len(z) if isinstance(z, Tensor) else 1)
+    if isinstance(t, Tensor) and t.ndim and t.shape != (len(z),):
+        raise ValueError(f"t has shape {list(t.shape)} for {len(z)} latents; expected a timestep, or one for each.")
+    if len(set(samples)) < len(samples) or not set(samples) <= set(range(len(z))):
+        raise ValueError(f"samples are {samples} of {len(z)} latents; expected their indices, each once.")
 
 
 def _check_visible(losses: Tensor, gradient: Tensor, records: AttentionRecords, samples: list[int]) -> None:

@@ -14,7 +14,7 @@ from ..models import AttentionRecords, Site
 from ..prompt import Parsed
 from .conditioning import Conditioning
 from .control import checked
-from .gradient import Energy, Maps, Refinement, Step, descent, gradient_guide
+from .gradient import Energy, Maps, Refinement, Step, check_latents, descent, gradient_guide
 from .method import Controls, Cost, GuidanceResult, Guide, Method
 from .options import guided_calls, number
 from .task import Task
@@ -121,8 +121,7 @@ class GradientMethod(Method):
 
         def guide(z: Tensor, t: Any, i: int) -> GuidanceResult:
             nonlocal call
-            if len(z) != count:
-                raise ValueError(f"The guide got {len(z)} latents for {count} contexts; expected one for each.")
+            check_latents(z, count)
             call = i
             return steps(z, t, i)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from .control import AttentionCall, Control
 from .layer import Attention, AttentionResult, Request, attention_scores
 from .records import AttentionRecord, AttentionRecords, resized
-from .sites import Kind, Site, select_sites
+from .sites import Kind, Site, select_sites, site_names
 from .texts import attention_to, text_maps
 from .watch import Watch
 
@@ -28,5 +28,6 @@ __all__ = [
     "attention_to",
     "resized",
     "select_sites",
+    "site_names",
     "text_maps",
 ]

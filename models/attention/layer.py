@@ -102,7 +102,7 @@ class Attention(nn.Module):
         if site is None:
             site = Site("attention", self.kind, (1, x.shape[1]), self.heads)
         control, recorded = request.control, site.name in request.record
-        for_keys, for_values = (context, context) if control is None else control.contexts(site, context)
+        for_keys, for_values = (context, context) if control is None else _contexts(control, site, context)
         query, key = self._split(self.to_q(x)), self.keys(for_keys)
         call = AttentionCall(site, self, query, key, context, self._visible(mask, query, key))
 
@@ -120,14 +120,15 @@ class Attention(nn.Module):
         else:
             scores = self.scores(query, key, call.mask)
             if edited is not None:
-                scores = edited.scores(call, scores)
+                scores = _like(scores, edited.scores(call, scores), f"{type(edited).__name__}.scores")
             record = AttentionRecord(site, scores) if recorded else None
             if request.stop_after == site.name:
                 return AttentionResult(None, record, context)
             probabilities = softmax(scores).to(query.dtype)
             if edited is not None:
-                probabilities = edited.probabilities(call, probabilities)
-            heads = probabilities @ self._split(self.to_v(for_values))
+                rewritten = edited.probabilities(call, probabilities)
+                probabilities = _like(probabilities, rewritten, f"{type(edited).__name__}.probabilities")
+            heads = probabilities.to(query.dtype) @ self._split(self.to_v(for_values))
         out = self.to_out(rearrange(heads, "b h n d -> b n (h d)"))
         return AttentionResult(out, record, context if control is None else control.next_context(call))
 
@@ -151,6 +152,28 @@ class Attention(nn.Module):
             return mask
         past = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
         return past if mask is None else mask & past if mask.dtype == torch.bool else _masked(mask, past)
+
+
+def _contexts(control: Control, site: Site, context: Tensor) -> tuple[Tensor, Tensor]:
+    """The contexts that a control gives for keys and values; ValueError unless they are two, of as many keys."""
+    given: Any = control.contexts(site, context)
+    shapes = [list(part.shape) for part in given] if isinstance(given, tuple) else [type(given).__name__]
+    if len(shapes) != 2 or shapes[0][:-1] != shapes[1][:-1] or shapes[0][0] != len(context):
+        raise ValueError(
+            f"{type(control).__name__}.contexts returned {shapes} at {site}; expected two contexts, for keys and for "
+            f"values, like the one that it got, {list(context.shape)} (both of them may have more keys, or fewer)."
+        )
+    return given[0], given[1]
+
+
+def _like(before: Tensor, given: Tensor | None, name: str) -> Tensor:
+    """What a control made of scores or probabilities; ValueError unless it has their shape."""
+    if given is None or given.shape != before.shape:
+        got = "None" if given is None else list(given.shape)
+        raise ValueError(
+            f"{name} returned {got}; expected the values to use instead of those it got, {list(before.shape)}."
+        )
+    return given
 
 
 def attention_scores(query: Tensor, key: Tensor) -> Tensor:

@@ -31,6 +31,13 @@ class AttentionRecord:
     scores: Tensor
     given_probabilities: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        if self.scores.ndim != 4 or self.scores.shape[-2] != math.prod(self.site.resolution):
+            raise ValueError(
+                f"Scores of {self.site} have shape {list(self.scores.shape)}; expected [batch, head, query, key] with "
+                f"{math.prod(self.site.resolution)} queries, its pixels."
+            )
+
     @cached_property
     def probabilities(self) -> Tensor:
         """Softmax of the scores over the keys, or the given ones, [batch, head, query, key]; float32 for half precision

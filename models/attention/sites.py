@@ -28,9 +28,15 @@ class Site:
         return f"{self.name} ({self.kind}, {height}x{width}, {self.heads} heads)"
 
 
+def site_names(sites: Iterable[Site | str] | Site | str) -> tuple[str, ...]:
+    """The names of sites, or of a single one."""
+    listed = [sites] if isinstance(sites, Site | str) else sites
+    return tuple(site.name if isinstance(site, Site) else site for site in listed)
+
+
 def select_sites(available: Sequence[Site], wanted: Iterable[Site | str], input_size: str) -> frozenset[str]:
     """Names of the `wanted` sites; ValueError, which lists those there are, if one is unknown or none is wanted."""
-    names = frozenset(site.name if isinstance(site, Site) else site for site in wanted)
+    names = frozenset(site_names(wanted))
     unknown = names - {site.name for site in available}
     if unknown or not names:
         problem = (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from torch import Tensor
 
 from .control import AttentionCall, Control
-from .sites import Site
+from .sites import Site, site_names
 
 
 class Watch(Control):
@@ -19,7 +19,7 @@ class Watch(Control):
 
     def __init__(self, sites: Iterable[Site | str], see: Callable[[AttentionCall, Tensor], object]) -> None:
         """`see` is given each site's call and its scores [batch, head, query, key], in execution order."""
-        self._unseen = {site.name if isinstance(site, Site) else site: None for site in sites}
+        self._unseen = dict.fromkeys(site_names(sites))
         self._names, self._see = frozenset(self._unseen), see
 
     def edits_maps(self, site: Site) -> bool:

@@ -1,0 +1,145 @@
+"""What people hand to guides, controls and samplers by mistake is named, and never read as something else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from foreign_networks import foreign, inputs
+from torch import Tensor
+
+from ebama.energy import binding_loss
+from ebama.guidance import gradient_guide, guide_for, start_for
+from ebama.models import AttentionRecord, Control, Site
+from ebama.prompt import Group
+from ebama.samplers import DDIM, PNDM
+
+GROUPS, TOKENS = [Group((2,), ((1,),)), Group((3,))], [1, 2, 3]
+Z, T, CONTEXT = inputs()
+NETWORK = foreign("ldm")[1]
+
+
+@pytest.mark.parametrize("method", ["boxdiff", "layout-guidance", "bounded-attention", ["ebama", "boxdiff"]], ids=str)
+def test_a_method_of_boxes_without_any_is_refused(method: Any) -> None:
+    with pytest.raises(ValueError, match="got none; give them in the groups"):
+        guide_for(method, NETWORK, CONTEXT, GROUPS, TOKENS, calls=2)
+
+
+MASK = [False, True, True, True]
+WRONG_POSITIONS = {
+    "mask": (GROUPS, MASK, "Got False among"),
+    "mask as a tensor": (GROUPS, torch.tensor(MASK), "Got False among"),
+    "numbers with a point": (GROUPS, [1.0, 2.0], "Got 1.0 among"),
+    "tokens of text": (GROUPS, "123", "Got '1' among"),
+    "no tokens": (GROUPS, [None], "Got None among"),
+    "words": ([[("cat", ["red"])]] * 2, TOKENS, r"Got \('cat', \['red'\]\) among"),
+    "dictionaries": ([{"object": (2,)}], TOKENS, "Got {'object'"),
+    "no groups": (None, TOKENS, "Got None among"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_POSITIONS)
+def test_groups_and_tokens_of_another_kind_are_named(name: str) -> None:
+    groups, tokens, message = WRONG_POSITIONS[name]
+    with pytest.raises(ValueError, match=message):
+        binding_loss(torch.randn(2, 3, 3, 7), groups, tokens)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=message):
+        guide_for("ebama", NETWORK, CONTEXT, groups, tokens, calls=2)  # type: ignore[arg-type]
+
+
+def test_a_mask_s_positions_are_taken() -> None:
+    scores, positions = torch.randn(2, 3, 3, 7), torch.tensor(MASK).nonzero().flatten()
+    same = [binding_loss(scores, GROUPS, tokens) for tokens in (TOKENS, positions, np.array(TOKENS), tuple(TOKENS))]
+    assert all(losses.equal(same[0]) for losses in same)
+
+
+@pytest.mark.parametrize("z", [Z[0], Z[:1], Z.long(), Z.numpy(), None], ids=["3-D", "fewer", "whole", "numpy", "None"])
+def test_latents_that_do_not_fit_the_contexts_are_named(z: Any) -> None:
+    guides: list[Callable[[], object]] = [
+        lambda: guide_for("ebama", NETWORK, CONTEXT, GROUPS, TOKENS, calls=2)(z, T, 0),
+        lambda: start_for("initno", NETWORK, CONTEXT, GROUPS, TOKENS, calls=2)(z),
+    ]
+    for call in guides:
+        with pytest.raises(ValueError, match=r"expected floating point \[2, C, h, w\]"):
+            call()
+
+
+def test_timesteps_samples_steps_and_generators_are_counted() -> None:
+    def maps(z: Tensor, t: Any, samples: list[int]) -> Any:
+        return NETWORK.attention(z, t, CONTEXT[samples], resolution=(8, 12))
+
+    def energy(records: Any, samples: list[int], i: int) -> Tensor:
+        return records.mean_scores().sum((1, 2, 3))
+
+    with pytest.raises(ValueError, match=r"t has shape \[3\] for 2 latents"):
+        gradient_guide(maps, energy, [1.0])(Z, torch.tensor([9, 8, 7]), 0)
+    for samples in ([5], [0, 0], [-1]):
+        with pytest.raises(ValueError, match="expected their indices, each once"):
+            gradient_guide(maps, energy, [1.0], samples=samples)(Z, T, 0)
+    with pytest.raises(ValueError, match="expected a list, one for each guided call"):
+        gradient_guide(maps, energy, 1.0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="The energy returned a NoneType; expected"):
+        gradient_guide(maps, lambda *_: None, [1.0])(Z, T, 0)  # type: ignore[arg-type, return-value]
+    with pytest.raises(ValueError, match="generators are 1 for 2 contexts"):
+        start_for("initno", NETWORK, CONTEXT, GROUPS, TOKENS, calls=2, generators=[torch.Generator()])
+
+
+def test_one_site_may_stand_for_a_list() -> None:
+    site = NETWORK.sites(Z.shape)[1]
+    for sites in (site, site.name, [site]):
+        assert NETWORK(Z, T, CONTEXT, record=sites)[1][0].site == site
+        assert guide_for("ebama", NETWORK, CONTEXT, GROUPS, TOKENS, calls=2, sites=sites)(Z, T, 0).losses is not None
+
+
+def control(**methods: Callable[..., Any]) -> Control:
+    return type("Mine", (Control,), {name: staticmethod(method) for name, method in methods.items()})()
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("scores", lambda call, scores: None),
+        ("scores", lambda call, scores: scores[..., :-1]),
+        ("probabilities", lambda call, shares: shares[:1]),
+        ("contexts", lambda site, context: context),
+        ("contexts", lambda site, context: (context[:1], context[:1])),
+        ("contexts", lambda site, context: (context[:, 1:], context)),
+    ],
+    ids=["none", "fewer keys", "one sample", "one context", "contexts of one sample", "unlike contexts"],
+)
+def test_what_a_control_returns_has_the_shape_of_what_it_got(name: str, wrong: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=rf"Mine.{name} returned .*; expected"):
+        NETWORK(Z, T, CONTEXT, control=control(**{name: wrong}))
+
+
+def test_a_control_may_compute_in_another_precision_and_change_the_number_of_keys() -> None:
+    plain = NETWORK(Z, T, CONTEXT)
+    for mine in (
+        control(probabilities=lambda call, shares: shares.double()),
+        control(scores=lambda call, scores: scores.double()),
+        control(
+            contexts=lambda site, context: (context.repeat(1, 2, 1),) * 2 if site.kind == "cross" else (context,) * 2
+        ),
+    ):
+        torch.testing.assert_close(NETWORK(Z, T, CONTEXT, control=mine), plain)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 4), (1, 1, 9, 4), (4,)], ids=str)
+def test_scores_of_another_shape_than_their_site_s_are_no_record(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected \[batch, head, query, key\] with 8 queries"):
+        AttentionRecord(Site("mine", "cross", (2, 4), 1), torch.randn(shape))
+
+
+@pytest.mark.parametrize("sampler", [DDIM(2), PNDM(2)], ids=["ddim", "pndm"])
+def test_a_sampler_names_what_its_callbacks_return(sampler: Any) -> None:
+    for given in (None, (Z,), SimpleNamespace(latents=Z), Z[:1]):
+        with pytest.raises(ValueError, match=r"before_step returned .* expected latents"):
+            sampler.sample(lambda z, t: z, Z, before_step=lambda z, t, i, given=given: given)
+        with pytest.raises(ValueError, match=r"denoise returned .* expected one noise estimate"):
+            sampler.sample(lambda z, t, given=given: given, Z)
+    with pytest.raises(ValueError, match=r"z is torch.int64; expected floating point"):
+        sampler.sample(lambda z, t: z, Z.long())
