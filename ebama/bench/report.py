@@ -138,21 +138,21 @@ class Report:
         """
         from matplotlib.figure import Figure
 
-        from ..trace.figures import DPI, LINES
+        from ..trace.figures import DPI, LINES, usual_style
 
         if len(self.batches()) < 2:
             raise ValueError("There is nothing to draw; measure several batches, as --only batch:1,batch:8,batch:32.")
         counts, *seconds = torch.tensor(self.batches(), dtype=torch.float64).T
-        figure = Figure(figsize=(8, 3.2), layout="constrained")
-        for axes, ylabel in zip(figure.subplots(1, 2), ("seconds", "seconds for each"), strict=True):
-            for values, name, (colour, dash) in zip(seconds, ("wall", "CPU"), LINES, strict=False):
-                shown = values if ylabel == "seconds" else values / counts
-                axes.plot(counts, shown, color=colour, linestyle=dash, marker="o", label=f"{name} seconds")
-            axes.set(xlabel="pictures in one call", ylabel=ylabel, xlim=(0, None), ylim=(0, None))
-            axes.legend()
-            axes.grid(alpha=0.3)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as partial:
+        with usual_style(), written_whole(path) as partial:
+            figure = Figure(figsize=(8, 3.2), layout="constrained")
+            for axes, ylabel in zip(figure.subplots(1, 2), ("seconds", "seconds for each"), strict=True):
+                for values, name, (colour, dash) in zip(seconds, ("wall", "CPU"), LINES, strict=False):
+                    shown = values if ylabel == "seconds" else values / counts
+                    axes.plot(counts, shown, color=colour, linestyle=dash, marker="o", label=f"{name} seconds")
+                axes.set(xlabel="pictures in one call", ylabel=ylabel, xlim=(0, None), ylim=(0, None))
+                axes.legend()
+                axes.grid(alpha=0.3)
             figure.savefig(partial, dpi=DPI, format="png")
 
 

@@ -15,7 +15,7 @@ from ..output.claims import write_new
 from ..output.files import written_whole
 from ..output.png import encoded
 from .curves import Curves
-from .figures import rendered
+from .figures import rendered, usual_style
 
 FRAME_MS = 120
 
@@ -27,7 +27,8 @@ def write_figure(figure: Figure, path: Path, metadata: dict[str, Any]) -> None:
         if path.suffix == ".png":
             partial.write_bytes(encoded(rendered(figure), metadata))
         else:
-            figure.savefig(partial, format="svg")
+            with usual_style():
+                figure.savefig(partial, format="svg")
 
     print(write_new(path, write), flush=True)
 

@@ -10,12 +10,15 @@ import io
 import math
 import re
 import textwrap
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import cycle
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -42,8 +45,19 @@ CELL = 1.35  # inches
 DPI = 110
 ACROSS = 12
 """Pictures that a sheet has side by side, at most, unless one prompt has more."""
+_DRAWING = threading.RLock()
 
 
+@contextmanager
+def usual_style() -> Iterator[None]:
+    """Within this context matplotlib draws as it does where nobody changed its settings: a `matplotlibrc` may call
+    LaTeX, which knows no `_` in prompts, or turn pictures upside down. The settings are the process's: threads wait.
+    """
+    with _DRAWING, style.context("default"):
+        yield
+
+
+@usual_style()
 def map_grid(
     title: str, pictures: Sequence[Image.Image], columns: Sequence[str], rows: Sequence[MapRow], quantity: str
 ) -> Figure:
@@ -70,18 +84,19 @@ def map_frames(
     title: str, pictures: Sequence[Image.Image], columns: Sequence[str], rows: Sequence[MapRow], quantity: str
 ) -> Iterator[Image.Image]:
     """The same as frames of an animation, a moment each: the picture, and beside it the map of every word."""
-    size = CELL * 1.35 * (len(rows) + 1), _cell(pictures[0]) * 1.35 + 1.15
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-    heading = figure.suptitle(_plain(title), fontsize=9)
-    axes = figure.subplots(2, len(rows) + 1, squeeze=False, gridspec_kw={"height_ratios": (1, 0.06)})
-    axes[0, 0].set_title("predicted picture", fontsize=9)
-    axes[1, 0].axis("off")
-    shown = _picture(axes[0, 0], pictures[0])
-    layers = []
-    for axis, bar, row in zip(axes[0, 1:], axes[1, 1:], rows, strict=True):
-        axis.set_title(_plain(row.label), fontsize=9)
-        layers.append(_overlay(axis, pictures[0], row.maps[0], row))
-        _colour_bar(figure, bar, row, quantity, "horizontal")
+    with usual_style():
+        size = CELL * 1.35 * (len(rows) + 1), _cell(pictures[0]) * 1.35 + 1.15
+        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+        heading = figure.suptitle(_plain(title), fontsize=9)
+        axes = figure.subplots(2, len(rows) + 1, squeeze=False, gridspec_kw={"height_ratios": (1, 0.06)})
+        axes[0, 0].set_title("predicted picture", fontsize=9)
+        axes[1, 0].axis("off")
+        shown = _picture(axes[0, 0], pictures[0])
+        layers = []
+        for axis, bar, row in zip(axes[0, 1:], axes[1, 1:], rows, strict=True):
+            axis.set_title(_plain(row.label), fontsize=9)
+            layers.append(_overlay(axis, pictures[0], row.maps[0], row))
+            _colour_bar(figure, bar, row, quantity, "horizontal")
     for index, (picture, column) in enumerate(zip(pictures, columns, strict=True)):
         heading.set_text(f"{_wrapped(title, (len(rows) + 1) * 26)}\n{column.replace(chr(10), ', ')}")
         shown.set_data(np.asarray(picture))
@@ -92,6 +107,7 @@ def map_frames(
         figure.set_layout_engine("none")  # the first frame's layout is kept: nothing jumps
 
 
+@usual_style()
 def curves_figure(title: str, systems: Sequence[tuple[str, Image.Image, Sequence[Curves]]]) -> Figure:
     """Figure 1 of the paper: a column for each (method, its picture, its curves), a row for each quantity of the
     curves, all of a row on one scale."""
@@ -118,6 +134,7 @@ def curves_figure(title: str, systems: Sequence[tuple[str, Image.Image, Sequence
     return figure
 
 
+@usual_style()
 def comparison(
     pictures: Sequence[Sequence[Sequence[Image.Image]]],
     prompts: Sequence[str],
@@ -152,6 +169,7 @@ def comparison(
     return figure
 
 
+@usual_style()
 def rendered(figure: Figure) -> Image.Image:
     """A figure as a picture."""
     buffer = io.BytesIO()

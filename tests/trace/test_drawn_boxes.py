@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from matplotlib import rc_context, rcParams
 from matplotlib.patches import Rectangle
 from PIL import Image
 from reference import run
 
+from ebama.evaluation.report import charts
+from ebama.evaluation.report.comparison import Row
+from ebama.evaluation.report.statistics import Estimate
 from ebama.trace import figures
-from ebama.trace.map_rows import map_rows
+from ebama.trace.map_rows import MapRow, map_rows
 
 CROWN, BOX = "a purple crown and a blue suitcase", (0.0, 0.25, 0.5, 0.75)
 
@@ -50,3 +55,23 @@ def test_methods_that_run_together_have_a_line_each() -> None:
         ["cd", "+weights=[7.5, -3.0]"],
         ["ane", "+thresholds=[[0,0.5],[1,0.8]],", "ebama"],
     ]
+
+
+def test_figures_do_not_follow_settings_of_matplotlib() -> None:
+    settings = {"text.usetex": True, "text.parse_math": False, "image.origin": "lower", "axes.titlelocation": "left"}
+    settings |= {"savefig.dpi": 30, "savefig.bbox": "tight", "savefig.facecolor": "black", "path.sketch": (1, 100, 2)}
+    picture = Image.linear_gradient("L").resize((8, 8)).convert("RGB")
+    row = MapRow("a_word", np.arange(4.0).reshape(1, 2, 2), 0, 3)
+
+    def drawn() -> list[bytes]:
+        sheet = figures.comparison([[[picture]]], ["a $5 bill_"], ["sd"], [0])
+        grid = figures.map_grid("a $5 bill_", [picture], ["call 0"], [row], "score")
+        frames = figures.map_frames("a $5 bill_", [picture], ["call 0"], [row], "score")
+        return [picture.tobytes() for picture in (figures.rendered(sheet), figures.rendered(grid), *frames)]
+
+    scores = [Row("sd", "a_set", "presence", True, Estimate(0.5, 0.4, 0.6, 9, 3), "sd", None, None)]
+    usual, chart = drawn(), charts.bars(scores)
+    with rc_context(settings):  # type: ignore[arg-type]
+        assert drawn() == usual
+        assert charts.bars(scores) == chart
+        assert {name: rcParams[name] for name in settings} == settings

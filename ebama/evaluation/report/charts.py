@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from ...trace.figures import usual_style
 from .comparison import Row
 from .statistics import Estimate
 
@@ -30,6 +31,7 @@ NAME = 34
 NOT_XML = re.compile("[^\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
+@usual_style()
 def bars(rows: Sequence[Row]) -> str:
     """A panel for each set, a bar from zero with its interval for each method; `rows` are those of one score."""
     share = rows[0].share
@@ -45,6 +47,7 @@ def bars(rows: Sequence[Row]) -> str:
     return chart.svg()
 
 
+@usual_style()
 def differences(rows: Sequence[Row]) -> str:
     """The same panels with differences to the baseline; empty if there are none."""
     compared = [(row, row.against_baseline) for row in rows if row.against_baseline]
