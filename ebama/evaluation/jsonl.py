@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..output.files import to_json
+from ..output.files import named_errors, to_json
 from ..output.reading import parse_object, read_bytes
 
 MAX_LIST = 2**31
@@ -53,7 +53,7 @@ def text(rows: Iterable[Mapping[str, Any]]) -> str:
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows behind those that are there; they are on disk when this returns."""
-    with path.open("a", encoding="utf-8") as file:
+    with named_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(text(rows))
         file.flush()
         os.fsync(file.fileno())

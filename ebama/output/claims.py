@@ -18,7 +18,7 @@ def write_new(path: Path, write: Callable[[Path], object], may_replace: Callable
     `write` is told a temporary name. However many processes do this at once, each name is given to one of them. A file
     for which `may_replace` is true is replaced.
     """
-    with temporary(path.parent) as partial:
+    with temporary(path) as partial:
         write(partial)
         for candidate in numbered(path):
             try:
@@ -49,7 +49,7 @@ def numbered(path: Path) -> Iterator[Path]:
 
 def write_first(path: Path, text: str) -> bool:
     """Write UTF-8 text unless something lies at `path` already; whether this process was the first."""
-    with temporary(path.parent) as partial:
+    with temporary(path) as partial:
         partial.write_text(text, encoding="utf-8")
         with suppress(FileExistsError):
             _claim(partial, path)

@@ -22,13 +22,12 @@ def written_whole(path: Path) -> Iterator[Path]:
     to.
     """
     if not is_replaceable(path):
-        with tempfile.TemporaryDirectory() as folder:
-            partial = Path(folder, "file")
+        with tempfile.TemporaryDirectory() as folder, named_errors(path, partial := Path(folder, "file")):
             yield partial
             _pour(partial, path)
         return
     target = Path(os.path.realpath(path))
-    with temporary(target.parent) as partial:
+    with temporary(target) as partial:
         yield partial
         os.replace(partial, target)
 
@@ -54,16 +53,14 @@ def is_replaceable(path: Path) -> bool:
     return stat.S_ISREG(facts.st_mode) and not any(_is_same(facts, stream) for stream in (1, 2))
 
 
-def check_folder(out: Path) -> None:
+def check_folder(out: Path, remedy: str = "another folder with --out") -> None:
     """Raise ValueError unless files could be made in `out`, which need not exist yet and is not made here."""
     try:
         existing = next(path for path in (out, *out.absolute().parents) if _is_taken(path))
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise ValueError(
-            f"Nothing can be written to {out} ({error.strerror}); choose another folder with --out."
-        ) from error
+        raise ValueError(f"Nothing can be written to {out} ({error.strerror}); choose {remedy}.") from error
 
 
 def check_file(path: Path) -> None:
@@ -72,17 +69,29 @@ def check_file(path: Path) -> None:
     if target.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
         raise ValueError(f"{path} cannot be written; expected the name of a file.")
     if is_replaceable(path):
-        check_folder(target.parent)
+        check_folder(target.parent, "another file")
 
 
 @contextmanager
-def temporary(folder: Path) -> Iterator[Path]:
-    """A name in a folder for a file that is not finished; what still has it in the end is removed."""
-    partial = folder / f".{secrets.token_hex(8)}.tmp"
+def temporary(path: Path) -> Iterator[Path]:
+    """A name beside `path` for a file that is not finished; what still has it in the end is removed."""
+    partial = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        yield partial
+        with named_errors(path, partial):
+            yield partial
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def named_errors(path: Path, partial: Path | None = None) -> Iterator[None]:
+    """Within this context the system's errors about no file (a full disk's), or about `partial`, name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(partial)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _pour(source: Path, path: Path) -> None:

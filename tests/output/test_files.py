@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
+import signal
 import stat
 import threading
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ebama.evaluation import jsonl
 from ebama.output import claims
 from ebama.output.claims import alone, new_folder, write_first, write_new
 from ebama.output.files import check_file, check_folder, is_replaceable, to_json, write_text
@@ -213,3 +216,32 @@ def test_folders_and_files_that_can_be_made_are_not_made_yet(tmp_path: Path, mon
 def test_json_can_be_written_as_utf_8_whatever_it_says(value: str) -> None:
     text = to_json({value: [value]})
     assert json.loads(text.encode()) == {value: [value]}
+
+
+def test_a_disk_that_is_full_is_named_by_the_file(tmp_path: Path) -> None:
+    """The system says of what could not be opened which file that was, but not of what could not be written."""
+    (tmp_path / "link").symlink_to("there")
+    (tmp_path / "full").symlink_to("/dev/full")
+    text, image = "x" * 5000, Image.effect_noise((64, 64), 9)
+    writes: dict[str, Callable[[Path], object]] = {
+        "text": lambda path: write_text(path, text),
+        "link": lambda path: write_text(path, text),
+        "full": lambda path: write_text(path, text),
+        "first": lambda path: write_first(path, text),
+        "lines": lambda path: jsonl.append(path, [{"text": text}]),
+        "picture": lambda path: save_new_png(image, path, {}),
+        "new": lambda path: write_new(path, lambda partial: partial.write_text(text)),
+        "nowhere/new": lambda path: write_new(path, lambda partial: partial.write_text(text)),
+    }
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        for name, write in writes.items():
+            with pytest.raises(OSError, match=r"File too large|No space left|No such file") as caught:
+                write(tmp_path / name)
+            assert caught.value.filename == str(tmp_path / {"link": "there"}.get(name, name))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    assert names(tmp_path) == {"link", "full", "lines"}
