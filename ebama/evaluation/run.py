@@ -59,7 +59,7 @@ def check_boxes(run: Run, pipeline: Pipeline) -> None:
 def make(run: Run, pipeline: Pipeline, out: Path, shard: int = 0, shards: int = 1) -> None:
     """Make what `out` lacks of this process's share of the batches; shows progress and time left.
 
-    Another process that makes the same share is waited for.
+    Another process that makes the same share is waited for. Raises ValueError if what was made is gone in the end.
     """
     log, timings = (out / f"{name}-{shard}-of-{shards}.jsonl" for name in ("images", "seconds"))
     timings.touch()
@@ -77,6 +77,12 @@ def make(run: Run, pipeline: Pipeline, out: Path, shard: int = 0, shards: int = 
                 jsonl.append(log, lines)
                 jsonl.append(timings, [{"method": batch.method, "pictures": len(lines), "seconds": seconds}])
                 bar.update(len(lines))
+        there = {_key(row) for row in rows(out) if row["file"] is None or (out / row["file"]).is_file()}
+        if lost := {key for batch in batches for key in batch.pictures()} - there:
+            raise ValueError(
+                f"{out} lacks {len(lost)} pictures that were just made: it was changed meanwhile, or cannot be listed. "
+                "Give the same command again."
+            )
 
 
 def finish(run: Run, out: Path) -> bool:

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -35,7 +36,7 @@ from ebama.evaluation.judges.scorer import JudgeScorer, Scores
 from ebama.evaluation.report import tables as report
 from ebama.evaluation.report.statistics import difference, estimate
 from ebama.evaluation.scoring import score
-from ebama.evaluation.work import Run
+from ebama.evaluation.work import Batch, Run
 from ebama.models import MINIATURE
 from ebama.output.naming import file_name
 from ebama.output.png import read_metadata
@@ -318,6 +319,35 @@ def test_processes_of_several_machines_share_too(
             monkeypatch.setattr(distributed, "workers", lambda rank=rank: contextlib.nullcontext((rank, 3)))
             assert evaluate(prompts, tmp_path / "out", "--shard", f"{machine}/2") == 0
     assert parts == [(part, 6) for part in range(6)]
+
+
+@pytest.mark.parametrize("damage", ["folder", "pictures", "list"])
+def test_pictures_that_are_gone_in_the_end_are_an_error(
+    damage: str, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, left = tmp_path / "out", [9]
+
+    def make_batch(job: Run, pipeline: Pipeline, folder: Path, batch: Batch) -> list[dict[str, Any]]:
+        rows = []
+        for method, prompt, seed in batch.pictures():
+            path = out / method / prompt / f"{seed}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            about = {"method": method, "set": "", "prompt": prompt, "seed": seed}
+            rows.append({**about, "file": str(path.relative_to(out))})
+        left[0] -= 1
+        if left[0] == 5:
+            remove = {"folder": out, "pictures": out / "sd"}
+            (out / "images-0-of-1.jsonl").unlink() if damage == "list" else shutil.rmtree(remove[damage])
+            out.mkdir(exist_ok=True)
+        return rows
+
+    monkeypatch.setattr(run, "_make_batch", make_batch)
+    assert evaluate(prompts, out, *SMALL) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(
+        f"error: {out} lacks [1-9]\\d* pictures that were just made: .* Give the same command again.", said
+    )
 
 
 def test_a_folder_is_not_continued_by_another_parser(
