@@ -17,6 +17,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from .. import __version__, methods
 from ..checks import one_line
@@ -45,7 +46,8 @@ def create_app(service: Service, *, names: frozenset[str] = frozenset()) -> Fast
         queue.close()
 
     missing = (NoSuchJobError, NoSuchUploadError)
-    refusals: tuple[type[Exception], ...] = (RequestValidationError, ValueError, HTTPException, *missing)
+    gone = ClientDisconnect  # nobody reads that answer
+    refusals: tuple[type[Exception], ...] = (RequestValidationError, ValueError, HTTPException, gone, *missing)
     app = FastAPI(
         title="ebama",
         lifespan=lifespan,

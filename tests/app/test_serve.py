@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
@@ -455,6 +456,23 @@ def test_long_bodies_are_refused_unread(client: TestClient) -> None:
     assert "how long" in refusal(client.post("/api/jobs", content=iter([b"{}"])), 411)
     both = {"Content-Length": "2", "Transfer-Encoding": "chunked"}  # servers go by the second
     assert "how long" in refusal(client.post("/api/jobs", content=b"{}", headers=both), 411)
+
+
+@pytest.mark.parametrize("path", ["/api/pictures", "/api/jobs", "/api/words"])
+def test_a_visitor_who_leaves_in_mid_sentence_is_no_error(service: Service, path: str) -> None:
+    begun = [{"type": "http.request", "body": b"{", "more_body": True}]
+    answers: list[Any] = []
+
+    async def receive() -> Any:
+        return begun.pop() if begun else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-length", b"500"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b"", "server": None}
+    asyncio.run(create_app(service)(scope, receive, send))
+    assert all(answer.get("status", 400) == 400 for answer in answers)
 
 
 def test_unknown_jobs_pictures_and_pages_are_not_found(client: TestClient) -> None:
