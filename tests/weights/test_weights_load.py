@@ -210,6 +210,27 @@ def test_folder_of_shards_loads(model: StableDiffusion, copy: Path, index: str) 
         load(copy)
 
 
+@pytest.mark.parametrize(
+    ("component", "stem", "shards_count"),
+    [
+        ("unet", "diffusion_pytorch_model", True),
+        ("vae", "diffusion_pytorch_model", True),
+        ("text_encoder", "model", False),
+    ],
+)
+def test_of_shards_beside_a_whole_file_those_count_that_diffusers_reads(
+    model: StableDiffusion, copy: Path, component: str, stem: str, shards_count: bool
+) -> None:
+    file, shard = (copy / component / f"{stem}{part}.safetensors" for part in ("", "-00001-of-00001"))
+    weights = load_file(file)
+    stale = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    save_file(weights if shards_count else stale, shard)
+    save_file(stale if shards_count else weights, file)
+    index = {"weight_map": dict.fromkeys(weights, shard.name)}
+    (copy / component / f"{stem}.safetensors.index.json").write_text(json.dumps(index))
+    assert differing(model, load(copy)) == []
+
+
 @pytest.mark.parametrize(("names", "rank"), [("old", 2), ("old", 4), ("new", 4)])
 def test_folder_with_other_vae_attention_loads(model: StableDiffusion, copy: Path, names: str, rank: int) -> None:
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}

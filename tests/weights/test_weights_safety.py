@@ -241,6 +241,18 @@ def test_torch_has_the_last_word_if_the_scan_misses_something(tmp_path: Path, mo
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("protocol", [0, 4, 5])
+def test_other_protocols_than_torchs_usual_one_are_named(protocol: int, tmp_path: Path) -> None:
+    for zipped in (True, False)[: 1 if protocol == 0 else 2]:  # legacy files of protocol 0 look like texts
+        torch.save(
+            {"a": torch.zeros(1)}, tmp_path / "m", pickle_protocol=protocol, _use_new_zipfile_serialization=zipped
+        )
+        with pytest.raises(
+            CheckpointError, match=r"m could not be read .* another protocol than torch\.save's usual 2"
+        ):
+            load(tmp_path / "m")
+
+
 def test_bare_pickles_of_any_protocol_are_refused(tmp_path: Path) -> None:
     marker, path = tmp_path / "marker", tmp_path / "evil.pkl"
     for protocol in (2, 3, 4, 5):

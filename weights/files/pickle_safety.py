@@ -166,4 +166,6 @@ def _short(error: Exception) -> str:
     """The first sentence of an error, without torch's advice to switch its safety off."""
     text = str(error).rpartition("WeightsUnpickler error: ")[2].removeprefix("Weights only load failed.")
     text = re.split(r"In PyTorch 2.6|Please |Check the documentation|\n", text.strip())[0]
+    if text.startswith("Unsupported operand"):
+        text = "its pickle is of another protocol than torch.save's usual 2, and torch reads no other safely"
     return f"{text.strip()[:200].rstrip('.') or type(error).__name__}."

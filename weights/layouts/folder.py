@@ -100,13 +100,15 @@ _NAME = re.compile(
 
 
 def _weight_names(folder: Path, component: str) -> dict[str, str]:
-    """The name of the file to open for each variant."""
+    """The name of the file to open for each variant. Of a whole file and shards it is what diffusers reads: shards, but
+    of text encoders, which transformers opens, the whole file."""
     found = []
+    shards_first = STEMS[component][0] == "diffusion_pytorch_model"
     for name in os.listdir(folder):
         match = _NAME.fullmatch(name)
         if match and "-of-" not in name:
             usual = match["stem"] in STEMS[component]
-            order = (not usual, match["ending"] != "safetensors", match["index"] is not None, name)
+            order = (not usual, match["ending"] != "safetensors", (match["index"] is None) == shards_first, name)
             found.append((order, variant_of(Path(name)), name))
     return {variant: name for _, variant, name in sorted(found, reverse=True)}
 
