@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         try:
             options = _parser().parse_args(arguments)
+            _check_place()
             keep_freed_memory()
             options.run(options)
             output.flush()
@@ -45,6 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"error: standard output could not be written ({output.error})", file=sys.stderr)
             return 2
     return 0
+
+
+def _check_place() -> None:
+    """Raise ValueError if the working folder was deleted, where libraries of torch end the process."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise ValueError("The folder in which this was started has been deleted; change to another.") from error
 
 
 def _line(error: Exception) -> str | None:

@@ -432,3 +432,14 @@ def test_generate_keeps_finished_files_when_interrupted(tmp_path: Path) -> None:
     assert pixels(first).shape == (side, side, 3)
     assert "Traceback" not in shown
     assert shown.strip().splitlines()[-1].endswith("interrupted; files that were finished are kept")
+
+
+def test_a_working_folder_that_was_deleted_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for command in (["methods"], ["generate", "a cat"], ["inspect", "x"]):
+        assert main(command) == 2
+        assert re.fullmatch("error: The folder .* has been deleted; change to another.\n", capsys.readouterr().err)
