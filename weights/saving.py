@@ -21,7 +21,7 @@ from ebama.samplers import NoiseSchedule
 from .files.tensors import write_tensors
 from .layouts.compvis import component_names, rank_may_differ
 from .layouts.detect import preset_of
-from .layouts.folder import STEMS, TOKENIZERS
+from .layouts.folder import STEMS, TOKENIZERS, is_of_shards
 from .layouts.token_table import TABLE, trim
 from .layouts.writing import folder_jsons
 from .stable_diffusion import StableDiffusion
@@ -47,7 +47,7 @@ def save(
         Only `load` can read the result, so it comes without the tokenizer and scheduler that diffusers wants.
 
     Everything is written beside `path` and renamed when complete: an interrupted call leaves what was there.
-    Other files of a folder that exists stay in it.
+    Other files of a folder that exists stay in it, but for shards of the weights that it had.
 
     A noise schedule that is not Stable Diffusion v1's is written as `alphas_cumprod`, which folders have no place for.
     A single file of a U-Net that predicts v has an empty `v_pred`, one of latents of another scale than its kind's has
@@ -106,7 +106,9 @@ def _put_in_place(folder: Path, target: Path) -> None:
         return
 
     def replaced(inside: str, names: list[str]) -> list[str]:
-        return [name for name in names if (new / Path(inside).relative_to(target) / name).is_file()]
+        below = new / Path(inside).relative_to(target)
+        # Shards of the weights that were there would be read in place of the new file.
+        return [n for n in names if (below / n).is_file() or (below.name in STEMS and is_of_shards(n))]
 
     shutil.copytree(target, new, symlinks=True, ignore=replaced, copy_function=_link, dirs_exist_ok=True)
     try:

@@ -240,6 +240,22 @@ def test_saving_over_the_folder_a_model_came_from(model: StableDiffusion, tmp_pa
     assert (tmp_path / "m" / "README.md").read_text() == "mine"
 
 
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_shards_that_were_there_are_not_read_in_place_of_what_is_saved(
+    component: str, model: StableDiffusion, tmp_path: Path
+) -> None:
+    save(random_model(seed=1), folder := tmp_path / "m")
+    (file,) = (folder / component).glob("*.safetensors")
+    shard = file.rename(file.with_stem(f"{file.stem}-00001-of-00001"))
+    index = json.dumps({"weight_map": dict.fromkeys(load_file(shard), shard.name)})
+    kept = [folder / "unet" / "notes.json", folder / shard.name, file.with_name(f"{file.stem}.fp16.safetensors")]
+    for path, text in {file.with_name(f"{file.name}.index.json"): index, **dict.fromkeys(kept, "")}.items():
+        path.write_text(text)
+    save(model, folder)
+    assert differing(model, load(folder)) == []
+    assert [path.exists() for path in (*kept, shard)] == [True, True, True, False]
+
+
 def test_save_refuses_wrong_targets(model: StableDiffusion, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file; a diffusers checkpoint is a folder"):

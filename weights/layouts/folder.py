@@ -113,6 +113,12 @@ def _weight_names(folder: Path, component: str) -> dict[str, str]:
     return {variant: name for _, variant, name in sorted(found, reverse=True)}
 
 
+def is_of_shards(name: str) -> bool:
+    """Whether a file has the name of shards of weights, or of their index, without a variant's."""
+    match = _NAME.fullmatch(name)
+    return match is not None and not variant_of(Path(name)) and ("-of-" in name or match["index"] is not None)
+
+
 def _shards(index: Path) -> Iterator[Path]:
     shards = read_json(index, "an index of shards").get("weight_map")
     if not isinstance(shards, dict) or not shards:
