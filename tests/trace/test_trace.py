@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 from reference import CountingUNet, model, noise, relative, run
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ebama import methods
 from ebama.samplers import DDIM
 from ebama.trace import Trace, TraceOptions
+from ebama.trace.map_rows import map_rows
 
 CROWN = "a purple crown and a blue suitcase"  # purple 2, crown 3, blue 6, suitcase 7
 CAT = "a cat"
@@ -303,6 +306,33 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: py
         trace_of(CAT).save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_edited_files_are_no_trace(tmp_path: Path) -> None:
+    trace_of().save(tmp_path / "trace")
+    tensors = load_file(tmp_path / "trace")
+    with safe_open(tmp_path / "trace", "pt") as file:
+        text = file.metadata()["ebama"]
+    prompts: list[dict[str, Any]] = json.loads(text)["prompts"]
+    odd: list[Any] = [None, 7, "x", [], {}, [None], [["a", 1]], 2.5]
+    edits = [{"prompts": [{**prompts[0], key: value}, *prompts[1:]]} for key in prompts[0] for value in odd]
+    edits += [{key: value} for key in ("prompts", "timesteps") for value in odd] + [{"sources": [{}]}]
+    refused = []
+    for edit in edits:
+        save_file(tensors, tmp_path / "edited", {"ebama": json.dumps({**json.loads(text), **edit})})
+        try:
+            loaded = Trace.load(tmp_path / "edited")
+        except ValueError as error:
+            refused.append(str(error))
+        else:
+            assert [map_.maps.shape for map_ in map_rows(loaded)]
+    assert len(refused) > 0.8 * len(edits)
+    assert all("is no trace" in line for line in refused)
+    for name, tensor in tensors.items():
+        for cut in (tensor[:0], tensor[:, :1], tensor.flatten()):
+            save_file({**tensors, name: cut.contiguous()}, tmp_path / "edited", {"ebama": text})
+            with pytest.raises(ValueError, match="is no trace"):
+                Trace.load(tmp_path / "edited")
 
 
 def test_load_refuses_files_that_are_no_trace(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import stat
@@ -106,11 +107,17 @@ def _facts(path: Path) -> dict[str, Any]:
 def _trace(
     facts: Mapping[str, Any], kept: Mapping[str, Tensor], images: Sequence[Any], texts: OtherTexts | None
 ) -> Trace:
-    first, *more = [_source(source) for source in facts.get("sources") or [facts]]
+    first, *more = sources = [_source(source) for source in facts.get("sources") or [facts]]
+    prompts = tuple(_parsed(prompt) for prompt in facts["prompts"])
+    timesteps = tuple(facts["timesteps"])
+    if not prompts or not all(source.sites for source in sources):
+        raise ValueError("of no prompt, or of no layer")
+    if any(tensor.shape[:2] != (len(prompts), len(timesteps)) for tensor in kept.values()):
+        raise ValueError("not of every prompt at every call")
     return Trace(
         kept,
-        tuple(facts["timesteps"]),
-        tuple(_parsed(prompt) for prompt in facts["prompts"]),
+        timesteps,
+        prompts,
         first.sites,
         first.head,
         tuple(Image.fromarray(image) for image in images),
@@ -128,7 +135,7 @@ def _source(values: Mapping[str, Any]) -> Source:
 
 def _parsed(values: Mapping[str, Any]) -> Parsed:
     """A prompt from JSON, whose tuples are lists."""
-    return Parsed(
+    parsed = Parsed(
         groups=tuple(map(read_group, values["groups"])),
         tokens=tuple(values["tokens"]),
         phrases=tuple((first, end, text) for first, end, text in values["phrases"]),
@@ -136,6 +143,12 @@ def _parsed(values: Mapping[str, Any]) -> Parsed:
         prompt=values["prompt"],
         spans=tuple((start, end) for start, end in values["spans"]),
     )
+    numbers = [*parsed.tokens, *itertools.chain(*parsed.spans, *(phrase[:2] for phrase in parsed.phrases))]
+    texts = [parsed.parser_name, parsed.prompt, *(text for *_, text in parsed.phrases)]
+    are_right = all(type(number) is int for number in numbers) and all(isinstance(text, str) for text in texts)
+    if not are_right or len(parsed.spans) != len(parsed.tokens):
+        raise ValueError("prompts of wrong types")
+    return parsed
 
 
 def _no_trace(path: Path) -> ValueError:
