@@ -86,7 +86,7 @@ def _pictures(folder: Path, benchmark: Sequence[BenchmarkPrompt]) -> list[dict[s
     """The rows of the folder's lists, or without them a row for each METHOD/PROMPT/SEED.png, in order of numbers."""
     if listed := rows(folder):
         return listed
-    paths = sorted(folder.glob("*/*/*.png"), key=lambda path: (path.parts[:-1], len(path.stem), path.stem))
+    paths = sorted(_files(folder), key=lambda path: (path.parts[:-1], len(path.stem), path.stem))
     by_folder = {file_name(prompt.text): prompt for prompt in benchmark}
     rest = "other" if any(path.parent.name in by_folder for path in paths) else "all"
     pictures = []
@@ -97,6 +97,17 @@ def _pictures(folder: Path, benchmark: Sequence[BenchmarkPrompt]) -> list[dict[s
         about = {"method": method, "set": prompt.set, "prompt": prompt.text, "seed": seed}
         pictures.append({**about, "file": path.relative_to(folder).as_posix(), **describe_boxes(prompt.boxes)})
     return pictures
+
+
+def _files(folder: Path) -> list[Path]:
+    """Every METHOD/PROMPT/SEED.png; not what systems hide under names that begin with a dot, as `._0.png` of macOS."""
+    shown = [path for path in folder.glob("*/*/*") if not any(part[0] == "." for part in path.parts[-3:])]
+    others = sorted(
+        path for path in shown if path.suffix.lower() in (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff")
+    )
+    if others:
+        warnings.warn(f"{len(others)} files are passed over, as they are no .png ({others[0]} ...).", stacklevel=2)
+    return [path for path in shown if path.suffix.lower() == ".png"]
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -285,6 +285,8 @@ def test_a_folder_of_lists_is_a_set_each(tmp_path: Path) -> None:
     }
     for name, text in files.items():
         (tmp_path / f"{name}.txt").write_text(text)
+    for name in ("._color_val.txt", "._color.txt"):
+        (tmp_path / name).write_bytes(b"\x00\xff")  # of macOS
     assert [(prompt.set, prompt.text) for prompt in load(tmp_path)] == [
         ("3d_spatial", "a dog in front of a car"),
         ("color", "a green bench and a blue bowl"),

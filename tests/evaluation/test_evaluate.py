@@ -701,3 +701,17 @@ def test_no_warning_when_all_is_well(scenes: tuple[Path, list[str]]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(score(scenes[0], [JudgeScorer()])) == 4
+
+
+def test_pictures_are_those_that_nobody_hid(tmp_path: Path) -> None:
+    """macOS puts `._NAME` beside each file on other disks, Jupyter copies in `.ipynb_checkpoints`."""
+    for name in ("sd/a cat/0.png", "sd/a cat/1.PNG", "sd/a dog/0.jpg", "sd/a dog/0.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name, "PNG")
+    hidden = ("sd/a cat/._0.png", "sd/.ipynb_checkpoints/0.png", ".ipynb_checkpoints/a cat/0.png", "sd/._x/0.jpg")
+    for name in hidden:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"^1 files are passed over, .* \(.*a dog/0\.jpg"):
+        lines_of = score(tmp_path, [])
+    assert [(line["file"], line["seed"]) for line in lines_of] == [("sd/a cat/0.png", 0), ("sd/a cat/1.PNG", 1)]

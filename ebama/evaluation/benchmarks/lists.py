@@ -31,7 +31,7 @@ def read(path: Path) -> list[BenchmarkPrompt]:
         ValueError: something cannot be read, with the line at fault; a prompt has other boxes the second time.
     """
     if path.is_dir():
-        lists = sorted(path.glob("*_val.txt")) or sorted(path.glob("*.txt"))
+        lists = sorted(path.glob("[!.]*_val.txt")) or sorted(path.glob("[!.]*.txt"))
         if not lists:
             raise ValueError(f"{path} holds no lists of prompts; expected NAME_val.txt or NAME.txt, one prompt a line.")
         return _once(prompt for file in lists for prompt in _read_file(file, file.stem.removesuffix("_val")))
