@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import style
+from matplotlib import rcParams, style
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -50,10 +50,12 @@ _DRAWING = threading.RLock()
 
 @contextmanager
 def usual_style() -> Iterator[None]:
-    """Within this context matplotlib draws as it does where nobody changed its settings: a `matplotlibrc` may call
-    LaTeX, which knows no `_` in prompts, or turn pictures upside down. The settings are the process's: threads wait.
+    """Within this context matplotlib draws as it does where nobody changed its settings, but in the fonts that are
+    chosen: a `matplotlibrc` may call LaTeX, which knows no `_` in prompts, or turn pictures upside down.
+
+    The settings are the process's: threads wait.
     """
-    with _DRAWING, style.context("default"):
+    with _DRAWING, style.context(["default", {name: rcParams[name] for name in ("font.family", "font.sans-serif")}]):
         yield
 
 

@@ -75,3 +75,5 @@ def test_figures_do_not_follow_settings_of_matplotlib() -> None:
         assert drawn() == usual
         assert charts.bars(scores) == chart
         assert {name: rcParams[name] for name in settings} == settings
+    with rc_context({"font.family": "monospace"}):  # which may have the letters of a prompt
+        assert all(a != b for a, b in zip(drawn(), usual, strict=True))
