@@ -16,7 +16,8 @@ LONGEST = 10_000  # characters of a prompt
 _SHOWN = 12
 _SHOWN_OF_A_CUT_WORD = 20  # characters before the first that the encoder does not see
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-_WORD = re.compile(r"\w+(?:['’-]\w+)*")
+_LINK = "(?:['’]-|['’-])"  # "cat's", "t-shirt", "jack-o'-lantern"
+WORD_OR_SIGN = re.compile(rf"\w+(?:{_LINK}\w+)*|\S")
 _NUMBERED = re.compile(r"(.+)#([1-9]\d{0,4})")
 
 
@@ -90,8 +91,13 @@ def positions(spans: Sequence[Span], stretch: Span, first: int) -> tuple[int, ..
 
 
 def word_spans(prompt: str) -> list[Span]:
-    """The words of a prompt, without punctuation; "t-shirt" and "cat's" are one word each."""
-    return [match.span() for match in _WORD.finditer(with_marks_as_letters(prompt))]
+    """The words of a prompt, without punctuation; "t-shirt" and "cat's" are one word each, "long_hair" is two."""
+    return [match.span() for match in matches(prompt) if match[0][0].isalnum()]
+
+
+def matches(text: str, pattern: re.Pattern[str] = WORD_OR_SIGN) -> list[re.Match[str]]:
+    """Where a pattern of words matches a text, with marks of letters as letters, and underscores as spaces."""
+    return list(pattern.finditer(_in_letters(text)))
 
 
 def is_mark(character: str) -> bool:
@@ -99,8 +105,10 @@ def is_mark(character: str) -> bool:
     return unicodedata.category(character) in ("Mn", "Mc") and character != "\ufe0f"
 
 
-def with_marks_as_letters(text: str) -> str:
-    """A text as long as it was, in which each mark of a letter is a letter itself: one word to regular expressions."""
+def _in_letters(text: str) -> str:
+    """A text as long as it was, in which each mark of a letter is a letter itself, and an underscore a space: words to
+    regular expressions."""
+    text = text.replace("_", " ")
     if text.isascii():
         return text
     letters: list[str] = []
@@ -136,10 +144,13 @@ def named(prompt: str, stretch: Span) -> str:
 
 
 def _whole(prompt: str, words: str) -> list[Span]:
-    if not words:
-        return []
-    spans = [m.span() for m in re.finditer(rf"(?<!\w){re.escape(words)}(?!\w)", prompt, re.IGNORECASE)]
-    return [(start, end) for start, end in spans if end == len(prompt) or not is_mark(prompt[end])]
+    letters, spans, after = f" {_in_letters(prompt)} ", [], 0
+    for match in re.finditer(rf"(?=({re.escape(words)}))", prompt, re.IGNORECASE) if words else ():
+        start, end = match.span(1)
+        if start >= after and not (letters[start].isalnum() or letters[end + 1].isalnum()):
+            spans.append((start, end))
+            after = end
+    return spans
 
 
 def normalised(text: str) -> str:

@@ -14,7 +14,7 @@ DETERMINERS = _words(
     "its our their whose"
 )
 NUMBERS = _words(
-    "one two three four five six seven eight nine ten eleven twelve thirteen fifteen twenty thirty forty fifty "
+    "one two three four five six seven eight nine ten eleven twelve thirteen dozen fifteen twenty thirty forty fifty "
     "hundred thousand several many few multiple various numerous"
 )
 CONJUNCTIONS = _words("and or & nor plus but vs versus")
@@ -29,7 +29,7 @@ COMPOUND_PREPOSITIONS = (
     *((place, "of") for place in ("left", "right")),
     *((to, place, "of") for to in ("in", "on", "to", "at") for place in sorted(PLACES)),
     *((to, "the", place, "of") for to in ("in", "on", "to", "at") for place in sorted(PLACES)),
-    *(("next", "to"), ("close", "to"), ("because", "of")),
+    *(("next", "to"), ("close", "to"), ("because", "of"), ("instead", "of"), ("in", "place", "of"), ("how", "about")),
 )
 # In "in the lower left corner" they name a place too, and in "on the far left" they describe one.
 PARTS = PLACES | _words("corner edge half third quarter part")
@@ -70,7 +70,7 @@ COPULAS = _words(
 )
 ADVERBS = _words(
     "very really quite too so just only also almost rather slightly always still together apart away here back "
-    "forward please nearby outdoors indoors upside somewhat extremely alone much more most less least well soon"
+    "forward underwater overhead please nearby outdoors indoors upside somewhat extremely alone much more most less least well soon"
 )
 PARTICLES = _words("'s not never")
 

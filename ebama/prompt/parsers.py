@@ -18,7 +18,7 @@ from .alignment import normalised
 from .objects import ParsedWord, checked
 from .phrases import with_noun_phrases
 from .rules.pairs import parted
-from .signs import composed, in_plain_letters, moved, with_parted_numbers, without_signs
+from .signs import composed, in_plain_letters, moved, with_parted_words, without_signs
 from .tokenization import PromptError
 from .trailing import put_back, take_out
 
@@ -93,7 +93,7 @@ def _by_name(prompt: str, name: str) -> tuple[list[ParsedWord], str]:
 
 def _by_model(prompt: str, model: Language) -> list[ParsedWord]:
     def analyse(text: str) -> list[ParsedWord]:
-        parted, indices = with_parted_numbers(_in_lower_case(text))
+        parted, indices = with_parted_words(_in_lower_case(text))
         with _ONE_AT_A_TIME:  # a model writes down the words that it meets
             return moved(_words(model(parted)), indices)
 

@@ -18,7 +18,9 @@ _KEPT_INSIDE = _SENTENCE | frozenset("-'’&@")
 _ENCLOSING = ("Ps", "Pe", "Pi", "Pf")  # Unicode's brackets and quotes
 _HYPHENS = frozenset("‐‑–")
 _JOINING = frozenset('"_\u200b')  # between words, as spaces: "long_hair"
-_ENCLOSED = re.compile(r"""(?<!\w)["“„«(\[{<'‘]([^"“”„«»()\[\]{}<>‘]+)["”“»)\]}>'’](?!\w)""")
+_ENCLOSED = re.compile(r"""(?:(?<!\w)["“„«<'‘]|[(\[{])([^"“”„«»()\[\]{}<>‘]+)["”“»)\]}>'’](?!\w)""")
+_HASHTAG = re.compile(r"(?<=\s)#(?=[^\W\d_])")
+_PICTOGRAPHS = re.compile("[\u2600-\u27bf\U0001f000-\U0001faff][\u2600-\u27bf\U0001f000-\U0001faff\u200d\ufe0f]*")
 # What programs read in a prompt, and no person. It parts phrases: "<lora:name:0.8>", "BREAK", addresses, "&amp;", the
 # numbers of a list ("1) a car").
 # Parameters end a prompt: "--ar 16:9 --no people, cats", "Negative prompt: cats".
@@ -26,7 +28,7 @@ _PARAMETER = r"(?:--[a-z]+|[-—–][a-z]+(?= [\d.:]+(?!\S)))"
 _MARKUP = re.compile(
     r"^(?i:/imagine +(?:prompt *:)?|(?:positive )?prompt *:)|<\w+:[^<>]*>|"
     r"\b(?:BREAK|ADD(?:BASE|COL|ROW|COMM))\b|\bembedding:[\w./-]+|\bscore_\d(?:_up)?\b|(?<!\S)\(?\d{1,2}\)(?= )|"
-    r"\d\ufe0f?\u20e3|\bhttps?://\S+|&(?:[a-z]+|#\d+);|"
+    r"\d\ufe0f?\u20e3|\b(?:https?://|www\.)\S+|(?<!\S)[:;]-?[dDoOpP3)(](?!\S)|&(?:[a-z]+|#\d+);|"
     rf"(?<=\S ){_PARAMETER}(?!\S).*|(?<!\S){_PARAMETER}(?: [\d.:]+)?(?!\S)|"
     r"(?i:\b(?:negative prompt:|steps: \d+, sampler:).*)",
     re.DOTALL,
@@ -39,8 +41,12 @@ _WEIGHT = re.compile(  # "(red:1.3)", "red car::2"; "( red : 1.3 )"; "(red)1.3"
     rf"(?<!\d)::?{_NUMERAL}([)\]}}>]*)(?![\w:.])|\s:\s?{_NUMERAL}(?=\s?[)\]}}>])|(?<=\)){_NUMERAL}(?![\w:.])"
 )
 _ESCAPE = re.compile(r"\\(?=[^\w\s]|_)")  # "red\_car", "\(red\)"
-_STOP = re.compile(r"(?<=[^\W\d_]{3})[.:;!?](?=[^\W\d_])")  # "a red car.a blue bowl", which is no abbreviation
-_NUMBER = re.compile(r"(?<!\w)\d+(?=[^\W\d_]{3})")  # "1girl"; not "3d", "10kg", "4th"
+_STOP = re.compile(  # "a red car.a blue bowl", "dog&cat", which are no abbreviations
+    r"(?<=[^\W\d_]{3})(?:[.:;!?](?=[^\W\d_])|&(?=[^\W\d_]{3}))"
+)
+_JOINED = re.compile(  # "1girl", not "3d", "10kg", "4th"; "quality,1girl", not "1,000"
+    r"(?<!\w)\d+(?=[^\W\d_]{3})|(?<=\w),(?=[^\W\d_])|(?<=[^\W\d_]),(?=\d)"
+)
 _DECADE_MARK = re.compile(r"(?<=\b\d0)['’](?=s\b)|(?<=\b\d{3}0)['’](?=s\b)")  # "1960's"
 _SHORT = re.compile(r"(?<![\w/])[wW](?:/o(?!\w)|/)(?=[\s\w])|(?<=\w )(?i:vs)\.?(?= \w)")  # "a cat w/ a hat"
 _WRITTEN = {"w/": ("with", " "), "w/o": ("without", "", " "), "vs": ("and", " "), "vs.": ("and", " ", " ")}
@@ -63,7 +69,12 @@ def without_markup(prompt: str) -> str:
 
     prompt = _TAG.sub(blank, prompt)
     prompt = _MARKUP.sub(lambda match: ("," if match.start() else " ").ljust(len(match[0])), prompt)
-    return _WEIGHT.sub(lambda match: (match[1] or "").ljust(len(match[0])), prompt)
+
+    def without_weight(match: re.Match[str]) -> str:
+        parts = "," if match[0].startswith("::") else ""  # "red car::2 blue bowl::1"
+        return (match[1] or parts).ljust(len(match[0]))
+
+    return _WEIGHT.sub(without_weight, prompt)
 
 
 def without_signs(prompt: str) -> tuple[str, list[int]]:
@@ -74,7 +85,11 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
     words in plain writing.
     """
     prompt = _STOP.sub(",", without_markup(prompt))
+    prompt = _PICTOGRAPHS.sub(
+        lambda match: " " * len(match[0]) if _is_in_a_phrase(prompt, match.start()) else match[0], prompt
+    )
     parting = _enclosing_signs(prompt)
+    parting |= {match.start(): not _is_in_a_phrase(prompt, match.start()) for match in _HASHTAG.finditer(prompt)}
     commas = {i for i, parts in parting.items() if parts}
     text = list(prompt)
     for match in _CHUNK.finditer(prompt):
@@ -111,10 +126,10 @@ def _plain(character: str) -> str:
     return letters if character.isalnum() and letters.isalnum() else character
 
 
-def with_parted_numbers(text: str) -> tuple[str, list[int]]:
-    """A text with a space between a number and the word that it is written to, as in "1girl", which no statistical
-    parser knows; and the index in the text of each character."""
-    ends = {match.end() for match in _NUMBER.finditer(text)}
+def with_parted_words(text: str) -> tuple[str, list[int]]:
+    """A text with a space between a number and the word that it is written to, as in "1girl", and after a comma, for no
+    statistical parser parts them; and the index in the text of each character."""
+    ends = {match.end() for match in _JOINED.finditer(text)}
     indices = [i for i in range(len(text)) for _ in range(1 + (i in ends))]
     return "".join(f" {character}" if i in ends else character for i, character in enumerate(text)), indices
 
@@ -124,15 +139,27 @@ def _enclosing_signs(prompt: str) -> dict[int, bool]:
     modifiers of the noun that follows, as in 'a "bright red" car'."""
     parting: dict[int, bool] = {}
     for match in _ENCLOSED.finditer(prompt):
-        before = re.findall(r"\w+|[.,;:!?]", prompt[max(0, match.start() - 40) : match.start()].lower())[-1:]
+        inside, before = _is_in_a_phrase(prompt, match.start()), _word_before(prompt, match.start())
         after = re.match(r"[^\w.,;:!?]*(\w+)", prompt[match.end() : match.end() + 40].lower())
         alone = " " not in match[1].strip()
-        inside = bool(before) and before[0] in _IN_A_PHRASE
-        begins = inside or not before or before[0] in _BETWEEN_PHRASES | _SENTENCE
-        before_a_noun = after is not None and after[1] not in _NO_NOUN
-        parts = not ((alone and inside) or (before_a_noun and (alone or begins)))
+        if match.start() and prompt[match.start() - 1].isalnum():  # "cat(red collar)", but "dog(s)"
+            parts = len(match[1]) > 1
+        else:
+            begins = inside or not before or before in _BETWEEN_PHRASES | _SENTENCE
+            before_a_noun = after is not None and after[1] not in _NO_NOUN
+            parts = not ((alone and inside) or (before_a_noun and (alone or begins)))
         parting |= dict.fromkeys((match.start(), match.end() - 1), parts)
     return parting
+
+
+def _word_before(prompt: str, i: int) -> str:
+    """The last word or stop before a character; empty if there is none."""
+    return "".join(re.findall(r"\w+|[.,;:!?]", prompt[max(0, i - 40) : i].lower())[-1:])
+
+
+def _is_in_a_phrase(prompt: str, i: int) -> bool:
+    """Whether a character stands after a word that goes on with a noun."""
+    return _word_before(prompt, i) in _IN_A_PHRASE
 
 
 def core(text: str, span: Span) -> Span:

@@ -7,19 +7,17 @@ no words of the prompt: they modify nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
 from . import lexicon
-from .alignment import with_marks_as_letters
+from .alignment import matches
 from .objects import MODIFIER, ParsedWord
 from .rules.tagging import tag
 from .signs import without_markup
 from .tokenization import Span
 
-_TOKEN = re.compile(r"\w+(?:['’-]\w+)*|\S")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _COLONS = frozenset(":=-–—")
 _JOINTS = frozenset({",", "and", "or", "&"})
@@ -73,9 +71,9 @@ class _Scan:
     """The words and signs of a prompt, from left to right."""
 
     def __init__(self, prompt: str) -> None:
-        matches = list(_TOKEN.finditer(with_marks_as_letters(prompt)))
-        self._spans = [match.span() for match in matches]
-        self._words = [match[0].lower() for match in matches]
+        tokens = matches(prompt)
+        self._spans = [match.span() for match in tokens]
+        self._words = [match[0].lower() for match in tokens]
         self._tags = tag(self._words)
         alone = {word: tag([word])[0] for word in set(self._words)}
         self._alone = [alone[word] for word in self._words]
@@ -83,7 +81,7 @@ class _Scan:
     def find(self) -> list[Trailing]:
         taken, i = [], 0
         while i < len(self._words):
-            for look in (self._in_brackets, self._after_a_colon, self._bare, self._of_others):
+            for look in (self._in_brackets, self._after_a_colon, self._bare, self._aside, self._of_others):
                 if answer := look(i):
                     trailing, i = answer
                     taken.append(trailing)
@@ -117,15 +115,30 @@ class _Scan:
         return self._trailing(i, end, adjectives), end
 
     def _bare(self, i: int) -> tuple[Trailing, int] | None:
-        """Colours after a noun without any sign, at the end of their phrase: "car red, bowl blue"."""
-        colours = lexicon.PLAIN_COLOURS
-        if self._words[i] not in colours or not self._is_noun(i - 1) or not self._words[i - 1].isalpha():
+        """Colours after a noun without any sign, at the end of their phrase: "car red, bowl blue"; or adjectives with
+        "and" between them: "the bowl shiny and new"."""
+        if not self._is_noun(i - 1) or not self._words[i - 1].isalpha():
             return None  # "isn't red"
         end, adjectives = self._adjectives(i, self._is_end)
+        colours = lexicon.PLAIN_ADJECTIVES if "and" in self._words[i:end] else lexicon.PLAIN_COLOURS
         is_shade = f"{self._words[i - 1]}-{self._words[i]}" in lexicon.SHADES
         if not adjectives or is_shade or self._goes_on(end) or set(self._words[i:end]) - _JOINTS - colours:
             return None
         return self._trailing(i, end, adjectives), end
+
+    def _aside(self, i: int) -> tuple[Trailing, int] | None:
+        """Where a thing stands or how old somebody is, at the end of their phrase: "red car left", "a man, 30 years
+        old, brown hair". No word of it is a thing or describes the next one."""
+        end = i + 1 if self._at(i) in ("left", "right") and self._is_noun(i - 1) else i
+        first = i + (self._at(i) == ",")
+        if self._tags[first : first + 1] == ["NUM"] and self._words[first + 1 : first + 3] in (
+            ["years", "old"],
+            ["year", "old"],
+        ):
+            end = first + 3
+        if end == i or not (self._is_end(end) or self._tags[end] == "ADP"):
+            return None
+        return Trailing((self._spans[i][0], self._spans[end - 1][1])), end
 
     def _goes_on(self, i: int) -> bool:
         """Whether the adjectives before word `i` and more after it are the next noun's: "car, blue and green bowl"."""

@@ -8,7 +8,7 @@ import pytest
 
 from ebama.prompt import Parsed, parse, parsers
 from ebama.prompt.alignment import LONGEST
-from ebama.prompt.signs import with_parted_numbers
+from ebama.prompt.signs import with_parted_words
 from ebama.prompt.trailing import take_out
 from ebama.weights import clip_tokenizer
 
@@ -100,6 +100,6 @@ def test_a_long_prompt_takes_no_long_time() -> None:
 
 
 def test_a_number_is_parted_from_its_word() -> None:
-    text, indices = with_parted_numbers("1girl, 10kg and 22dogs")
+    text, indices = with_parted_words("1girl, 10kg and 22dogs")
     assert text == "1 girl, 10kg and 22 dogs"
     assert [indices[text.index(word)] for word in ("girl", "and", "dogs")] == [1, 12, 18]

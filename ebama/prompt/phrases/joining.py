@@ -38,7 +38,8 @@ def joined(words: Sequence[ParsedWord], alignment: Alignment) -> list[ParsedWord
         if start == end:
             start, end = stretch
         pos = "SYM" if is_sign and top.pos not in SIGNS else top.pos
-        text = in_plain_letters(prompt[start:end])[0]
+        read = top.text if len(unit) == 1 and (start, end) == top.span else prompt[start:end]  # "without" for "w/o"
+        text = in_plain_letters(read)[0]
         whole.append(replace(top, text=text, start=start, end=end, pos=pos, head=unit_of[top.head]))
     return whole
 

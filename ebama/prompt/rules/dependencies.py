@@ -14,21 +14,23 @@ from __future__ import annotations
 import re
 
 from .. import lexicon
-from ..alignment import with_marks_as_letters
+from ..alignment import matches
 from ..objects import ParsedWord
 from .tagging import tag
 
 _ABBREVIATION = r"(?:[^\W\d_]\.){2,}|(?:dr|mr|mrs|ms|prof|st)\.(?= )"
-_WORD = re.compile(rf"['’](?:s|re|ve|ll|m|d)\b|[^\W_]+n['’]t\b|{_ABBREVIATION}|[^\W_]+(?:-[^\W_]+)*|\S", re.IGNORECASE)
+_WORD = re.compile(
+    rf"['’](?:s|re|ve|ll|m|d)\b|[^\W_]+n['’]t\b|{_ABBREVIATION}|[^\W_]+(?:['’]?-[^\W_]+)*|\S", re.IGNORECASE
+)
 
 
 def analyse(prompt: str) -> list[ParsedWord]:
     """The words of a prompt with parts of speech, labels and heads."""
-    matches = list(_WORD.finditer(with_marks_as_letters(prompt)))
-    parser = _RuleParser(_without_contractions([match.group().lower().replace("’", "'") for match in matches]))
+    words = matches(prompt, _WORD)
+    parser = _RuleParser(_without_contractions([match.group().lower().replace("’", "'") for match in words]))
     return [
         ParsedWord(prompt[slice(*match.span())], *match.span(), parser.tags[i], parser.labels[i], parser.heads[i])
-        for i, match in enumerate(matches)
+        for i, match in enumerate(words)
     ]
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from .. import lexicon
-from ..alignment import with_marks_as_letters
+from ..alignment import matches
 from .tagging import tag
-
-_TOKEN = re.compile(r"\w+(?:['’-]\w+)*|\S")
 
 
 def parted(prompt: str) -> tuple[str, list[int]]:
@@ -18,15 +14,15 @@ def parted(prompt: str) -> tuple[str, list[int]]:
     Not after a noun that describes the next one, as a material or a shade does: "a white marble round table", "a big
     sky blue car".
     """
-    matches = list(_TOKEN.finditer(with_marks_as_letters(prompt)))
-    words = [match[0].lower() for match in matches]
+    tokens = matches(prompt)
+    words = [match[0].lower() for match in tokens]
     tags = tag(words)
     ends: set[int] = set()
     described = False  # an adjective stands in the phrase
     for i in range(len(words)):
         after_a_noun = i > 0 and tags[i - 1] == "NOUN"
         if after_a_noun and ((described and _begins_a_phrase(words, tags, i)) or _is_of_the_picture(words, tags, i)):
-            ends.add(matches[i - 1].end())
+            ends.add(tokens[i - 1].end())
         described = tags[i] == "ADJ" or (described and tags[i] in ("NOUN", "ADV"))
     indices = [i for i in range(len(prompt)) for _ in range(1 + (i in ends))]
     return "".join(f",{character}" if i in ends else character for i, character in enumerate(prompt)), indices
