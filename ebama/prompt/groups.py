@@ -7,6 +7,7 @@ no start token, and its first is 0.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from itertools import combinations
 from ..boxes import Box
 from .alignment import Alignment, align, find_all, positions
 from .given_words import Words, assign
-from .lexicon import PICTURE_WORDS
+from .lexicon import DETERMINERS, PICTURE_WORDS
 from .objects import Object, find_structure
 from .parsers import Parser, analyse
 from .phrases import joined
 from .tokenization import PromptError, Span, Tokenizer
 
 _STOPS = frozenset(",.;:|!\n")
+_REST = re.compile(r"\W*(\w+)(?:(?! with )[^,;:|!?()\[\]\n])*")  # of a phrase
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def parse(
 
     A noun that stands in one of the words or phrases to `ignore` is no object, unless there is no other. The default,
     `lexicon.PICTURE_WORDS`, has those for the picture itself ("photo of", "digital art", "4k"); () ignores none. One
-    that ends with a comma is ignored where it is a phrase of its own: "photo," in "photo, a cat".
+    that ends with a comma is ignored where it is a phrase of its own ("photo," in "photo, a cat"), one with a comma
+    before it where it begins a phrase, and one that ends with dots together with the rest of its phrase: "art by...".
 
     Raises `PromptError` for an empty prompt or one of more than `alignment.LONGEST` characters, a prompt without a
     noun, an unknown parser, and a group that lies wholly or partly beyond what the text encoder sees (75 tokens of
@@ -177,19 +180,28 @@ def _check_texts(ignore: Collection[str], separator: str | None) -> None:
 
 
 def _without(ignore: Collection[str], objects: Sequence[Object], prompt: str) -> list[Object]:
-    """The objects that stand in none of the words or phrases to ignore; those that end with a comma have to stand
-    alone."""
-    ignored = [
-        span
-        for words in ignore
-        for span in find_all(prompt, words.removesuffix(","))
-        if not words.endswith(",") or _stands_alone(prompt, span)
-    ]
+    """The objects that stand in none of the words or phrases to ignore."""
+    ignored = [span for words in ignore for span in _ignored(words, prompt)]
     return [
         (noun, modifiers)
         for noun, modifiers in objects
         if not any(start <= noun[0] and noun[1] <= end for start, end in ignored)
     ]
+
+
+def _ignored(words: str, prompt: str) -> list[Span]:
+    """Where words to ignore stand, as `parse` says of commas and dots at their ends; "by the lake" names nobody."""
+    name = words.removeprefix(",").removesuffix("...").removesuffix(",").strip()
+    spans = find_all(prompt, name)
+    if words.startswith(","):
+        spans = [(start, end) for start, end in spans if _stands_alone(prompt, (start, len(prompt)))]
+    if words.endswith(","):
+        spans = [span for span in spans if _stands_alone(prompt, span)]
+    if not words.endswith("..."):
+        return spans
+    phrases = [(start, end, _REST.match(prompt, end)) for start, end in spans]
+    names_nobody = DETERMINERS if name.endswith("by") else ()
+    return [(start, rest.end()) for start, _, rest in phrases if rest and rest[1].lower() not in names_nobody]
 
 
 def _stands_alone(prompt: str, span: Span) -> bool:

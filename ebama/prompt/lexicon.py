@@ -70,9 +70,11 @@ COPULAS = _words(
 )
 ADVERBS = _words(
     "very really quite too so just only also almost rather slightly always still together apart away here back "
-    "forward underwater overhead please nearby outdoors indoors upside somewhat extremely alone much more most less least well soon"
+    "forward underwater overhead please nearby outdoors indoors upside somewhat extremely alone much more most less "
+    "least well soon"
 )
 PARTICLES = _words("'s not never")
+NO_MODIFIERS = NUMBERS | _words("just only also even as")  # some parsers hang them on nouns, which they do not describe
 
 COLOURS = _words(
     "red orange yellow green blue purple pink brown gray grey black white beige teal tan violet indigo magenta "
@@ -119,6 +121,8 @@ SHADES = _words(
     "blood-red ruby-red cherry-red chocolate-brown charcoal-gray charcoal-grey"
 )
 
+JOINED = ("fire breathing", "eye catching", "mouth watering", "awe inspiring")  # as with a hyphen between them
+
 # Adjectives that are nouns after another noun: "a street light".
 NOUNS_TOO = _words(
     "light square round giant human male female left right front plastic ceramic gold silver bronze copper"
@@ -131,13 +135,17 @@ VERBS = _words(
     "chase catch throw kick hang lean wait swim climb sing dance smile laugh talk read write make take give get "
     "put bring pull push cut cook bake feature have contain include show depict float hover grow shine glow go "
     "come travel cross pose perch roam wander stretch reach surround fill adorn live fight flash contrast add "
-    "match say see want need draw paint create generate imagine"
+    "match say see want need draw paint create generate imagine illustrate visualize visualise design let pour serve "
+    "steal howl knit hug kiss build climb lift roar growl dive crawl sneak soar glide rise chew lick sip hide"
 )
-REQUESTS = _words("draw paint sketch create generate make show give imagine add put want need")  # of whoever draws
+REQUESTS = _words(
+    "draw paint sketch create generate make show give imagine add put want need write design illustrate visualize "
+    "visualise let see"
+)  # of whoever draws
 PAST_FORMS = _words(
     "sat stood ran flew rode drove held wore ate drank slept caught threw hung leant swam sang made took gave got "
     "brought shown worn written taken given built drawn grown eaten driven ridden held lay lain woven seen kept "
-    "left fell cut named called titled labeled labelled"
+    "left fell cut overgrown hung clad named called titled labeled labelled"
 )
 
 # Nouns that an ending or a verb list would take for something else.
@@ -147,7 +155,8 @@ NOUNS = _words(
     "awning bedding frosting icing lightning topping seating siding parking dining shopping living drawing "
     "fencing flooring stocking viking family fly jelly belly lily butterfly dragonfly firefly bully holly trolley "
     "table cable fish starfish jellyfish goldfish catfish dish radish vegetable bible crucible mouthful handful "
-    "spoonful octopus walrus cactus hippopotamus platypus stable lighting rendering shading tracing"
+    "spoonful octopus walrus cactus hippopotamus platypus stable lighting rendering shading tracing canvas "
+    "lens atlas christmas"
 )
 PLURALS = _words("people men women children mice geese sheep deer fish wolves knives")
 
@@ -171,6 +180,8 @@ PICTURE_WORDS = (
     | frozenset(f"{word}," for word in ("anime", "manga", "screenshot", "screencap", "black and white photo"))
     | frozenset(f"{kind} of" for kind in ("close up", "film still", "still", "screenshot", "screencap"))
     | frozenset(("sharp focus", "intricate details", "film grain", "ray tracing", "bird's eye view of"))
-    | _words("artwork photography")
+    | frozenset(f"{word} by..." for word in (*_PICTURES, *_words("art artwork photography painted drawn illustrated")))
+    | frozenset((", by...", "art in the style of...", "in the style of...", "trending on artstation"))
+    | _words("artwork photography art,")
     | QUALITIES
 )

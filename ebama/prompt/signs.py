@@ -19,6 +19,7 @@ _ENCLOSING = ("Ps", "Pe", "Pi", "Pf")  # Unicode's brackets and quotes
 _HYPHENS = frozenset("‐‑–")
 _JOINING = frozenset('"_\u200b')  # between words, as spaces: "long_hair"
 _ENCLOSED = re.compile(r"""(?:(?<!\w)["“„«<'‘]|[(\[{])([^"“”„«»()\[\]{}<>‘]+)["”“»)\]}>'’](?!\w)""")
+_PAIRS = re.compile(rf"\b(?i:{'|'.join(lexicon.JOINED)})(?= [^\W\d_])")
 _HASHTAG = re.compile(r"(?<=\s)#(?=[^\W\d_])")
 _PICTOGRAPHS = re.compile("[\u2600-\u27bf\U0001f000-\U0001faff][\u2600-\u27bf\U0001f000-\U0001faff\u200d\ufe0f]*")
 # What programs read in a prompt, and no person. It parts phrases: "<lora:name:0.8>", "BREAK", addresses, "&amp;", the
@@ -28,14 +29,16 @@ _PARAMETER = r"(?:--[a-z]+|[-—–][a-z]+(?= [\d.:]+(?!\S)))"
 _MARKUP = re.compile(
     r"^(?i:/imagine +(?:prompt *:)?|(?:positive )?prompt *:)|<\w+:[^<>]*>|"
     r"\b(?:BREAK|ADD(?:BASE|COL|ROW|COMM))\b|\bembedding:[\w./-]+|\bscore_\d(?:_up)?\b|(?<!\S)\(?\d{1,2}\)(?= )|"
-    r"\d\ufe0f?\u20e3|\b(?:https?://|www\.)\S+|(?<!\S)[:;]-?[dDoOpP3)(](?!\S)|&(?:[a-z]+|#\d+);|"
+    r"\d\ufe0f?\u20e3|\b(?:https?://|www\.)\S+|(?<!\S)[:;]-?[dDoOpP3)(](?![^\s,.])|&(?:[a-z]+|#\d+);|"
     rf"(?<=\S ){_PARAMETER}(?!\S).*|(?<!\S){_PARAMETER}(?: [\d.:]+)?(?!\S)|"
     r"(?i:\b(?:negative prompt:|steps: \d+, sampler:).*)",
     re.DOTALL,
 )
 _LINE_TAGS = frozenset(("br", "p", "div", "li", "ul", "ol", "hr", "tr", "td", "h1", "h2", "h3"))  # they part phrases
 _TEXT_TAGS = frozenset(("b", "i", "u", "em", "strong", "span", "font"))
-_TAG = re.compile(r"</(\w+) *>|<(\w+)(?: +[\w-]+=[^<>]*)?(/?) *>|<!--.*?-->|<\|\w+\|>|&nbsp;|\[/?(?:b|i|u)\]|\\[nrt]")
+_TAG = re.compile(
+    r"</(\w+) *>|<(\w+)(?: +[\w-]+=[^<>]*)?(/?) *>|<!--.*?-->|(?<=\w)\(e?s\)|<\|\w+\|>|&nbsp;|\[/?(?:b|i|u)\]|\\[nrt]"
+)
 _NUMERAL = r"-?(?:\d+\.?|\d*\.\d+)"
 _WEIGHT = re.compile(  # "(red:1.3)", "red car::2"; "( red : 1.3 )"; "(red)1.3"
     rf"(?<!\d)::?{_NUMERAL}([)\]}}>]*)(?![\w:.])|\s:\s?{_NUMERAL}(?=\s?[)\]}}>])|(?<=\)){_NUMERAL}(?![\w:.])"
@@ -88,6 +91,7 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
     prompt = _PICTOGRAPHS.sub(
         lambda match: " " * len(match[0]) if _is_in_a_phrase(prompt, match.start()) else match[0], prompt
     )
+    prompt = _PAIRS.sub(lambda match: match[0].replace(" ", "-"), prompt)
     parting = _enclosing_signs(prompt)
     parting |= {match.start(): not _is_in_a_phrase(prompt, match.start()) for match in _HASHTAG.finditer(prompt)}
     commas = {i for i, parts in parting.items() if parts}
@@ -101,7 +105,7 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
             text[start:end] = match[0] if stays else ("," if parts else " ").ljust(end - start)
             continue
         text[start:first] = ("," if i in commas or (start and prompt[i] in ",;") else " " for i in range(start, first))
-        text[first:after] = map(_inside, prompt[first:after])
+        text[first:after] = ("," if i in commas else _inside(prompt[i]) for i in range(first, after))
         apostrophe = prompt[after] if prompt[after - 1 : after + 1] in ("s'", "s’") and start == first else ""
         for i in range(after, end):
             if prompt[i] not in _SENTENCE and prompt[i] != apostrophe:

@@ -111,6 +111,51 @@ READ_BY_ALL: dict[str, Words] = {
     "the car is red, the bowl blue": CAR_AND_BOWL,
     "the car is red and the bowl blue": CAR_AND_BOWL,
     "the car is red, the bowl is blue, the cup green": [*CAR_AND_BOWL, ("cup", ["green"])],
+    # a verb of one thing, and what is done to another
+    "a white wolf howls at the red moon": [("wolf", ["white"]), ("moon", ["red"])],
+    "a white train crossing an old bridge": [("train", ["white"]), ("bridge", ["old"])],
+    "a man painting a red wall": [("man", []), ("wall", ["red"])],
+    "a girl in a red dress holding white lilies": [("girl", []), ("dress", ["red"]), ("lilies", ["white"])],
+    "a flower canvas on a wall": [("canvas", ["flower"]), ("wall", [])],
+    "a beer can and a red glass": [("can", ["beer"]), ("glass", ["red"])],
+    "a rusty trash can in an alley": [("can", ["rusty", "trash"]), ("alley", [])],
+    "birds that can fly and a red kite": [("birds", []), ("kite", ["red"])],
+    # participles that describe
+    "a demon with glowing red eyes": [("demon", []), ("eyes", ["glowing", "red"])],
+    "twins in matching blue coats": [("twins", []), ("coats", ["matching", "blue"])],
+    "a fire breathing red dragon": [("dragon", ["fire breathing", "red"])],
+    "a green fire-breathing dragon": [("dragon", ["green", "fire-breathing"])],
+    "the bowl shiny and new": [("bowl", ["shiny", "new"])],
+    "the sky clear and blue, a red kite": [("sky", ["clear", "blue"]), ("kite", ["red"])],
+    # phrases in a list
+    "a red hat, a blue scarf, black gloves, and brown boots": [
+        ("hat", ["red"]),
+        ("scarf", ["blue"]),
+        ("gloves", ["black"]),
+        ("boots", ["brown"]),
+    ],
+    "a clown with a red nose and rainbow hair": [("clown", []), ("nose", ["red"]), ("hair", ["rainbow"])],
+    "a robot with a metal tail and red eyes": [("robot", []), ("tail", ["metal"]), ("eyes", ["red"])],
+    "best quality,1girl,red hair,2boys": [("1girl", []), ("hair", ["red"]), ("2boys", [])],
+    "dog&cat": CAT_AND_DOG[::-1],
+    "red car::1.5 blue bowl::1": CAR_AND_BOWL,
+    "cat(red collar), dog(blue hat)": [("cat", []), ("collar", ["red"]), ("dog", []), ("hat", ["blue"])],
+    "a cat #cute #photography and a dog(s)": CAT_AND_DOG,
+    "a red🚗car and a blue 🥣 bowl": CAR_AND_BOWL,
+    "a red car, a blue bowl :d": CAR_AND_BOWL,
+    "several red cars and just one blue bowl": [("cars", ["red"]), ("bowl", ["blue"])],
+    "a red car instead of a blue bowl": CAR_AND_BOWL,
+    # what is said of age and place
+    "man, 45 years old, gray beard": [("man", []), ("beard", ["gray"])],
+    "a girl, 7 years old, in a red dress": [("girl", []), ("dress", ["red"])],
+    "red car left, blue bowl right": CAR_AND_BOWL,
+    # artists
+    "a red car, a blue bowl, art by Greg Rutkowski and Alphonse Mucha": CAR_AND_BOWL,
+    "a red car, a blue bowl, by Greg Rutkowski, trending on artstation": CAR_AND_BOWL,
+    "a red car and a blue bowl in the style of Van Gogh": CAR_AND_BOWL,
+    "a red car, painted by Van Gogh, blue bowl": CAR_AND_BOWL,
+    "a red car, by a blue bowl": CAR_AND_BOWL,
+    "a painting by the sea and a cat": [("painting", []), ("sea", []), ("cat", [])],
     # marks of letters
     "a नमस्ते cat": [("cat", ["नमस्ते"])],
     "สุนัข": [("สุนัข", [])],
@@ -348,6 +393,12 @@ def test_colours_and_nouns_are_pairs_however_they_stand(parser: str) -> None:
         if (got := named(parse(template.format(*said), TOKENIZER, parser))) != wanted:
             wrong.append((template.format(*said), got))
     assert len(wrong) <= (0 if parser == "rules" else 1), wrong
+
+
+@pytest.mark.parametrize("prompt", ["long_hair, blue_eyes", "B_ cat", "(red_car), _blue_ bowl_", "a jack-o'-lantern"])
+def test_groups_in_words_are_the_same_groups(prompt: str) -> None:
+    parsed = parse(prompt, TOKENIZER, "rules")
+    assert parse(prompt, TOKENIZER, groups=words.in_words(parsed)).groups == parsed.groups
 
 
 def test_a_symbol_inside_a_token_does_not_hide_the_word() -> None:

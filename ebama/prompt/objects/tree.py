@@ -54,7 +54,7 @@ class Tree:
     def _describes(self, i: int) -> bool:
         """Whether a word whose label is a modifier's can be one."""
         word = self._words[i]
-        if word.pos in SIGNS:
+        if word.pos in SIGNS or word.text.lower() in lexicon.NO_MODIFIERS:
             return False
         has_determiner = word.pos in ("NOUN", "PROPN") and self._below(i, "det")
         return not has_determiner and not (word.dep == "advmod" and self._below(i, "prep"))
@@ -63,7 +63,9 @@ class Tree:
         """The words that describe a noun in its own phrase, and a colour that somebody is in."""
         clad = [i for i in self._below(noun, "acl") if self._words[i].text.lower() in _CLAD]
         inside = [i for k in (noun, *clad) for i in self._below(k, "prep") if self._words[i].text.lower() == "in"]
-        worn = [i for preposition in inside for i in self._below(preposition, "pobj") if self._is_plain_colour(i)]
+        worn = [
+            i for preposition in inside for i in self._below(preposition, "pobj", "amod") if self._is_plain_colour(i)
+        ]
         return self._described_by([*self._below(noun, *MODIFIER), *worn])
 
     def _is_plain_colour(self, i: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 from .. import lexicon
 from ..objects import MODIFIER, ParsedWord
@@ -16,11 +17,14 @@ _PARTS = ("PUNCT", "CCONJ")
 
 
 def part_clause(words: list[ParsedWord], i: int) -> bool:
-    """A noun with a colour before it, and what it does to another: "a red dragon breathing blue fire"."""
+    """A noun with a colour before it, or a verb that the list has, and what the noun does to another: "a red dragon
+    breathing blue fire", "a lace dress holding red roses"."""
     pair, rest = words[max(i - 1, 0) : i + 1], words[i + 1 : i + 3]
-    if len(pair) < 2 or len(rest) < 2 or pair[0].text.lower() not in lexicon.PLAIN_COLOURS:
+    if len(pair) < 2 or len(rest) < 2:
         return False
     noun, verb, thing = pair[1], rest[0], rest[0].head
+    if pair[0].text.lower() not in lexicon.PLAIN_COLOURS and not (_is_of_a_verb(verb) and is_adjective(rest[1])):
+        return False
     is_one_phrase = verb.dep in MODIFIER and noun.dep in MODIFIER and noun.head in (i + 1, thing)
     if not (is_one_phrase and noun.pos in _NAMING and _is_participle(verb) and thing > i + 2):
         return False
@@ -28,6 +32,81 @@ def part_clause(words: list[ParsedWord], i: int) -> bool:
     take_place(words, i, thing)
     words[i + 1] = replace(verb, pos="VERB", dep="acl", head=i)
     words[thing] = replace(words[thing], dep="dobj", head=i + 1)
+    return True
+
+
+def part_verb(words: list[ParsedWord], i: int) -> bool:
+    """A verb taken for the noun that it is said of: "a wolf howls at the moon", "a train crossing a bridge"."""
+    before, word, after = words[max(i - 1, 0)], words[i], words[i + 1]
+    if before.pos not in _NAMING or before.dep not in MODIFIER or before.head != i or word.dep in MODIFIER:
+        return False
+    if (name := word.text.lower()).endswith("ing"):
+        is_verb = name not in lexicon.NOUNS and (word.pos == "VERB" or after.pos in ("DET", "ADV"))
+    else:
+        has_article = any(other.head == i and other.text.lower() in ("a", "an") for other in words[:i])
+        is_one = (
+            has_article and name.endswith("s") and not name.endswith(("ss", "us", "is")) and name not in lexicon.NOUNS
+        )
+        is_verb = is_one and (after.pos == "DET" or (after.pos == "ADP" and after.text.lower() not in ("of", "with")))
+    if is_verb:
+        take_place(words, i - 1, i, "acl")
+        words[i] = replace(words[i], pos="VERB")
+    return is_verb
+
+
+def join_can(words: list[ParsedWord], i: int) -> bool:
+    """A can that something stands in: "a beer can and a glass"; not "birds can fly"."""
+    before, word, after = words[max(i - 1, 0)], words[i], words[i + 1]
+    if word.text.lower() != "can" or word.pos != "AUX" or before.pos not in (*_NAMING, "VERB") or before.head != i:
+        return False
+    if after.pos not in (*_PARTS, "ADP", "SCONJ") and after.text.lower() != "next":
+        return False
+    gather(words, range(i - 1, i + 1), i)
+    words[i - 1] = replace(before, pos="NOUN", dep="compound", head=i)
+    words[i] = replace(words[i], pos="NOUN")
+    return True
+
+
+def join_participle(words: list[ParsedWord], i: int) -> bool:
+    """A participle that describes, taken for what is done: "with glowing red eyes", "in matching blue coats"."""
+    word, preposition = words[i], words[i].head
+    things = [k for k, other in enumerate(words) if other.head == i and other.dep == "dobj" and k > i]
+    if not _is_participle(word) or word.dep != "pcomp" or preposition != i - 1 or not things:
+        return False
+    noun = things[0]
+    if any(other.head != noun or other.pos == "DET" for other in words[i + 1 : noun]):
+        return False
+    gather(words, range(i, noun + 1), noun)
+    words[noun] = replace(words[noun], dep="pobj")
+    words[i] = replace(word, pos="ADJ", dep="amod", head=noun)
+    for k in range(i + 1, noun):
+        words[k] = replace(words[k], head=noun)
+    return True
+
+
+def part_listed(words: list[ParsedWord], i: int) -> bool:
+    """The noun of a phrase of its own among those before a later noun: "a red nose and rainbow hair", "a blue scarf,
+    black gloves, and boots"; not "a wood and brass clock"."""
+    word, described = words[i], words[i - 1].text.lower() if i else ""
+    joints = list(takewhile(lambda k: words[k].text == "," or words[k].pos == "CCONJ", range(i + 1, len(words))))
+    if (
+        not joints
+        or word.pos not in (*_NAMING, "ADJ")
+        or _tag(word) != "NOUN"
+        or word.text.lower() in lexicon.ATTRIBUTES
+    ):
+        return False
+    top = i
+    while words[top].head > max(top, joints[-1]) and words[top].dep in (*MODIFIER, "conj"):
+        top = words[top].head
+    after = words[joints[-1] + 1 : joints[-1] + 2]
+    begins = bool(after) and (is_adjective(after[0]) or after[0].pos == "DET" or described in lexicon.PLAIN_COLOURS)
+    if top == i or not begins or described not in lexicon.PLAIN_ADJECTIVES | lexicon.ATTRIBUTES:
+        return False
+    take_place(words, i, top, "conj")
+    for k in range(i + 1, top):
+        if words[k].head == i and words[k].dep in ("conj", "cc", "punct", *MODIFIER):
+            words[k] = replace(words[k], dep="amod" if words[k].dep == "conj" else words[k].dep, head=top)
     return True
 
 
@@ -87,6 +166,11 @@ def join_unknown(words: list[ParsedWord], i: int) -> bool:
 
 def _is_participle(word: ParsedWord) -> bool:
     return word.pos == "VERB" and word.text.lower().endswith("ing")
+
+
+def _is_of_a_verb(word: ParsedWord) -> bool:
+    stem = word.text.lower().removesuffix("ing")
+    return any(verb in lexicon.VERBS for verb in (stem, stem + "e", stem[:-1]))
 
 
 def _tag(word: ParsedWord) -> str:

@@ -10,9 +10,29 @@ from ..objects import MODIFIER, ParsedWord
 from ..rules.tagging import tag
 from .adjectives import describes_on, first_of_hyphenated, is_adjective
 from .attaching import GOES_ON, attach_colours, attach_to_last, attach_to_next
-from .misread import join_unknown, part_clause, part_names, part_place, part_tag
+from .misread import (
+    join_can,
+    join_participle,
+    join_unknown,
+    part_clause,
+    part_listed,
+    part_names,
+    part_place,
+    part_tag,
+    part_verb,
+)
 
-_MISREAD = (part_clause, part_place, part_tag, part_names, join_unknown)
+_MISREAD = (
+    part_clause,
+    part_verb,
+    part_listed,
+    part_place,
+    part_tag,
+    part_names,
+    join_can,
+    join_participle,
+    join_unknown,
+)
 _BEFORE = ("DET", "PRON", "NUM", "ADJ", "PUNCT", "CCONJ")
 
 

@@ -39,8 +39,10 @@ def tag(words: Sequence[str]) -> list[str]:
         following = words[i + 1] if i + 1 < len(words) else ""
         after = tags[i + 1] if following else "END"
         ends = after in ("END", "CCONJ", "PUNCT", "ADP")
-        if word == "can" and before in ("DET", "ADJ") and after != "VERB":
-            tags[i] = "NOUN"  # "a white can"
+        if word == "can" and (
+            (before in ("DET", "ADJ") and after != "VERB") or (before == "NOUN" and not _is_done(following, after))
+        ):
+            tags[i] = "NOUN"  # "a white can", "a beer can and a glass"
         elif word == "that" and before in ("NOUN", "ADJ"):  # "an orange that is"
             if after in ("AUX", "VERB", "ADV") or _third_person(following):
                 tags[i] = "PRON"
@@ -69,8 +71,10 @@ def tag(words: Sequence[str]) -> list[str]:
             tags[i] = "VERB"  # "birds can fly", but "a can opener"
         elif tags[i] == "NOUN" and word in lexicon.REQUESTS and before in ("END", "ADV") and after in ("DET", "PRON"):
             tags[i] = "VERB"  # "draw a cat", "please show me a dog"
+        elif word.endswith("ing") and tags[i - 1 : i] == ["NOUN"] and after == "DET":
+            tags[i] = "VERB"  # "a man painting a wall"
         elif tags[i] == "NOUN" and word not in lexicon.NOUNS:
-            if before in ("NOUN", "PRON") and _is_verb(word, words[last], after):
+            if before in ("NOUN", "PRON") and (_is_verb(word, words[last], after) or _is_said_of_one(words, tags, i)):
                 tags[i] = "VERB"
             elif before == "AUX" and words[last] in lexicon.COPULAS and ends:
                 tags[i] = "NOUN" if _is_plural(word) else "ADJ"  # "the dog is shabby"
@@ -106,6 +110,26 @@ def _tag_gerund(words: Sequence[str], tags: Sequence[str], i: int) -> str:
         return "ADJ"  # "a barking and growling dog"
     stem = words[i][:-3]
     return "VERB" if any(verb in lexicon.VERBS for verb in (stem, stem + "e", stem[:-1])) else "NOUN"
+
+
+def _is_said_of_one(words: Sequence[str], tags: Sequence[str], i: int) -> bool:
+    """Whether a word in -s can only be the verb of a single thing: "a wolf howls at the moon"."""
+    if (
+        not words[i].endswith("s")
+        or words[i].endswith(("ss", "us", "is"))
+        or tags[i + 1 : i + 2] in (["NOUN"], ["VERB"])
+    ):
+        return False
+    first = i
+    while first and tags[first - 1] in ("NOUN", "ADJ", "ADV"):
+        first -= 1
+    ends = words[i + 1 : i + 2] in ([], [","], ["of"], ["and"], ["with"])
+    return words[first - 1 : first] in (["a"], ["an"]) and not ends
+
+
+def _is_done(word: str, kind: str) -> bool:
+    """Whether a word after "can" is what can be done: "birds can fly", but not "a can on a table"."""
+    return kind in ("VERB", "NOUN", "ADV", "AUX", "PART") and not word.endswith("ing")
 
 
 def _third_person(word: str) -> bool:
