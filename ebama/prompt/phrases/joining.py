@@ -50,7 +50,7 @@ def _uppermost(words: Sequence[ParsedWord], unit: Sequence[int]) -> int:
 
 def _goes_on_from_a_number(before: Sequence[ParsedWord], word: ParsedWord) -> bool:
     """Whether a number goes on without a space: "10kg"."""
-    return any(last.end == word.start and last.text[-1].isdigit() and word.text[0].isalpha() for last in before)
+    return any(last.end == word.start and last.text[-1].isdigit() and word.text[0].isalnum() for last in before)
 
 
 def _is_hyphenated(last: ParsedWord, word: ParsedWord, *, begun: bool) -> bool:
