@@ -54,6 +54,14 @@ def items(value: Any) -> list[Any]:
     return [plain(entry) for entry in value]
 
 
+def plain_all(value: Any) -> Any:
+    """Numbers of any library as Python's, also in lists and tuples; arrays as lists; any other value as it is."""
+    value = plain(value)
+    if isinstance(value, list | tuple):
+        return type(value)(map(plain_all, value))
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def plain(value: Any) -> Any:
     """A single number of any library as Python's, whole ones whole, for JSON; any other value as it is."""
     if getattr(value, "shape", None) == ():

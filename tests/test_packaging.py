@@ -49,7 +49,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "ebama/trace/": (
         {"torch", "einops", "numpy", "matplotlib", "PIL", "safetensors", "jinja2"},
         {"models/", "weights/", "ebama/maps.py", "ebama/smoothing.py", "ebama/prompt/", "ebama/output/"}
-        | {"ebama/guidance/"},
+        | {"ebama/guidance/", "ebama/checks.py"},
     ),
     "ebama/runtime/": ({"torch", "tqdm"}, {"models/", "weights/"}),
     "ebama/starts/": (

@@ -18,6 +18,7 @@ from torch import Tensor
 from ebama.models import UNet
 from ebama.samplers import NoiseSchedule
 
+from .files.regular import given_path
 from .files.tensors import write_tensors
 from .layouts.compvis import component_names, rank_may_differ
 from .layouts.detect import preset_of
@@ -60,7 +61,7 @@ def save(
         raise ValueError(f"The network is a {type(sd.unet).__name__}, which no layout has; only a UNet can be saved.")
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype}; expected one of floating point, as torch.float16, or None.")
-    target = Path(path)
+    target = given_path(path)
     if layout == "compvis":
         if trim_ids is not None:
             raise ValueError("trim_ids works for the diffusers layout only.")

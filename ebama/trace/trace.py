@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ebama.models.attention import resized
 
+from ..checks import expect, is_whole, plain, plain_all
 from ..output.files import write_text
 from ..prompt.words import find
 from .capture.source import Source
@@ -49,7 +50,8 @@ class Trace(TraceTensors):
         Raises:
             ValueError: no maps of these were kept; the message lists those that were.
         """
-        size = (resolution, resolution) if isinstance(resolution, int) else resolution
+        resolution, head = plain_all(resolution), plain(head)
+        size = (resolution, resolution) if isinstance(resolution, int) else resolution and tuple(resolution)
         fitting = [
             source
             for source in self.sources
@@ -92,6 +94,8 @@ class Trace(TraceTensors):
                 "This trace is of self-attention, whose keys are pixels: give a pixel's number, row by row, for "
                 "the map of all that look at it."
             )
+        word, count = plain(word), len(self.prompts)
+        expect("sample", sample, is_whole(sample) and -count <= sample < count, f"one of the trace's {count}")
         prompt = self.prompts[sample] if text is None else self._texts().read(text)
         if isinstance(word, str):
             word = find(prompt, word, occurrence)
@@ -116,7 +120,8 @@ class Trace(TraceTensors):
         """
         apart = [source for source in self.sources if not any(map(source.is_part_of, self.sources))]
         largest = max((source.resolution for source in apart), key=math.prod)
-        height, width = (size, size) if isinstance(size, int) else size or largest
+        size = largest if size is None else plain_all(size)
+        height, width = (size, size) if isinstance(size, int) else size
         total = torch.zeros(len(self.timesteps), height, width, dtype=torch.float32)
         for source in apart:
             total += source.count * resized(self.of_sources(source).maps(word, **options), (height, width))

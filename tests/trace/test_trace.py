@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from reference import CountingUNet, model, noise, relative, run
@@ -351,3 +352,29 @@ def test_load_refuses_files_that_are_no_trace(tmp_path: Path) -> None:
     save_file({"scores": torch.zeros(1)}, path, {"ebama": "{}"})
     with pytest.raises(ValueError, match="is no trace"):
         Trace.load(path)
+
+
+def test_numbers_of_other_libraries_choose_maps() -> None:
+    trace = trace_of(CROWN, options=TraceOptions(resolution=np.array([16, 8]), head=np.int64(1), words=iter(["crown"])))
+    assert (trace.sources[0].head, {source.resolution for source in trace.sources}) == (1, {(16, 16), (8, 8)})
+    assert all(source.head == 1 for source in trace.sources)
+    own = trace.select(resolution=16)
+    for position in (np.int64(3), torch.tensor(3), np.array([3])):
+        assert torch.equal(own.maps(position, sample=np.int64(-1)), own.maps("crown"))
+    for resolution in (np.int64(16), np.array([16, 16]), [16, 16], torch.tensor(16)):
+        assert trace.select(resolution=resolution, head=torch.tensor(1)).sources == own.sources
+    for size in (np.int64(4), np.array([4, 4]), [4, 4], torch.tensor(4)):
+        assert torch.equal(trace.pooled("crown", size=size), trace.pooled("crown", size=4))
+
+
+@pytest.mark.parametrize("sample", [1, -2, None, "0", 0.0, True])
+def test_samples_that_there_are_not_are_named(sample: Any) -> None:
+    with pytest.raises(ValueError, match=r"sample is .*; expected one of the trace's 1\."):
+        trace_of().maps("crown", sample=sample)
+
+
+@pytest.mark.parametrize("name", ["words", "sites"])
+@pytest.mark.parametrize("value", [None, 3, "crown", b"crown", ["crown", 3], np.arange(2)], ids=repr)
+def test_words_and_sites_are_lists_of_texts(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name} are .*; expected "):
+        TraceOptions(**{name: value})

@@ -267,6 +267,9 @@ def test_save_refuses_wrong_targets(model: StableDiffusion, tmp_path: Path) -> N
         save(model, tmp_path / "m", layout="ldm")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="diffusers layout only"):
         save(model, tmp_path / "m.safetensors", layout="compvis", trim_ids=torch.tensor([1]))
+    for nowhere in ("", None, b"m", 3):  # an empty path would be the working folder
+        with pytest.raises(ValueError, match=r"path is .*; expected a file or a folder"):
+            save(model, nowhere)  # type: ignore[arg-type]
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

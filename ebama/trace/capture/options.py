@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from ebama.models import Site
 
+from ...checks import plain_all
 from ...guidance import Task, guidance_resolution
 from ...prompt import Parsed
 from ...prompt.words import occurrences
@@ -63,15 +64,18 @@ class TraceOptions:
     def __post_init__(self) -> None:
         if self.kind not in ("cross", "self"):
             raise ValueError(f"kind is {self.kind!r}; expected 'cross' or 'self'.")
+        for name in ("resolution", "head"):
+            object.__setattr__(self, name, plain_all(getattr(self, name)))
         if self.resolution not in (None, "all"):
             object.__setattr__(self, "resolution", self._sizes())
         for name, holds in (("sites", "names of layers, as `Network.sites` lists them"), ("words", "words of prompts")):
-            given = getattr(self, name)
+            given = plain_all(getattr(self, name))
             if name == "words" and given == "all":
                 continue
-            if isinstance(given, str) or not all(isinstance(one, str) for one in given):
+            texts = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+            if texts == (given,) or not all(isinstance(one, str) for one in texts):
                 raise ValueError(f"{name} are {given!r}; expected {holds}.")
-            object.__setattr__(self, name, tuple(given))
+            object.__setattr__(self, name, texts)
         if self.head is not None and self.head != "all":
             heads = tuple(self.head) if isinstance(self.head, list | tuple) else (self.head,)
             if not heads or not all(type(head) is int and head >= 0 for head in heads):
