@@ -140,7 +140,8 @@ def _task(
         raise ValueError("tokens are None; expected the content positions, or prompts as `parse` reads them as groups.")
     count = len(context)
     task = Task(network, context, per_sample(prompts, count), per_sample(tokens, count), calls=calls, steps=calls)
-    if method.needs.boxes and not any(getattr(group, "box", None) for sample in task.groups for group in sample):
+    boxes = [getattr(group, "box", None) for sample in task.groups for group in sample]
+    if method.needs.boxes and boxes and not any(boxes):
         raise ValueError(
             f"{method.name} places objects in boxes, and got none; give them in the groups, as "
             "Group((3,), box=(0, 0.2, 0.5, 0.8)): left, top, right and bottom in fractions of the picture."
