@@ -126,6 +126,7 @@ def _score(options: argparse.Namespace, folder: Path) -> None:
     from ..evaluation.benchmarks import load
     from ..evaluation.judges.naturalness import NaturalnessScorer
     from ..evaluation.judges.scorer import JudgeScorer, Scorer
+    from ..evaluation.judges.second import SecondJudgeScorer
     from ..evaluation.report.tables import settings
     from ..evaluation.scoring import prompts, score
 
@@ -135,7 +136,7 @@ def _score(options: argparse.Namespace, folder: Path) -> None:
     listed = prompts(folder, benchmark)
     scorers: list[Scorer] = []
     if judged:
-        scorers = [JudgeScorer(any(prompt.boxes for prompt in listed)), NaturalnessScorer()]
+        scorers = [JudgeScorer(any(prompt.boxes for prompt in listed)), NaturalnessScorer(), SecondJudgeScorer()]
     if options.clip is not None:
         from ..evaluation.judges.similarity import similarities
 

@@ -33,6 +33,7 @@ from ebama.evaluation.benchmarks import BenchmarkPrompt
 from ebama.evaluation.benchmarks import load as load_benchmark
 from ebama.evaluation.distributed import own_device
 from ebama.evaluation.judges.scorer import JudgeScorer, Scores
+from ebama.evaluation.judges.second import SecondJudgeScorer
 from ebama.evaluation.report import tables as report
 from ebama.evaluation.report.statistics import difference, estimate
 from ebama.evaluation.scoring import score
@@ -89,7 +90,7 @@ def test_pictures_and_scores_of_a_whole_run(prompts: Path, tmp_path: Path) -> No
             assert read_metadata(out / row["file"])["seed"] == row["seed"]
     scores = {(row["method"], row["prompt"], row["seed"]): row.get("scores") for row in lines(out / "scores.jsonl")}
     assert len(scores) == 20
-    judged = {"presence", "binding", "extras"}
+    judged = {"presence", "binding", "extras", *SecondJudgeScorer.keys}
     assert set(scores["sd", "a red car", 0]) == judged | {"distance", "texture"}
     assert {key for key, value in scores["sd", "over there", 0].items() if value is None} == judged
     assert scores["syngen", "over there", 0] is None

@@ -357,6 +357,16 @@ def test_more_of_what_is_wrong_with_a_picture_is_a_loss(score: str, more: str) -
     assert chart.count('class="above"') == chart.count('class="below"') == 1  # the shapes tell the sign
 
 
+def test_a_second_opinion_is_shown_and_makes_no_failure(folder: Path, lines: list[dict[str, Any]]) -> None:
+    opinions = {"second presence": 1.0, "second binding": 0.0, "judges agree": 0.0}
+    judged = [entry | {"scores": entry["scores"] | opinions} for entry in lines if "scores" in entry]
+    (folder / "scores.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in judged))
+    report.write(folder)
+    data = json.loads(parts(folder).scripts["data"])
+    assert {failure["name"] for failure in data["failures"]} == {"object missing", "colour wrong"}
+    assert {score["name"] for score in data["scores"]} >= opinions.keys()
+
+
 def test_a_set_named_all_does_not_replace_the_whole() -> None:
     lines = [line("sd", name, 0, {"full": value}, set=name) for name, value in (("all", 0.0), ("other", 1.0))]
     rows = {row.set: row.value.mean for row in compare(lines)}

@@ -23,6 +23,8 @@ from .statistics import FEWEST
 
 FAILURES = {"presence": "object missing", "binding": "colour wrong", "placement": "outside its box"}
 """The meaning of a score of 0, where the score's name alone does not say it."""
+OPINIONS = {"second presence", "second binding", "judges agree"}
+"""Scores of which a 0 is no failure: what a second judge says, and whether it says the same."""
 NO_PICTURE = "no picture"
 NO_SCORES = "No judge had anything to say of these pictures."
 BADGES = "✕◐△◇▽○"
@@ -89,7 +91,7 @@ def _data(folder: Path, lines: Sequence[Mapping[str, Any]], baseline: str) -> di
     methods, seeds = (list(dict.fromkeys(line[key] for line in lines)) for key in ("method", "seed"))
     by_place = {(line["set"], line["prompt"], line["method"], line["seed"]): line for line in lines}
     scores, shares = numeric_scores(lines), share_scores(lines)
-    ordered = [key for key in scores if key in shares]
+    ordered = [key for key in scores if key in shares - OPINIONS]
     texts = {key: None for line in lines for key, value in (line.get("scores") or {}).items() if isinstance(value, str)}
     reasons = {failure(line, ordered) for line in lines}
     named = [*(FAILURES.get(key, f"{key}: no") for key in ordered), NO_PICTURE]
