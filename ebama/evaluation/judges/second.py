@@ -20,7 +20,7 @@ _ENDING = " on a light background"
 
 
 class SecondJudgeScorer:
-    """`second presence` (the caption names all objects of the prompt) and `second binding` (each in its colour besides),
+    """`second presence` (the caption names all the prompt's objects) and `second binding` (each in its colour besides),
     0 or 1 each, and whether `judges agree`: whether the first judge's binding is the same.
 
     Prompts that the first judge does not know get None.
