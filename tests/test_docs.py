@@ -49,6 +49,7 @@ def needs_real_weights(tree: ast.AST) -> bool:
     return any(string.startswith("sd-v1-4") for string in strings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [pytest.param(source, id=where) for where, source in blocks()])
 def test_python_runs(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = ast.parse(source)

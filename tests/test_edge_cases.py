@@ -97,6 +97,7 @@ def test_a_word_that_recurs_is_two_objects_in_sentence_order() -> None:
     assert [(group.object, group.modifiers) for group in parsed.groups] == [((4,), ((2,), (3,))), ((8,), ((7,),))]
 
 
+@pytest.mark.slow
 def test_nothing_here_warns_unasked() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -123,6 +124,7 @@ def test_another_default_dtype_changes_nothing(name: str) -> None:
     assert torch.equal(result.latents, run(prompt, method, **options).latents)
 
 
+@pytest.mark.slow
 def test_numbers_of_other_libraries_are_taken_as_pythons() -> None:
     plain = run("a red car", "sd", seeds=[0, 1], steps=3, guidance=7.5, batch_size=2)
     others: dict[str, Any] = {

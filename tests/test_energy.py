@@ -260,6 +260,7 @@ Loss = Callable[[Tensor, object, object], Tensor]
 losses = pytest.mark.parametrize("loss", [paper_loss, centered_loss, log_loss, official_of_scores])
 
 
+@pytest.mark.slow
 @losses
 def test_gradients(loss: Loss) -> None:
     groups = [[RED_CAR, Words((5, 6), ((4,),))], [BARE]]

@@ -43,6 +43,7 @@ def test_an_example_is_short_says_what_it_shows_and_is_shown(script: Path) -> No
     assert f"]({script.stem}.png)" in overview
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script",
     [

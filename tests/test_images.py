@@ -195,6 +195,7 @@ def test_latents_are_the_noise_and_the_strength_is_four_fifths() -> None:
     assert found.recipes[0].seed is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "method"),
     [(DDIM(2, eta=1.0), "sd"), pytest.param(PNDM(2), "ebama", marks=pytest.mark.slow)],

@@ -77,6 +77,7 @@ def slow(name: str) -> Any:
 # --- there and back ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda: tiny(TINY), lambda: tiny(TINY_V2_V), lambda: tiny(TINY_XL), adapted])
 def test_more_rounds_come_back_nearer_on_every_network(make: Any) -> None:
     sd = make()
@@ -163,6 +164,7 @@ def written_out(path: Sequence[Tensor], prompt: str, options: NullText, toleranc
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tolerance", [0.0, 1e3])
 def test_null_texts_written_out(tolerance: float) -> None:
     sd, options = model(), replace(NULL, tolerance=tolerance)
@@ -179,6 +181,7 @@ def test_null_texts_written_out(tolerance: float) -> None:
         assert relative(found[:, i], expected[i]) <= 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["sd", "strd", "strd+mode=keys", "ebca", "cd", pytest.param("ebama", marks=pytest.mark.slow)]
 )
@@ -215,6 +218,7 @@ def test_a_method_starts_from_an_inversion(name: str) -> None:
     assert made.trace.maps("cat", sample=1).isfinite().all()
 
 
+@pytest.mark.slow
 def test_a_recipe_says_how_its_picture_was_inverted() -> None:
     found = invert(null_text=NULL, rounds=2)
     metadata = back(found).metadata[0]

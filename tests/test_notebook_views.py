@@ -109,6 +109,7 @@ def result(prompts: Any, method: str = "ebama", **others: Any) -> Result:
     return run(prompts, method, **{"sampler": "ddim", "output": "pil", **others})
 
 
+@pytest.mark.slow
 def test_a_result_shows_pictures_seeds_methods_and_losses() -> None:
     made = result(["a red cat and a dog", HOSTILE], seeds=[3, 7], parser="rules")
     shown = checked(made._repr_html_())

@@ -196,6 +196,7 @@ print(*(m for m in ("torch", "transformers", "spacy", "numpy", "PIL", "json") if
     assert run(code) == ""
 
 
+@pytest.mark.slow
 def test_help_needs_no_torch() -> None:
     code = """
 import runpy, sys

@@ -76,6 +76,7 @@ def pair(theirs: nn.Module, ours: nn.Module, seed: int = 0) -> tuple[nn.Module, 
 # --- networks ---
 
 
+@pytest.mark.slow
 @unets
 @torch.no_grad()
 def test_unet(config: UNetConfig) -> None:
@@ -145,6 +146,7 @@ def full_size() -> dict[str, tuple[nn.Module, nn.Module]]:
         }
 
 
+@pytest.mark.slow
 def test_full_size_names_and_shapes(full_size: dict[str, tuple[nn.Module, nn.Module]]) -> None:
     for theirs, ours in full_size.values():
         shapes = [{name: tuple(w.shape) for name, w in network.state_dict().items()} for network in (theirs, ours)]

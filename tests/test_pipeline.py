@@ -102,6 +102,7 @@ def test_the_size_of_batches_changes_nothing(method: str) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ALL_METHODS)
 def test_the_same_seed_is_the_same_picture_bit_for_bit(method: str) -> None:
     first, second = (run([CROWN, CAT], seeds=[0, 1], method=method) for _ in range(2))
@@ -115,11 +116,13 @@ def test_the_same_seed_is_the_same_picture_bit_for_bit(method: str) -> None:
 # --- what is run, and what is not ---
 
 
+@pytest.mark.slow
 def test_plain_sampling_runs_no_attention_pass() -> None:
     assert calls_of(seeds=[0, 1], method="sd", steps=5) == [("predict", 4)] * 6
     assert calls_of(seeds=[0, 1], method="sd", steps=5, sampler="ddim") == [("predict", 4)] * 5
 
 
+@pytest.mark.slow
 def test_every_guided_call_costs_one_pass_over_the_prompts_branch() -> None:
     assert calls_of(seeds=[0, 1], method="ebama", steps=2) == [("attention", 2), ("predict", 4)] * 3
 
@@ -130,6 +133,7 @@ def test_unguided_calls_cost_nothing_extra() -> None:
     assert made == [("attention", 1), ("predict", 2)] * 26 + [("predict", 2)] * 25
 
 
+@pytest.mark.slow
 def test_a_guidance_scale_of_1_runs_the_prompt_alone() -> None:
     assert calls_of(seeds=[0, 1], method="sd", guidance=1) == [("predict", 2)] * 4
     almost = run(method="sd", guidance=1 + 1e-6).latents
@@ -150,6 +154,7 @@ def test_no_guided_steps_and_no_step_size_are_plain_sampling(method: str) -> Non
     assert relative(run([CROWN, CAT], seeds=[0, 1], method=method).latents, plain.latents) > 1e-4
 
 
+@pytest.mark.slow
 def test_losses_are_nan_where_a_call_was_not_guided() -> None:
     losses = run([CROWN, CAT], seeds=[0, 1], method=methods.get("ebama", guided_steps=2)).losses
     assert losses.shape == (4, 4)
@@ -245,6 +250,7 @@ def derived_run(
     return pndm(denoise, noise(seed, 32), steps, move), losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "energy"), [("ebama", paper), ("ebama-official", official)])
 @pytest.mark.parametrize("guided", [3, pytest.param(7, marks=pytest.mark.slow)])
 def test_guided_sampling_equals_its_derivation(name: str, energy: Callable[..., Tensor], guided: int) -> None:
@@ -259,6 +265,7 @@ def test_guided_sampling_equals_its_derivation(name: str, energy: Callable[..., 
 # --- what goes in ---
 
 
+@pytest.mark.slow
 def test_whoever_listens_hears_of_every_call_and_can_stop_the_run() -> None:
     heard: list[tuple[int, int]] = []
     run(seeds=[0, 1, 2], method="sd", sampler=PNDM(2), batch_size=2, on_call=lambda *call: heard.append(call))
@@ -272,6 +279,7 @@ def test_whoever_listens_hears_of_every_call_and_can_stop_the_run() -> None:
         run(on_call=stop)
 
 
+@pytest.mark.slow
 def test_given_latents_replace_the_seeds_noise() -> None:
     drawn = torch.stack([torch.randn(4, 32, 32, generator=torch.Generator().manual_seed(s)) for s in (5, 6)])
     given, seeded = run(latents=drawn, method="sd"), run(seeds=[5, 6], method="sd")
@@ -285,6 +293,7 @@ def test_given_latents_replace_the_seeds_noise() -> None:
     assert [m["prompt"] for m in found.metadata] == [CROWN, CROWN, CAT, CAT]
 
 
+@pytest.mark.slow
 def test_noise_in_between_comes_from_the_seeds_or_the_samples_numbers() -> None:
     same, noisy = torch.zeros(2, 4, 32, 32), {"method": "sd", "sampler": DDIM(3, eta=1.0)}
     first, second = run(latents=same, **noisy).latents
@@ -315,6 +324,7 @@ def test_a_callers_inference_mode_does_not_switch_guidance_off(method: str) -> N
         assert torch.equal(Pipeline(model(), checkpoint=True)(CROWN, method=method, **QUIET).latents, expected)
 
 
+@pytest.mark.slow
 def test_energies_and_sums_are_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, computed = [], EbamaEnergy.loss
 
@@ -335,6 +345,7 @@ def test_latents_of_a_wrong_shape_are_refused(shape: tuple[int, ...]) -> None:
         run([CROWN, CAT], latents=torch.zeros(shape))
 
 
+@pytest.mark.slow
 def test_groups_by_words_by_position_and_by_parsing() -> None:
     parsed = run()
     words = run(groups=[("crown", ["purple"]), ("suitcase", ["blue"])])
@@ -350,6 +361,7 @@ def test_groups_by_words_by_position_and_by_parsing() -> None:
     assert relative(other.latents, parsed.latents) > 1e-5
 
 
+@pytest.mark.slow
 def test_several_prompts_take_a_list_of_groups_each() -> None:
     both = run([CROWN, CAT], groups=[[("crown", ["blue"])], [("cat", [])]])
     assert relative(both.latents[:1], run(groups=[("crown", ["blue"])]).latents) <= 1e-3
@@ -366,6 +378,7 @@ def test_plain_sampling_needs_no_noun_and_guidance_does() -> None:
         run("and", method="ebama")
 
 
+@pytest.mark.slow
 def test_the_negative_prompt_counts_with_guidance_only() -> None:
     assert relative(run(negative_prompt="a red dog").latents, run().latents) > 1e-4
     assert torch.equal(run(negative_prompt="a red dog", guidance=1).latents, run(guidance=1).latents)
@@ -411,6 +424,7 @@ def test_a_latent_that_blows_up_is_an_error() -> None:
         run(method=methods.get("ebama", step_size=1e38))
 
 
+@pytest.mark.slow
 def test_only_a_model_with_a_vocabulary_warns_of_unknown_words() -> None:
     prompt = "a purple zeppelin and a walrus"
     with warnings.catch_warnings():
@@ -429,6 +443,7 @@ def test_only_a_model_with_a_vocabulary_warns_of_unknown_words() -> None:
 # --- what comes out ---
 
 
+@pytest.mark.slow
 def test_images_are_the_decoded_latents() -> None:
     result = run([CROWN, CAT], seeds=[0, 1], method="sd", output="pil")
     assert result.images is not None
@@ -447,6 +462,7 @@ def test_images_are_the_decoded_latents() -> None:
     assert Pipeline(model()).decode(torch.zeros(0, 4, 32, 32)) == []
 
 
+@pytest.mark.slow
 def test_metadata_is_all_it_takes_to_make_a_sample_again() -> None:
     result = run(
         [CROWN, CAT], seeds=[3], method="ebama", sampler=DDIM(4), guidance=5.0, negative_prompt="dull", trace=True
@@ -510,6 +526,7 @@ def test_a_model_without_sites_at_16x16_is_guided_at_the_nearest() -> None:
     assert not torch.equal(result.latents, Pipeline(larger)(CROWN, method="sd", sampler="ddim", **options).latents)
 
 
+@pytest.mark.slow
 def test_the_trace_shows_the_prompts_branch_of_every_call() -> None:
     plain = run([CROWN, CAT], seeds=[0, 1], method="sd")
     traced = run([CROWN, CAT], seeds=[0, 1], method="sd", trace=True)

@@ -302,6 +302,7 @@ def test_operator_hands_out_the_place_of_the_peak_and_its_rows() -> None:
     assert vertical[2:].isnan().all()
 
 
+@pytest.mark.slow
 @either_way_too
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_operator_passes_the_checks_of_torch(requires_grad: bool) -> None:

@@ -40,6 +40,7 @@ def many_switches() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the text encoder sees")
 @pytest.mark.usefixtures("many_switches")
 def test_prompts_are_read_and_tokenized_in_threads_as_in_one() -> None:
@@ -79,6 +80,7 @@ def latents(pipeline: Pipeline, prompt: str) -> Tensor:
     return pipeline(prompt, method=method, output="latent", **options).latents
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the text encoder sees", "ignore:The embedded miniature")
 @pytest.mark.parametrize("models", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_threads_make_the_pictures_of_one(models: int) -> None:

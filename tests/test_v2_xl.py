@@ -215,6 +215,7 @@ def test_sizes_reach_the_network_and_the_recipe() -> None:
     assert torch.equal(again.latents, found.latents)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [TINY, TINY_V2, TINY_XL], ids=lambda config: config.name)
 def test_size_of_the_pictures(config: StableDiffusionConfig) -> None:
     for size, latent in (((16, 24), (8, 12)), ([32, 8], (16, 4)), (None, (config.sample_size,) * 2)):
@@ -271,6 +272,7 @@ def test_clean_latents_of_a_trace(config: StableDiffusionConfig) -> None:
     assert relative(result.trace.latents[:, -1].float(), result.latents) < 0.1
 
 
+@pytest.mark.slow
 def test_memory_is_measured_with_the_vector() -> None:
     pipeline = Pipeline(model(TINY_XL), memory="8GB")
     result = pipeline(PROMPTS[:1], method="ebama", steps=1, output="pil", progress=False, parser="rules")
@@ -348,6 +350,7 @@ def test_options_of_the_kinds() -> None:
     assert [config.version for config in (SD_V1, MINIATURE, SD_V2, SD_V2_V, SDXL)] == ["1", "1", "2", "2", "xl"]
 
 
+@pytest.mark.slow
 def test_the_second_softmax_over_the_prompts_tokens() -> None:
     """Attend-and-Excite's `normalize_eot`: attention[:, :, 1:last_idx], where last_idx is the end of the text."""
     maps = torch.rand(2, 4, 4, 77, generator=torch.Generator().manual_seed(0)) / 20

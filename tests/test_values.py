@@ -37,6 +37,7 @@ def run(pipeline: Pipeline, **options: Any) -> Result:
     return pipeline(**{"progress": False} | usual | options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "values", "plain"),
     [

@@ -185,6 +185,7 @@ def test_pictures_of_another_size(client: TestClient) -> None:
     assert (maps["height"], maps["width"]) == (8, 32)
 
 
+@pytest.mark.slow
 def test_boxes_come_back_with_the_words(client: TestClient) -> None:
     boxes = {"cat": [0, 0.25, 0.5, 0.75]}
     asked = {"prompt": "a red cat and a dog", "methods": ["layout-guidance"], "seeds": "0", "boxes": boxes}
@@ -219,6 +220,7 @@ def test_notes_say_what_the_model_does_not_see(service: Service) -> None:
 # --- pictures ---
 
 
+@pytest.mark.slow
 def test_pictures_are_those_of_generate(
     client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -256,6 +258,7 @@ def test_layers_and_heads_of_a_picture_are_bounded(
     assert heads == ["mean over heads", "head 0", "head 1"][:layers]
 
 
+@pytest.mark.slow
 def test_maps_and_curves_are_the_traces(client: TestClient) -> None:
     job = until(client, submit(client, methods=["ebama"], seeds="3"), "done")
     facts = client.get(f"/api/jobs/{job['id']}/pictures/0").json()
@@ -341,6 +344,7 @@ def test_a_full_queue_refuses_a_job(client: TestClient, pipeline: Any) -> None:
     submit(client, **request)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_says_so_in_one_line_and_the_next_job_runs(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:

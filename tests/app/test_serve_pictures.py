@@ -118,6 +118,7 @@ def test_starts_that_cannot_be_are_one_line(client: TestClient, changes: Any, im
     assert says in refusal(client.post("/api/jobs", json=request), 400)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("invert", [False, True], ids=["noised", "inverted"])
 def test_a_picture_from_a_picture_can_be_made_again(
     client: TestClient,

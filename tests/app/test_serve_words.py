@@ -87,6 +87,7 @@ def test_words_that_cannot_be_are_one_line(client: TestClient, address: str, cha
     assert len(line) < 400
 
 
+@pytest.mark.slow
 def test_runs_go_by_what_somebody_says(client: TestClient) -> None:
     groups = [["crown#2", ["red"]]]
     job = until(client, submit(client, prompt=CROWNS, methods=["ebama"], seeds="0", groups=groups), "done")

@@ -142,6 +142,7 @@ def test_a_report_is_saved_read_back_and_written_as_markdown(tmp_path: Path) -> 
     assert table == report.table()
 
 
+@pytest.mark.slow
 def test_batches_are_drawn_from_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     measured = tuple(one(f"batch:{n}", seconds=float(n)) for n in (1, 2, 10))
     report = Report("miniature", "x", machine(), measured)

@@ -104,6 +104,7 @@ def test_attention_writes_one_page_for_all_methods(tmp_path: Path, capfd: pytest
     assert (data["numbers"], data["total"]) == ([2], 2)
 
 
+@pytest.mark.slow
 def test_attention_writes_a_page_of_every_layer_and_head(tmp_path: Path) -> None:
     options = (
         "--format",
@@ -172,6 +173,7 @@ def test_attention_draws_the_maps_of_the_trace_on_one_scale(tmp_path: Path, monk
         assert ours.high >= max(ours.maps.max(), theirs.maps.max())
 
 
+@pytest.mark.slow
 def test_attention_draws_self_attention_of_a_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = grids(monkeypatch)
     assert draw(tmp_path, "--method", "sd", "--kind", "self", "--resolution", "8", "--pixels", "2,5") == 0
@@ -183,6 +185,7 @@ def test_attention_draws_self_attention_of_a_pixel(tmp_path: Path, monkeypatch: 
     assert names(tmp_path / FOLDER) == ["maps-sd.png"]
 
 
+@pytest.mark.slow
 def test_attention_shows_all_words_of_a_prompt_without_a_noun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = grids(monkeypatch)
     assert draw(tmp_path, "--method", "sd", prompt="quickly and slowly") == 0

@@ -197,6 +197,7 @@ def test_from_png_refuses_a_png_without_a_recipe(
     assert [file.name for file in tmp_path.iterdir()] == ["foreign.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_generate_names_files_by_method_and_options(tmp_path: Path) -> None:
     options = ["--method", "ebama+center=False", "--option", "step_size=0.5", "--compare", "ebama"]
@@ -215,6 +216,7 @@ def test_generate_takes_words_that_are_no_objects(options: list[str], positions:
     assert [group["object"] for group in read_metadata(path)["groups"]] == [[position] for position in positions]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_generate_writes_an_image_for_each_method_and_seed_with_its_recipe(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -273,6 +275,7 @@ def test_from_png_makes_the_same_pixels(
     assert re.search("pixels differ by .*; the weights are not those that", capfd.readouterr().err)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_from_png_names_options_that_a_file_of_an_older_version_does_not_say(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -319,6 +322,7 @@ def test_from_png_refuses_a_value_that_no_run_had(
     assert not (tmp_path / "again").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_from_png_needs_no_parser_that_is_gone_and_compares_what_can_be(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -334,6 +338,7 @@ def test_from_png_needs_no_parser_that_is_gone_and_compares_what_can_be(
     assert np.array_equal(pixels(again), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_generate_leaves_a_damaged_image_alone_and_writes_beside_it(tmp_path: Path) -> None:
     once = ["--method", "sd", "--seeds", "0:3"]
@@ -360,6 +365,7 @@ def test_generate_says_in_one_line_that_weights_do_not_fit(
     assert "The weights do not fit into the memory of 'cpu'" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_generate_overwrites_no_image_of_another_recipe(tmp_path: Path) -> None:
     once = ["--method", "sd", "--seeds", "0,1"]
@@ -370,6 +376,7 @@ def test_generate_overwrites_no_image_of_another_recipe(tmp_path: Path) -> None:
     assert [read_metadata(tmp_path / FOLDER / name)["guidance"] for name in names[:2]] == [3.0, 7.5]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_generate_records_weights_and_their_path(model: StableDiffusion, tmp_path: Path) -> None:
     save(model, tmp_path / "model")

@@ -90,6 +90,7 @@ def test_edited_recipes(
     assert len(set(endings)) > 30
 
 
+@pytest.mark.slow
 def test_garbled_recipes_and_pictures(
     reached: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -143,6 +143,7 @@ def test_bad_settings_are_refused_before_the_first_picture(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
 def test_no_batch_is_larger_than_asked_for(size: int) -> None:
     listed = [BenchmarkPrompt("some", f"prompt {i}") for i in range(5)]
@@ -152,6 +153,7 @@ def test_no_batch_is_larger_than_asked_for(size: int) -> None:
     assert sorted(key for batch in batches for key in batch.pictures()) == sorted(job.pictures())
 
 
+@pytest.mark.slow
 def test_a_latent_that_blows_up_costs_no_other_picture(tmp_path: Path) -> None:
     class Fragile(Pipeline):
         """Blows up at one prompt's seed 1, and with it whatever runs beside it."""
@@ -173,6 +175,7 @@ def test_a_latent_that_blows_up_costs_no_other_picture(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_groups_of_a_benchmark_reach_the_pipeline(tmp_path: Path) -> None:
     seen: list[Any] = []
 
@@ -192,6 +195,7 @@ def test_groups_of_a_benchmark_reach_the_pipeline(tmp_path: Path) -> None:
 CAT_AND_CAR = (("cat", Box(0, 0.25, 0.5, 0.75)), ("car", Box(0.5, 0, 1, 0.5)))
 
 
+@pytest.mark.slow
 def test_boxes_of_a_benchmark_reach_the_pipeline_the_lists_and_the_recipes(tmp_path: Path) -> None:
     """For every prompt: one without any is no reason to refuse a method that places objects."""
     listed = [
@@ -216,6 +220,7 @@ def test_boxes_of_a_benchmark_reach_the_pipeline_the_lists_and_the_recipes(tmp_p
     assert elsewhere.settings("", "")["prompts_sha256"] != plain
 
 
+@pytest.mark.slow
 def test_boxes_that_fit_nothing_are_refused_before_the_first_picture() -> None:
     placing = {"boxdiff": methods.get("boxdiff").complete(MINIATURE), "sd": SD}
     with pytest.raises(
@@ -351,6 +356,7 @@ def test_pictures_that_are_gone_in_the_end_are_an_error(
     )
 
 
+@pytest.mark.slow
 def test_a_folder_is_not_continued_by_another_parser(
     prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -366,6 +372,7 @@ def test_a_folder_is_not_continued_by_another_parser(
     assert f"parser was 'rules', now '{best}'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_scoring_refuses_a_missing_device_in_one_line(
     scenes: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -499,6 +506,7 @@ def test_the_judge_says_whether_objects_are_in_their_boxes() -> None:
     assert JudgeScorer()(images[:1], prompts[:1]) == [{key: scores[0][key] for key in JudgeScorer.keys}]
 
 
+@pytest.mark.slow
 def test_boxes_of_another_programs_pictures_are_the_benchmarks(scenes: tuple[Path, list[str]]) -> None:
     folder, captions = scenes
     noun = captions[0].split()[2]
@@ -589,6 +597,7 @@ def test_scores_of_other_judges_stay_while_the_pictures_do(scenes: tuple[Path, l
     assert judges["full"] == "who scores full"
 
 
+@pytest.mark.slow
 def test_the_miniatures_judge_reads_only_the_miniatures_pictures_unless_told(
     scenes: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -269,6 +269,7 @@ def test_pictures_of_another_size_than_the_models_are_refused(part: str, copy: P
         OPENERS[part](copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize(
     "change",
@@ -335,6 +336,7 @@ def test_a_pickle_that_runs_code_is_named_without_advice_to_run_it(part: str, co
     assert "weights_only" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_what_a_model_returns_is_not_the_folders_choice(part: str, copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())

@@ -115,6 +115,7 @@ def parts(folder: Path) -> Parts:
     return Parts((folder / "report.html").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_the_page_holds_everything_and_fetches_nothing(folder: Path, lines: list[dict[str, Any]]) -> None:
     report.write(folder)
     page = parts(folder)
@@ -383,6 +384,7 @@ def test_the_command_makes_table_and_page_again(folder: Path, capsys: pytest.Cap
     assert printed == (folder / "table.md").read_text() + f"\n{folder / 'report.html'}\n"
 
 
+@pytest.mark.slow
 def test_report_shows_differences_to_the_method_it_is_told(
     folder: Path, lines: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -397,6 +399,7 @@ def test_report_shows_differences_to_the_method_it_is_told(
     assert "There are no pictures of 'ane' to compare with; there are sd, ebama+" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_report_rejects_folder_without_scores(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def refused(where: Path) -> str:
         capsys.readouterr()

@@ -185,6 +185,7 @@ def test_t_c_compares_the_bare_caption_with_the_prompt_in_templates(folders: dic
 # --- odd input ---
 
 
+@pytest.mark.slow
 def test_prompts_without_halves_get_only_corrected_scores() -> None:
     listed = ["a red car", "a cat and a dog and a frog"]
     scorers = similarities("miniature", None, listed)
@@ -210,6 +211,7 @@ def test_a_prompt_that_is_too_long_gets_no_published_score() -> None:
     assert "min corrected" in similarities("miniature", None, ["a cat and a dog", prompt])[0].keys
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_broken_picture_and_unequal_numbers(tmp_path: Path) -> None:
     for prompt, seeds in (("a cat and a dog", 3), ("a red car and a blue bow", 1)):
         folder = tmp_path / "other" / prompt

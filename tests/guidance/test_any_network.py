@@ -241,6 +241,7 @@ def test_latents_without_a_context_are_named() -> None:
         guide_for("ane", network, contexts(2), [Group((9,))], TOKENS, calls=3)(noise(2), 1, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", methods.names())
 def test_a_method_without_a_pipeline_works_or_says_what_it_needs(name: str) -> None:
     _, network = foreign("ldm")

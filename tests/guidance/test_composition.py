@@ -62,6 +62,7 @@ def test_guides_follow_each_other() -> None:
         torch.testing.assert_close(measured, sum(parts))
 
 
+@pytest.mark.slow
 def test_losses_are_summed_over_the_parts_that_guide_a_sample() -> None:
     prompts = [CROWN, CATS]  # syngen leaves the second alone, for it has no modifier
     alone, both = run(prompts, "syngen").losses, run(prompts, ["ane+max_refinements=0", "syngen"]).losses
@@ -195,6 +196,7 @@ def test_starts_follow_each_other_and_come_before_the_first_call() -> None:
 # --- what cannot run together ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -81,6 +81,7 @@ def test_traces_of_a_foreign_network(style: str) -> None:
     assert own.probabilities.shape[-1] == side**2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", [pytest.param("ldm", marks=pytest.mark.slow), "dit"])
 def test_a_memory_budget_on_a_foreign_network(style: str) -> None:
     sd = foreign(style)

@@ -93,6 +93,7 @@ def test_a_run_with_both_differs_from_each_alone_and_is_one_by_one() -> None:
     assert relative(both.losses, run(prompts, Quiet(), seeds=[3]).losses) > 1e-2
 
 
+@pytest.mark.slow
 def test_the_controls_of_a_composition_act_in_its_guided_passes() -> None:
     @dataclass(frozen=True)
     class Controlling(Method):

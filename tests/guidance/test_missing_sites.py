@@ -100,6 +100,7 @@ def test_a_guide_says_what_the_chosen_sites_lack() -> None:
             guided(name, network, sites=[site])
 
 
+@pytest.mark.slow
 def test_prompts_that_were_parsed_are_groups_and_tokens() -> None:
     network = adapt(LdmLike(context_width=16).eval(), context_shape=(77, 16))
     prompts = [parse(text, clip_tokenizer(), "rules") for text in (CROWN, "a cat and a red dog")]

@@ -51,6 +51,7 @@ def test_emulated_kernel_agrees_with_plain_torch_on_the_fixed_maps(
     assert smoothing._agrees(kernel, dtype, torch.device("cpu"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel_size", [1, 3, 7])
 @pytest.mark.parametrize("shape", [(1, 4, 4), (3, 16, 16), (2, 4, 31), (2, 40, 33), (0, 8, 8), (5, 5, 4)])
 def test_emulated_kernel_finds_the_peaks_of_random_maps(

@@ -171,6 +171,7 @@ def test_a_prompt_in_parts_is_refused() -> None:
         run(CROWN, "attention-regulation,cd")
 
 
+@pytest.mark.slow
 def test_cost() -> None:
     assert rows_of([CROWN, CAT], QUICK, seeds=[0, 1]) == [8] * 3
     assert QUICK.cost(reading(CROWN), 3) == Cost(predictions=sum(rows_of(CROWN, QUICK)))

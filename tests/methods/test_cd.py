@@ -57,6 +57,7 @@ def test_parts(prompt: str, expected: list[str]) -> None:
     assert parts(reading(prompt)) == expected
 
 
+@pytest.mark.slow
 def test_parts_of_the_benchmark_are_its_metrics_halves() -> None:
     prompts = [prompt for each in benchmarks.load_ane().values() for prompt in each]
     assert len(prompts) == 276
@@ -117,6 +118,7 @@ def test_numbers_of_a_loop_over_diffusers(weights: tuple[float, ...] | None) -> 
     assert relative(found, x) <= 1e-4
 
 
+@pytest.mark.slow
 def test_a_prompt_of_one_part_is_plain_sampling() -> None:
     for prompt in (CAT, "and", "a cat."):
         assert torch.equal(run(prompt, ComposableDiffusion()).latents, run(prompt, "sd").latents)
@@ -125,6 +127,7 @@ def test_a_prompt_of_one_part_is_plain_sampling() -> None:
     assert relative(run(CROWN, ComposableDiffusion()).latents, run(CROWN, "sd").latents) > 1e-2
 
 
+@pytest.mark.slow
 def test_a_guidance_scale_of_1() -> None:
     contexts = model().encode_text(["", "a purple crown", "a blue suitcase"])
     found = run(CROWN, ComposableDiffusion(), seeds=[5], guidance=1, steps=4, sampler="pndm").latents
@@ -147,6 +150,7 @@ def test_batches_of_different_numbers_of_parts() -> None:
     assert_batch_is_one_by_one([CROWN, "a cat | a dog"], ComposableDiffusion((7.5, -2.0)))
 
 
+@pytest.mark.slow
 def test_cost() -> None:
     method = ComposableDiffusion()
     assert rows_of([CROWN, CAT, BARS], method, seeds=[0, 1]) == [2 * (3 + 2 + 4)] * 3
@@ -181,6 +185,7 @@ def test_capital_letters_make_no_difference() -> None:
     assert torch.equal(found, run(CROWN, ComposableDiffusion()).latents)
 
 
+@pytest.mark.slow
 def test_more_than_77_pieces() -> None:
     """What CLIP does not see is said; between bars each part has 75 pieces of its own."""
     long = " and ".join(["a red dog"] * 20)
@@ -193,6 +198,7 @@ def test_more_than_77_pieces() -> None:
         assert rows_of(halves, ComposableDiffusion()) == [3] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", [(20, 20), (20, 20, 20), (1, 24)])
 def test_words_that_are_not_seen_are_counted_in_each_part(counts: tuple[int, ...]) -> None:
     """A prompt of parts that are short is seen whole; of a long part the end is named, and of another method too."""

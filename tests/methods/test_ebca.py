@@ -98,6 +98,7 @@ def test_numbers(name: str, sampler: Any, tau: float, moving_calls: int) -> None
     assert relative(other, expected) > 1e-3
 
 
+@pytest.mark.slow
 def test_nothing_moves_without_steps() -> None:
     plain = run([CROWN, CAT], "sd").latents
     for still in (EnergyBasedCrossAttention(0, 0), EnergyBasedCrossAttention(0.1, 0.1, tau=0)):
@@ -126,6 +127,7 @@ def test_batches() -> None:
     assert_batch_is_one_by_one(["and", "A red Dog and a red dog", "a spiky surfboard"], method)
 
 
+@pytest.mark.slow
 def test_both_branches_of_guidance_move() -> None:
     for guidance in (0, 1):
         plain = run(CROWN, "sd", guidance=guidance).latents
@@ -137,6 +139,7 @@ def test_both_branches_of_guidance_move() -> None:
     assert relative(run(CROWN, upweighted, guidance=1).latents, run(CROWN, STRONG, guidance=1).latents) > 1e-3
 
 
+@pytest.mark.slow
 def test_cost() -> None:
     assert rows_of([CROWN, CAT], STRONG, seeds=[0, 1]) == [8] * 3
     assert STRONG.cost(reading(CROWN), 3) == Cost(predictions=sum(rows_of(CROWN, STRONG)))

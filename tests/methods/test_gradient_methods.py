@@ -320,6 +320,7 @@ def test_a_whole_run(case: str, prompt: str, words: Words) -> None:
         assert relative(run(prompt, "sd", **options).latents, expected) > 1.5e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
 def test_initial_steps_of_ebama_come_before_the_first_call(count: int) -> None:
     sd, prompt = model(), parse(CROWN, clip_tokenizer(), "rules")
@@ -366,6 +367,7 @@ def test_a_run_costs_what_is_declared(name: str, prompt: str) -> None:
         assert found["backwards"] == 2 * declared.backwards
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ane", "divide-and-bind"])
 def test_refinement_costs_at_most_its_rounds_and_nothing_where_the_target_is_met(name: str) -> None:
     never, always = ((0, -1e9),), ((0, 1e9),)
@@ -388,6 +390,7 @@ def test_refinement_ends_once_the_target_is_met() -> None:
     assert torch.equal(run(CATS, early, steps=1).latents, run(CATS, refined(1.0, last + 1), steps=1).latents)
 
 
+@pytest.mark.slow
 def test_only_samples_that_miss_the_threshold_pay_for_refinement() -> None:
     losses = [run(prompt, quick("ane", guided_steps=1, thresholds=()), steps=1).losses[0, 0] for prompt in (CROWN, CAR)]
     between = 1 - float(sum(losses) / 2)
@@ -395,6 +398,7 @@ def test_only_samples_that_miss_the_threshold_pay_for_refinement() -> None:
     assert passes([CROWN, CAR], method, steps=1)["attention"] == 2 + 4
 
 
+@pytest.mark.slow
 def test_syngen_without_a_pair_is_plain_sampling_at_its_price() -> None:
     assert passes([CATS], quick("syngen"), steps=3) == {"predictions": 8, "attention": 0, "backwards": 0}
     assert torch.equal(run(CATS, quick("syngen")).latents, run(CATS, "sd").latents)

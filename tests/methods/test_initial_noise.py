@@ -362,6 +362,7 @@ def test_without_objects_or_rounds_it_is_plain_sampling(name: str) -> None:
     assert torch.equal(run(CATS, methods.get(name, **(QUICK | {"max_rounds": 0, "guided_steps": 0}))).latents, plain)
 
 
+@pytest.mark.slow
 def test_starts_on_any_network_with_generators_or_without() -> None:
     sd, z = model(), torch.cat([noise(1), noise(2)])
     groups, context = [Group((2,)), Group((5,))], sd.encode_text([CATS, CATS])
@@ -377,6 +378,7 @@ def test_starts_on_any_network_with_generators_or_without() -> None:
     assert seeded.shape == z.shape
 
 
+@pytest.mark.slow
 def test_with_another_method() -> None:
     both = [methods.get("initno", **QUICK), methods.get("ebama", guided_steps=2)]
     assert run(CROWN, both).latents.isfinite().all()

@@ -53,6 +53,7 @@ def test_words_beyond_77_positions_guide(name: str) -> None:
         assert result.trace.prompts[0].groups[-1].object == (last,)
 
 
+@pytest.mark.slow
 def test_an_edit_beyond_77_positions_takes_the_words_of_its_source() -> None:
     edit = FAR.replace("red car", "blue car")
     result = Pipeline(long_model())(
@@ -62,6 +63,7 @@ def test_an_edit_beyond_77_positions_takes_the_words_of_its_source() -> None:
     assert not torch.equal(result.latents[0], result.latents[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["sd", "ebama", methods.get("ebca", upweight={200: 2.0})])
 def test_a_recipe_of_words_beyond_77_positions_is_read_again(method: Any) -> None:
     pipeline, options = Pipeline(long_model()), {"output": "latent", "progress": False}

@@ -128,6 +128,7 @@ def test_presets_are_of_methods_that_there_are() -> None:
     assert set(MINIATURE_OPTIONS) <= set(PUBLISHED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("config", "order"), [(SD_V1, 4), (MINIATURE, 2)], ids=["v1", "miniature"])
 def test_a_sampler_by_name_is_what_the_model_asks_for(config: Any, order: int) -> None:
     sd = dataclasses.replace(load(), config=config)
@@ -137,6 +138,7 @@ def test_a_sampler_by_name_is_what_the_model_asks_for(config: Any, order: int) -
         sd.sampler("euler", 20)
 
 
+@pytest.mark.slow
 def test_the_miniature_mixes_two_estimates_unless_told_otherwise() -> None:
     pipeline = Pipeline(load())
     options: dict[str, Any] = {"method": "sd", "steps": 6, "output": "latent", "progress": False, "parser": "rules"}
@@ -162,6 +164,7 @@ def test_a_choice_can_be_compared_and_hashed() -> None:
     assert methods.get("ebama", step_size=20.0) != methods.get("ebama")
 
 
+@pytest.mark.slow
 def test_the_pipeline_takes_a_method_as_it_is() -> None:
     pipeline = Pipeline(load())
     options: dict[str, Any] = {"steps": 1, "size": (32, 32), "output": "latent", "progress": False, "parser": "rules"}
@@ -229,6 +232,7 @@ def test_the_command_lists_every_method(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_guide_to_adding_a_method_works() -> None:
     code, *_ = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     module: dict[str, Any] = {"__name__": "centre"}

@@ -144,6 +144,7 @@ def test_numbers(source: str, edit: str, kind: Any) -> None:
     assert torch.equal(auto, found)
 
 
+@pytest.mark.slow
 def test_numbers_of_windows_and_factors() -> None:
     """Cross-attention in calls 1 and 2, "red" in 0 and 1, "big" in none; self-attention in calls 1 and 2."""
     method = PromptToPrompt(
@@ -162,6 +163,7 @@ def test_numbers_of_windows_and_factors() -> None:
     assert relative(found, torch.cat(expected)) <= 1e-4
 
 
+@pytest.mark.slow
 def test_a_factor_for_every_occurrence_of_a_word() -> None:
     prompt = "a red dog and a red cat"
     found = run([prompt, prompt], PromptToPrompt(reweight={"red": 4}), seeds=[5], steps=4, sampler="pndm").latents
@@ -188,6 +190,7 @@ def test_self_attention_is_copied_up_to_16x16_at_the_models_own_size(sample_size
     assert relative(found, torch.cat(expected)) <= 1e-4
 
 
+@pytest.mark.slow
 def test_the_sources_picture_is_plain() -> None:
     plain = run(CATS, "sd", seeds=[3, 4]).latents
     for method in (PromptToPrompt(), PromptToPrompt(cross_steps=1, self_steps=1, reweight={"dog": 5})):
@@ -244,6 +247,7 @@ def test_a_trace_changes_nothing() -> None:
     assert relative(traced, plain) <= 1e-5
 
 
+@pytest.mark.slow
 def test_cost() -> None:
     method = PromptToPrompt()
     assert rows_of([CATS, DOGS, SHORT], method, seeds=[0, 1]) == [12] * 3

@@ -154,6 +154,7 @@ def test_batches_of_different_numbers_of_phrases(mode: Any) -> None:
     assert_batch_is_one_by_one([NESTED, CAT, "a purple crown and a blue suitcase"], StructuredDiffusion(mode))
 
 
+@pytest.mark.slow
 @modes
 def test_without_guidance(mode: Any) -> None:
     found = run([NESTED, CAT], StructuredDiffusion(mode), guidance=1).latents
@@ -175,6 +176,7 @@ def test_a_trace_changes_nothing(mode: Any) -> None:
     assert relative(traced.latents, plain.latents) <= 1e-5
 
 
+@pytest.mark.slow
 @modes
 def test_cost(mode: Any) -> None:
     method = StructuredDiffusion(mode)

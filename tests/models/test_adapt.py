@@ -194,6 +194,7 @@ def test_checkpointing_gives_the_same_gradient() -> None:
     torch.testing.assert_close(gradient(True), gradient(False))
 
 
+@pytest.mark.slow
 def test_two_threads_use_one_network_without_seeing_each_other() -> None:
     _, network = foreign("ldm")
     z, t, context = inputs()

@@ -68,6 +68,7 @@ def test_sites_of_a_latent_that_is_not_square(unet: UNet) -> None:
     assert {site.resolution for site in unet.sites((32, 64))} == {(32, 64), (16, 32), (8, 16), (4, 8)}
 
 
+@pytest.mark.slow
 def test_attention_equals_the_full_forward_bit_for_bit(unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
     z, context = inputs
     for resolution, kind in itertools.product((16, 32), ("cross", "self")):
@@ -78,6 +79,7 @@ def test_attention_equals_the_full_forward_bit_for_bit(unet: UNet, inputs: tuple
         assert all(torch.equal(a.scores, b.scores) for a, b in zip(full, stopped, strict=True))
 
 
+@pytest.mark.slow
 def test_recording_leaves_the_output_alone(unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
     z, context = inputs
     epsilon, records = unet(z, 7, context, record=unet.sites(z.shape))
@@ -215,6 +217,7 @@ class _Replace(Control):
         return self.context if self.later and call.site.kind == "cross" else call.context
 
 
+@pytest.mark.slow
 def test_control_sees_every_site_and_may_change_nothing(unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
     z, context = inputs
     log = _Log()
@@ -228,6 +231,7 @@ def test_control_rewrites_scores(unet: UNet, inputs: tuple[torch.Tensor, torch.T
     torch.testing.assert_close(unet(z, 5, context, control=_Mask()), unet(z, 5, only), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_control_rewrites_contexts(unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
     z, context = inputs
     other = context.flip(2)  # not of dimension 1: the order of keys changes nothing

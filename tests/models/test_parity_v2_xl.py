@@ -201,6 +201,7 @@ def test_full_size(config: StableDiffusionConfig) -> None:
         assert shapes[0] == shapes[1]
 
 
+@pytest.mark.slow
 def test_sites_of_the_full_size() -> None:
     with torch.device("meta"):
         xl, v2 = UNet(SDXL.unet), UNet(SD_V2_V.unet)

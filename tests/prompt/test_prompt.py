@@ -82,6 +82,7 @@ def test_capitals_change_nothing(parser: str, style: object) -> None:
 
 
 # The measured accuracy on the sampler's prompts is 1.000 (rules: their lists hold its words) and 0.909 (sm).
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parser", "least"), [("rules", 0.99), *(pytest.param(model, 0.88, marks=pytest.mark.slow) for model in MODELS)]
 )
@@ -215,6 +216,7 @@ def test_structure_of_a_tree_made_by_hand(parse_by_hand: str, wanted: Words) -> 
     assert [(text[noun], [text[modifier] for modifier in modifiers]) for noun, modifiers in objects] == wanted
 
 
+@pytest.mark.slow
 def test_rules_always_make_a_tree() -> None:
     rng = random.Random(1)
     lists = [value for value in vars(lexicon).values() if isinstance(value, frozenset)]
@@ -239,6 +241,7 @@ def test_very_long_prompts_are_read() -> None:
 # Alignment
 
 
+@pytest.mark.slow
 def test_tokens_partition_the_prompt_by_words() -> None:
     rng = random.Random(2)
     letters = "abcdefgh éßñ İﬁ½①漢字한글 👍🏽 -'’.,\t  \u0301\u00a0"
@@ -382,6 +385,7 @@ def test_a_doc_is_read_and_checked() -> None:
         parse("a red dog", TOKENIZER, spacy.blank("en"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [model for model in MODELS if model.startswith("en_core_web")][-1:])
 def test_a_language_reads_like_its_name(name: str) -> None:
     spacy = pytest.importorskip("spacy")

@@ -380,6 +380,7 @@ _PAIRS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parser", SMALL)
 def test_colours_and_nouns_are_pairs_however_they_stand(parser: str) -> None:
     rng = random.Random(7)
@@ -471,6 +472,7 @@ def fuzz(examples: int) -> settings:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parser", SMALL)
 @fuzz(40)
 @given(text=TEXTS)
@@ -486,6 +488,7 @@ def test_any_text_is_read_or_refused_at_length(parser: str, text: str) -> None:
     check_reading(text, parser)
 
 
+@pytest.mark.slow
 @fuzz(80)
 @given(text=TEXTS, cuts=st.lists(st.tuples(st.integers(0, 20), st.integers(1, 9)), min_size=1, max_size=4))
 def test_words_of_any_text_are_assigned_or_refused(text: str, cuts: list[tuple[int, int]]) -> None:
@@ -518,6 +521,7 @@ def doc(text: str) -> Any:
     return model()(text)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(SMALL) < 2, reason="no spaCy model")
 @pytest.mark.parametrize(
     "text",

@@ -119,12 +119,14 @@ def test_the_capacity_is_the_tokenizer_s(name: str) -> None:
     assert len(parse("a dog and a dog and", tokenizer, "rules").tokens) == capacity  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_tokenizer_without_a_limit_cuts_nothing() -> None:
     prompt = "a dog and " * 300 + "a dog"
     for tokenizer in (t5(), fast(t5(), 10**30), by_words):
         assert len(parse(prompt, tokenizer, "rules").groups) == 301
 
 
+@pytest.mark.slow
 def test_long_clip_is_read_to_its_end() -> None:
     backend = Tokenizer.from_str(clip_tokenizer().backend_tokenizer.to_str())
     backend.enable_truncation(248)

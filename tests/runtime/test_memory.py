@@ -59,6 +59,7 @@ def test_the_peak_counts_what_is_held_at_once() -> None:
     assert usage.peak(lambda: given.view(10, 100), [given]) == 0
 
 
+@pytest.mark.slow
 def test_a_gradient_holds_more_and_checkpointing_less() -> None:
     found = Pipeline(model()).footprint
     assert found.guided > found.checkpointed > found.prediction > 0
@@ -128,6 +129,7 @@ def test_a_run_on_a_budget_makes_the_same_pictures(monkeypatch: pytest.MonkeyPat
     assert any(checkpoint for _, checkpoint in seen)
 
 
+@pytest.mark.slow
 def test_checkpointing_by_hand_makes_the_same_picture() -> None:
     options: dict[str, Any] = {"steps": 2, "output": "latent", "progress": False, "parser": "rules"}
     kept, computed = (
@@ -173,6 +175,7 @@ def test_other_errors_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         Pipeline(model())(PROMPT, progress=False, parser="rules")
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_a_budget(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     for size, words in (("1MB", "is too little"), ("much", "expected a size")):
         assert main(["generate", "a red car", "--memory", size, "--out", str(tmp_path)]) == 2

@@ -128,6 +128,7 @@ OPTIONS["divide-and-bind"] = {"max_refinements": (1, 1), "mode": "tv-bind"}
 QUICK = ("cd", "ebca", "ebama")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in methods.names()]
 )
@@ -217,6 +218,7 @@ def test_an_evaluation(tmp_path: Path) -> None:
     np.testing.assert_allclose(*pictures, atol=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 def test_a_guide_on_a_foreign_network(style: str) -> None:
     generator = torch.Generator().manual_seed(1)

@@ -44,6 +44,7 @@ class Swallows:
             threading.Event().wait(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_swallowed_signal_ends_the_run_before_its_next_call(number: int, pipeline: Pipeline) -> None:
     done: list[int] = []

@@ -89,6 +89,7 @@ def test_several_at_once(options: dict[str, Any], count: int) -> None:
     assert [tuple(maps.shape[2:4]) for maps in kept] == [source.resolution for source in trace.sources]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [False, True])
 def test_only_the_words_that_were_asked_for_are_kept(folder: bool, tmp_path: Path) -> None:
     options: dict[str, Any] = {"words": ["crown", "cat"], "folder": tmp_path / "run" if folder else None}

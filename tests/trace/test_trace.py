@@ -146,6 +146,7 @@ def test_a_trace_of_plain_sampling_costs_no_call_and_no_gradient(options: Any, m
     assert not any(kept.requires_grad for kept in traced.trace.kept.values())
 
 
+@pytest.mark.slow
 def test_trace_joins_batches_in_order() -> None:
     options = TraceOptions(latents=True)
     whole, split = (
@@ -282,6 +283,7 @@ def test_words_that_fell_off_the_end_have_no_map() -> None:
 # --- files ---
 
 
+@pytest.mark.slow
 def test_trace_survives_save_and_load(tmp_path: Path) -> None:
     trace = trace_of([CROWN, CAT], "ebama", TraceOptions(latents=True, head=1), seeds=[3, 4])
     trace.save(tmp_path / "run.safetensors")

@@ -114,6 +114,7 @@ def test_what_is_not_there_is_refused_and_nothing_written(arguments: Any, says: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_where_no_script_runs_a_still_shows_the_mean_maps() -> None:
     result = run([CROWN, "a cat"], "sd", seeds=[3, 4, 5, 6], sampler="ddim", trace=True, output="pil", steps=1)
     trace = result.trace
@@ -185,6 +186,7 @@ def test_a_page_fetches_nothing_and_texts_stay_texts() -> None:
     assert html.unescape(inside) == page
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_the_page_of_the_file(tmp_path: Path) -> None:
     trace = trace_of()
     trace.save_html(tmp_path / "maps.html")

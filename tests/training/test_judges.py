@@ -96,6 +96,7 @@ class TestNaturalness:
         checks[..., ::9, :] = checks[..., ::9] = 1.0
         assert background_texture(checks).isnan()
 
+    @pytest.mark.slow
     def test_a_broken_thing_is_farther_than_a_true_one(self) -> None:
         """Of two stored scenes, one with its pixels' rows in another order where things stand."""
         tiles = np.array(Image.open(FIXTURE)).reshape(4, 64, 8, 64, 3).swapaxes(1, 2).reshape(32, 64, 64, 3)

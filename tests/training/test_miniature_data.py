@@ -77,6 +77,7 @@ class TestSprites:
             alpha = sprite[..., 3]
             assert all(edge.max() > 0.1 for edge in (alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]))  # cropped tight
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("sprite_set", ["noto", "fluent", "noto-v1"])
     def test_what_was_recoloured_is_nearest_to_its_colour(self, sprite_set: str) -> None:
         """The pixels that change most from one colour to another are the body; their mean colour tells the name."""
@@ -107,6 +108,7 @@ class TestScenes:
     def _rasteriser(self) -> None:
         pytest.importorskip("resvg_py")
 
+    @pytest.mark.slow
     def test_a_seed_gives_the_same_scenes_again(self) -> None:
         from ebama.training.drawing.scenes import HARDER, scenes
 

@@ -13,6 +13,7 @@ from reference import TINY_XL, model, noise, random_model
 TEXTS = ["a purple crown", "a dog", "an axolotl in a car"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sd", [model(), random_model(TINY_XL)], ids=["v1", "xl"])
 def test_for_the_prompt_they_are_those_of_the_network(sd: Any) -> None:
     z = torch.cat([noise(1), noise(2)]).repeat(1, 1, 2, 2)
@@ -29,6 +30,7 @@ def test_for_the_prompt_they_are_those_of_the_network(sd: Any) -> None:
     torch.testing.assert_close(pooled[0, 0], records.pooled()[0, ..., 1:4].mean(-1) / heads, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_noise_of_a_seed_covers_a_picture() -> None:
     sd = model()
     picture = Image.effect_noise((32, 48), 90).convert("RGB")

@@ -94,6 +94,7 @@ def _old_format(folder: Path) -> None:
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(_merges()) + "\n", encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_tokenizer_folder_of_the_old_format_is_read(tmp_path: Path) -> None:
     _old_format(tmp_path / "tokenizer")
     tokenizer = read_tokenizer(tmp_path / "tokenizer", 49408, 77)
@@ -102,6 +103,7 @@ def test_tokenizer_folder_of_the_old_format_is_read(tmp_path: Path) -> None:
         assert tokenizer(text, truncation=True)["input_ids"] == clip_tokenizer()(text, truncation=True)["input_ids"]
 
 
+@pytest.mark.slow
 def test_tokenizer_folder_of_the_new_format_is_read(tmp_path: Path) -> None:
     clip_tokenizer().save_pretrained(tmp_path)
     assert (tmp_path / "tokenizer.json").is_file()

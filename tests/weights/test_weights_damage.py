@@ -213,6 +213,7 @@ def test_damage_is_refused_or_harmless(
     _check(originals, scratch, layout, which, damage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", SINGLE)
 @pytest.mark.parametrize("length", [0, 1, 2, 9])
 def test_the_first_bytes_alone_are_refused(

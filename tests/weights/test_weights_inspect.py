@@ -64,6 +64,7 @@ def test_inspect_recognises_full_size_files_of_other_kinds(
     assert ("predicts epsilon: the deviation of " in str(found)) == (config == SD_V2)
 
 
+@pytest.mark.slow
 def test_inspect_counts_a_full_size_file_in_under_two_seconds(tmp_path: Path) -> None:
     path, shapes = tmp_path / "v1.safetensors", _sd_v1_shapes()
     prefix = "model.diffusion_model."
@@ -110,6 +111,7 @@ def test_inspect_lists_what_a_full_size_file_lacks(tmp_path: Path) -> None:
     assert "NOT complete" in str(found)
 
 
+@pytest.mark.slow
 def test_inspect_recognises_an_inpainting_file(tmp_path: Path) -> None:
     path, shapes = tmp_path / "inpainting.safetensors", _sd_v1_shapes()
     shapes["model.diffusion_model.input_blocks.0.0.weight"] = (320, 9, 3, 3)

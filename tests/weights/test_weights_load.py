@@ -125,6 +125,7 @@ def test_weights_loaded_in_inference_mode_can_be_part_of_a_gradient(folder: Path
     assert not any(weight.is_inference() for weight in weights)
 
 
+@pytest.mark.slow
 def test_fingerprint_tells_weights_apart(folder: Path) -> None:
     sd = load(folder)
     before = sd.fingerprint()
@@ -170,6 +171,7 @@ def test_folder_of_pickles_loads(model: StableDiffusion, copy: Path, variant: st
     assert differing(model, load(copy)) == []
 
 
+@pytest.mark.slow
 def test_folder_of_half_precision_files_loads(model: StableDiffusion, copy: Path) -> None:
     for name in COMPONENTS:
         (file,) = (copy / name).glob("*.safetensors")
@@ -287,6 +289,7 @@ def test_folder_with_links_and_a_tokenizer_loads(model: StableDiffusion, copy: P
     assert loaded.tokenizer("a crown")["input_ids"] == clip_tokenizer()("a crown")["input_ids"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_single_safetensors_file_loads(model: StableDiffusion, tmp_path: Path, dtype: torch.dtype) -> None:
     state = {key: w.to(dtype) if w.is_floating_point() else w for key, w in compvis_state(model).items()}
@@ -311,6 +314,7 @@ def test_single_pickle_loads(model: StableDiffusion, tmp_path: Path, legacy: boo
     assert differing(model, load(tmp_path / "model.ckpt", config=TINY)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("written", "named"), [("safetensors", "m.ckpt"), ("zip", "m.safetensors"), ("legacy", "m.bin")]
 )

@@ -255,6 +255,7 @@ def test_a_saved_model_keeps_its_schedule(state: State, tmp_path: Path) -> None:
     assert not (tmp_path / "folder").exists()
 
 
+@pytest.mark.slow
 def test_the_latents_scale_is_the_one_that_the_file_stores(some: State, tmp_path: Path) -> None:
     file = tmp_path / "m.safetensors"
     for stored, scale in (

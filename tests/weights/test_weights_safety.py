@@ -125,6 +125,7 @@ def _leftovers() -> dict[str, object]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("kind", _leftovers())
 def test_leftovers_of_trainers_are_inert(tmp_path: Path, kind: str, legacy: bool) -> None:

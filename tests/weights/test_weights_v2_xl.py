@@ -107,6 +107,7 @@ def test_a_written_single_file_has_its_trainers_keys(config: StableDiffusionConf
     assert ("v_pred" in written) == (config.prediction == "v")
 
 
+@pytest.mark.slow
 def test_other_prefixes_and_wrappers_are_the_same_model(tmp_path: Path) -> None:
     for config, old, new in (
         (TINY_V2, "cond_stage_model.", "conditioner.embedders.0."),
@@ -272,6 +273,7 @@ def test_without_its_values_the_prediction_is_open(tmp_path: Path) -> None:
     assert "the weight that would tell was not read" in opened.notes[-1]
 
 
+@pytest.mark.slow
 def test_load_says_how_it_was_told_and_can_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the tiny model in the place of Stable Diffusion 2."""
     monkeypatch.setattr("ebama.weights.checkpoint.SD_V2", TINY_V2)
@@ -373,6 +375,7 @@ def test_the_vae_of_xl_stays_in_float32(tmp_path: Path) -> None:
     assert next(load(tmp_path / "v2", dtype=torch.float16).vae.parameters()).dtype == torch.float16
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_refiner_is_named(tmp_path: Path) -> None:
     shutil.rmtree(folder_of(TINY_XL, tmp_path / "m") / "text_encoder")
     for use in (load, inspect):
@@ -449,6 +452,7 @@ def tokenizer_folder(folder: Path, container: str) -> None:
         (folder / "added_tokens.json").write_text(json.dumps({"!": 0, "<|endoftext|>": 49407}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "container",
     ["a name", pytest.param("a token", marks=pytest.mark.slow), pytest.param("saved anew", marks=pytest.mark.slow)],
