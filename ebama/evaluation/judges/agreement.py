@@ -1,4 +1,4 @@
-"""How far the miniature's judge agrees with a person: `python -m ebama.evaluation.judges.agreement FOLDER`.
+"""How far the miniature's judges agree with a person: `python -m ebama.evaluation.judges.agreement FOLDER`.
 
 labels.jsonl beside the miniature's weights lists 300 pictures by what makes them, and says of each object that the
 prompt asks for whether it is "whole", "broken" (half of it, a ghost, two in one) or "absent", whether its colour is
@@ -27,6 +27,8 @@ from ...runtime.progress import Bar
 from .. import jsonl
 from ..report.statistics import Estimate, estimate
 from .scorer import as_pixels, asked_for
+from .second import stated
+from .vision_language import EMBEDDED, Captioner
 
 Label = Mapping[str, Any]
 LABELS = MINIATURE_FOLDER / "labels.jsonl"
@@ -103,16 +105,22 @@ def agreement(labels: Sequence[Label], ours: Sequence[tuple[bool, bool]]) -> dic
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Make the labelled pictures and print, as JSON, how often the judge agrees with the labels of those held out."""
+    """Make the labelled pictures and print, as JSON, how often both judges agree with the labels of those held out."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("folder", type=Path, help="where the pictures are, or are to be made")
     labels = read_labels()
     images = make(labels, parser.parse_args(arguments).folder)
     same = [is_same(label, image) for label, image in zip(labels, images, strict=True)]
     chosen = [i for i, is_new in enumerate(held_out(labels)) if is_new and same[i]]
-    pixels, labels = as_pixels([images[i] for i in chosen]), [labels[i] for i in chosen]
-    shares = agreement(labels, verdicts(load_judge().read(pixels), labels))
-    shown = {key: value.shown(share=True) for key, value in shares.items()}
+    images, labels = [images[i] for i in chosen], [labels[i] for i in chosen]
+    readings = {
+        "judge": load_judge().read(as_pixels(images)),
+        "captioner": [stated(caption) for caption in Captioner.open(EMBEDDED).captions(images)],
+    }
+    shown = {
+        name: {key: value.shown(share=True) for key, value in agreement(labels, verdicts(read, labels)).items()}
+        for name, read in readings.items()
+    }
     print(json.dumps({"pictures": len(labels), "of another picture": same.count(False), **shown}, indent=1))
 
 
