@@ -58,7 +58,7 @@ def plain_all(value: Any) -> Any:
     """Numbers of any library as Python's, also in lists and tuples; arrays as lists; any other value as it is."""
     value = plain(value)
     if isinstance(value, list | tuple):
-        return type(value)(map(plain_all, value))
+        return (list if isinstance(value, list) else tuple)(map(plain_all, value))
     return value.tolist() if hasattr(value, "tolist") else value
 
 

@@ -6,7 +6,7 @@ A word has one token or several. Maps are [B, h, w, key], one value for each pix
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,8 +38,8 @@ Tokens = Sequence[int] | Sequence[Sequence[int]]
 
 def per_sample(values: Sequence[Any], count: int) -> Sequence[Any]:
     """One list per sample: a list of lists as it is, a single list repeated `count` times. Tensors become lists."""
-    values = getattr(values, "tolist", lambda: values if isinstance(values, Sequence) else [values])()
-    values = [getattr(value, "tolist", lambda value=value: value)() for value in values]
+    values = _listed(values)
+    values = [_listed(value) for value in (values if isinstance(values, Sequence) else [values])]
     if any(hasattr(value, "groups") for value in values):
         raise ValueError("Got prompts as `parse` reads them; expected the `groups` or the `tokens` of each in a list.")
     nested = [isinstance(value, Sequence) and not hasattr(value, "object") for value in values]  # groups may be tuples
@@ -54,6 +54,14 @@ def per_sample(values: Sequence[Any], count: int) -> Sequence[Any]:
             f"Got lists for {sum(nested)} samples; expected one for each of {count}, or a single list for all."
         )
     return values if any(nested) else [values] * count
+
+
+def _listed(values: Any) -> Any:
+    """Tensors, arrays, sets and iterators as lists; groups, texts and whatever else there is as it is."""
+    if hasattr(values, "tolist"):
+        return values.tolist()
+    is_one = isinstance(values, Sequence | Mapping | bytes) or hasattr(values, "object")
+    return list(values) if isinstance(values, Iterable) and not is_one else values
 
 
 def outside(group: GroupLike, tokens: Sequence[int]) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..checks import items
 from ..maps import Groups, Tokens, per_sample
 from ..models import Network, Site
 from ..models.attention import site_names
@@ -87,9 +88,10 @@ def start_for(
     """
     chosen = _method(method)
     task = _task(chosen, network, context, groups, tokens, calls)
-    if generators and len(generators) != len(context):
-        raise ValueError(f"generators are {len(generators)} for {len(context)} contexts; expected one for each.")
-    start = chosen.start(replace(task, first_timestep=timestep, generators=generators))
+    listed = items(generators) if generators else None
+    if listed is not None and len(listed) != len(context):
+        raise ValueError(f"generators are {len(listed)} for {len(context)} contexts; expected one for each.")
+    start = chosen.start(replace(task, first_timestep=timestep, generators=listed))
     if start is None:
         raise _lacking("start", chosen)
     moved = start
@@ -128,7 +130,7 @@ def _task(
         )
     if type(calls) is not int or calls < 1:
         raise ValueError(f"calls is {calls!r}; expected how many model calls your loop makes, at least 1.")
-    prompts: Any = groups
+    prompts: Any = list(groups) if isinstance(groups, Iterator) else groups
     if isinstance(prompts, Parsed):
         prompts, content = prompts.groups, prompts.tokens
     elif prompts and all(isinstance(prompt, Parsed) for prompt in prompts):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..checks import expect, is_whole, items, plain
 from ..hidden import refuse_hidden
 from ..models import AttentionRecords
 from .method import GuidanceResult, Guide
@@ -103,13 +104,14 @@ def gradient_guide(
         target = refinements[i].target if refinements and i in refinements else math.inf
         return Losses(measured, measured, measured, measured > target), records
 
-    if not isinstance(step_sizes, Sequence):
-        raise ValueError(f"step_sizes is {step_sizes!r}; expected a list, one for each guided call, as [20.0] * 25.")
+    sizes, some = items(step_sizes), None if samples is None else [plain(sample) for sample in samples]
+    is_list = bool(sizes) or isinstance(step_sizes, list | tuple)
+    expect("step_sizes", step_sizes, is_list, "a list, one for each guided call, as [20.0] * 25")
 
     def guide(z: Tensor, t: Any, i: int) -> GuidanceResult:
-        moved = list(range(len(z)) if samples is None else samples)
+        moved = list(range(len(z))) if some is None else some
         _check_inputs(z, t, moved)
-        if i >= len(step_sizes) or not moved:
+        if i >= len(sizes) or not moved:
             return GuidanceResult(z)
         z, norms = z.clone(), z.new_full((len(z),), math.nan)
         values = norms.clone()
@@ -126,7 +128,7 @@ def gradient_guide(
             _check_visible(followed.detach(), gradient, records, chosen)
             values[chosen] = followed.detach().to(values)
             norms[chosen] = gradient.flatten(1).norm(dim=1).to(norms)
-            z[chosen] = step(z[chosen], gradient, step_sizes[i], chosen, i).to(z)
+            z[chosen] = step(z[chosen], gradient, sizes[i], chosen, i).to(z)
             return [sample for sample, unmet in zip(chosen, losses.unmet.tolist(), strict=True) if unmet]
 
         refinement = (refinements or {}).get(i)
@@ -161,7 +163,7 @@ def _check_inputs(z: Tensor, t: Any, samples: list[int]) -> None:
     check_latents(z, len(z) if isinstance(z, Tensor) else 1)
     if isinstance(t, Tensor) and t.ndim and t.shape != (len(z),):
         raise ValueError(f"t has shape {list(t.shape)} for {len(z)} latents; expected a timestep, or one for each.")
-    if len(set(samples)) < len(samples) or not set(samples) <= set(range(len(z))):
+    if sorted(samples) != [i for i in range(len(z)) if i in samples] or not all(map(is_whole, samples)):
         raise ValueError(f"samples are {samples} of {len(z)} latents; expected their indices, each once.")
 
 

@@ -7,23 +7,23 @@ no start token, and its first is 0.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from ..boxes import Box
-from .alignment import Alignment, align, find_all, positions
+from .alignment import Alignment, align, find_all, matches, positions
 from .given_words import Words, assign
 from .lexicon import DETERMINERS, PICTURE_WORDS
 from .objects import Object, find_structure
 from .parsers import Parser, analyse
 from .phrases import joined
+from .rules.tagging import tag
 from .tokenization import PromptError, Span, Tokenizer
 
 _STOPS = frozenset(",.;:|!\n")
-_REST = re.compile(r"\W*(\w+)(?:(?! with )[^,;:|!?()\[\]\n])*")  # of a phrase
+_LONGEST_NAME = 120  # characters
 
 
 @dataclass(frozen=True)
@@ -199,9 +199,29 @@ def _ignored(words: str, prompt: str) -> list[Span]:
         spans = [span for span in spans if _stands_alone(prompt, span)]
     if not words.endswith("..."):
         return spans
-    phrases = [(start, end, _REST.match(prompt, end)) for start, end in spans]
-    names_nobody = DETERMINERS if name.endswith("by") else ()
-    return [(start, rest.end()) for start, _, rest in phrases if rest and rest[1].lower() not in names_nobody]
+    return [(start, end + length) for start, end in spans if (length := _length_of_name(prompt, end, name))]
+
+
+def _length_of_name(prompt: str, start: int, before: str) -> int:
+    """How long the name of an artist or of a style is that follows "by" or "of": up to what goes on with the picture,
+    as in "by Monet and a red dog", "in the style of Pixar next to a lamp"; 0 if there is none, as in "by the lake"."""
+    words = matches(prompt[start : start + _LONGEST_NAME])
+    while words and not words[0][0][0].isalnum():
+        words.pop(0)
+    texts = [word[0].lower() for word in words]
+    tags = tag(texts)
+    if not words or (before.endswith("by") and texts[0] in DETERMINERS):
+        return 0
+    begins = [False] * (len(words) + 1)  # whether the picture goes on at a word
+    for i in range(1, len(words)):
+        is_title = texts[i] in ("of", "the") and before.endswith("of")  # "in the style of Lord of the Rings"
+        begins[i] = tags[i] in ("ADP", "DET", "VERB", "AUX", "PRON") and not is_title
+    for i, text in enumerate(texts[1:], 1):
+        is_sign = not text[0].isalnum() and text not in "&'’-/" and not (text == "." and len(texts[i - 1]) < 3)
+        joins = tags[i] == "CCONJ" and (begins[i + 1] or (tags[i + 1 :] and tags[i + 1] in ("NUM", "ADJ")))
+        if is_sign or begins[i] or (joins and tags[i - 1] != "ADJ"):
+            return words[i - 1].end()
+    return words[-1].end()
 
 
 def _stands_alone(prompt: str, span: Span) -> bool:

@@ -158,7 +158,11 @@ NOUNS = _words(
     "spoonful octopus walrus cactus hippopotamus platypus stable lighting rendering shading tracing canvas "
     "lens atlas christmas"
 )
-PLURALS = _words("people men women children mice geese sheep deer fish wolves knives")
+PLURALS = _words(
+    "people men women children mice geese sheep deer fish wolves knives flowers leaves blossoms lights shoes glasses "
+    "boots clouds drops trees mountains petals bubbles eyes wings books fruits vegetables"
+)
+MEASURES = _words("size shape color colour height length width weight age")
 
 # Words for the picture itself, not for anything in it: a "photo of" something, but a photo on a wall is an object.
 _PICTURES = _words(

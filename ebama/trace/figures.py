@@ -55,8 +55,12 @@ def usual_style() -> Iterator[None]:
 
     The settings are the process's: threads wait.
     """
-    with _DRAWING, style.context(["default", {name: rcParams[name] for name in ("font.family", "font.sans-serif")}]):
-        yield
+    with _DRAWING:
+        fonts = {
+            name: value for name, value in rcParams.items() if name.startswith("font.") and isinstance(value, list)
+        }
+        with style.context(["default", fonts]):
+            yield
 
 
 @usual_style()

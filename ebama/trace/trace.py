@@ -94,7 +94,7 @@ class Trace(TraceTensors):
                 "This trace is of self-attention, whose keys are pixels: give a pixel's number, row by row, for "
                 "the map of all that look at it."
             )
-        word, count = plain(word), len(self.prompts)
+        word, sample, count = plain(word), plain(sample), len(self.prompts)
         expect("sample", sample, is_whole(sample) and -count <= sample < count, f"one of the trace's {count}")
         prompt = self.prompts[sample] if text is None else self._texts().read(text)
         if isinstance(word, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -156,9 +157,10 @@ class Attention(nn.Module):
 
 def _contexts(control: Control, site: Site, context: Tensor) -> tuple[Tensor, Tensor]:
     """The contexts that a control gives for keys and values; ValueError unless they are two, of as many keys."""
-    given: Any = control.contexts(site, context)
-    shapes = [list(part.shape) for part in given] if isinstance(given, tuple) else [type(given).__name__]
-    if len(shapes) != 2 or shapes[0][:-1] != shapes[1][:-1] or shapes[0][0] != len(context):
+    returned: Any = control.contexts(site, context)
+    given = [*returned] if isinstance(returned, Iterable) else []
+    shapes = [list(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in given]
+    if len(shapes) != 2 or shapes[0][:-1] != shapes[1][:-1] or shapes[0][:1] != [len(context)] or len(shapes[0]) < 3:
         raise ValueError(
             f"{type(control).__name__}.contexts returned {shapes} at {site}; expected two contexts, for keys and for "
             f"values, like the one that it got, {list(context.shape)} (both of them may have more keys, or fewer)."

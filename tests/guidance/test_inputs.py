@@ -23,6 +23,14 @@ Z, T, CONTEXT = inputs()
 NETWORK = foreign("ldm")[1]
 
 
+def _maps(z: Tensor, t: Any, samples: list[int]) -> Any:
+    return NETWORK.attention(z, t, CONTEXT[samples], resolution=(8, 12))
+
+
+def _energy(records: Any, samples: list[int], i: int) -> Tensor:
+    return records.mean_scores().sum((1, 2, 3))
+
+
 @pytest.mark.parametrize("method", ["boxdiff", "layout-guidance", "bounded-attention", ["ebama", "boxdiff"]], ids=str)
 def test_a_method_of_boxes_without_any_is_refused(method: Any) -> None:
     with pytest.raises(ValueError, match="got none; give them in the groups"):
@@ -57,6 +65,34 @@ def test_a_mask_s_positions_are_taken() -> None:
     assert all(losses.equal(same[0]) for losses in same)
 
 
+def test_lists_of_any_kind_are_taken() -> None:
+    """Sets and iterators of positions and groups; arrays and tensors of step sizes; iterators of generators."""
+
+    def guided(groups: Any, tokens: Any) -> Tensor:
+        return guide_for("ebama", NETWORK, CONTEXT, groups, tokens, calls=2)(Z, T, 0).latents
+
+    expected = guided(GROUPS, TOKENS)
+    for tokens in (set(TOKENS), iter(TOKENS), dict.fromkeys(TOKENS).keys(), [set(TOKENS)] * 2, np.array([TOKENS] * 2)):
+        assert guided(GROUPS, tokens).equal(expected)
+    for groups in (iter(GROUPS), dict(enumerate(GROUPS)).values(), [dict(enumerate(GROUPS)).values()] * 2):
+        assert guided(groups, TOKENS).equal(expected)
+
+    def moved(step_sizes: Any, samples: Any = None) -> Tensor:
+        guide = gradient_guide(_maps, _energy, step_sizes, samples=samples)
+        return guide(guide(Z, T, 0).latents, T, 1).latents
+
+    for step_sizes in (np.linspace(2, 1, 2), torch.linspace(2, 1, 2), (2, np.float32(1)), iter([2.0, 1.0])):
+        assert moved(step_sizes).equal(moved([2.0, 1.0]))
+    for samples in (torch.tensor([0, 1]), iter([0, 1]), {0, 1}, np.arange(2)):
+        assert moved([1.0, 1.0], samples).equal(moved([1.0, 1.0]))
+    assert moved([]).equal(Z)
+    for wrong in ({0: 1.0}, "1", torch.tensor(1.0), None):
+        with pytest.raises(ValueError, match="expected a list, one for each guided call"):
+            moved(wrong)
+    generators = (torch.Generator() for _ in CONTEXT)
+    assert start_for("initno", NETWORK, CONTEXT, GROUPS, TOKENS, calls=2, generators=generators)
+
+
 @pytest.mark.parametrize("z", [Z[0], Z[:1], Z.long(), Z.numpy(), None], ids=["3-D", "fewer", "whole", "numpy", "None"])
 def test_latents_that_do_not_fit_the_contexts_are_named(z: Any) -> None:
     guides: list[Callable[[], object]] = [
@@ -69,21 +105,15 @@ def test_latents_that_do_not_fit_the_contexts_are_named(z: Any) -> None:
 
 
 def test_timesteps_samples_steps_and_generators_are_counted() -> None:
-    def maps(z: Tensor, t: Any, samples: list[int]) -> Any:
-        return NETWORK.attention(z, t, CONTEXT[samples], resolution=(8, 12))
-
-    def energy(records: Any, samples: list[int], i: int) -> Tensor:
-        return records.mean_scores().sum((1, 2, 3))
-
     with pytest.raises(ValueError, match=r"t has shape \[3\] for 2 latents"):
-        gradient_guide(maps, energy, [1.0])(Z, torch.tensor([9, 8, 7]), 0)
-    for samples in ([5], [0, 0], [-1]):
+        gradient_guide(_maps, _energy, [1.0])(Z, torch.tensor([9, 8, 7]), 0)
+    for samples in ([5], [0, 0], [-1], [True, False]):
         with pytest.raises(ValueError, match="expected their indices, each once"):
-            gradient_guide(maps, energy, [1.0], samples=samples)(Z, T, 0)
+            gradient_guide(_maps, _energy, [1.0], samples=samples)(Z, T, 0)
     with pytest.raises(ValueError, match="expected a list, one for each guided call"):
-        gradient_guide(maps, energy, 1.0)  # type: ignore[arg-type]
+        gradient_guide(_maps, _energy, 1.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="The energy returned a NoneType; expected"):
-        gradient_guide(maps, lambda *_: None, [1.0])(Z, T, 0)  # type: ignore[arg-type, return-value]
+        gradient_guide(_maps, lambda *_: None, [1.0])(Z, T, 0)  # type: ignore[arg-type, return-value]
     with pytest.raises(ValueError, match="generators are 1 for 2 contexts"):
         start_for("initno", NETWORK, CONTEXT, GROUPS, TOKENS, calls=2, generators=[torch.Generator()])
 
@@ -121,6 +151,8 @@ def test_a_control_may_compute_in_another_precision_and_change_the_number_of_key
     for mine in (
         control(probabilities=lambda call, shares: shares.double()),
         control(scores=lambda call, scores: scores.double()),
+        control(contexts=lambda site, context: [context, context]),
+        control(contexts=lambda site, context: torch.stack([context, context])),
         control(
             contexts=lambda site, context: (context.repeat(1, 2, 1),) * 2 if site.kind == "cross" else (context,) * 2
         ),

@@ -44,6 +44,21 @@ CAR_AND_BOWL: Words = [("car", ["red"]), ("bowl", ["blue"])]
 CAT_AND_DOG: Words = [("cat", []), ("dog", [])]
 
 READ_BY_ALL: dict[str, Words] = {
+    # the picture goes on after an artist's name or a style's
+    "a cat in the style of van gogh and a dog in the style of picasso": CAT_AND_DOG,
+    "a cat painted by monet and two dogs": [("cat", []), ("dogs", [])],
+    "a red car in the style of pixar next to a blue bowl": CAR_AND_BOWL,
+    "a red car in the style of lord of the rings. blue bowls": [("car", ["red"]), ("bowls", ["blue"])],
+    "a photo by annie leibovitz of a cat and a dog": CAT_AND_DOG,
+    "a cat in the style of a renaissance painting chasing a dog": CAT_AND_DOG,
+    "a cat and a dog, art by J.M.W. Turner and John Constable": CAT_AND_DOG,
+    # things that look like verbs
+    "a brick building the size of a cat": [("building", ["brick"]), ("size", []), ("cat", [])],
+    "a church ceiling all in gold": [("ceiling", ["church"]), ("gold", [])],
+    "a kid building a sand castle": [("kid", []), ("castle", ["sand"])],
+    "a city lights near a red car": [("lights", ["city"]), ("car", ["red"])],
+    "a tennis shoes beside a blue bowl": [("shoes", ["tennis"]), ("bowl", ["blue"])],
+    "a bus leaves the old station": [("bus", []), ("station", ["old"])],
     # what is denied is no object
     "a room without windows": [("room", [])],
     "a cake without any red candles or flowers": [("cake", [])],

@@ -362,7 +362,7 @@ def test_numbers_of_other_libraries_choose_maps() -> None:
     assert all(source.head == 1 for source in trace.sources)
     own = trace.select(resolution=16)
     for position in (np.int64(3), torch.tensor(3), np.array([3])):
-        assert torch.equal(own.maps(position, sample=np.int64(-1)), own.maps("crown"))
+        assert torch.equal(own.maps(position, sample=np.int64(-1)), own.maps("crown", sample=torch.tensor(0)))
     for resolution in (np.int64(16), np.array([16, 16]), [16, 16], torch.tensor(16)):
         assert trace.select(resolution=resolution, head=torch.tensor(1)).sources == own.sources
     for size in (np.int64(4), np.array([4, 4]), [4, 4], torch.tensor(4)):

@@ -233,6 +233,13 @@ def test_of_shards_beside_a_whole_file_those_count_that_diffusers_reads(
     assert differing(model, load(copy)) == []
 
 
+def test_an_index_that_is_left_of_shards_that_are_gone_is_passed_over(model: StableDiffusion, copy: Path) -> None:
+    for component, stem in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model")):
+        index = {"weight_map": {"a": f"{stem}-00001-of-00002.safetensors"}}
+        (copy / component / f"{stem}.safetensors.index.json").write_text(json.dumps(index))
+    assert differing(model, load(copy)) == []
+
+
 @pytest.mark.parametrize(("names", "rank"), [("old", 2), ("old", 4), ("new", 4)])
 def test_folder_with_other_vae_attention_loads(model: StableDiffusion, copy: Path, names: str, rank: int) -> None:
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}

@@ -102,9 +102,10 @@ _NAME = re.compile(
 def _weight_names(folder: Path, component: str) -> dict[str, str]:
     """The name of the file to open for each variant. Of a whole file and shards it is what diffusers reads: shards, but
     of text encoders, which transformers opens, the whole file."""
-    found = []
-    shards_first = STEMS[component][0] == "diffusion_pytorch_model"
-    for name in os.listdir(folder):
+    found, names = [], os.listdir(folder)
+    # An index that is left from shards that are gone is passed over.
+    shards_first = STEMS[component][0] == "diffusion_pytorch_model" and any("-of-" in name for name in names)
+    for name in names:
         match = _NAME.fullmatch(name)
         if match and "-of-" not in name:
             usual = match["stem"] in STEMS[component]

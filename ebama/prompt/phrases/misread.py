@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from .. import lexicon
 from ..objects import MODIFIER, ParsedWord
-from ..rules.tagging import tag
+from ..rules.tagging import is_of_a_verb, tag
 from .adjectives import is_adjective
 from .attaching import gather, take_place
 
@@ -23,7 +23,9 @@ def part_clause(words: list[ParsedWord], i: int) -> bool:
     if len(pair) < 2 or len(rest) < 2:
         return False
     noun, verb, thing = pair[1], rest[0], rest[0].head
-    if pair[0].text.lower() not in lexicon.PLAIN_COLOURS and not (_is_of_a_verb(verb) and is_adjective(rest[1])):
+    if pair[0].text.lower() not in lexicon.PLAIN_COLOURS and not (
+        is_of_a_verb(verb.text.lower()) and is_adjective(rest[1])
+    ):
         return False
     is_one_phrase = verb.dep in MODIFIER and noun.dep in MODIFIER and noun.head in (i + 1, thing)
     if not (is_one_phrase and noun.pos in _NAMING and _is_participle(verb) and thing > i + 2):
@@ -47,7 +49,10 @@ def part_verb(words: list[ParsedWord], i: int) -> bool:
         is_one = (
             has_article and name.endswith("s") and not name.endswith(("ss", "us", "is")) and name not in lexicon.NOUNS
         )
-        is_verb = is_one and (after.pos == "DET" or (after.pos == "ADP" and after.text.lower() not in ("of", "with")))
+        is_before_place = (
+            after.pos == "ADP" and after.text.lower() not in ("of", "with") and name not in lexicon.PLURALS
+        )
+        is_verb = is_one and (after.pos == "DET" or is_before_place)
     if is_verb:
         take_place(words, i - 1, i, "acl")
         words[i] = replace(words[i], pos="VERB")
@@ -166,11 +171,6 @@ def join_unknown(words: list[ParsedWord], i: int) -> bool:
 
 def _is_participle(word: ParsedWord) -> bool:
     return word.pos == "VERB" and word.text.lower().endswith("ing")
-
-
-def _is_of_a_verb(word: ParsedWord) -> bool:
-    stem = word.text.lower().removesuffix("ing")
-    return any(verb in lexicon.VERBS for verb in (stem, stem + "e", stem[:-1]))
 
 
 def _tag(word: ParsedWord) -> str:

@@ -71,7 +71,7 @@ def tag(words: Sequence[str]) -> list[str]:
             tags[i] = "VERB"  # "birds can fly", but "a can opener"
         elif tags[i] == "NOUN" and word in lexicon.REQUESTS and before in ("END", "ADV") and after in ("DET", "PRON"):
             tags[i] = "VERB"  # "draw a cat", "please show me a dog"
-        elif word.endswith("ing") and tags[i - 1 : i] == ["NOUN"] and after == "DET":
+        elif word.endswith("ing") and tags[i - 1 : i] == ["NOUN"] and after == "DET" and _is_done_to(words, i):
             tags[i] = "VERB"  # "a man painting a wall"
         elif tags[i] == "NOUN" and word not in lexicon.NOUNS:
             if before in ("NOUN", "PRON") and (_is_verb(word, words[last], after) or _is_said_of_one(words, tags, i)):
@@ -108,17 +108,26 @@ def _tag_gerund(words: Sequence[str], tags: Sequence[str], i: int) -> str:
     """A word in -ing where a noun phrase may end: "a red starling", unless it is a verb that the list has."""
     if list(tags[i + 1 : i + 4]) == ["CCONJ", "VERB", "NOUN"]:
         return "ADJ"  # "a barking and growling dog"
-    stem = words[i][:-3]
-    return "VERB" if any(verb in lexicon.VERBS for verb in (stem, stem + "e", stem[:-1])) else "NOUN"
+    return "VERB" if is_of_a_verb(words[i]) else "NOUN"
+
+
+def is_of_a_verb(gerund: str) -> bool:
+    """Whether a word in -ing is a form of a verb that the list has."""
+    stem = gerund[:-3]
+    return any(verb in lexicon.VERBS for verb in (stem, stem + "e", stem[:-1]))
+
+
+def _is_done_to(words: Sequence[str], i: int) -> bool:
+    """Whether a word in -ing can have what follows as its object, unlike "a diamond ring, a building the size of"."""
+    measured = words[i + 1] == "the" and words[i + 2 : i + 3] and words[i + 2] in lexicon.MEASURES
+    return is_of_a_verb(words[i]) and words[i + 1] not in ("all", "both", "no") and not measured
 
 
 def _is_said_of_one(words: Sequence[str], tags: Sequence[str], i: int) -> bool:
     """Whether a word in -s can only be the verb of a single thing: "a wolf howls at the moon"."""
-    if (
-        not words[i].endswith("s")
-        or words[i].endswith(("ss", "us", "is"))
-        or tags[i + 1 : i + 2] in (["NOUN"], ["VERB"])
-    ):
+    after = tags[i + 1 : i + 2]
+    is_thing = words[i] in lexicon.PLURALS and after != ["DET"]  # "a city lights at night", as many write
+    if not words[i].endswith("s") or words[i].endswith(("ss", "us", "is")) or after in (["NOUN"], ["VERB"]) or is_thing:
         return False
     first = i
     while first and tags[first - 1] in ("NOUN", "ADJ", "ADV"):
