@@ -65,6 +65,7 @@ def test_a_mask_s_positions_are_taken() -> None:
     assert all(losses.equal(same[0]) for losses in same)
 
 
+@pytest.mark.slow
 def test_lists_of_any_kind_are_taken() -> None:
     """Sets and iterators of positions and groups; arrays and tensors of step sizes; iterators of generators."""
 

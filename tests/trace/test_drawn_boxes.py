@@ -57,6 +57,7 @@ def test_methods_that_run_together_have_a_line_each() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_figures_do_not_follow_settings_of_matplotlib() -> None:
     settings = {"text.usetex": True, "text.parse_math": False, "image.origin": "lower", "axes.titlelocation": "left"}
     settings |= {"savefig.dpi": 30, "savefig.bbox": "tight", "savefig.facecolor": "black", "path.sketch": (1, 100, 2)}
