@@ -88,8 +88,8 @@ def start_for(
     """
     chosen = _method(method)
     task = _task(chosen, network, context, groups, tokens, calls)
-    listed = items(generators) if generators else None
-    if listed is not None and len(listed) != len(context):
+    listed = items(generators) if generators else []
+    if generators and len(listed) != len(context):
         raise ValueError(f"generators are {len(listed)} for {len(context)} contexts; expected one for each.")
     start = chosen.start(replace(task, first_timestep=timestep, generators=listed))
     if start is None:

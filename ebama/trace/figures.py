@@ -56,9 +56,8 @@ def usual_style() -> Iterator[None]:
     The settings are the process's: threads wait.
     """
     with _DRAWING:
-        fonts = {
-            name: value for name, value in rcParams.items() if name.startswith("font.") and isinstance(value, list)
-        }
+        lists = {str(name): value for name, value in rcParams.items() if isinstance(value, list)}
+        fonts: dict[str, Any] = {name: value for name, value in lists.items() if name.startswith("font.")}
         with style.context(["default", fonts]):
             yield
 

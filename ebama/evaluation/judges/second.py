@@ -27,7 +27,7 @@ class SecondJudgeScorer:
     """
 
     name = "the miniature's captioner"
-    keys = ("second presence", "second binding", "judges agree")
+    keys: tuple[str, ...] = ("second presence", "second binding", "judges agree")
 
     def __init__(self) -> None:
         self._first, self._captioner = JudgeScorer(), Captioner.open(EMBEDDED)
