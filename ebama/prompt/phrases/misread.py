@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from .. import lexicon
 from ..objects import MODIFIER, ParsedWord
-from ..rules.tagging import is_of_a_verb, tag
+from ..rules.tagging import ends_as_of_one, is_of_a_verb, tag
 from .adjectives import is_adjective
 from .attaching import gather, take_place
 
@@ -46,9 +46,7 @@ def part_verb(words: list[ParsedWord], i: int) -> bool:
         is_verb = name not in lexicon.NOUNS and (word.pos == "VERB" or after.pos in ("DET", "ADV"))
     else:
         has_article = any(other.head == i and other.text.lower() in ("a", "an") for other in words[:i])
-        is_one = (
-            has_article and name.endswith("s") and not name.endswith(("ss", "us", "is")) and name not in lexicon.NOUNS
-        )
+        is_one = has_article and ends_as_of_one(name) and name not in lexicon.NOUNS
         is_before_place = (
             after.pos == "ADP" and after.text.lower() not in ("of", "with") and name not in lexicon.PLURALS
         )

@@ -127,13 +127,18 @@ def _is_said_of_one(words: Sequence[str], tags: Sequence[str], i: int) -> bool:
     """Whether a word in -s can only be the verb of a single thing: "a wolf howls at the moon"."""
     after = tags[i + 1 : i + 2]
     is_thing = words[i] in lexicon.PLURALS and after != ["DET"]  # "a city lights at night", as many write
-    if not words[i].endswith("s") or words[i].endswith(("ss", "us", "is")) or after in (["NOUN"], ["VERB"]) or is_thing:
+    if not ends_as_of_one(words[i]) or after in (["NOUN"], ["VERB"]) or is_thing:
         return False
     first = i
     while first and tags[first - 1] in ("NOUN", "ADJ", "ADV"):
         first -= 1
     ends = words[i + 1 : i + 2] in ([], [","], ["of"], ["and"], ["with"])
     return words[first - 1 : first] in (["a"], ["an"]) and not ends
+
+
+def ends_as_of_one(word: str) -> bool:
+    """Whether a word ends as a verb of a single thing does: "howls", but not "glass", "cactus" or "iris"."""
+    return word.endswith("s") and not word.endswith(("ss", "us", "is"))
 
 
 def _is_done(word: str, kind: str) -> bool:
