@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from .sampler import Denoise, Generators, Progress, Sampler, Step, evaluated
+from .sampler import Denoise, Generators, Progress, Sampler, Step, check_latents, evaluated
 from .schedule import STABLE_DIFFUSION_V1, NoiseSchedule, is_integer
+from .values import plain, plain_fields
 
 
 @dataclass(frozen=True)
@@ -21,25 +23,27 @@ class DDIM(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.eta <= 1:
+        plain_fields(self, "eta")
+        if not isinstance(self.eta, int | float) or not 0 <= self.eta <= 1:
             raise ValueError(f"DDIM.eta is {self.eta!r}; expected a number from 0 (no noise) to 1 (as in DDPM).")
 
     def stepper(self, z: Tensor, generators: Generators) -> Step:
         """eta > 0 needs one CPU generator per sample."""
-        if self.eta and (generators is None or len(generators) != len(z)):
+        listed = list(generators) if isinstance(generators, Iterable) and self.eta else []
+        if self.eta and (len(listed) != len(z) or not all(isinstance(one, torch.Generator) for one in listed)):
             raise ValueError(
-                f"DDIM with eta = {self.eta} got {0 if generators is None else len(generators)} generators for "
-                f"{len(z)} samples; pass generators=[...], one CPU torch.Generator per sample, or use eta = 0."
+                f"DDIM with eta = {self.eta} got {len(listed)} generators for {len(z)} samples; pass generators=[...], "
+                "a list of one CPU torch.Generator per sample, or use eta = 0."
             )
         following = self.following
 
         def step(z: Tensor, output: Tensor, t: int, i: int) -> Tensor:
             sigma = self._sigma(t, following[t])
             mean = self.schedule.step(z, output, t, following[t], sigma)
-            if not self.eta or generators is None:
+            if not self.eta:
                 return mean
             # Drawn in float32, so that every precision sees the same noise.
-            noise = [torch.randn(z.shape[1:], generator=g, dtype=torch.float32, device="cpu") for g in generators]
+            noise = [torch.randn(z.shape[1:], generator=g, dtype=torch.float32, device="cpu") for g in listed]
             return mean + sigma * torch.stack(noise).to(mean)
 
         return step
@@ -56,7 +60,8 @@ class DDIM(Sampler):
         """
         if self.eta:
             raise ValueError(f"DDIM.eta is {self.eta}; only eta = 0 can be inverted, since it adds no noise.")
-        if not is_integer(rounds) or rounds < 1:
+        check_latents("z", z)
+        if not is_integer(rounds := plain(rounds)) or rounds < 1:
             raise ValueError(f"rounds is {rounds!r}; expected a whole number of at least 1.")
         following, path = self.following, [z]
         noises = replace(self.schedule, prediction="epsilon")

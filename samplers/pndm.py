@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .sampler import Generators, Sampler, Step
 from .schedule import STABLE_DIFFUSION_V1, NoiseSchedule, is_integer
+from .values import plain_fields
 
 # Adams-Bashforth weights of the network's outputs, newest first, by how many there are.
 WEIGHTS = {
@@ -30,6 +31,7 @@ class PNDM(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        plain_fields(self, "order")
         if not is_integer(self.order) or self.order not in WEIGHTS:
             raise ValueError(f"PNDM.order is {self.order!r}; expected an integer from 1 to {max(WEIGHTS)}.")
 

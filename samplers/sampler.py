@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .schedule import NoiseSchedule, is_integer
+from .values import plain, plain_fields
 
 SamplerType = TypeVar("SamplerType", bound="Sampler")
 
@@ -24,7 +25,7 @@ BeforeStep: TypeAlias = Callable[[Tensor, int, int], Tensor]
 Progress: TypeAlias = Callable[[Sequence[int]], Iterable[int]]
 """Wraps the sequence of timesteps, as `tqdm.tqdm` does."""
 
-Generators: TypeAlias = Sequence[torch.Generator] | None
+Generators: TypeAlias = Iterable[torch.Generator] | None
 """One CPU generator per sample, so that noise depends neither on the batch nor on the device."""
 
 Step: TypeAlias = Callable[[Tensor, Tensor, int, int], Tensor]
@@ -45,10 +46,10 @@ class Sampler(ABC):
         """The noise of each timestep; a field of the subclass."""
 
     @classmethod
-    def at(cls: type[SamplerType], timesteps: Sequence[int] | Tensor, **options: Any) -> SamplerType:
+    def at(cls: type[SamplerType], timesteps: Iterable[int] | Tensor, **options: Any) -> SamplerType:
         """The sampler that visits these timesteps, noisiest first, instead of evenly spaced ones."""
-        visited = timesteps.tolist() if isinstance(timesteps, Tensor) else timesteps
-        return cls(steps=len(visited), custom_timesteps=tuple(visited), **options)
+        visited = plain(timesteps)
+        return cls(steps=len(visited) if isinstance(visited, tuple) else 0, custom_timesteps=visited, **options)
 
     def starting_at(self: SamplerType, t: int) -> SamplerType:
         """The rest of this sampler's way from timestep t on: of the timesteps that it visits, those up to t.
@@ -56,6 +57,7 @@ class Sampler(ABC):
         Start from `schedule.add_noise(latent, noise, rest.timesteps[0])` to change a picture, or from the latent of
         another run at that timestep. Raises ValueError if no timestep is left.
         """
+        _check_number("t", t := plain(t))
         rest = tuple(visited for visited in self.visited if visited <= t)
         if not rest:
             raise ValueError(f"Nothing is left to sample from timestep {t}; the last one is {self.visited[-1]}.")
@@ -64,6 +66,7 @@ class Sampler(ABC):
     def last(self: SamplerType, share: float) -> SamplerType:
         """The last part of this sampler's way, `share` of its steps (above 0, at most 1; rounded): how far a picture
         is noised and sampled anew. Raises ValueError if that is no step."""
+        _check_number("share", share := plain(share))
         count = round(share * self.steps) if 0 < share <= 1 else 0
         if not count:
             raise ValueError(
@@ -79,7 +82,11 @@ class Sampler(ABC):
         return replace(self, **changed)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "custom_timesteps", tuple(self.custom_timesteps))
+        plain_fields(self, "steps", "custom_timesteps")
+        if not isinstance(self.custom_timesteps, tuple):
+            raise ValueError(f"custom_timesteps is {self.custom_timesteps!r}; expected a list, as (900, 500, 100).")
+        if not hasattr(self.schedule, "alpha"):
+            raise ValueError(f"schedule is {self.schedule!r}; expected a NoiseSchedule, as NoiseSchedule().")
         if self.custom_timesteps:
             self._check_timesteps()
         else:
@@ -133,16 +140,28 @@ class Sampler(ABC):
         Both callbacks see z in its own dtype; each step is computed in float32 (float64 for float64) and rounded back.
         A sampler that adds no noise ignores `generators`.
         """
-        if not z.is_floating_point():
-            raise ValueError(f"z is {z.dtype}; expected floating point, as z.float().")
+        check_latents("z", z)
         step, calls = self.stepper(z, generators), self.timesteps
         for i, t in enumerate(progress(calls) if progress else calls):
             if before_step is not None:
-                z = _checked(
-                    "before_step", before_step(z, t, i), z, t, "latents (a guide's are `guide(z, t, i).latents`)"
-                )
+                wanted = "latents (a guide's are `guide(z, t, i).latents`)"
+                changed = _checked("before_step", before_step(z, t, i), z, t, wanted)
+                check_latents("What before_step returned", changed)
+                z = changed.to(z.dtype)
             z = step(*evaluated(denoise, z, t), t, i).to(z.dtype)
         return z
+
+
+def check_latents(name: str, z: Any) -> None:
+    """Raise ValueError unless z is a tensor of floating point: in whole numbers, nothing is left of a step."""
+    if not isinstance(z, Tensor) or not z.is_floating_point():
+        kind = z.dtype if isinstance(z, Tensor) else f"a {type(z).__name__}"
+        raise ValueError(f"{name} is {kind}; expected floating point, as z.float().")
+
+
+def _check_number(name: str, value: Any) -> None:
+    if not isinstance(value, int | float):
+        raise ValueError(f"{name} is {value!r}; expected a number.")
 
 
 def evaluated(denoise: Denoise, z: Tensor, t: int) -> tuple[Tensor, Tensor]:

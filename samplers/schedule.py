@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .betas import BETAS
+from .values import plain_fields, plain_time
 
 Time: TypeAlias = float | Tensor
 """A timestep for all samples, or a tensor [B] with one for each. A fractional one lies between two of the table, where
@@ -59,7 +60,10 @@ class NoiseSchedule:
         """
         table = alphas_cumprod
         if not isinstance(table, Tensor):
-            table = torch.tensor([float(value) for value in table], dtype=torch.float64)
+            entries = list(table)
+            dtypes = {str(getattr(value, "dtype", "float64")).removeprefix("torch.") for value in entries}
+            rounded = getattr(torch, dtypes.pop(), torch.float64) if len(dtypes) == 1 else torch.float64
+            table = torch.tensor([float(value) for value in entries], dtype=torch.float64, device="cpu").to(rounded)
         if not table.is_floating_point() or table.ndim != 1 or not len(table) or table.is_meta:
             raise ValueError(
                 f"alphas_cumprod has dtype {table.dtype}, shape {list(table.shape)}; expected numbers [train_steps]."
@@ -71,13 +75,14 @@ class NoiseSchedule:
         return cls(len(table), kind="table", table=tuple(values.tolist()), prediction=prediction)
 
     def __post_init__(self) -> None:
+        plain_fields(self, "train_steps", "beta_start", "beta_end", "table")
         ends = self.beta_start, self.beta_end
         if not is_integer(self.train_steps) or self.train_steps < 1:
             raise ValueError(
                 f"NoiseSchedule.train_steps is {self.train_steps!r}; expected a positive integer. Betas are given by "
                 "name, with their kind: NoiseSchedule(kind='linear', beta_start=0.0001, beta_end=0.02)."
             )
-        if not 0 < self.beta_start <= self.beta_end < 1:
+        if not all(isinstance(end, float) for end in ends) or not 0 < self.beta_start <= self.beta_end < 1:
             raise ValueError(
                 f"NoiseSchedule betas run from {ends[0]!r} to {ends[1]!r}; expected 0 < beta_start <= beta_end < 1."
             )
@@ -134,7 +139,7 @@ class NoiseSchedule:
     def alpha(self, t: Tensor) -> Tensor: ...
     def alpha(self, t: Time) -> Time:
         """abar_t: of a tensor, a tensor of its shape, float64 on the CPU. ValueError for t above train_steps - 1."""
-        top = self.train_steps - 1
+        top, t = self.train_steps - 1, plain_time(t)
         if not (bool((t <= top).all()) if isinstance(t, Tensor) else t <= top):
             raise ValueError(f"t is {t}; expected at most {top}, the last timestep of this schedule.")
         if is_integer(t):
@@ -155,6 +160,7 @@ class NoiseSchedule:
     def sigma(self, t: Time) -> Time:
         """Noise over signal at t, sqrt((1 - abar_t) / abar_t): the sigma of Karras et al. 2022 and k-diffusion, whose
         latent is z_t / sqrt(abar_t). Of a tensor, a tensor on its device, at least float32."""
+        t = plain_time(t)
         alpha = self.alpha(t)
         return _as_given(_sqrt((1 - alpha) / alpha), t)
 
@@ -167,6 +173,7 @@ class NoiseSchedule:
 
         Raises ValueError for a sigma below 0.
         """
+        sigma = plain_time(sigma)
         values = torch.as_tensor(sigma, dtype=torch.float64, device="cpu")
         if not (values >= 0).all():
             raise ValueError(f"sigma is {sigma}; expected 0 or more.")
