@@ -54,6 +54,12 @@ def items(value: Any) -> list[Any]:
     return [plain(entry) for entry in value]
 
 
+def several(values: Any) -> list[Any]:
+    """The entries of anything that has some, or the one text or number that it is, numbers as Python's."""
+    is_one = isinstance(values, str | bytes) or not isinstance(values, Iterable) or getattr(values, "ndim", None) == 0
+    return [plain(value) for value in ([values] if is_one else values)]
+
+
 def plain_all(value: Any) -> Any:
     """Numbers of any library as Python's, also in lists and tuples; arrays as lists; any other value as it is."""
     value = plain(value)

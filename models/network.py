@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .attention import AttentionRecords, Control, Kind, Request, Site, select_sites
+from .attention.sites import sides_of
 
 
 @runtime_checkable
@@ -56,7 +57,7 @@ class Network(Protocol):
 
 def of_shape(available: Sequence[Site], resolution: int | tuple[int, int] | None, kind: Kind | None) -> list[Site]:
     """The sites of a resolution (side in pixels, or (h, w); None: any) and a kind (None: both)."""
-    size = (resolution, resolution) if isinstance(resolution, int) else resolution
+    size = sides_of(resolution)
     return [
         site for site in available if (size is None or site.resolution == size) and (kind is None or site.kind == kind)
     ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..checks import expect, is_whole, several
 from ..prompt.words import find
 from .tensors import Quantity
 from .trace import Trace
@@ -40,7 +42,7 @@ def map_rows(
         pixels: (y, x) for self-attention instead of words; without any, the one in the middle.
         of: maps before or after softmax.
     """
-    check_pixels(trace, pixels)
+    pixels, words = check_pixels(trace, pixels), several(words)
     if trace.sites[0].kind == "self":
         height, width = trace.sites[0].resolution
         rows = []
@@ -57,14 +59,18 @@ def map_rows(
     return [replace(row, box=_box(trace, word)) for row, (_, word) in zip(rows, labelled, strict=True)]
 
 
-def check_pixels(trace: Trace, pixels: Sequence[tuple[int, int]]) -> None:
-    """Raise ValueError unless the (y, x) are all keys of the trace, which those of self-attention are."""
-    if pixels and trace.sites[0].kind != "self":
+def check_pixels(trace: Trace, pixels: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The (y, x) as Python's numbers; ValueError unless all are keys of the trace, as those of self-attention are."""
+    given: list[Any] = [tuple(several(pixel)) for pixel in several(pixels)]
+    fits = all(len(pixel) == 2 and all(map(is_whole, pixel)) for pixel in given)
+    expect("pixels", pixels, fits, "a list of (y, x), as [(0, 0), (8, 8)]")
+    if given and trace.sites[0].kind != "self":
         raise ValueError("Pixels are for self-attention; give words, or choose the kind self.")
     height, width = trace.sites[0].resolution
-    for y, x in pixels:
+    for y, x in given:
         if not (0 <= y < height and 0 <= x < width):
             raise ValueError(f"pixel {y},{x} does not lie in maps of {height}x{width}; they count from 0,0.")
+    return given
 
 
 def share_scales(systems: Mapping[str, Sequence[MapRow]]) -> dict[str, list[MapRow]]:

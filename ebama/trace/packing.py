@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ebama.models.attention.thumbnails import smaller
 
+from ..checks import is_whole, several
 from .capture.source import Source
 from .tensors import Quantity
 from .trace import Trace
@@ -43,8 +44,8 @@ class Extent:
 def extent_of(trace: Trace, maps: int, wanted: Sequence[int]) -> Extent:
     """As many layers and heads as leave room for a few calls of the smallest maps; then the largest maps, and of the
     calls as many as there is room for. `maps` are those of a source in one call."""
-    total = len(trace.timesteps)
-    if odd := [call for call in wanted if not -total <= call < total]:
+    total, wanted = len(trace.timesteps), several(wanted)
+    if odd := [call for call in wanted if not is_whole(call) or not -total <= call < total]:
         raise ValueError(f"call {odd[0]} is not among the {total} model calls; they count from 0 to {total - 1}.")
     calls = [call % total for call in wanted] or list(range(total))
     fewest = min(len(calls), FEWEST_CALLS)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ebama.models.attention import resized
+from ebama.models.attention.sites import sides_of
 
-from ..checks import expect, is_whole, plain, plain_all
+from ..checks import expect, is_whole, plain, plain_all, several
 from ..output.files import write_text
 from ..prompt.words import find
 from .capture.source import Source
@@ -51,7 +52,7 @@ class Trace(TraceTensors):
             ValueError: no maps of these were kept; the message lists those that were.
         """
         resolution, head = plain_all(resolution), plain(head)
-        size = (resolution, resolution) if isinstance(resolution, int) else resolution and tuple(resolution)
+        size = sides_of(resolution)
         fitting = [
             source
             for source in self.sources
@@ -99,7 +100,8 @@ class Trace(TraceTensors):
         prompt = self.prompts[sample] if text is None else self._texts().read(text)
         if isinstance(word, str):
             word = find(prompt, word, occurrence)
-        positions = [word] if isinstance(word, int) else list(word)
+        positions, mask = several(word), "those of a mask are mask.nonzero().flatten()"
+        expect("word", word, all(map(is_whole, positions)), f"a word of the prompt, or positions ({mask})")
         if text is not None:
             queries = [self.of_sample(f"queries/{site.name}", sample) for site in self.sites]
             return self._texts().maps(text, positions, self.sources[0], queries, of)
@@ -107,7 +109,7 @@ class Trace(TraceTensors):
 
     def map(self, word: Keys, *, call: int = -1, **options: Any) -> Tensor:
         """The map of a word at one call, [h, w] float32; the other arguments are those of `maps`."""
-        return self.maps(word, **options)[call]
+        return self.maps(word, **options)[self._call(call)]
 
     def pooled(self, word: Keys, *, size: int | tuple[int, int] | None = None, **options: Any) -> Tensor:
         """The maps of a word at all resolutions, brought to one size bilinearly and summed over layers and heads,
@@ -120,11 +122,9 @@ class Trace(TraceTensors):
         """
         apart = [source for source in self.sources if not any(map(source.is_part_of, self.sources))]
         largest = max((source.resolution for source in apart), key=math.prod)
-        size = largest if size is None else plain_all(size)
-        height, width = (size, size) if isinstance(size, int) else size
-        total = torch.zeros(len(self.timesteps), height, width, dtype=torch.float32)
+        size, total = largest if size is None else sides_of(size), torch.zeros(())
         for source in apart:
-            total += source.count * resized(self.of_sources(source).maps(word, **options), (height, width))
+            total = total + source.count * resized(self.of_sources(source).maps(word, **options), size)
         return total
 
     def mask(self, word: Keys, *, call: int | None = None, **options: Any) -> Tensor:
@@ -136,7 +136,7 @@ class Trace(TraceTensors):
             options: see `pooled`.
         """
         maps = self.pooled(word, **options)
-        return otsu(maps.nanmean(dim=0) if call is None else maps[call])
+        return otsu(maps.nanmean(dim=0) if call is None else maps[self._call(call)])
 
     def overlap(self, first: Keys, second: Keys, **options: Any) -> float:
         """Intersection over union of the masks of two words, 0 to 1; `options` are those of `mask`."""
@@ -219,6 +219,12 @@ class Trace(TraceTensors):
     def of_sources(self, first: Source, *more: Source) -> Trace:
         """The trace of some of its sources alone."""
         return replace(self, sites=first.sites, head=first.head, number=first.number, more=more)
+
+    def _call(self, call: Any) -> Any:
+        """The index of a model call; ValueError for one that there was not."""
+        call, count = plain(call), len(self.timesteps)
+        there = not is_whole(call) or -count <= call < count
+        return expect("call", call, there, f"one of the trace's {count} model calls, which count from 0")
 
     def _texts(self) -> OtherTexts:
         """What makes keys of other texts; ValueError, which says how to have it, without it."""

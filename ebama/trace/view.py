@@ -23,6 +23,7 @@ from PIL import Image
 
 from ebama.models.attention.thumbnails import smaller
 
+from ..checks import several
 from ..prompt import Parsed
 from ..prompt.words import describe_words, find, words
 from . import figures
@@ -78,7 +79,7 @@ def document(
 
     Raises ValueError for words, pixels and calls that are not there, and for a trace that has no maps.
     """
-    data, title = _data(pictures, of, chosen_words, pixels, calls)
+    data, title = _data(pictures, of, several(chosen_words), several(pixels), calls)
     script = f"{_source('viewer.js')}\nshow(view, JSON.parse(document.getElementById('data').textContent));\n"
     environment = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined)
     return environment.from_string(_source("page.html")).render(
@@ -153,7 +154,7 @@ def entries(
 ) -> list[tuple[dict[str, Any], tuple[int, ...]]]:
     """Words to point at, with their places on the key axis."""
     trace, prompt = picture.trace, picture.prompt
-    check_pixels(trace, pixels)
+    pixels = check_pixels(trace, pixels)
     if trace.sites[0].kind == "self":
         height, width = trace.sites[0].resolution
         spread = [(y * height // 6, x * width // 6) for y in (1, 3, 5) for x in (1, 3, 5)]

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from .sites import Kind, Site
+from .sites import Kind, Site, sides_of
 from .thumbnails import records_html
 
 
@@ -88,7 +88,7 @@ class AttentionRecords(Sequence[AttentionRecord]):
     ) -> AttentionRecords:
         """The records of the sites of a kind, a resolution (side or (h, w)) and a name, which may have wildcards as
         "up_blocks.*"; None for any."""
-        size = (resolution, resolution) if isinstance(resolution, int) else resolution
+        size = sides_of(resolution)
         return AttentionRecords(
             [
                 record
@@ -122,8 +122,7 @@ class AttentionRecords(Sequence[AttentionRecord]):
             ValueError: sites that differ in kind or in the number of keys, as those of self-attention do; none at all.
         """
         self._check_alike(sizes=False)
-        sides = max((record.site.resolution for record in self._records), key=math.prod) if size is None else size
-        pixels = (sides, sides) if isinstance(sides, int) else sides
+        pixels = max((record.site.resolution for record in self._records), key=math.prod) if size is None else size
         total = torch.zeros(())
         for record in self._records:
             height, width = record.site.resolution
@@ -154,7 +153,11 @@ def softmax(scores: Tensor) -> Tensor:
     return scores.softmax(dim=-1, dtype=torch.float32 if scores.itemsize < 4 else scores.dtype)
 
 
-def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps [..., h, w] at another size, bilinearly; where they shrink, each pixel counts."""
+def resized(maps: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Maps [..., h, w] at another size, a side or (h, w), bilinearly; where they shrink, each pixel counts. ValueError
+    for a size that is none."""
+    size = sides_of(size)
+    if not isinstance(size, tuple) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
+        raise ValueError(f"size is {size!r}; expected a side in pixels, as 32, or (height, width).")
     flat = maps.reshape(1, -1, *maps.shape[-2:])
     return F.interpolate(flat, size, mode="bilinear", antialias=True).view(*maps.shape[:-2], *size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["cross", "self"]
 
@@ -26,6 +26,16 @@ class Site:
     def __str__(self) -> str:
         height, width = self.resolution
         return f"{self.name} ({self.kind}, {height}x{width}, {self.heads} heads)"
+
+
+def sides_of(size: Any) -> Any:
+    """A side, or (height, width), of numbers of any library, as (height, width) of Python's; any other value as it
+    is."""
+    size = size.tolist() if hasattr(size, "tolist") else size
+    if isinstance(size, int):
+        return size, size
+    listed = isinstance(size, Iterable) and not isinstance(size, str | bytes)
+    return tuple(side.item() if hasattr(side, "item") else side for side in size) if listed else size
 
 
 def site_names(sites: Iterable[Site | str] | Site | str) -> tuple[str, ...]:

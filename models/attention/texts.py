@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .control import AttentionCall
 from .records import AttentionRecord, AttentionRecords, resized
-from .sites import Site, select_sites
+from .sites import Site, select_sites, sides_of
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def text_maps(
         resolution: of the cross-attention maps, a side or (h, w); None for all, which are brought to the largest size
             bilinearly.
     """
-    size = (resolution, resolution) if isinstance(resolution, int) else resolution
+    size = sides_of(resolution)
     fitting = [site for site in network.sites(z.shape) if site.kind == "cross" and size in (None, site.resolution)]
     height, width = max((site.resolution for site in fitting), key=math.prod, default=(0, 0))
     total = torch.zeros(len(z) * len(texts), height, width, dtype=torch.float32, device=z.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from reference import randomise, relative
@@ -13,9 +14,28 @@ from torch.nn import functional as F
 
 from ebama.guidance import gradient_guide
 from ebama.models import Attention, AttentionRecord, AttentionRecords, Request, Site, attention_scores
+from ebama.models.network import of_shape
 
 SITE = Site("here", "self", (1, 6), 2)
 RECORD = Request(frozenset({"here"}))
+
+
+@pytest.mark.parametrize(
+    ("size", "names"),
+    [
+        *((size, "ab") for size in (np.int64(2), torch.tensor(2), [2, 2], np.array([2, 2]), torch.Size([2, 2]), 2)),
+        *((size, "c") for size in ((np.int8(2), 3), [np.int64(2), torch.tensor(3)], torch.tensor([2, 3]))),
+        *((size, "") for size in (3, 2.5, "2", (2,), [[2, 2]])),
+        (None, "abc"),
+    ],
+)
+def test_a_resolution_is_a_number_or_two_of_any_library(size: Any, names: str) -> None:
+    sites = [Site("a", "self", (2, 2), 1), Site("b", "self", (2, 2), 2), Site("c", "self", (2, 3), 2)]
+    records = AttentionRecords(
+        [AttentionRecord(site, torch.zeros(1, site.heads, math.prod(site.resolution), 4)) for site in sites]
+    )
+    assert "".join(record.site.name for record in records.where(resolution=size)) == names
+    assert "".join(site.name for site in of_shape(sites, size, None)) == names
 
 
 def inputs() -> tuple[Tensor, Tensor]:

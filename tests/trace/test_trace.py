@@ -175,6 +175,8 @@ def test_a_coupling_method_keeps_the_order_too() -> None:
         ({"sites": "mid_block"}, "sites are 'mid_block'"),
         ({"head": -1}, "head is -1"),
         ({"head": True}, "head is True"),
+        ({"folder": ""}, "folder is ''; expected a folder's name"),
+        ({"folder": 3}, "folder is 3"),
     ],
 )
 def test_trace_options_refuse_values_out_of_range(options: dict[str, Any], message: str) -> None:
@@ -255,6 +257,13 @@ def test_an_unknown_word_lists_those_there_are(trace: Trace, word: str) -> None:
         (77, {}, "length 77"),
         (-1, {}, "length 77"),
         ([], {}, "length 77"),
+        (np.arange(77) == 3, {}, "those of a mask are mask.nonzero"),
+        ([False, True], {}, "those of a mask"),
+        (torch.arange(77) == 3, {}, "those of a mask"),
+        (True, {}, "those of a mask"),
+        ([3.0], {}, "expected a word"),
+        (3, {"call": 99}, "call is 99"),
+        (3, {"call": np.int64(-9)}, "model calls"),
         ("cat", {"of": "energy"}, "of is 'energy'"),
     ],
 )
@@ -263,6 +272,19 @@ def test_maps_refuses_unknown_quantities_and_positions(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         trace.map(word, **options)
+
+
+@pytest.mark.parametrize("word", [torch.tensor([3, 7]), np.array([3, 7]), {3, 7}, iter([np.int64(3), torch.tensor(7)])])
+def test_positions_may_be_numbers_of_any_library(trace: Trace, word: Any) -> None:
+    torch.testing.assert_close(trace.map(word, call=torch.tensor(-1)), trace.map([3, 7]))
+
+
+def test_sizes_of_pooled_maps(trace: Trace) -> None:
+    for size in ([8, 4], np.array([8, 4]), torch.tensor([8, 4]), iter([np.int64(8), torch.tensor(4)])):
+        assert torch.equal(trace.pooled(3, size=size), trace.pooled(3, size=(8, 4)))  # type: ignore[arg-type]
+    for wrong in (0, -1, (1, 2, 3), (8, 0), "32", 8.0, True):
+        with pytest.raises(ValueError, match="expected a side in pixels"):
+            trace.pooled(3, size=wrong)  # type: ignore[arg-type]
 
 
 def test_self_attention_has_pixels_for_keys() -> None:

@@ -68,6 +68,9 @@ def test_a_page_has_the_prompts_the_chosen_words_and_calls() -> None:
         view.document(view.shown(trace)[:1], chosen_words=["blue suitcase", "crown"], calls=[-1], of="scores")
     )
     assert [word["text"] for word in one["prompts"][0]["words"]] == ["blue suitcase", "crown"]
+    for words, calls in (("crown", np.arange(2)), (np.array(["crown"]), torch.arange(2)), (iter(["crown"]), {0, 1})):
+        same = data_of(view.document(view.shown(trace)[:1], chosen_words=words, calls=calls))
+        assert ([word["text"] for word in same["prompts"][0]["words"]], same["numbers"]) == (["crown"], [1, 2])
     assert (one["numbers"], one["total"], one["notes"]) == ([2], 2, ["1 of 2 model calls are here."])
     maps = maps_of(one["prompts"][0]["pictures"][0]["layers"][0], 2, 1)
     expected = trace.maps("blue suitcase", of="scores").numpy()[1]
@@ -95,6 +98,11 @@ def test_self_attention_is_shown_by_pixels() -> None:
     maps = maps_of(data["prompts"][0]["pictures"][0]["layers"][0], 2, 2)
     np.testing.assert_allclose(maps[0], trace.maps(2 * 8 + 5).numpy(), atol=1e-2)
     assert len(data_of(view.document(view.shown(trace)))["prompts"][0]["words"]) == 9
+    for pixels in (np.array([[2, 5], [0, 7]]), torch.tensor([[2, 5], [0, 7]]), iter([np.array([2, 5]), (0, 7)])):
+        assert data_of(view.document(view.shown(trace), pixels=pixels)) == data
+    for wrong in ((0, 0), [(0.0, 1.0)], "00", [(1, 2, 3)]):
+        with pytest.raises(ValueError, match=r"expected a list of \(y, x\)"):
+            view.document(view.shown(trace), pixels=wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +111,8 @@ def test_self_attention_is_shown_by_pixels() -> None:
         ({"words": ["zebra"]}, "'zebra' is not among the words"),
         ({"calls": [2]}, "call 2 is not among the 2 model calls"),
         ({"calls": [-3]}, "call -3"),
+        ({"calls": [0.0]}, r"call 0\.0 is not among"),
+        ({"calls": [True]}, "call True is not among"),
         ({"pixels": [(1, 1)]}, "Pixels are for self-attention"),
         ({"of": "scores"}, "kept no scores"),
         ({"of": "maps"}, "of is 'maps'"),

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from ebama.models import Site
 
-from ...checks import plain_all
+from ...checks import expect, plain_all
 from ...guidance import Task, guidance_resolution
 from ...prompt import Parsed
 from ...prompt.words import occurrences
@@ -45,8 +45,8 @@ class TraceOptions:
         latents: also keep the clean latent that each call predicts; `Pipeline.decode` makes a picture of it.
         queries: also keep the layers' queries, for the maps of other texts (`Trace.maps(word, text=...)`): 3 MiB each
             call for the five layers of the defaults, 22 MiB with all cross-attention.
-        folder: write each call to a file of its own in this folder, new or empty, instead of holding it; `Trace.load`
-            opens the folder, also after a run that broke off.
+        folder: write each call to a file of its own in this folder, new or without such files, instead of holding it;
+            `Trace.load` opens the folder, also after a run that broke off.
     """
 
     scores: bool = True
@@ -64,6 +64,8 @@ class TraceOptions:
     def __post_init__(self) -> None:
         if self.kind not in ("cross", "self"):
             raise ValueError(f"kind is {self.kind!r}; expected 'cross' or 'self'.")
+        named = isinstance(self.folder, str | os.PathLike) and bool(os.fspath(self.folder))
+        expect("folder", self.folder, self.folder is None or named, "a folder's name, or None to hold the calls")
         for name in ("resolution", "head"):
             object.__setattr__(self, name, plain_all(getattr(self, name)))
         if self.resolution not in (None, "all"):
