@@ -149,6 +149,7 @@ def binding_weights(groups: Sequence[GroupLike], tokens: Sequence[int]) -> dict[
 
 
 def _checked(maps: Tensor, name: str) -> Tensor:
-    if maps.ndim != 4:
-        raise ValueError(f"{name} have shape {list(maps.shape)}; expected [batch, h, w, key], as records' means have.")
+    if not isinstance(maps, Tensor) or maps.ndim != 4:
+        got = f"shape {list(maps.shape)}" if isinstance(maps, Tensor) else f"type {type(maps).__name__}"
+        raise ValueError(f"{name} have {got}; expected [batch, h, w, key], as records' means have.")
     return at_least_float32(maps)

@@ -36,24 +36,58 @@ Tokens = Sequence[int] | Sequence[Sequence[int]]
 """Content positions (no start, end or padding) of one prompt, used for every sample, or a list for each sample."""
 
 
+@dataclass(frozen=True)
+class PlainGroup:
+    """A group whose positions are tuples of Python's numbers, which are equal where they say the same."""
+
+    object: Word
+    modifiers: tuple[Word, ...]
+    box: Any = None
+
+
 def per_sample(values: Sequence[Any], count: int) -> Sequence[Any]:
-    """One list per sample: a list of lists as it is, a single list repeated `count` times. Tensors become lists."""
+    """One list per sample: a list of lists as it is, a single list repeated `count` times. Tensors become lists, and
+    positions of any library Python's numbers, also those in groups."""
     values = _listed(values)
     values = [_listed(value) for value in (values if isinstance(values, Sequence) else [values])]
     if any(hasattr(value, "groups") for value in values):
         raise ValueError("Got prompts as `parse` reads them; expected the `groups` or the `tokens` of each in a list.")
     nested = [isinstance(value, Sequence) and not hasattr(value, "object") for value in values]  # groups may be tuples
-    for leaf in (leaf for value, inner in zip(values, nested, strict=True) for leaf in (value if inner else [value])):
-        if isinstance(leaf, bool) or not (hasattr(leaf, "object") or hasattr(leaf, "__index__")):
-            raise ValueError(
-                f"Got {leaf!r} among groups or tokens; expected groups, as Group((3,), ((2,),)), and positions "
-                "(those of a mask: mask.nonzero().flatten())."
-            )
+    lists = [list(map(_leaf, value if inner else [value])) for value, inner in zip(values, nested, strict=True)]
     if any(nested) and (not all(nested) or len(values) != count):
         raise ValueError(
             f"Got lists for {sum(nested)} samples; expected one for each of {count}, or a single list for all."
         )
-    return values if any(nested) else [values] * count
+    return lists if any(nested) else [[leaf for leaves in lists for leaf in leaves]] * count
+
+
+def _leaf(value: Any) -> Any:
+    """A position as Python's number, or a group with such positions; ValueError for anything else."""
+    if hasattr(value, "object"):
+        return _plain_group(value)
+    number = value.item() if getattr(value, "shape", None) == () else value
+    if isinstance(number, bool) or not hasattr(number, "__index__"):
+        raise ValueError(
+            f"Got {value!r} among groups or tokens; expected groups, as Group((3,), ((2,),)), and positions "
+            "(those of a mask: mask.nonzero().flatten())."
+        )
+    return number.__index__()
+
+
+def _plain_group(group: Any) -> GroupLike:
+    """The group itself if its positions are tuples of Python's numbers, else one that has them."""
+    modifiers = _listed(group.modifiers)
+    words = [_listed(word) for word in (group.object, *(modifiers if isinstance(modifiers, Sequence) else [None]))]
+    if not all(isinstance(word, Sequence) for word in words):
+        raise ValueError(
+            f"Got a group of object {group.object!r} and modifiers {group.modifiers!r}; expected positions of words, "
+            "as Group((3,), ((2,),)) has them."
+        )
+    is_plain = all(type(word) is tuple and all(type(at) is int for at in word) for word in words)
+    if is_plain and type(group.modifiers) is tuple:
+        return group  # type: ignore[no-any-return]
+    first, *others = (tuple(map(_leaf, word)) for word in words)
+    return PlainGroup(first, tuple(others), getattr(group, "box", None))
 
 
 def _listed(values: Any) -> Any:

@@ -48,7 +48,7 @@ def gaussian_peak(maps: Tensor, kernel_size: int = 3, sigma: float = 0.5**0.5) -
     under autocast.
 
     Raises:
-        TypeError: if maps are not real floating point.
+        TypeError: if maps are no tensor of real floating point.
         ValueError: if kernel_size is not a positive odd integer, sigma not a positive number, or the maps too small
             to be reflected (each side must exceed kernel_size // 2).
     """
@@ -176,8 +176,9 @@ def _matrix(size: int, kernel_size: int, sigma: float, dtype: torch.dtype, devic
 
 def _check(maps: Tensor, kernel_size: int, sigma: float) -> tuple[int, float]:
     """The two numbers as Python's own, once all arguments are known to fit."""
-    if not maps.dtype.is_floating_point:
-        raise TypeError(f"maps are {maps.dtype}; gaussian_peak expects real floating point, e.g. maps.float().")
+    if not isinstance(maps, Tensor) or not maps.dtype.is_floating_point:
+        kind = maps.dtype if isinstance(maps, Tensor) else f"a {type(maps).__name__}"
+        raise TypeError(f"maps are {kind}; gaussian_peak expects real floating point, e.g. maps.float().")
     if (
         not isinstance(kernel_size, Integral)
         or isinstance(kernel_size, bool)

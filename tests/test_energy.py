@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -315,6 +317,36 @@ def test_groups_may_be_named_tuples_and_tokens_tensors(loss: Loss) -> None:
 
 
 @losses
+@pytest.mark.parametrize("as_positions", [torch.tensor, np.array, lambda word: tuple(torch.tensor(word)), list])
+def test_positions_in_groups_are_numbers_of_any_library(loss: Loss, as_positions: Callable[[Any], Any]) -> None:
+    scores, groups, tokens = maps(2), [RED_CAR, BARE], [1, 2, 3, 4, 5, 6]
+    given = [
+        SimpleNamespace(object=as_positions(group.object), modifiers=[as_positions(word) for word in group.modifiers])
+        for group in groups
+    ]
+    expected = loss(scores, groups, tokens)
+    assert torch.equal(loss(scores, given, tokens), expected)
+    assert torch.equal(loss(scores, [tuple(given)] * 2, [list(torch.tensor(tokens))] * 2), expected)
+
+
+@losses
+@pytest.mark.parametrize(
+    "group",
+    [
+        SimpleNamespace(object=3, modifiers=()),
+        SimpleNamespace(object=(3,), modifiers=(2,)),
+        SimpleNamespace(object=(3,), modifiers=None),
+        SimpleNamespace(object=np.arange(9) == 3, modifiers=()),
+        SimpleNamespace(object=(3.0,), modifiers=()),
+    ],
+    ids=["number", "flat", "None", "mask", "point"],
+)
+def test_groups_of_anything_else_are_named(loss: Loss, group: Any) -> None:
+    with pytest.raises(ValueError, match="expected "):
+        loss(maps(2), [group], [1, 2, 3])
+
+
+@losses
 def test_words_that_recur_in_groups_count_each_time(loss: Loss) -> None:
     scores, tokens = maps(keys=77), [1, 2, 3, 4, 5, 6]
     once, twice = (loss(scores, [RED_CAR, *again], tokens) for again in ([], [RED_CAR]))
@@ -363,6 +395,8 @@ def test_half_precision_maps_are_computed_in_float32(dtype: torch.dtype) -> None
 
 
 def test_maps_must_be_4d() -> None:
+    with pytest.raises(ValueError, match="scores have type ndarray; expected"):
+        binding_loss(maps().numpy(), [BARE], [1])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"scores have shape \[4, 5, 9\]; expected \[batch, h, w, key\]"):
         binding_loss(maps()[0], [RED_CAR], [1, 2, 3])
     with pytest.raises(ValueError, match="probabilities have shape"):

@@ -38,7 +38,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "weights/": ({"torch", "safetensors", "tokenizers", "transformers", "jinja2"}, {"models/", "samplers/"}),
     "ebama/checks.py": (set(), set()),
     "ebama/boxes.py": (set(), {"ebama/checks.py"}),
-    "ebama/prompt/": ({"spacy", "tokenizers", "transformers", "jinja2"}, {"ebama/boxes.py"}),
+    "ebama/prompt/": ({"spacy", "tokenizers", "transformers", "jinja2"}, {"ebama/boxes.py", "ebama/checks.py"}),
     "ebama/output/": ({"PIL", "numpy"}, {"samplers/", "ebama/checks.py", "ebama/prompt/"}),
     "ebama/guidance/": ({"torch"}, {"models/", "ebama/maps.py", "ebama/hidden.py", "ebama/checks.py", "ebama/prompt/"}),
     "ebama/methods/": (

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -405,6 +406,8 @@ def test_compiled() -> None:
         (torch.zeros(2, 16, 16, dtype=torch.int64), (), TypeError, "maps are torch.int64; .* expects real floating"),
         (torch.zeros(4, 2, 16, 16, dtype=torch.bool), (), TypeError, "maps are torch.bool"),
         (torch.zeros(16, 16, dtype=torch.complex64), (), TypeError, "maps are torch.complex64"),
+        (np.zeros((16, 16)), (), TypeError, "maps are a ndarray"),
+        ([[0.0]], (), TypeError, "maps are a list"),
         (torch.zeros(2, 16, 16), (4,), ValueError, "kernel_size is 4; expected a positive odd integer"),
         (torch.zeros(2, 16, 16), (-1,), ValueError, "kernel_size is -1"),
         (torch.zeros(2, 16, 16), (3.5,), ValueError, r"kernel_size is 3\.5"),

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..checks import items
+from ..checks import expect, is_whole, items, plain
 from ..maps import Groups, Tokens, per_sample
 from ..models import Network, Site
 from ..models.attention import site_names
 from ..prompt import Parsed
-from .gradient import check_latents
+from .gradient import call_number, check_latents
 from .method import Guide, Method, Start
 from .task import Task
 
@@ -65,9 +65,10 @@ def guide_for(
     chosen = _method(method)
     names = None if sites is None else site_names(sites)
     task = replace(_task(chosen, network, context, groups, tokens, calls), sites=names, checkpoint=checkpoint)
-    if (guide := chosen.guide(task)) is None:
+    guide = chosen.guide(task)
+    if guide is None:
         raise _lacking("guide", chosen)
-    return guide
+    return lambda z, t, i: guide(z, t, call_number(i))
 
 
 def start_for(
@@ -128,8 +129,8 @@ def _task(
             f"network is a {type(network).__name__} without `sites`, `attention` and `__call__`; expected a Network: "
             "ebama.models.adapt makes one of a foreign module."
         )
-    if type(calls) is not int or calls < 1:
-        raise ValueError(f"calls is {calls!r}; expected how many model calls your loop makes, at least 1.")
+    calls = plain(calls)
+    expect("calls", calls, is_whole(calls) and calls >= 1, "how many model calls your loop makes, at least 1")
     prompts: Any = list(groups) if isinstance(groups, Iterator) else groups
     if isinstance(prompts, Parsed):
         prompts, content = prompts.groups, prompts.tokens

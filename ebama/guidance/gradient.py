@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import expect, is_whole, items, plain
+from ..checks import expect, is_whole, items, plain, several
 from ..hidden import refuse_hidden
 from ..models import AttentionRecords
 from .method import GuidanceResult, Guide
@@ -101,15 +101,18 @@ def gradient_guide(
             raise ValueError(f"The energy returned {got}; expected [{len(chosen)}], a loss a sample.")
         if isinstance(measured, Losses):
             return measured, records
-        target = refinements[i].target if refinements and i in refinements else math.inf
+        target = refined[i].target if i in refined else math.inf
         return Losses(measured, measured, measured, measured > target), records
 
-    sizes, some = items(step_sizes), None if samples is None else [plain(sample) for sample in samples]
+    sizes = items(step_sizes)
     is_list = bool(sizes) or isinstance(step_sizes, list | tuple)
     expect("step_sizes", step_sizes, is_list, "a list, one for each guided call, as [20.0] * 25")
+    some = None if samples is None else several(samples)
+    expect("refinements", refinements, isinstance(refinements, Mapping | None), "a mapping from model calls")
+    refined = {call_number(i): refinement for i, refinement in (refinements or {}).items()}
 
     def guide(z: Tensor, t: Any, i: int) -> GuidanceResult:
-        moved = list(range(len(z))) if some is None else some
+        i, moved = call_number(i), list(range(len(z))) if some is None else some
         _check_inputs(z, t, moved)
         if i >= len(sizes) or not moved:
             return GuidanceResult(z)
@@ -131,7 +134,7 @@ def gradient_guide(
             z[chosen] = step(z[chosen], gradient, sizes[i], chosen, i).to(z)
             return [sample for sample, unmet in zip(chosen, losses.unmet.tolist(), strict=True) if unmet]
 
-        refinement = (refinements or {}).get(i)
+        refinement = refined.get(i)
         if refinement is None or not refinement.max_rounds:
             move(moved, lambda losses: losses.step)
             return GuidanceResult(z, values, norms)
@@ -145,6 +148,12 @@ def gradient_guide(
         return GuidanceResult(z, values, norms)
 
     return guide
+
+
+def call_number(i: Any) -> int:
+    """The number of a model call as Python's, which mappings know by its value; ValueError for what is none."""
+    i = plain(i)
+    return int(expect("i", i, is_whole(i) and i >= 0, "the number of a model call, a whole number from 0"))
 
 
 def check_latents(z: Tensor, count: int) -> None:
@@ -161,6 +170,9 @@ def check_latents(z: Tensor, count: int) -> None:
 def _check_inputs(z: Tensor, t: Any, samples: list[int]) -> None:
     """Raise ValueError for latents, timesteps and samples of them that do not go together."""
     check_latents(z, len(z) if isinstance(z, Tensor) else 1)
+    number = plain(t)
+    if not (t.isfinite().all() if isinstance(t, Tensor) else not isinstance(number, float) or math.isfinite(number)):
+        raise ValueError(f"t is {t}; expected a finite timestep.")
     if isinstance(t, Tensor) and t.ndim and t.shape != (len(z),):
         raise ValueError(f"t has shape {list(t.shape)} for {len(z)} latents; expected a timestep, or one for each.")
     if sorted(samples) != [i for i in range(len(z)) if i in samples] or not all(map(is_whole, samples)):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from ..boxes import Box
+from ..checks import plain_all
 from .alignment import Alignment, align, find_all, matches, positions
 from .given_words import Words, assign
 from .lexicon import DETERMINERS, PICTURE_WORDS
@@ -40,6 +41,9 @@ class Group:
     box: Box | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.object, tuple) and isinstance(self.modifiers, tuple):
+            object.__setattr__(self, "object", plain_all(self.object))
+            object.__setattr__(self, "modifiers", plain_all(self.modifiers))
         words = (self.object, *self.modifiers) if isinstance(self.modifiers, tuple) else ()
         positions = [position for word in words if isinstance(word, tuple) for position in word]
         if not words or not all(isinstance(word, tuple) and word for word in words):

@@ -13,7 +13,7 @@ from foreign_networks import foreign, inputs
 from torch import Tensor
 
 from ebama.energy import binding_loss
-from ebama.guidance import gradient_guide, guide_for, start_for
+from ebama.guidance import Refinement, gradient_guide, guide_for, start_for
 from ebama.models import AttentionRecord, Control, Site
 from ebama.prompt import Group
 from ebama.samplers import DDIM, PNDM
@@ -92,6 +92,43 @@ def test_lists_of_any_kind_are_taken() -> None:
             moved(wrong)
     generators = (torch.Generator() for _ in CONTEXT)
     assert start_for("initno", NETWORK, CONTEXT, GROUPS, TOKENS, calls=2, generators=generators)
+
+
+NUMBERS: list[Callable[[int], Any]] = [np.int64, torch.tensor, np.array]
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=["numpy", "tensor", "array"])
+def test_model_calls_are_counted_by_numbers_of_any_library(number: Callable[[int], Any]) -> None:
+    """Refinements are looked up by them."""
+
+    def moved(first: Any, i: Any) -> Tensor:
+        return gradient_guide(_maps, _energy, [1.0] * 2, refinements={first: Refinement(-9.0, 2)})(Z, T, i).latents
+
+    refined = moved(0, 0)
+    assert not refined.equal(moved(1, 0))
+    assert not refined.isnan().any()
+    assert isinstance(number(0), np.ndarray) or moved(number(0), 0).equal(refined)  # which is no key
+    assert moved(0, number(0)).equal(refined)
+
+
+def test_methods_count_model_calls_so_too() -> None:
+    latents = [
+        guide_for("ane+thresholds=[[0,0.99]]", NETWORK, CONTEXT, GROUPS, TOKENS, calls=calls)(Z, T, i).latents
+        for calls, i in ((10, 0), (10, torch.tensor(0)), (np.int64(10), np.int64(0)), (torch.tensor(10), 0))
+    ]
+    assert all(one.equal(latents[0]) for one in latents)
+    for wrong in (True, 1.5, "1", None, torch.tensor([0]), -1):
+        with pytest.raises(ValueError, match=r"i is .*the number of a model call"):
+            gradient_guide(_maps, _energy, [1.0])(Z, T, wrong)  # type: ignore[arg-type]
+    for nowhere in (float("nan"), torch.tensor([1.0, float("inf")])):
+        with pytest.raises(ValueError, match="expected a finite timestep"):
+            gradient_guide(_maps, _energy, [1.0])(Z, nowhere, 0)
+    with pytest.raises(ValueError, match="refinements is"):
+        gradient_guide(_maps, _energy, [1.0], refinements=[Refinement(-9.0, 2)])  # type: ignore[arg-type]
+    assert Group((np.int64(3),), (tuple(torch.tensor([1, 2])),)) == Group((3,), ((1, 2),))
+    for mask in ((True,), (np.True_,), (torch.tensor(True),)):
+        with pytest.raises(ValueError, match="is no position"):
+            Group(mask)
 
 
 @pytest.mark.parametrize("z", [Z[0], Z[:1], Z.long(), Z.numpy(), None], ids=["3-D", "fewer", "whole", "numpy", "None"])
