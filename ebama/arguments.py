@@ -120,7 +120,7 @@ def _placed(parsed: list[Parsed], boxes: Boxes | Sequence[Boxes] | None, method:
             f"boxes are {boxes!r} for {len(parsed)} prompts; give one mapping from words to boxes for each."
         )
     parsed = [place(prompt, mapping) for prompt, mapping in zip(parsed, given, strict=True)]
-    if method.needs.boxes and boxes is None and not any(group.box for prompt in parsed for group in prompt.groups):
+    if method.needs.boxes and not boxes and not any(group.box for prompt in parsed for group in prompt.groups):
         raise ValueError(
             f"{method.name} places objects in boxes, and got none; give them by words, as "
             'boxes={"crown": (0, 0.2, 0.5, 0.8)}: left, top, right and bottom in fractions of the picture.'

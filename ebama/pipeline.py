@@ -49,7 +49,7 @@ class Pipeline:
 
     def __init__(self, sd: StableDiffusion, *, checkpoint: bool = False, memory: str | int | None = None) -> None:
         self.sd, self.checkpoint = sd, checkpoint
-        self.budget = None if memory is None else parse_memory(memory)
+        self.budget = None if memory is None else parse_memory(plain(memory))
 
     @cached_property
     def footprint(self) -> memory.Footprint:
@@ -197,6 +197,7 @@ class Pipeline:
         solver = self._sampler(sampler, plain(steps))
         if not isinstance(solver, DDIM):
             raise ValueError(f"sampler is {sampler!r}; only DDIM can be inverted: 'ddim', or a DDIM(...).")
+        null_text, rounds, progress = plain(null_text), plain(rounds), plain(progress)
         expect("null_text", null_text, isinstance(null_text, bool | NullText), "True, False or NullText(...)")
         options = NullText() if null_text is True else null_text or None
         prompts, negative_prompt = arguments.listed(prompt), "" if negative_prompt is None else negative_prompt

@@ -265,6 +265,8 @@ def test_a_recipe_of_what_is_no_picture_is_refused(image: object) -> None:
         ({"image": 3}, "image is 3; expected a picture of PIL, or the path of one"),
         ({"image": noise(1)}, "image is tensor.*expected a picture"),
         ({"image": np.zeros((4, 4, 3))}, "image is array.*expected a picture"),
+        ({"image": ""}, "image is ''; expected a picture of PIL"),
+        ({"image": [picture(), "a\0b"]}, "expected a picture of PIL, or the path of one"),
         ({"image": []}, "expected at least one picture"),
         ({"image": [picture(), None]}, "image is None"),
         ({"image": [picture()] * 3}, "3 pictures for 2 prompts; give one for all or one for each"),

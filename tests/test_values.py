@@ -167,6 +167,23 @@ def test_options_that_no_run_could_use_are_named(method: str, option: str, value
         methods.get(method, **{option: value})
 
 
+@pytest.mark.parametrize("boxes", [None, {}, [], ()], ids=repr)
+def test_a_method_of_boxes_needs_one(boxes: Any, pipeline: Pipeline) -> None:
+    with pytest.raises(ValueError, match="places objects in boxes, and got none"):
+        run(pipeline, method="boxdiff", boxes=boxes)
+
+
+def test_latents_and_budgets_of_other_libraries(pipeline: Pipeline) -> None:
+    latents = torch.randn(1, 4, 2, 2)
+    assert pipeline.decode(latents.numpy())[0].tobytes() == pipeline.decode(latents)[0].tobytes()  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="pictures are black"):
+        pipeline.decode(latents * NAN)
+    with pytest.raises(ValueError, match="expected a tensor"):
+        pipeline.decode([latents, "a"])  # type: ignore[arg-type]
+    for memory in (np.float32(6e9), torch.tensor(6 * 10**9), 6e9):
+        assert Pipeline(pipeline.sd, memory=memory).budget == 6 * 10**9  # type: ignore[arg-type]
+
+
 def test_progress_is_true_or_false(pipeline: Pipeline) -> None:
     for value in (torch.ones(2), "yes", 3, None):
         with pytest.raises(ValueError, match=r"progress is .*; expected True or False"):

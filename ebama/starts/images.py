@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,6 +19,7 @@ from ebama.models import VAE
 
 from ..checks import expect, short
 from ..output.png import as_rgb, read_picture
+from .noise import as_tensor
 
 Picture: TypeAlias = Image.Image | str | os.PathLike[str]
 """A picture, or the file that holds it."""
@@ -59,12 +61,17 @@ def encode(vae: VAE, images: Sequence[Image.Image]) -> Tensor:
 
 @torch.no_grad()
 def decode(vae: VAE, latents: Tensor, at_most: int) -> list[Image.Image]:
-    """Pictures of final latents [N, 4, h, w], at most so many at once."""
+    """Pictures of final latents [N, 4, h, w], at most so many at once; a warning if some are black since their values
+    are infinite or NaN."""
     like, images = next(vae.parameters()), []
+    latents, finite = as_tensor(latents), True
     for part in _parts(len(latents), latents.shape[-2:].numel() * vae.config.factor**2, at_most):
         pixels = vae.decode(latents[part].to(like) / vae.scale).float()
+        finite = finite and bool(pixels.isfinite().all())
         pixels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().to("cpu", torch.uint8)
         images += [Image.fromarray(p.numpy()) for p in rearrange(pixels, "b c h w -> b h w c").contiguous()]
+    if not finite:
+        warnings.warn(f"pictures are black: latents, or the VAE in {like.dtype}, are infinite or NaN", stacklevel=3)
     return images
 
 
@@ -76,6 +83,8 @@ def _parts(count: int, pixels: int, at_most: int = 8) -> Iterator[slice]:
 
 def _opened(picture: Any) -> Image.Image:
     if isinstance(picture, str | os.PathLike):
+        name = os.fsdecode(picture)
+        expect("image", picture, bool(name) and "\0" not in name, "a picture of PIL, or the path of one")
         picture = read_picture(Path(picture))
     if not isinstance(picture, Image.Image):
         raise ValueError(f"image is {short(picture)}; expected a picture of PIL, or the path of one.")

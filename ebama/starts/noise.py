@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,16 @@ def latent_size(config: StableDiffusionConfig, size: tuple[int, int] | None) -> 
     return height // factor, width // factor
 
 
+def as_tensor(latents: Any) -> Tensor:
+    """Latents of any library as a tensor; ValueError for what is none."""
+    if isinstance(latents, Tensor):
+        return latents
+    try:
+        return torch.as_tensor(latents)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"latents are {type(latents).__name__}; expected a tensor [N, C, h, w] ({error}).") from error
+
+
 def initial_noise(
     config: StableDiffusionConfig,
     prompts: int,
@@ -55,13 +66,7 @@ def initial_noise(
     if latents is None:
         shape = (config.unet.in_channels, height, width)
         return [InitialNoise.from_seed(shape, seed) for _ in range(prompts) for seed in seeds]
-    if not isinstance(latents, Tensor):
-        try:
-            latents = torch.as_tensor(latents)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"latents are {type(latents).__name__}; expected a tensor [N, C, h, w] ({error})."
-            ) from error
+    latents = as_tensor(latents)
     if latents.layout is not torch.strided or latents.is_meta or latents.is_complex():
         raise ValueError(
             f"latents are {latents.dtype}, {latents.layout} on {latents.device}; expected dense, real values."
