@@ -122,6 +122,14 @@ def test_a_prompt_may_begin_with_a_brace(line: str, tmp_path: Path) -> None:
     assert [prompt.text for prompt in load(tmp_path / "list.txt")] == [line.strip(), "a cat"]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\ufeff", "\n\n"])
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
+def test_files_with_byte_order_marks_may_be_joined(tmp_path: Path, suffix: str, end: str) -> None:
+    lines = [f'\ufeff{{"prompt": "{text}"}}' if suffix == ".jsonl" else f"\ufeff{text}" for text in ("a cat", "a dog")]
+    (tmp_path / f"m{suffix}").write_text("\ufeff" + end.join(lines) + end, encoding="utf-8", newline="")
+    assert [prompt.text for prompt in load(tmp_path / f"m{suffix}")] == ["a cat", "a dog"]
+
+
 def test_what_is_no_benchmark_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="There is no benchmark 'none'; give ane"):
         load("none")
