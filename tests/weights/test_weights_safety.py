@@ -311,6 +311,48 @@ def test_archives_with_a_damaged_pickle_are_refused(tmp_path: Path, content: byt
             use(path)  # type: ignore[operator]
 
 
+def _with_attribute(tensor: torch.Tensor, name: str = "ds_id", value: object = 3) -> torch.Tensor:
+    setattr(tensor, name, value)
+    return tensor
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    "made",
+    [
+        _with_attribute,
+        lambda tensor: _with_attribute(torch.nn.Parameter(tensor)),
+        lambda tensor: _with_attribute(torch.nn.Parameter(tensor, requires_grad=False), "spec", {"a": [0, None]}),
+        torch.nn.Buffer,
+        lambda tensor: _with_attribute(torch.nn.Buffer(tensor, persistent=False)),
+        lambda tensor: _with_attribute(tensor, "detach"),  # in the way of what reads them
+        lambda tensor: _with_attribute(torch.nn.Parameter(tensor), "untyped_storage", "x"),
+    ],
+    ids=["tensor", "parameter", "frozen parameter", "buffer", "buffer with more", "detach", "storage"],
+)
+def test_attributes_of_tensors_are_no_obstacle(
+    tmp_path: Path, made: Callable[[torch.Tensor], torch.Tensor], legacy: bool
+) -> None:
+    path, weight = tmp_path / "m.ckpt", torch.arange(6.0).reshape(2, 3)
+    torch.save({"a.b": made(weight.clone())}, path, _use_new_zipfile_serialization=not legacy)
+    read = open_tensors(path).entries["a.b"].read()
+    assert type(read) is torch.Tensor
+    assert not read.requires_grad
+    assert not vars(read)
+    assert torch.equal(read, weight)
+    assert open_tensors(path, meta=True).entries["a.b"].shape == (2, 3)
+
+
+def test_tensors_of_other_classes_are_refused(tmp_path: Path) -> None:
+    class Tagged(torch.Tensor):
+        pass
+
+    Tagged.__qualname__, globals()["Tagged"] = "Tagged", Tagged
+    torch.save({"a": torch.ones(2).as_subclass(Tagged)}, tmp_path / "m.ckpt")
+    with pytest.raises(CheckpointError, match=rf"asks for {__name__}\.Tagged, which is not part of"):
+        open_tensors(tmp_path / "m.ckpt")
+
+
 def test_encrypted_archives_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.ckpt"
     torch.save({"a": torch.zeros(2)}, path)

@@ -28,7 +28,10 @@ _TENSOR_NAMES = {
     "_codecs.encode",
     "collections.OrderedDict",
     "torch.Size",
+    "torch.Tensor",
+    "torch._tensor._rebuild_from_type_v2",  # of a tensor with attributes
     "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state",
     "torch._utils._rebuild_tensor",
     "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_tensor_v3",
@@ -89,7 +92,7 @@ def load_pickle(path: Path, *, meta: bool = False) -> Mapping[object, object]:
 
 def _storage_sizes(loaded: Mapping[object, object]) -> Counter[int]:
     """How many of the mapped storages have so many bytes."""
-    storages = (tensor.untyped_storage() for _, tensor in _leaves(loaded, Tensor))
+    storages = (Tensor.untyped_storage(tensor) for _, tensor in _leaves(loaded, Tensor))
     return Counter({storage.data_ptr(): storage.nbytes() for storage in storages if storage.nbytes()}.values())
 
 
@@ -102,7 +105,8 @@ def plain_tensors(path: Path, loaded: Mapping[object, object]) -> dict[str, Tens
             raise CheckpointError(
                 f"{path} holds {listed([name])} twice, in dictionaries within each other; expected it once."
             )
-        tensors[name] = value.detach().resolve_neg()  # of a view whose sign is turned when it is read
+        # Not value.detach(), which an attribute of the file may stand before; of a view whose sign is turned when read.
+        tensors[name] = Tensor.detach(value).resolve_neg()
     return tensors
 
 
