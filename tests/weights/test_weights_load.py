@@ -540,8 +540,15 @@ def test_other_noise_schedules_are_refused(copy: Path) -> None:
         file.write_text(json.dumps({"beta_schedule": "scaled_linear", name: value}))
         with pytest.raises(CheckpointError, match=rf"scheduler_config\.json: {name} is .*nothing else is built"):
             load(copy)
-    file.write_text(json.dumps({"_class_name": "EulerDiscreteScheduler", "steps_offset": 0, "beta_end": 0.012}))
+    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    file.write_text(json.dumps({"_class_name": "EulerDiscreteScheduler", "steps_offset": 0, **betas}))
     load(copy)
+    for absent in betas:  # diffusers then takes those of DDPM
+        file.write_text(json.dumps({name: value for name, value in betas.items() if name != absent}))
+        with pytest.raises(
+            CheckpointError, match=rf"scheduler_config\.json: {absent} are missing.*; expected {absent} "
+        ):
+            load(copy)
 
 
 def test_unknown_networks_in_config_json_are_refused(copy: Path) -> None:

@@ -1,7 +1,8 @@
 """`config.json` of a diffusers folder's components: tables of keys, by which they are read, and written by `writing`.
 
 diffusers.json beside this file holds `fixed`, the only values of other keys that are built here (a key that is absent
-has this value in diffusers, too), and `written`, the files of Stable Diffusion v1, in which our keys are replaced.
+has this value in diffusers, too, but for a scheduler's betas, which have to be there), and `written`, the files of
+Stable Diffusion v1, in which our keys are replaced.
 Settings that our configurations do not have are refused by name: a network that is almost the one described gives
 pictures that are almost right.
 """
@@ -233,6 +234,12 @@ def _prediction(values: Json) -> str:
     if value not in [*PREDICTIONS]:
         raise ValueError(
             f"prediction_type is {short(value)}; expected {' or '.join(PREDICTIONS)}, nothing else is built."
+        )
+    if len(missing := sorted(_BETAS - values.keys())) not in (0, len(_BETAS)):
+        usual = FILES["fixed"]["scheduler/scheduler_config.json"]
+        raise ValueError(
+            f"{', '.join(missing)} are missing, for which diffusers has other values than Stable Diffusion; expected "
+            f"{', '.join(f'{key} {usual[key]!r}' for key in missing)}."
         )
     return PREDICTIONS[value]
 
