@@ -95,7 +95,7 @@ def kind_of(file: TensorFile, statement: Statement | None) -> str | None:
     if kind := file_kind(_shapes(file)):
         return kind
     unknown = statement is not None and statement.prediction is None
-    return f"a model of another parametrisation, such as v-prediction ({statement})" if unknown else None
+    return f"a model of another parametrisation than epsilon and v-prediction ({statement})" if unknown else None
 
 
 def _shapes(file: TensorFile) -> dict[str, tuple[int, ...]]:

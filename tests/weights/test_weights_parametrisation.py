@@ -90,6 +90,12 @@ def test_keys_that_mark_another_prediction(some: State, tmp_path: Path, key: str
         ({"ss_zero_terminal_snr": "True"}, "ss_zero_terminal_snr is 'True'"),
         ({"config": json.dumps({"model": {"params": {"parameterization": "v"}}})}, "parameterization is 'v'"),
         ({"v_pred": "1"}, "v_pred is '1'"),
+        ({"modelspec.prediction_type": "v-prediction"}, "is 'v-prediction'"),
+        ({"prediction_type": "vpred"}, "is 'vpred'"),
+        ({"prediction_type": " V Prediction\n"}, "is ' V Prediction"),
+        ({"modelspec.predict_key": "v_parameterization"}, "is 'v_parameterization'"),
+        ({"prediction_type": "velocity-prediction"}, "is 'velocity-prediction'"),
+        ({"prediction_type": "v-sample"}, "is 'v-sample'"),
     ],
 )
 def test_metadata_that_names_another_prediction(
@@ -118,6 +124,14 @@ def test_what_names_it_does_not_steer_the_terminal(some: State, tmp_path: Path) 
         {"modelspec.prediction_type": "epsilon", "modelspec.architecture": "stable-diffusion-v1"},
         {"modelspec.predict_key": "Epsilon", "ss_v_parameterization": "False", "ss_zero_terminal_snr": "False"},
         {"parameterization": "eps", "config": json.dumps({"prediction_type": None, "v_pred": False})},
+        {"modelspec.prediction_type": "eps-pred", "prediction_type": "Epsilon prediction", "predict_key": "noise_pred"},
+        {"modelspec.predict_key": "epsilon", "prompt": json.dumps({"7": {"inputs": {"prediction_type": "v"}}})},
+        {
+            "ss_v_parameterization": "False",
+            "parameterization": "eps",
+            "sd_merge_models": json.dumps({"a": {"v_pred": 1}}),
+        },
+        {"modelspec.prediction_type": "epsilon", "workflow": json.dumps({"ztsnr": True})},
         {"modelspec.description": "not v_pred, whatever the title says", "config": "{" * 100_000},
         {"format": "pt"},
     ],
@@ -143,14 +157,23 @@ def test_settings_in_a_pickle_that_name_another_prediction(some: State, tmp_path
 
 
 @pytest.mark.parametrize(
-    "line", ['    parameterization: "v"', "parameterization: v", "  prediction_type: 'v_prediction'"]
+    "line",
+    [
+        '    parameterization: "v"',
+        "parameterization: v",
+        "  prediction_type: 'v_prediction'",
+        "{params: {parameterization: v}}",
+        '{"linear_start": 0.1, "parameterization": "v", timesteps: 1000}',
+        "params: {scale_factor: 0.18215,\n  prediction_type: v_prediction}  # {parameterization: eps}",
+    ],
 )
 def test_a_yaml_beside_the_file_may_name_it(some: State, tmp_path: Path, line: str) -> None:
     save_file(some, tmp_path / "m.safetensors")
     (tmp_path / "m.yaml").write_text(f"model:\n  params:\n{line}\n    linear_start: 0.00085\n")
     _predicts_v(tmp_path / "m.safetensors", "m.yaml: p")
-    (tmp_path / "m.yaml").write_text('model:\n  params:\n    parameterization: "eps"  # not "v"\n')
-    assert open_checkpoint(tmp_path / "m.safetensors", TINY).config == TINY
+    for text in ('model:\n  params:\n    parameterization: "eps"  # not "v"\n', "a: 1 # {parameterization: v}\n"):
+        (tmp_path / "m.yaml").write_text(text)
+        assert open_checkpoint(tmp_path / "m.safetensors", TINY).config == TINY
     (tmp_path / "m.yaml").write_text('model:\n  params:\n    parameterization: "x0"\n')
     assert "m.yaml: parameterization is 'x0'" in _refusal(tmp_path / "m.safetensors")
 
@@ -172,19 +195,33 @@ def test_stable_diffusions_own_schedule_is_known_in_every_precision(
     some: State, tmp_path: Path, dtype: torch.dtype
 ) -> None:
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    tables = {"betas": betas.to(dtype), "alphas_cumprod": torch.cumprod(1 - betas, 0).to(dtype)}
-    for i, names in enumerate((["betas"], ["alphas_cumprod"], ["betas", "alphas_cumprod"], [])):
+    alphas = torch.cumprod(1 - betas, 0)
+    sigmas = (1 / alphas - 1).sqrt()
+    tables = {
+        "betas": betas,
+        "alphas_cumprod": alphas,
+        "denoiser.sigmas": sigmas,
+        "model.denoiser.sigmas": sigmas.flip(0),
+    }
+    tables = {name: table.to(dtype) for name, table in tables.items()}
+    for i, names in enumerate(
+        (["betas"], ["alphas_cumprod"], ["betas", "alphas_cumprod"], ["denoiser.sigmas"], ["model.denoiser.sigmas"], [])
+    ):
         save_file({**some, **{name: tables[name] for name in names}}, tmp_path / f"{i}.safetensors")
         assert _schedule(tmp_path / f"{i}.safetensors") == NoiseSchedule()
     assert inspect(tmp_path / "0.safetensors").schedule is None
 
 
 @pytest.mark.parametrize("schedule", [LINEAR, OTHER, NoiseSchedule(kind="cosine"), NoiseSchedule(500)])
-@pytest.mark.parametrize("table", ["alphas_cumprod", "betas", "model.alphas_cumprod"])
+@pytest.mark.parametrize(
+    "table", ["alphas_cumprod", "betas", "model.alphas_cumprod", "denoiser.sigmas", "model.denoiser.sigmas"]
+)
 def test_another_stored_schedule_is_followed(some: State, tmp_path: Path, schedule: NoiseSchedule, table: str) -> None:
     alphas = _table(schedule)
     before = torch.cat([torch.ones(1, dtype=torch.float64), alphas[:-1]])
     stored = 1 - alphas / before if table == "betas" else alphas
+    if table.endswith("sigmas"):
+        stored = (1 / alphas - 1).sqrt()
     save_file({**some, table: stored.float()}, tmp_path / "m.safetensors")
     schedule = _schedule(tmp_path / "m.safetensors")
     assert schedule.train_steps == len(alphas)

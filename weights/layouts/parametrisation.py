@@ -24,8 +24,12 @@ from ..files.tensors import Entry, TensorFile
 from .keys import read_key
 
 _SETTINGS = re.compile(r"(?:^|[._ ])(?:prediction_type|predict_key|paramete?ri[sz]ation)$", re.IGNORECASE)
-_EPSILON = {"eps", "epsilon", "noise"}
-_V = {"v", "v_prediction", "velocity"}
+# Values of those settings, as trainers and people spell them: "v", "vpred", "V-Prediction", "eps_prediction".
+_PREDICTION = r"(?:[\W_]*(?:pred(?:iction)?|paramete?ri[sz]ation))?"
+_VALUES = {
+    "epsilon": re.compile(rf"(?:eps(?:ilon)?|noise){_PREDICTION}"),
+    "v": re.compile(rf"v(?:elocity)?{_PREDICTION}"),
+}
 _NOTHING = {"", "none", "null"}
 # Names that stand for a choice by being there, as a weight or as a setting that is not switched off.
 _V_MARKS = re.compile(r"(?:^|[._ ])(?:v_?pred(?:iction)?|v_?paramete?ri[sz]ation)$", re.IGNORECASE)
@@ -34,10 +38,14 @@ _OTHER_MARKS = re.compile(
 )
 _OFF = {"", "false", "0", "no", "off", "none", "null"}
 _DEPTH = 8
-_YAML_SETTING = re.compile(r"^\s*(parameterization|prediction_type)\s*:\s*[\"']?([\w-]+)", re.MULTILINE)
+_YAML_SETTING = re.compile(
+    r"(?:^|[{,])[ \t]*[\"']?(parameterization|prediction_type)[\"']?\s*:\s*[\"']?([\w-]+)", re.MULTILINE
+)
+_YAML_COMMENT = re.compile(r"(?:^|(?<=\s))#.*", re.MULTILINE)
 _TABLES: dict[str, Callable[[Tensor], Tensor]] = {
     "alphas_cumprod": lambda values: values,
     "betas": lambda values: torch.cumprod(1 - values.double(), 0).to(values.dtype),
+    "denoiser.sigmas": lambda values: (1 / (1 + values.sort().values.double().square())).to(values.dtype),
 }
 _MOST_STEPS = 100_000
 _PRECISION = 0.004  # of bfloat16
@@ -45,10 +53,15 @@ _PRECISION = 0.004  # of bfloat16
 
 @dataclass(frozen=True)
 class Statement:
-    """What a file says that its U-Net predicts, "epsilon" or "v", None for anything else; and where it says so."""
+    """What a file says that its U-Net predicts, "epsilon" or "v", None for anything else; and where it says so.
+
+    `quoted` is what stands in a JSON text among the settings: it may be of another model, as in the workflow of a
+    program that saved the file, or of one that was merged into it.
+    """
 
     prediction: str | None
     where: str
+    quoted: bool = False
 
     def __str__(self) -> str:
         return self.where
@@ -57,9 +70,10 @@ class Statement:
 def stated_prediction(file: TensorFile) -> Statement | None:
     """What the file, or the .yaml of its name beside it, says that the U-Net predicts; None where nothing does.
 
-    Of several statements the one counts that is furthest from the noise.
+    Of several statements the one counts that is furthest from the noise; quoted ones only where there is no other.
     """
     statements = list(_statements(file))
+    statements = [statement for statement in statements if not statement.quoted] or statements
     return min(statements, key=lambda statement: (None, "v", "epsilon").index(statement.prediction), default=None)
 
 
@@ -68,13 +82,15 @@ def _statements(file: TensorFile) -> Iterator[Statement]:
         name = read_key(key).name
         if _V_MARKS.search(name) or _OTHER_MARKS.search(name):
             yield Statement("v" if _V_MARKS.search(name) else None, f"its key {listed([key])} says so")
-    for name, value in [*_leaves(file.metadata), *_yaml_settings(file.path.with_suffix(".yaml"))]:
-        said, where = value.lower(), f"{listed([name[-80:]])} is {value[:40]!r}"
+    for name, value, quoted in [*_leaves(file.metadata), *_yaml_settings(file.path.with_suffix(".yaml"))]:
+        said, where = value.strip().lower(), f"{listed([name[-80:]])} is {value[:40]!r}"
         if _OTHER_MARKS.search(name) or _V_MARKS.search(name):
             if said not in _OFF:
-                yield Statement("v" if _V_MARKS.search(name) else None, where)
+                yield Statement("v" if _V_MARKS.search(name) else None, where, quoted)
         elif _SETTINGS.search(name) and said not in _NOTHING:
-            yield Statement("v" if said in _V else "epsilon" if said in _EPSILON else None, where)
+            yield Statement(
+                next((kind for kind, meant in _VALUES.items() if meant.fullmatch(said)), None), where, quoted
+            )
 
 
 # Of the U-Nets of Stable Diffusion 2, whose shapes are the same, those that predict v have larger biases here.
@@ -99,31 +115,35 @@ def guessed_prediction(entries: dict[str, Entry]) -> tuple[str, str] | None:
     return ("v" if spread > _LARGER else "epsilon"), how
 
 
-def _leaves(value: object, name: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, str]]:
-    """Every setting of nested dictionaries, also of those written as JSON: its dotted name and its value as text."""
+def _leaves(
+    value: object, name: str = "", depth: int = _DEPTH, quoted: bool = False
+) -> Iterator[tuple[str, str, bool]]:
+    """Every setting of nested dictionaries, also of those written as JSON: its dotted name, its value as text, and
+    whether it was written so."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            value = json.loads(value)
+            value, quoted = json.loads(value), True
         except (ValueError, RecursionError):
             return
     if isinstance(value, Mapping):
         for key, inner in value.items() if depth else ():
             if isinstance(key, str):
-                yield from _leaves(inner, f"{name}.{key}".lstrip("."), depth - 1)
+                yield from _leaves(inner, f"{name}.{key}".lstrip("."), depth - 1, quoted)
     elif isinstance(value, str | bool | int | float) or value is None:
-        yield name, str(value)
+        yield name, str(value), quoted
 
 
-def _yaml_settings(path: Path) -> list[tuple[str, str]]:
-    """The settings of the configuration that is published beside v-prediction models."""
+def _yaml_settings(path: Path) -> list[tuple[str, str, bool]]:
+    """The settings of the configuration that is published beside v-prediction models, in YAML's block or flow style."""
     if not path.is_file():
         return []
-    return [(f"{path.name}: {name}", value) for name, value in _YAML_SETTING.findall(read_text(path))]
+    text = _YAML_COMMENT.sub("", read_text(path))
+    return [(f"{path.name}: {name}", value, False) for name, value in _YAML_SETTING.findall(text)]
 
 
 def stored_schedule(file: TensorFile) -> NoiseSchedule | None:
-    """The noise schedule that the file stores, as CompVis's trainer does; None where it stores none, or where the
-    values cannot be read (a file opened for its shapes alone).
+    """The noise schedule that the file stores, as the trainers of CompVis and Stability AI do; None where it stores
+    none, or where the values cannot be read (a file opened for its shapes alone).
 
     Raises CheckpointError for one that no sampler can follow.
     """
