@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar, TypeAlias
+
+from pydantic import BeforeValidator
 
 from ebama.samplers import get as get_sampler
 
@@ -31,6 +33,11 @@ LIMITS = {
     "steps": MAX_STEPS,
     "guidance": MAX_GUIDANCE,
 }
+
+# pydantic takes the texts of the page's fields for numbers, as it should, and true for 1.
+_NOT_OF_TRUTH = BeforeValidator(lambda value: str(value) if isinstance(value, bool) else value)
+Whole: TypeAlias = Annotated[int, _NOT_OF_TRUTH]
+Number: TypeAlias = Annotated[float, _NOT_OF_TRUTH]
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class StartPicture:
     __pydantic_config__ = ReadRequest.__pydantic_config__
 
     id: str
-    strength: float | None = None
+    strength: Number | None = None
     invert: bool = False
 
     def __post_init__(self) -> None:
@@ -85,12 +92,12 @@ class GenerateRequest(ReadRequest):
 
     methods: tuple[str, ...] = ("sd", "ebama")
     seeds: str = "0:2"
-    size: tuple[int, int] | None = None
-    steps: int = 50
-    guidance: float = 7.5
+    size: tuple[Whole, Whole] | None = None
+    steps: Whole = 50
+    guidance: Number = 7.5
     sampler: str = "pndm"
     negative_prompt: str = ""
-    boxes: dict[str, tuple[float, float, float, float]] = field(default_factory=dict)
+    boxes: dict[str, tuple[Number, Number, Number, Number]] = field(default_factory=dict)
     image: StartPicture | None = None
 
     def __post_init__(self) -> None:
