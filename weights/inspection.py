@@ -1,4 +1,4 @@
-"""`inspect`: what a checkpoint is and holds, from headers and pickle opcodes alone."""
+"""`inspect`: what a checkpoint is and holds, from headers and pickle opcodes alone, and a folder's tokenizers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pathlib import Path
 from ebama.samplers import NoiseSchedule
 
 from .checkpoint import Checkpoint, from_single_file, kind_of, open_checkpoint
-from .errors import listed
+from .errors import CheckpointError, listed
 from .files.pickle_safety import pickle_globals, refused_globals
 from .files.regular import given_path, named_refusals
 from .files.tensors import Entry, container, open_tensors
 from .layouts.detect import kind_name
 from .layouts.folder import components, missing_components, weight_files
 from .layouts.parametrisation import stated_prediction
+from .loading import read_tokenizers
 from .networks import expected_shapes
 from .verify import Differences, differences
 
@@ -58,6 +59,7 @@ class Inspection:
     schedule: a noise schedule that the file stores, unless it is Stable Diffusion v1's.
     notes: what else `load` does: the variant it takes, leftovers it ignores.
     refused_globals: what its pickle would import beyond tensors; such a file is never opened.
+    refused_tokenizer: why `load` would refuse the tokenizers of a folder; None if it would not.
     """
 
     path: Path
@@ -71,6 +73,7 @@ class Inspection:
     schedule: str | None = None
     notes: tuple[str, ...] = ()
     refused_globals: tuple[str, ...] = ()
+    refused_tokenizer: str | None = None
 
     @property
     def safe(self) -> bool:
@@ -79,8 +82,9 @@ class Inspection:
 
     @property
     def complete(self) -> bool:
-        """Whether `load` would find every weight of its networks, and nothing else."""
-        return self.layout is not None and not any(part.differences for part in self.components.values())
+        """Whether `load` would find every weight of its networks, and nothing else, and tokenizers that work."""
+        differ = any(part.differences for part in self.components.values())
+        return self.layout is not None and not differ and self.refused_tokenizer is None
 
     def as_dict(self) -> dict[str, object]:
         """Everything in types that JSON knows."""
@@ -122,7 +126,7 @@ class Inspection:
             lines.append("predicts v")
         if self.schedule:
             lines.append(f"noise schedule: {self.schedule}")
-        lines += self.notes
+        lines += [*self.notes, *filter(None, [self.refused_tokenizer])]
         if self.layout:
             lines.append("complete: can be loaded" if self.complete else "NOT complete: load would refuse it")
         return lines
@@ -170,7 +174,18 @@ def _of(checkpoint: Checkpoint) -> Inspection:
         checkpoint.config.prediction,
         None if checkpoint.schedule == NoiseSchedule() else repr(checkpoint.schedule),
         checkpoint.notes,
+        refused_tokenizer=_tokenizer_refusal(checkpoint),
     )
+
+
+def _tokenizer_refusal(checkpoint: Checkpoint) -> str | None:
+    """Why `load` would refuse the tokenizers of a folder; single files take the one that comes with the library."""
+    if checkpoint.layout == "diffusers":
+        try:
+            read_tokenizers(checkpoint)
+        except CheckpointError as error:
+            return str(error)
+    return None
 
 
 def _component(entries: Mapping[str, Entry], differences: Differences | None = None) -> ComponentInspection:

@@ -70,13 +70,12 @@ def load(
         if differing := differences(checkpoint, shapes(networks)):
             raise CheckpointError(summary(checkpoint.path, differing))
         config = checkpoint.config
-        tokenizer = _tokenizer(checkpoint, checkpoint.tokenizer, config.text)
-        tokenizer_2 = _tokenizer(checkpoint, checkpoint.tokenizer_2, config.text_2) if config.text_2 else None
+        tokenizers = read_tokenizers(checkpoint)
         for name, network in networks.items():
             upcast = name == "vae" and config.vae.upcast and dtype == torch.float16
             precision = torch.float32 if upcast else dtype
             _fill(network, checkpoint.components[name], checkpoint.path, torch.device(device), precision)
-    parts: dict[str, Any] = networks | {"tokenizer": tokenizer, "tokenizer_2": tokenizer_2}
+    parts: dict[str, Any] = networks | tokenizers
     vocabulary = MINIATURE_VOCABULARY if config.name == MINIATURE.name else None
     return StableDiffusion(config=config, vocabulary=vocabulary, schedule=checkpoint.schedule, **parts)
 
@@ -90,6 +89,16 @@ def check_device(device: str | torch.device) -> None:
         there, why = False, str(error).splitlines()[0]
     if not there:
         raise ValueError(f"device {str(device)!r} cannot be used here: {why}")
+
+
+def read_tokenizers(checkpoint: Checkpoint) -> dict[str, CLIPTokenizer | None]:
+    """`tokenizer` and `tokenizer_2`, the latter None for a single text encoder. Raises CheckpointError for one that
+    does not work, or not with its text encoder."""
+    first, second = checkpoint.config.text, checkpoint.config.text_2
+    return {
+        "tokenizer": _tokenizer(checkpoint, checkpoint.tokenizer, first),
+        "tokenizer_2": _tokenizer(checkpoint, checkpoint.tokenizer_2, second) if second else None,
+    }
 
 
 def _tokenizer(checkpoint: Checkpoint, folder: Path | None, text: TextConfig) -> CLIPTokenizer:

@@ -17,9 +17,10 @@ from torch import Tensor
 from weights_samples import TINY, compvis_state, lightning_extras, random_model, save_with_globals
 
 from ebama.models import SD_V1, SD_V2, SDXL, StableDiffusionConfig
-from ebama.weights import CheckpointError, inspect, save
+from ebama.weights import CheckpointError, inspect, load, save
 from ebama.weights.layouts.compvis import ema_name
 from ebama.weights.networks import build_on_meta
+from ebama.weights.tokenizer import clip_merges, clip_tokens
 
 
 def _sparse_file(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -146,6 +147,30 @@ def test_inspect_reads_the_configuration_of_a_folder(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "m" / "vae")
     with pytest.raises(CheckpointError, match="without vae/"):
         inspect(tmp_path / "m")
+
+
+@pytest.mark.slow
+def test_inspect_and_load_agree_on_a_folders_tokenizer(tmp_path: Path) -> None:
+    save(random_model(), tmp_path / "m")
+    folder = tmp_path / "m" / "tokenizer"
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(clip_tokens(clip_merges()))}))
+    merges = "\n".join(["#version: 0.2", *map(" ".join, clip_merges())]) + "\n"
+    refusals = []
+    for text in (merges, merges.replace("\n", "\r\n"), "\ufeff" + merges, merges + "\n\n", merges[:9999], ""):
+        (folder / "merges.txt").write_text(text, encoding="utf-8", newline="")
+        found, refusal = inspect(tmp_path / "m"), None
+        try:
+            load(tmp_path / "m")
+        except CheckpointError as error:
+            refusal = str(error)
+            assert f"{refusal}\nNOT complete" in str(found)
+        assert (found.refused_tokenizer, found.complete) == (refusal, refusal is None)
+        assert json.loads(json.dumps(found.as_dict()))["refused_tokenizer"] == refusal
+        refusals.append(refusal)
+    assert refusals[0] is None
+    assert None not in refusals[2:]
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"hello"])
