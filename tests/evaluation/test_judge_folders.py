@@ -104,6 +104,36 @@ def test_a_folder_that_transformers_itself_saves_opens(tmp_path: Path) -> None:
     assert torch.equal(*vectors)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("name", ["model.fp16.safetensors", "pytorch_model.bf16.bin"])
+def test_a_variant_of_the_weights_alone_opens(part: str, name: str, copy: Path) -> None:
+    weights = {key: value.half().float() for key, value in load_file(copy / "model.safetensors").items()}
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    full = OPENERS[part](copy)
+    (copy / "model.safetensors").unlink()
+    if name.endswith("bin"):
+        torch.save(weights, copy / name)
+    else:
+        save_file({key: value.half() for key, value in weights.items()}, copy / name, {"format": "pt"})
+    opened = CHECKS[part](copy) and OPENERS[part](copy)
+    for key, weight in full._model.state_dict().items():
+        assert torch.equal(opened._model.state_dict()[key], weight), key
+    (copy / "model.ema.safetensors").write_bytes(b"")
+    assert "holds several variants of its weights, " in _refusal(part, copy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["captioner"])
+@pytest.mark.parametrize("name", ["sep_token_id", "pad_token_id"])
+def test_captions_end_where_the_tokenizer_says(part: str, name: str, copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config["text_config"][name] = 17
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=rf"whose {name} is \d+; its model's text_config says 17\."):
+        OPENERS[part](copy)
+
+
 # --- what is missing ---
 
 

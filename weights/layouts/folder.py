@@ -71,7 +71,7 @@ def weight_files(folder: Path, component: str) -> list[Path]:
     Of several variants (fp16, bf16, non_ema, ...) it is the one without a name, in full precision; a variant alone is
     taken as it is. Raises CheckpointError if there is nothing, or nothing to choose by.
     """
-    folder, names = folder / component, _weight_names(folder / component, component)
+    folder, names = folder / component, weight_names(folder / component, component)
     if not names:
         others = ", ".join(sorted(path.name for path in folder.iterdir())[:10])
         expected = f"expected {STEMS[component][0]}.safetensors or {STEMS[component][1]}.bin"
@@ -99,7 +99,7 @@ _NAME = re.compile(
 )
 
 
-def _weight_names(folder: Path, component: str) -> dict[str, str]:
+def weight_names(folder: Path, component: str) -> dict[str, str]:
     """The name of the file to open for each variant. Of a whole file and shards it is what diffusers reads: shards, but
     of text encoders, which transformers opens, the whole file."""
     found, names = [], os.listdir(folder)

@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from ebama.weights.files.regular import check_folder, check_regular, read_json
 from ebama.weights.files.tensors import open_tensors
+from ebama.weights.layouts.folder import weight_names
 from ebama.weights.tokenizer import check_words, stand_as_usual
 
 from ...checks import short
@@ -28,7 +29,7 @@ from ...checks import short
 Json = dict[str, Any]
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
-_WEIGHT_FILE = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
+_WEIGHT_FILE = r"(model|pytorch_model){variant}(-\d+-of-\d+)?\.(safetensors|bin)"
 _SETTINGS = ("preprocessor_config.json", "processor_config.json")  # of transformers 4; of 5, which saves no other
 
 
@@ -59,8 +60,7 @@ def check(folder: Path, kind: Kind) -> None:
     if (stored := config.get("model_type")) != kind.type:
         raise ValueError(f"{folder} holds a model of type {stored!r}; expected {kind.type!r}.")
     check_numbers(folder / "config.json", config)
-    if not _holds(folder, *_WEIGHTS):
-        raise ValueError(f"{folder} holds no weights: expected {' or '.join(_WEIGHTS[:2])}.")
+    variant(folder)
     missing = [name for name in kind.vocabulary if not _holds(folder, name)]
     if missing and not _holds(folder, "tokenizer.json"):
         raise ValueError(
@@ -68,6 +68,18 @@ def check(folder: Path, kind: Kind) -> None:
             f"{' and '.join(kind.vocabulary)}."
         )
     image_settings(folder, kind)
+
+
+def variant(folder: Path) -> str | None:
+    """The variant of the weights, as fp16, where there is one alone; None for weights without a variant's name."""
+    if _holds(folder, *_WEIGHTS):
+        return None
+    variants = [name for name, file in weight_names(folder, "text_encoder").items() if not file.startswith("diffusion")]
+    if len(variants) > 1:
+        raise ValueError(f"{folder} holds several variants of its weights, {', '.join(sorted(variants))}; keep one.")
+    if not variants or not variants[0]:
+        raise ValueError(f"{folder} holds no weights: expected {' or '.join(_WEIGHTS[:2])}.")
+    return variants[0]
 
 
 def check_numbers(file: Path, settings: object, name: str = "") -> None:
@@ -83,7 +95,8 @@ def check_weights(folder: Path, model: Any) -> None:
     """Raise ValueError for files that hold more than weights, or weights as whole numbers, whose scale is elsewhere;
     and if config.json describes more weights, of transformers' class `model`, than the files have bytes: memory would
     be asked for weights that are nowhere."""
-    files = [path for path in sorted(folder.iterdir()) if _WEIGHT_FILE.fullmatch(path.name)]
+    pattern = _WEIGHT_FILE.format(variant=rf"\.{re.escape(name)}" if (name := variant(folder)) else "")
+    files = [path for path in sorted(folder.iterdir()) if re.fullmatch(pattern, path.name)]
     stored = sum(path.stat().st_size for path in files)
     with _in_one_line(f"{folder} could not be read by transformers"):
         for path in files:

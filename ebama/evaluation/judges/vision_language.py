@@ -139,6 +139,7 @@ class Captioner(_Model):
             path, folders.BLIP, BlipImageProcessorPil, described.vision_config.image_size
         )
         tokenizer = folders.read_tokenizer(path, folders.BLIP, BertTokenizer, described.text_config.vocab_size)
+        _check_separator(path, tokenizer, described.text_config)
         name = "the miniature's captioner" if str(folder) == EMBEDDED else _name("BLIP", path, model)
         return cls(model.to(device), tokenizer, processor, name)
 
@@ -185,7 +186,7 @@ def _read(path: Path, kind: Any) -> Any:
     """The model of transformers' class `kind`, whole: tensors that are missing are an error of one line."""
     folders.check_weights(path, kind)
     options: dict[str, Any] = {DTYPE: torch.float32, "output_loading_info": True}
-    model, report = folders.call(path, kind.from_pretrained, **options)
+    model, report = folders.call(path, kind.from_pretrained, variant=folders.variant(path), **options)
     if missing := [*report["missing_keys"], *report["mismatched_keys"]]:
         raise ValueError(f"{path} lacks {len(missing)} of the model's tensors, e.g. {sorted(map(str, missing))[0]}.")
     if more := sorted(key for key in report["unexpected_keys"] if _OF_A_LAYER.search(key)):
@@ -201,3 +202,10 @@ def _check_end(path: Path, tokenizer: Any, config: Any) -> None:
     end = max(tokenizer.get_vocab().values()) if config.eos_token_id == 2 else config.eos_token_id
     if last != end:
         raise ValueError(f"{path} holds a tokenizer whose texts end in id {last}; its model reads them at id {end}.")
+
+
+def _check_separator(path: Path, tokenizer: Any, config: Any) -> None:
+    """Raise ValueError unless captions end in the tokenizer's separator, and are filled up with its padding."""
+    for name in ("sep_token_id", "pad_token_id"):
+        if (stored := getattr(config, name)) != (known := getattr(tokenizer, name)):
+            raise ValueError(f"{path} holds a tokenizer whose {name} is {known}; its model's text_config says {stored}.")
