@@ -73,7 +73,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"*"},
     ),
     "ebama/bench/": ({"torch", "matplotlib", "safetensors"}, {"*"}),
-    "ebama/app/": ({"fastapi", "starlette", "numpy", "PIL"}, {"*"}),
+    "ebama/app/": ({"fastapi", "starlette", "pydantic", "numpy", "PIL"}, {"*"}),
     "ebama/commands/": ({"torch", "numpy", "PIL", "fastapi", "uvicorn"}, {"*"}),
     "ebama/cli.py": (set(), {"*"}),
 }

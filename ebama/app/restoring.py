@@ -20,7 +20,7 @@ def request_of(recipe: Recipe, sd: StableDiffusion) -> dict[str, Any]:
 
     Raises ValueError for a recipe that this page, with its model, has no request for.
     """
-    options, config, factor = dict(recipe.method), sd.config, sd.config.vae.factor
+    options, config = dict(recipe.method), sd.config
     choice = methods.get(options.pop("name"), **options)
     expect("seed", recipe.seed, recipe.seed is not None or recipe.inversion is not None, "a seed: latents were given")
     sampler = type(recipe.sampler).__name__.lower()
@@ -36,7 +36,7 @@ def request_of(recipe: Recipe, sd: StableDiffusion) -> dict[str, Any]:
         groups=tuple((word, tuple(modifiers)) for word, modifiers in groups) if groups or choice.needs.groups else None,
         methods=(choice.text(config),),
         seeds=str(recipe.seed or 0),
-        size=(recipe.latent[1] * factor, recipe.latent[2] * factor) if len(recipe.latent) == 3 else None,
+        size=recipe.size(config.vae.latent_channels, config.vae.factor),
         steps=recipe.sampler.steps,
         guidance=recipe.guidance,
         sampler=sampler,

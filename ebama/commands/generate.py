@@ -148,9 +148,9 @@ def _generate_again(options: argparse.Namespace) -> None:
         arguments["parser"] = parsers.RULES  # the recipe says all that is read out of a prompt, but for the phrases
     prediction = options.prediction or (None if options.weights else stored.sampler.schedule.prediction)
     pipeline = open_pipeline(options, weights=weights, dtype=dtype, prediction=prediction)
-    if len(stored.latent) == 3:
-        factor = pipeline.sd.config.vae.factor
-        arguments["size"] = tuple(side * factor for side in stored.latent[1:])
+    vae = pipeline.sd.config.vae
+    if size := stored.size(vae.latent_channels, vae.factor):
+        arguments["size"] = size
     if begin_with is not None and inversion is not None:
         inversion |= {name: value for name, value in arguments.items() if name in ("size", *SIZES)}
         begin_with = pipeline.invert(begin_with, sampler=stored.sampler, **inversion)

@@ -74,6 +74,16 @@ class Recipe:
         """How the picture was inverted that the run started from, None if it was not."""
         return (self.image or {}).get("inversion")
 
+    def size(self, channels: int, factor: int) -> tuple[int, int] | None:
+        """Height and width of the picture in pixels, by a model whose latents have so many `channels`, and so many
+        pixels to the side of one of theirs; None if the recipe does not say it. ValueError for another model's latent.
+        """
+        if not self.latent:
+            return None
+        stored, height, width = self.latent
+        expect("latent", self.latent, stored == channels, f"{channels} channels, as this model has")
+        return height * factor, width * factor
+
     def to_metadata(self) -> dict[str, Any]:
         """The recipe as values of JSON."""
         metadata = {entry.name: getattr(self, entry.name) for entry in fields(self)}
@@ -124,7 +134,8 @@ class Recipe:
         expect("method", self.method, named and _is_plain(self.method), "a name and options that are plain values")
         expect("guidance", self.guidance, is_number(self.guidance), "a finite number")
         sides = isinstance(self.latent, tuple) and all(type(side) is int and 0 < side < 2**16 for side in self.latent)
-        expect("latent", self.latent, sides, "the sizes of a latent")
+        sides = sides and len(self.latent) in (0, 3)  # 0: of older recipes, which did not say it
+        expect("latent", self.latent, sides, "the sizes of a latent, its channels, height and width")
         for name, usual in SIZES.items():
             size = getattr(self, name)
             pair = isinstance(size, tuple) and len(size) == 2

@@ -102,6 +102,15 @@ def test_sizes_survive() -> None:
     assert {name: recipe.arguments()[name] for name in sizes} == sizes
 
 
+def test_the_size_is_that_of_the_latent_for_models_that_have_such() -> None:
+    recipe = Recipe.from_metadata(STORED | {"latent": [4, 16, 24]})
+    assert recipe.size(4, 8) == (128, 192)
+    assert recipe.size(4, 2) == (32, 48)
+    assert Recipe.from_metadata(STORED | {"latent": []}).size(4, 8) is None
+    with pytest.raises(ValueError, match=r"latent is \(4, 16, 24\); expected 16 channels, as this model has\."):
+        recipe.size(16, 8)
+
+
 def test_a_recipe_without_newer_names_and_with_unknown_ones_is_read() -> None:
     older = {name: value for name, value in STORED.items() if name not in NEWER}
     recipe = Recipe.from_metadata(older | {"mood": "blue"})
@@ -173,6 +182,9 @@ def test_a_missing_name_is_named(name: str) -> None:
         ("groups", [{"object": ["3"], "modifiers": []}], "'3' is no position"),
         ("latent", [4, -1, 16], "latent is (4, -1, 16)"),
         ("latent", 4, "latent is 4"),
+        ("latent", [4, 16], "latent is (4, 16)"),
+        ("latent", [1, 4, 16, 16], "latent is (1, 4, 16, 16)"),
+        ("latent", [4, 16, 16, 1], "latent is (4, 16, 16, 1)"),
         ("model", 3, "model is 3"),
         ("fingerprint", None, "fingerprint is None"),
         ("versions", ["0.1.0"], "versions is ['0.1.0']"),

@@ -208,4 +208,6 @@ def _check_separator(path: Path, tokenizer: Any, config: Any) -> None:
     """Raise ValueError unless captions end in the tokenizer's separator, and are filled up with its padding."""
     for name in ("sep_token_id", "pad_token_id"):
         if (stored := getattr(config, name)) != (known := getattr(tokenizer, name)):
-            raise ValueError(f"{path} holds a tokenizer whose {name} is {known}; its model's text_config says {stored}.")
+            raise ValueError(
+                f"{path} holds a tokenizer whose {name} is {known}; its model's text_config says {stored}."
+            )
