@@ -228,6 +228,14 @@ def test_another_stored_schedule_is_followed(some: State, tmp_path: Path, schedu
     torch.testing.assert_close(_table(schedule), alphas, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_sigmas_may_be_as_coarse_as_the_weights(some: State, tmp_path: Path, dtype: torch.dtype) -> None:
+    save_file(
+        {**some, "denoiser.sigmas": (1 / _table(NoiseSchedule()) - 1).sqrt().to(dtype)}, tmp_path / "m.safetensors"
+    )
+    assert _schedule(tmp_path / "m.safetensors") == NoiseSchedule()
+
+
 def test_inspect_names_another_schedule(some: State, tmp_path: Path) -> None:
     save_file({**some, "alphas_cumprod": _table(LINEAR).float()}, tmp_path / "m.safetensors")
     found = inspect(tmp_path / "m.safetensors")

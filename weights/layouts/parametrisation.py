@@ -45,7 +45,7 @@ _YAML_COMMENT = re.compile(r"(?:^|(?<=\s))#.*", re.MULTILINE)
 _TABLES: dict[str, Callable[[Tensor], Tensor]] = {
     "alphas_cumprod": lambda values: values,
     "betas": lambda values: torch.cumprod(1 - values.double(), 0).to(values.dtype),
-    "denoiser.sigmas": lambda values: (1 / (1 + values.sort().values.double().square())).to(values.dtype),
+    "denoiser.sigmas": lambda values: (1 / (1 + values.double().sort().values.square())).to(values.dtype),
 }
 _MOST_STEPS = 100_000
 _PRECISION = 0.004  # of bfloat16
