@@ -18,6 +18,8 @@ _SHOWN_OF_A_CUT_WORD = 20  # characters before the first that the encoder does n
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _LINK = "(?:['’]-|['’-])"  # "cat's", "t-shirt", "jack-o'-lantern"
 WORD_OR_SIGN = re.compile(rf"\w+(?:{_LINK}\w+)*|\S")
+NUMBER_SIGNS = "[\u2460-\u249b\u24eb-\u24ff\u2776-\u2793]"  # as "①": signs of a list or a note, and no part of a word
+_SPACES = re.compile(rf"_|\\[nrt]|{NUMBER_SIGNS}")  # "long_hair", and a line break as programs write it
 _NUMBERED = re.compile(r"(.+)#([1-9]\d{0,4})")
 
 
@@ -106,9 +108,9 @@ def is_mark(character: str) -> bool:
 
 
 def _in_letters(text: str) -> str:
-    """A text as long as it was, in which each mark of a letter is a letter itself, and an underscore a space: words to
-    regular expressions."""
-    text = text.replace("_", " ")
+    """A text as long as it was, in which each mark of a letter is a letter itself, and what stands for a space is one:
+    words to regular expressions."""
+    text = _SPACES.sub(lambda match: " " * len(match[0]), text)
     if text.isascii():
         return text
     letters: list[str] = []
@@ -147,7 +149,8 @@ def _whole(prompt: str, words: str) -> list[Span]:
     letters, spans, after = f" {_in_letters(prompt)} ", [], 0
     for match in re.finditer(rf"(?=({re.escape(words)}))", prompt, re.IGNORECASE) if words else ():
         start, end = match.span(1)
-        if start >= after and not (letters[start].isalnum() or letters[end + 1].isalnum()):
+        goes_on = any(letters[k].isalnum() and letters[k + 1].isalnum() for k in (start, end))
+        if start >= after and not goes_on:
             spans.append((start, end))
             after = end
     return spans

@@ -104,9 +104,9 @@ def _read(prompt: str, analyse: Callable[[str], list[ParsedWord]]) -> list[Parse
     """The words of a prompt by a parser of plain text."""
     letters, places = in_plain_letters(prompt)
     plain, trailing = take_out(letters)
-    phrases, of_phrases = parted(plain)
-    text, indices = without_signs(phrases)
-    words = moved(moved(analyse(text), indices), of_phrases)
+    text, indices = without_signs(plain)
+    phrases, of_phrases = parted(text)
+    words = moved(moved(analyse(phrases), of_phrases), indices)
     return moved(put_back(words, trailing, letters), places)
 
 

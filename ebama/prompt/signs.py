@@ -8,76 +8,41 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from . import lexicon
-from .alignment import is_mark, normalised
+from .alignment import NUMBER_SIGNS, is_mark, normalised
+from .markup import without_markup, word_before
 from .objects import ParsedWord
+from .rules.tagging import tag
 from .tokenization import Span
 
 _CHUNK = re.compile(r"\S+")
 _SENTENCE = frozenset(".,;:!?")
 _KEPT_INSIDE = _SENTENCE | frozenset("-'’&@")
 _ENCLOSING = ("Ps", "Pe", "Pi", "Pf")  # Unicode's brackets and quotes
+_BRACKETS = {"Ps": "(", "Pe": ")"}  # for those of other scripts: "【", "〉"
+_PRIMES = {"′": "'", "″": '"'}
 _HYPHENS = frozenset("‐‑–")
 _JOINING = frozenset('"_\u200b')  # between words, as spaces: "long_hair"
 _ENCLOSED = re.compile(r"""(?:(?<!\w)["“„«<'‘]|[(\[{])([^"“”„«»()\[\]{}<>‘]+)["”“»)\]}>'’](?!\w)""")
 _PAIRS = re.compile(rf"\b(?i:{'|'.join(lexicon.JOINED)})(?= [^\W\d_])")
 _HASHTAG = re.compile(r"(?<=\s)#(?=[^\W\d_])")
-_PICTOGRAPHS = re.compile("[\u2600-\u27bf\U0001f000-\U0001faff][\u2600-\u27bf\U0001f000-\U0001faff\u200d\ufe0f]*")
-# What programs read in a prompt, and no person. It parts phrases: "<lora:name:0.8>", "BREAK", addresses, "&amp;", the
-# numbers of a list ("1) a car").
-# Parameters end a prompt: "--ar 16:9 --no people, cats", "Negative prompt: cats".
-_PARAMETER = r"(?:--[a-z]+|[-—–][a-z]+(?= [\d.:]+(?!\S)))"
-_MARKUP = re.compile(
-    r"^(?i:/imagine +(?:prompt *:)?|(?:positive )?prompt *:)|<\w+:[^<>]*>|"
-    r"\b(?:BREAK|ADD(?:BASE|COL|ROW|COMM))\b|\bembedding:[\w./-]+|\bscore_\d(?:_up)?\b|(?<!\S)\(?\d{1,2}\)(?= )|"
-    r"\d\ufe0f?\u20e3|\b(?:https?://|www\.)\S+|(?<!\S)[:;]-?[dDoOpP3)(](?![^\s,.])|&(?:[a-z]+|#\d+);|"
-    rf"(?<=\S ){_PARAMETER}(?!\S).*|(?<!\S){_PARAMETER}(?: [\d.:]+)?(?!\S)|"
-    r"(?i:\b(?:negative prompt:|steps: \d+, sampler:).*)",
-    re.DOTALL,
-)
-_LINE_TAGS = frozenset(("br", "p", "div", "li", "ul", "ol", "hr", "tr", "td", "h1", "h2", "h3"))  # they part phrases
-_TEXT_TAGS = frozenset(("b", "i", "u", "em", "strong", "span", "font"))
-_TAG = re.compile(
-    r"</(\w+) *>|<(\w+)(?: +[\w-]+=[^<>]*)?(/?) *>|<!--.*?-->|(?<=\w)\(e?s\)|<\|\w+\|>|&nbsp;|\[/?(?:b|i|u)\]|\\[nrt]"
-)
-_NUMERAL = r"-?(?:\d+\.?|\d*\.\d+)"
-_WEIGHT = re.compile(  # "(red:1.3)", "red car::2"; "( red : 1.3 )"; "(red)1.3"
-    rf"(?<!\d)::?{_NUMERAL}([)\]}}>]*)(?![\w:.])|\s:\s?{_NUMERAL}(?=\s?[)\]}}>])|(?<=\)){_NUMERAL}(?![\w:.])"
-)
-_ESCAPE = re.compile(r"\\(?=[^\w\s]|_)")  # "red\_car", "\(red\)"
-_STOP = re.compile(  # "a red car.a blue bowl", "dog&cat", which are no abbreviations
-    r"(?<=[^\W\d_]{3})(?:[.:;!?](?=[^\W\d_])|&(?=[^\W\d_]{3}))"
+_PICTOGRAPH = "[\u2600-\u27bf\U0001f000-\U0001faff][\u2600-\u27bf\U0001f000-\U0001faff\u200d\ufe0f]*"
+_PICTOGRAPHS = re.compile(rf"{_PICTOGRAPH}(?:\s+{_PICTOGRAPH})*")
+_NUMBER_INSIDE = re.compile(r"(?<=[^\W\d_] )['’]?\d{2,4}(?= [^\W\d_])")  # "a blue '65 Mustang"
+_STOP = re.compile(  # "a red car.a blue bowl", "dog&cat", "dog&a cat", which are no abbreviations
+    rf"(?<=[^\W\d_]{{3}})(?:[.:;!?](?=[^\W\d_])|;(?=\d)|&(?=[^\W\d_]{{3}}|(?i:{'|'.join(sorted(lexicon.DETERMINERS))})\b))"
 )
 _JOINED = re.compile(  # "1girl", not "3d", "10kg", "4th"; "quality,1girl", not "1,000"
     r"(?<!\w)\d+(?=[^\W\d_]{3})|(?<=\w),(?=[^\W\d_])|(?<=[^\W\d_]),(?=\d)"
 )
 _DECADE_MARK = re.compile(r"(?<=\b\d0)['’](?=s\b)|(?<=\b\d{3}0)['’](?=s\b)")  # "1960's"
-_SHORT = re.compile(r"(?<![\w/])[wW](?:/o(?!\w)|/)(?=[\s\w])|(?<=\w )(?i:vs)\.?(?= \w)")  # "a cat w/ a hat"
-_WRITTEN = {"w/": ("with", " "), "w/o": ("without", "", " "), "vs": ("and", " "), "vs.": ("and", " ", " ")}
+_SHORT = re.compile(  # "a cat w/ a hat"
+    r"(?<![\w/])[wW](?:/o(?!\w)|/)(?=[\s\w])|(?<=\w )(?:(?i:vs)\.?(?= \w)|['’]n['’](?= an? ))"
+)
+_WRITTEN = {"w/": "with", "w/o": "without", "vs": "and", "vs.": "and", "'n'": "and", "’n’": "and"}
 _UNSEEN = frozenset("\xad\u2060")  # where a word may or may not be broken
 _IN_A_PHRASE = lexicon.DETERMINERS | lexicon.NUMBERS | lexicon.ADJECTIVES
 _BETWEEN_PHRASES = lexicon.PREPOSITIONS | lexicon.CONJUNCTIONS
 _NO_NOUN = _BETWEEN_PHRASES | lexicon.DETERMINERS | lexicon.PRONOUNS | lexicon.AUXILIARIES
-
-
-def without_markup(prompt: str) -> str:
-    """A prompt as long as it was, without what only programs read."""
-    prompt = _ESCAPE.sub(" ", prompt)
-    closed = {match[1].lower() for match in _TAG.finditer(prompt) if match[1]}
-
-    def blank(match: re.Match[str]) -> str:
-        name = (match[1] or match[2] or "").lower()
-        if match[2] and not (name in closed | _LINE_TAGS | _TEXT_TAGS or match[3] or "=" in match[0]):
-            return match[0]  # "a <red> car"
-        return ("," if name in _LINE_TAGS and match.start() else " ").ljust(len(match[0]))
-
-    prompt = _TAG.sub(blank, prompt)
-    prompt = _MARKUP.sub(lambda match: ("," if match.start() else " ").ljust(len(match[0])), prompt)
-
-    def without_weight(match: re.Match[str]) -> str:
-        parts = "," if match[0].startswith("::") else ""  # "red car::2 blue bowl::1"
-        return (match[1] or parts).ljust(len(match[0]))
-
-    return _WEIGHT.sub(without_weight, prompt)
 
 
 def without_signs(prompt: str) -> tuple[str, list[int]]:
@@ -88,9 +53,7 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
     words in plain writing.
     """
     prompt = _STOP.sub(",", without_markup(prompt))
-    prompt = _PICTOGRAPHS.sub(
-        lambda match: " " * len(match[0]) if _is_in_a_phrase(prompt, match.start()) else match[0], prompt
-    )
+    prompt = _PICTOGRAPHS.sub(_without_pictographs, _NUMBER_INSIDE.sub(_without_number, prompt))
     prompt = _PAIRS.sub(lambda match: match[0].replace(" ", "-"), prompt)
     parting = _enclosing_signs(prompt)
     parting |= {match.start(): not _is_in_a_phrase(prompt, match.start()) for match in _HASHTAG.finditer(prompt)}
@@ -110,8 +73,39 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
         for i in range(after, end):
             if prompt[i] not in _SENTENCE and prompt[i] != apostrophe:
                 text[i] = "," if i in commas else " "
-    indices = [i for i, c in enumerate(text) if not c.isspace() or (i and not text[i - 1].isspace())]
+    indices = _as_people_write("".join(text))
     return "".join(text[i] for i in indices), indices
+
+
+def _as_people_write(text: str) -> list[int]:
+    """The characters of a text to read: single spaces, commas without one before them and none twice. Parsers that
+    learned from sentences lose words otherwise."""
+    indices: list[int] = []
+    for i, character in enumerate(text):
+        before = "".join(text[k] for k in indices[-2:])
+        if character == "," and before.rstrip().endswith(","):
+            continue
+        if character == "," and before[-1:].isspace():
+            indices.insert(-1, i)
+        elif not character.isspace() or (before and not before[-1].isspace()):
+            indices.append(i)
+    return indices
+
+
+def _without_pictographs(match: re.Match[str]) -> str:
+    """Signs within a phrase are none, and those at the end of one and at the beginning of the next part them."""
+    if _is_in_a_phrase(match.string, match.start()):
+        return " " * len(match[0])
+    parts = match.start() > 0 and " " in match[0]
+    return ",".ljust(len(match[0])) if parts else match[0]
+
+
+def _without_number(match: re.Match[str]) -> str:
+    """A number between an adjective and its noun describes nothing, and parsers part the two there."""
+    adjective = word_before(match.string, match.start())
+    before = word_before(match.string, match.start() - len(adjective) - 1)
+    is_inside = adjective in lexicon.ADJECTIVES and before not in lexicon.COPULAS | {"in"}
+    return " " * len(match[0]) if is_inside else match[0]
 
 
 def in_plain_letters(prompt: str) -> tuple[str, list[int]]:
@@ -121,13 +115,18 @@ def in_plain_letters(prompt: str) -> tuple[str, list[int]]:
     for match in _DECADE_MARK.finditer(prompt):
         plain[match.start()] = ""
     for match in _SHORT.finditer(prompt):
-        plain[match.start() : match.end()] = _WRITTEN[match[0].lower()]
+        plain[match.start() : match.end()] = _WRITTEN[match[0].lower()], *" " * (len(match[0]) - 1)
     return "".join(plain), [i for i, letters in enumerate(plain) for _ in letters]
 
 
 def _plain(character: str) -> str:
+    if character in _PRIMES:
+        return _PRIMES[character]
+    if unicodedata.mirrored(character) and (kind := unicodedata.category(character)) in _BRACKETS:
+        return character if character.isascii() else _BRACKETS[kind]
     letters = unicodedata.normalize("NFKC", character)
-    return letters if character.isalnum() and letters.isalnum() else character
+    is_letter = character.isalnum() and letters.isalnum() and not re.match(NUMBER_SIGNS, character)
+    return letters if is_letter else character
 
 
 def with_parted_words(text: str) -> tuple[str, list[int]]:
@@ -143,7 +142,7 @@ def _enclosing_signs(prompt: str) -> dict[int, bool]:
     modifiers of the noun that follows, as in 'a "bright red" car'."""
     parting: dict[int, bool] = {}
     for match in _ENCLOSED.finditer(prompt):
-        inside, before = _is_in_a_phrase(prompt, match.start()), _word_before(prompt, match.start())
+        inside, before = _is_in_a_phrase(prompt, match.start()), word_before(prompt, match.start())
         after = re.match(r"[^\w.,;:!?]*(\w+)", prompt[match.end() : match.end() + 40].lower())
         alone = " " not in match[1].strip()
         if match.start() and prompt[match.start() - 1].isalnum():  # "cat(red collar)", but "dog(s)"
@@ -151,19 +150,16 @@ def _enclosing_signs(prompt: str) -> dict[int, bool]:
         else:
             begins = inside or not before or before in _BETWEEN_PHRASES | _SENTENCE
             before_a_noun = after is not None and after[1] not in _NO_NOUN
-            parts = not ((alone and inside) or (before_a_noun and (alone or begins)))
+            is_aside = match[0][0] in "([{" and after is not None and after[1] in lexicon.PLAIN_ADJECTIVES
+            is_aside &= before not in lexicon.ATTRIBUTES and tag([before]) == ["NOUN"]  # "red car (new) blue bowl"
+            parts = not ((alone and inside) or (before_a_noun and (begins or (alone and not is_aside))))
         parting |= dict.fromkeys((match.start(), match.end() - 1), parts)
     return parting
 
 
-def _word_before(prompt: str, i: int) -> str:
-    """The last word or stop before a character; empty if there is none."""
-    return "".join(re.findall(r"\w+|[.,;:!?]", prompt[max(0, i - 40) : i].lower())[-1:])
-
-
 def _is_in_a_phrase(prompt: str, i: int) -> bool:
     """Whether a character stands after a word that goes on with a noun."""
-    return _word_before(prompt, i) in _IN_A_PHRASE
+    return word_before(prompt, i) in _IN_A_PHRASE
 
 
 def core(text: str, span: Span) -> Span:

@@ -13,9 +13,9 @@ from itertools import count
 
 from . import lexicon
 from .alignment import matches
+from .markup import without_markup
 from .objects import MODIFIER, ParsedWord
 from .rules.tagging import tag
-from .signs import without_markup
 from .tokenization import Span
 
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
@@ -91,7 +91,7 @@ class _Scan:
         return taken
 
     def _in_brackets(self, i: int) -> tuple[Trailing, int] | None:
-        """Adjectives in brackets after a noun, unless another noun follows: "a cat (black)", not "a (black) cat"."""
+        """Adjectives in brackets after a noun, unless it goes on: "car (black)", "big car (black) old cat"."""
         if self._words[i] not in _CLOSING or not self._is_noun(i - 1):
             return None
         first = next(j for j in count(i) if self._at(j) != self._words[i])
@@ -99,7 +99,8 @@ class _Scan:
         end, adjectives = self._adjectives(first, lambda j: self._words[j : j + len(closing)] == closing)
         end += len(closing)
         before, after = self._words[:i][-_NEAR:], self._words[end : end + _NEAR]
-        if not adjectives or (after and tag([*before, *after])[len(before)] in ("NOUN", "ADJ")):
+        begins = self._alone[i - 2 : i - 1] == ["ADJ"] and self._at(end) in lexicon.PLAIN_ADJECTIVES
+        if not adjectives or (after and not begins and tag([*before, *after])[len(before)] in ("NOUN", "ADJ")):
             return None
         return self._trailing(i, end, adjectives), end
 

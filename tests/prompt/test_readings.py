@@ -196,6 +196,43 @@ READ_BY_ALL: dict[str, Words] = {
     "a red car; a blue bowl.": CAR_AND_BOWL,
     "red/blue car": [("car", ["red", "blue"])],
     "a black–and–white cat": [("cat", ["black–and–white"])],
+    # symbols at the edges of phrases
+    "★red car★ ☆blue bowl☆": CAR_AND_BOWL,
+    "red car♥ blue bowl": CAR_AND_BOWL,
+    "🐱cat🐱 🐶dog🐶": CAT_AND_DOG,
+    "a ✨dreamy✨ cat and a dog😊": [("cat", ["dreamy"]), ("dog", [])],
+    "a red➊ car and a blue➋ bowl": CAR_AND_BOWL,
+    "red car&a blue bowl": CAR_AND_BOWL,
+    "a red car 'n' a blue bowl": CAR_AND_BOWL,
+    "an R&B cat and the dog": [("cat", ["R&B"]), ("dog", [])],
+    "a red car;1.2 a blue bowl;0.8": CAR_AND_BOWL,
+    "a red 1965 car and a blue '65 bowl": CAR_AND_BOWL,
+    "a woman in red 10 meters away from a dog": [("woman", ["red"]), ("meters", []), ("dog", [])],
+    # brackets of other scripts, and between phrases
+    "【red car】『blue bowl』": CAR_AND_BOWL,
+    "a cat（black）and a dog〔white〕": [("cat", ["black"]), ("dog", ["white"])],
+    "red car (masterpiece:1.2) (best quality:1.4) blue bowl": CAR_AND_BOWL,
+    "red car (shiny, new) blue bowl": [("car", ["red", "shiny", "new"]), ("bowl", ["blue"])],
+    "a cat (pirate) white dog": [("cat", []), ("pirate", []), ("dog", ["white"])],
+    "a curly (blonde) long wig": [("wig", ["curly", "blonde", "long"])],
+    # lists, lines, counts and calls as programs write them
+    "a) cat b) dog c) red bird": [*CAT_AND_DOG, ("bird", ["red"])],
+    "1.red car 2.blue bowl": CAR_AND_BOWL,
+    "I. red car II. blue bowl": CAR_AND_BOWL,
+    "[1] red car [2] blue bowl": CAR_AND_BOWL,
+    "pets: #1 cat #2 dog": [("pets", []), *CAT_AND_DOG],
+    "❶ red car ❷ blue bowl": CAR_AND_BOWL,
+    "⑴red car ⑵blue bowl": CAR_AND_BOWL,
+    "red car\\nblue bowl\\r\\nand a cat": [*CAR_AND_BOWL, ("cat", [])],
+    "a red\\ncar and a blue bowl": CAR_AND_BOWL,
+    "red car x2, x3 blue bowl": CAR_AND_BOWL,
+    "red car (x2) blue bowl": CAR_AND_BOWL,
+    "an iPhone X2 and a cat": [("X2", ["iPhone"]), ("cat", [])],
+    '("red car", "blue bowl").blend(1, 0.5)': CAR_AND_BOWL,
+    '"red car".swap("blue bowl")': CAR_AND_BOWL,
+    "<break>red car<break>blue bowl": CAR_AND_BOWL,
+    "a <lora:x:1> red car and <lora:y:1> blue bowl": CAR_AND_BOWL,
+    "1.2::red car::, -.8::blue:: bowl": CAR_AND_BOWL,
     # weights of other programs, entities, and underscores for spaces
     "a red car:1.2 AND a blue bowl:0.8": CAR_AND_BOWL,
     "a red car::2 and a blue bowl::-.5": CAR_AND_BOWL,
@@ -411,7 +448,13 @@ def test_colours_and_nouns_are_pairs_however_they_stand(parser: str) -> None:
     assert len(wrong) <= (0 if parser == "rules" else 1), wrong
 
 
-@pytest.mark.parametrize("prompt", ["long_hair, blue_eyes", "B_ cat", "(red_car), _blue_ bowl_", "a jack-o'-lantern"])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        *("long_hair, blue_eyes", "B_ cat", "(red_car), _blue_ bowl_", "a jack-o'-lantern", "a\\nred cat\\n1girl"),
+        *("a red➊ car, ①girl", "a n't dog", "andcan'tphoto"),
+    ],
+)
 def test_groups_in_words_are_the_same_groups(prompt: str) -> None:
     parsed = parse(prompt, TOKENIZER, "rules")
     assert parse(prompt, TOKENIZER, groups=words.in_words(parsed)).groups == parsed.groups
@@ -427,12 +470,13 @@ def test_a_symbol_inside_a_token_does_not_hide_the_word() -> None:
     ("prompt", "wanted"),
     [
         ('a "red" car', "a red car"),
-        ("a red car | a bowl", "a red car , a bowl"),
+        ("a red car | a bowl", "a red car, a bowl"),
         ("red|blue—cat", "red,blue,cat"),
         ("t-shirt and 1/2 O’Neil", "t-shirt and 1,2 O’Neil"),
-        ("हिन्दी ❤️ dog…", "हिन्दी , dog "),
+        ("हिन्दी ❤️ dog…", "हिन्दी, dog "),
         ("- a cat", "a cat"),
-        ("the dogs' hats, (two)", "the dogs' hats, ,two,"),
+        ("cat ,| , (dog) ,bird", "cat, dog, bird"),
+        ("the dogs' hats, (two)", "the dogs' hats, two,"),
     ],
 )
 def test_the_text_that_parsers_read(prompt: str, wanted: str) -> None:

@@ -1,0 +1,106 @@
+"""What programs read in a prompt, and no person: weights, tags, parameters, calls; and the marks of a list."""
+
+from __future__ import annotations
+
+import re
+from string import ascii_lowercase
+
+from . import lexicon
+from .alignment import NUMBER_SIGNS
+
+# It parts phrases: "<lora:name:0.8>", "BREAK", addresses, "&amp;", '"a car".blend(0.5)', "1) a car", "❶".
+# Parameters end a prompt: "--ar 16:9 --no people, cats", "Negative prompt: cats".
+_PARAMETER = r"(?:--[a-z]+|[-—–][a-z]+(?= [\d.:]+(?!\S)))"
+_MARKUP = re.compile(
+    r"^(?i:/imagine +(?:prompt *:)?|(?:positive )?prompt *:)|<\w+:[^<>]*>|<(?i:break)>|"
+    r"\b(?:BREAK|ADD(?:BASE|COL|ROW|COMM))\b|\bembedding:[\w./-]+|\bscore_\d(?:_up)?\b|(?<!\S)\(?\d{1,2}\)(?= )|"
+    rf"\d\ufe0f?\u20e3|{NUMBER_SIGNS}|\b(?:https?://|www\.)\S+|(?<!\S)[:;]-?[dDoOpP3)(](?![^\s,.])|&(?:[a-z]+|#\d+);|"
+    r"(?<=[)\"”])\.[a-z]+\([\d., ]*\)?|"
+    rf"(?<=\S ){_PARAMETER}(?!\S).*|(?<!\S){_PARAMETER}(?: [\d.:]+)?(?!\S)|"
+    r"(?i:\b(?:negative prompt:|steps: \d+, sampler:).*)",
+    re.DOTALL,
+)
+_LINE_TAGS = frozenset(("br", "p", "div", "li", "ul", "ol", "hr", "tr", "td", "h1", "h2", "h3"))  # they part phrases
+_TEXT_TAGS = frozenset(("b", "i", "u", "em", "strong", "span", "font"))
+# These part none; nor do counts: "red cars x2, bowls (x3)".
+_COUNT = r"(?<=\w )(?:x\d{1,2}(?= *(?:[,.;|]|and\b|$))|\(x\d{1,2}\))|(?:^|(?<=[,.;|] ))x\d{1,2}(?= )"
+_TAG = re.compile(
+    r"</(\w+) *>|<(\w+)(?: +[\w-]+=[^<>]*)?(/?) *>|<!--.*?-->|(?<=\w)\(e?s\)|<\|\w+\|>|&nbsp;|\[/?(?:b|i|u)\]|"
+    rf"(\\[nrt]) *(?=(\w*))|(?<=\w){NUMBER_SIGNS}|{_COUNT}"
+)
+_NUMERAL = r"-?(?:\d+\.?|\d*\.\d+)"
+_WEIGHT = re.compile(  # "(red:1.3)", "red car::2"; "( red : 1.3 )"; "(red)1.3"
+    rf"(?<!\d)::?{_NUMERAL}([)\]}}>]*)(?![\w:.])|\s:\s?{_NUMERAL}(?=\s?[)\]}}>])|(?<=\)){_NUMERAL}(?![\w:.])"
+)
+_WEIGHT_BEFORE = re.compile(rf"(?<![\w:.]){_NUMERAL}::(?=[^\W\d_])(?:([^:]*)::)?")  # "1.2::red car::, 0.8::bowl::"
+_ESCAPE = re.compile(r"\\(?=[^\w\s]|_)")  # "red\_car", "\(red\)"
+_MARK = re.compile(r"(?<!\S)([(\[#]?)(\d{1,2}|[a-zA-Z]|[ivx]{2,4}|[IVX]{2,4})(?!\w)([).\]:]?)(?= ?[^\W\d_])")
+_ROMAN = ["i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii"]
+_NUMBERINGS = ([str(n) for n in range(1, 100)], [*ascii_lowercase], [*ascii_lowercase.upper()], _ROMAN)
+
+_BETWEEN_PHRASES = lexicon.PREPOSITIONS | lexicon.CONJUNCTIONS
+_BEFORE_A_PHRASE = _BETWEEN_PHRASES | lexicon.DETERMINERS | lexicon.NUMBERS
+_STOPS = tuple(".,;:!?")
+
+
+def without_markup(prompt: str) -> str:
+    """A prompt as long as it was, without what only programs read."""
+    prompt = _ESCAPE.sub(" ", prompt)
+    closed = {match[1].lower() for match in _TAG.finditer(prompt) if match[1]}
+
+    def blank(match: re.Match[str]) -> str:
+        name = (match[1] or match[2] or "").lower()
+        if match[2] and not (name in closed | _LINE_TAGS | _TEXT_TAGS or match[3] or "=" in match[0]):
+            return match[0]  # "a <red> car"
+        parts = match.start() and (name in _LINE_TAGS or (match[4] and _begins_a_phrase(match)))
+        return ("," if parts else " ").ljust(len(match[0]))
+
+    def part(match: re.Match[str]) -> str:
+        before = word_before(match.string, match.start())
+        return ("," if match.start() and before not in _BEFORE_A_PHRASE else " ").ljust(len(match[0]))
+
+    def without_weight(match: re.Match[str]) -> str:
+        parts = "," if match[0].startswith("::") else ""  # "red car::2 blue bowl::1"
+        return (match[1] or parts).ljust(len(match[0]))
+
+    prompt = _MARKUP.sub(part, _without_list_marks(_TAG.sub(blank, prompt)))
+    return _WEIGHT.sub(without_weight, _WEIGHT_BEFORE.sub(_without_weight_before, prompt))
+
+
+def _begins_a_phrase(line_break: re.Match[str]) -> bool:
+    """Whether a phrase ends before a line break as programs write it, and another begins after it."""
+    before = word_before(line_break.string, line_break.start())
+    return before not in _BEFORE_A_PHRASE | lexicon.ADJECTIVES and line_break[5].lower() not in _BETWEEN_PHRASES
+
+
+def _without_weight_before(match: re.Match[str]) -> str:
+    start, inside = match[0].index("::") + 2, match[1]
+    if inside is None:
+        return " " * start
+    in_a_phrase = word_before(match[0], match.end(1) - match.start()) in lexicon.ADJECTIVES  # "1.3::red:: hair"
+    return " " * start + inside + ("  " if in_a_phrase else ", ")
+
+
+def _without_list_marks(prompt: str) -> str:
+    """A prompt without the marks of a list, which count up from its beginning or from a stop: "a) car b) bowl"."""
+    for numbering in (*_NUMBERINGS, [numeral.upper() for numeral in _ROMAN]):
+        row: list[re.Match[str]] = []
+        for mark in _MARK.finditer(prompt):
+            before, label, after = mark.groups()
+            if label != numbering[len(row) % len(numbering)] or not (before or after):
+                continue
+            if row:
+                goes_on = (before, after) == row[0].group(1, 3) and mark.start() > row[-1].end() + 1
+            else:
+                goes_on = word_before(prompt, mark.start()) in ("", *_STOPS)
+            row += [mark] * goes_on
+        if len(row) > 1:
+            for mark in row:
+                sign = "," if mark.start() else " "
+                prompt = prompt[: mark.start()] + sign.ljust(len(mark[0])) + prompt[mark.end() :]
+    return prompt
+
+
+def word_before(prompt: str, i: int) -> str:
+    """The last word or stop before a character; empty if there is none."""
+    return "".join(re.findall(r"\w+|[.,;:!?]", prompt[max(0, i - 40) : i].lower())[-1:])
