@@ -35,9 +35,11 @@ Step: TypeAlias = Callable[[Tensor, Tensor, int, int], Tensor]
 @dataclass(frozen=True)
 class Sampler(ABC):
     """Turns noise into a latent in `steps` steps along `schedule`, from one visited timestep to the next; the last step
-    ends at abar_0, as in Stable Diffusion."""
+    ends at abar_0, as in Stable Diffusion. `spacing` says which timesteps, see `NoiseSchedule.timesteps`, unless
+    `custom_timesteps` do."""
 
     steps: int = 50
+    spacing: str = field(default="leading", kw_only=True)
     custom_timesteps: tuple[int, ...] = field(default=(), kw_only=True)
 
     @property
@@ -90,7 +92,7 @@ class Sampler(ABC):
         if self.custom_timesteps:
             self._check_timesteps()
         else:
-            self.schedule.stride(self.steps)
+            self.schedule.timesteps(self.steps, self.spacing)
         object.__setattr__(self, "steps", int(self.steps))  # JSON cannot hold another library's number
 
     def _check_timesteps(self) -> None:
@@ -110,7 +112,7 @@ class Sampler(ABC):
     @property
     def visited(self) -> tuple[int, ...]:
         """The `steps` timesteps from which steps start, noisiest first."""
-        return self.custom_timesteps or self.schedule.timesteps(self.steps)
+        return self.custom_timesteps or self.schedule.timesteps(self.steps, self.spacing)
 
     @property
     def timesteps(self) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ log sigma runs straight (as in k-diffusion); one below 0 is 0, as in Stable Diff
 
 USUAL_ENDS = 0.00085, 0.012
 PREDICTIONS = ("epsilon", "v")
+SPACINGS = ("leading", "trailing")
 
 
 def is_integer(value: object) -> bool:
@@ -189,12 +190,20 @@ class NoiseSchedule:
             raise ValueError(f"steps is {steps!r}; expected an integer from 1 to {self.train_steps}.")
         return self.train_steps // steps
 
-    def timesteps(self, steps: int) -> tuple[int, ...]:
-        """The `steps` timesteps to visit, noisiest first: multiples of the stride, plus one ("leading", offset 1).
+    def timesteps(self, steps: int, spacing: str = "leading") -> tuple[int, ...]:
+        """The `steps` timesteps to visit, noisiest first.
 
-        With steps = train_steps the offset would leave the schedule, so it is dropped: every timestep, down to 0.
+        "leading": multiples of the stride, plus one, as in Stable Diffusion v1; few steps begin well below the noisiest
+        timestep (20 of 1000 at 951). With steps = train_steps the one would leave the schedule, so it is dropped.
+        "trailing": from the noisiest timestep, 999, down, evenly (Lin et al. 2024, table 2).
         """
         stride = self.stride(steps)
+        if spacing not in SPACINGS:
+            raise ValueError(f"spacing is {spacing!r}; expected one of {', '.join(SPACINGS)}.")
+        if spacing == "trailing":
+            # As numpy.arange has the stride, so that ties between two timesteps fall as they do elsewhere.
+            down = (self.train_steps - self.train_steps / steps) - self.train_steps
+            return tuple(round(self.train_steps + i * down) - 1 for i in range(steps))
         offset = min(1, self.train_steps - 1 - (steps - 1) * stride)
         return tuple(offset + i * stride for i in reversed(range(steps)))
 

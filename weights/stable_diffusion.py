@@ -57,11 +57,13 @@ class StableDiffusion:
     def sampler(self, name: str, steps: int = 50) -> Sampler:
         """The sampler called `name` along this model's schedule, for what its network predicts.
 
-        The miniature's PNDM mixes two estimates: four reach too far over the strides of 20 steps.
+        The miniature's begin at the noisiest timestep, and its PNDM mixes two estimates: few steps need both.
 
         Raises ValueError for an unknown name or a wrong number of steps.
         """
-        options = {"order": 2} if name == "pndm" and self.config.unet == MINIATURE.unet else {}
+        options: dict[str, Any] = {}
+        if self.config.unet == MINIATURE.unet:
+            options = {"spacing": "trailing"} | ({"order": 2} if name == "pndm" else {})
         return get(name, steps, schedule=self.schedule, **options).predicting(self.config.prediction)
 
     @property

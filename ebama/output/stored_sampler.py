@@ -20,6 +20,8 @@ def describe_sampler(sampler: Sampler) -> dict[str, Any]:
     facts = {"name": type(sampler).__name__.lower(), "steps": sampler.steps, "eta": getattr(sampler, "eta", 0.0)}
     if (order := getattr(sampler, "order", PNDM.order)) != PNDM.order:
         facts["order"] = order
+    if sampler.spacing != Sampler.spacing:
+        facts["spacing"] = sampler.spacing
     if sampler.custom_timesteps:
         facts["custom_timesteps"] = list(sampler.custom_timesteps)
     if sampler.schedule != NoiseSchedule():
@@ -38,7 +40,7 @@ def read_sampler(stored: object) -> Sampler:
     fits = isinstance(timesteps, list) and len(timesteps) <= _MOST
     expect("sampler.custom_timesteps", timesteps, fits, f"at most {_MOST} timesteps")
     options = {"eta": eta} if eta else {}
-    options |= {name: values[name] for name in ("order", "custom_timesteps") if name in values}
+    options |= {name: values[name] for name in ("order", "spacing", "custom_timesteps") if name in values}
     return get(name, steps, schedule=_read_schedule(values.get("schedule", {})), **options)
 
 

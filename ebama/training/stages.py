@@ -28,7 +28,8 @@ class Stage:
 
     ``grounding`` is the weight of the further loss; ``contextual`` says whether the words may learn to see each other;
     ``dropout`` is the share of captions left out, for classifier-free guidance; ``half`` runs the networks in bfloat16
-    (autocast), which is twice as fast on processors that multiply such matrices.
+    (autocast), which is twice as fast on processors that multiply such matrices; where SNR < 1 the loss is multiplied by
+    SNR^-``early``: an error of the noise there is an error of the picture SNR^-1 times as large.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Stage:
     contextual: bool = True
     dropout: float = 0.1
     half: bool = False
+    early: float = 0.0
 
 
 # Pairs of coloured objects are learnt last.
@@ -60,5 +62,22 @@ STAGES = (
         TrainingConfig(8500, batch=16, lr=4e-4, warmup=200, flat=0.5, seed=6),
         dropout=0.15,
         half=True,
+    ),
+    Stage(
+        "unet_alone",
+        "objects alone",
+        replace(_LONG, counts=(0.62, 0.36, 0.02), plain=0.8),
+        TrainingConfig(1500, batch=16, lr=2e-4, warmup=50, flat=0.4, seed=7),
+        dropout=0.15,
+        half=True,
+    ),
+    Stage(
+        "unet_early",
+        "what the first calls decide",
+        replace(_LONG, counts=(0.55, 0.43, 0.02), plain=0.7),
+        TrainingConfig(4000, batch=16, lr=2e-4, warmup=50, flat=0.6, seed=8),
+        dropout=0.15,
+        half=True,
+        early=0.7,
     ),
 )

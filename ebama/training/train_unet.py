@@ -160,7 +160,7 @@ def train_stage(stage: Stage, network: Denoiser, vae: VAE, state: Path) -> None:
         errors = (epsilon - noise).square().mean(dim=(1, 2, 3))
         alpha = schedule.alphas_cumprod[t].float()
         snr = alpha / (1 - alpha)
-        value = (errors * (MIN_SNR / snr).clamp(max=1)).mean()
+        value = (errors * (MIN_SNR / snr).clamp(max=1) * snr.clamp(max=1) ** -stage.early).mean()
         parts = {"mse": errors.mean().item()}
         for quarter in range(4):
             if (inside := t // 250 == quarter).any():
