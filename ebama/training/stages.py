@@ -28,8 +28,8 @@ class Stage:
 
     ``grounding`` is the weight of the further loss; ``contextual`` says whether the words may learn to see each other;
     ``dropout`` is the share of captions left out, for classifier-free guidance; ``half`` runs the networks in bfloat16
-    (autocast), which is twice as fast on processors that multiply such matrices; where SNR < 1 the loss is multiplied by
-    SNR^-``early``: an error of the noise there is an error of the picture SNR^-1 times as large.
+    (autocast), which is twice as fast on processors that multiply such matrices. Where SNR < 1 the squared error of the
+    noise is multiplied by SNR^-``early``; 1 would weigh there as the squared error of the picture does.
     """
 
     name: str
@@ -73,7 +73,7 @@ STAGES = (
     ),
     Stage(
         "unet_early",
-        "what the first calls decide",
+        "what the first calls decide",  # the first 1,500 steps of the weights that ship had early = 0.5
         replace(_LONG, counts=(0.55, 0.43, 0.02), plain=0.7),
         TrainingConfig(4000, batch=16, lr=2e-4, warmup=50, flat=0.6, seed=8),
         dropout=0.15,

@@ -129,11 +129,13 @@ def test_presets_are_of_methods_that_there_are() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("config", "order"), [(SD_V1, 4), (MINIATURE, 2)], ids=["v1", "miniature"])
-def test_a_sampler_by_name_is_what_the_model_asks_for(config: Any, order: int) -> None:
+@pytest.mark.parametrize(
+    ("config", "order", "spacing"), [(SD_V1, 4, "leading"), (MINIATURE, 2, "trailing")], ids=["v1", "miniature"]
+)
+def test_a_sampler_by_name_is_what_the_model_asks_for(config: Any, order: int, spacing: str) -> None:
     sd = dataclasses.replace(load(), config=config)
-    assert sd.sampler("pndm", 20) == PNDM(20, order=order)
-    assert sd.sampler("ddim", 20) == DDIM(20)
+    assert sd.sampler("pndm", 20) == PNDM(20, order=order, spacing=spacing)
+    assert sd.sampler("ddim", 20) == DDIM(20, spacing=spacing)
     with pytest.raises(ValueError, match="expected one of pndm, ddim"):
         sd.sampler("euler", 20)
 

@@ -42,7 +42,22 @@ def test_the_order_is_four_unless_said() -> None:
             PNDM(20, order=order)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("sampler", [DDIM(10), DDIM(10, eta=1.0), DDIM.at(UNEVEN)], ids=str)
+@pytest.mark.parametrize("steps", [1, 2, 3, 20])
+def test_trailing_timesteps(steps: int) -> None:
+    z, visited = noise(*SHAPE).double(), NoiseSchedule().timesteps(steps, "trailing")
+    pndm, ddim = PNDM(steps, spacing="trailing"), DDIM(steps, spacing="trailing")
+    assert pndm.visited == ddim.visited == ddim.timesteps == visited
+    assert relative(ddim.sample(toy, z), derived(z, list(visited), pndm=False)) < 1e-10
+    assert relative(pndm.sample(toy, z), derived(z, list(visited))) < 1e-10
+    assert pndm.starting_at(visited[-1]).visited == visited[-1:]
+    assert get("pndm", steps, spacing="trailing") == pndm
+    with pytest.raises(ValueError, match="spacing is 'even'; expected one of leading, trailing"):
+        DDIM(steps, spacing="even")
+
+
+@pytest.mark.parametrize(
+    "sampler", [DDIM(10), DDIM(10, eta=1.0), DDIM.at(UNEVEN), DDIM(7, spacing="trailing")], ids=str
+)
 def test_a_run_goes_on_from_the_middle(sampler: Sampler) -> None:
     """The latent before any call, sampled from there with the rest of the random numbers, ends where the run ended."""
     before: list[tuple[Tensor, int, list[Tensor]]] = []

@@ -353,7 +353,9 @@ def test_samplers_by_name() -> None:
     assert get("pndm", 20) == PNDM(20)
     assert get("ddim") == DDIM(50)
     assert get("ddim", 4, eta=0.5) == DDIM(4, eta=0.5)
-    with pytest.raises(ValueError, match="Sampler 'pndm' has no eta; it has custom_timesteps, order, schedule, steps"):
+    with pytest.raises(
+        ValueError, match="Sampler 'pndm' has no eta; it has custom_timesteps, order, schedule, spacing, steps"
+    ):
         get("pndm", 4, eta=0.5)
     with pytest.raises(ValueError, match="sampler is 'euler'; expected one of pndm, ddim"):
         get("euler")

@@ -68,6 +68,31 @@ def test_a_named_schedule_is_that_of_diffusers(kind: str, ends: tuple[float, flo
     torch.testing.assert_close(schedule.alphas_cumprod.float(), scheduler.alphas_cumprod, rtol=1e-4, atol=1e-6)
 
 
+# --- which timesteps ---
+
+
+@pytest.mark.parametrize("steps", [*range(1, 61), 96, 112, 250, 333, 999, 1000])
+def test_trailing_timesteps_are_those_of_diffusers(steps: int) -> None:
+    scheduler = pytest.importorskip("diffusers").DDIMScheduler(1000, timestep_spacing="trailing")
+    scheduler.set_timesteps(steps)
+    timesteps = NoiseSchedule().timesteps(steps, "trailing")
+    assert list(timesteps) == scheduler.timesteps.tolist()
+    assert (timesteps[0], len(timesteps)) == (999, steps)
+
+
+@pytest.mark.parametrize(
+    ("train_steps", "steps", "expected"), [(1, 1, [0]), (10, 3, [9, 6, 2]), (7, 7, [*range(7)][::-1])]
+)
+def test_trailing_timesteps_begin_at_the_noisiest(train_steps: int, steps: int, expected: list[int]) -> None:
+    assert list(NoiseSchedule(train_steps).timesteps(steps, "trailing")) == expected
+
+
+def test_an_unknown_spacing_is_refused() -> None:
+    for spacing in ("Trailing", "", None, 3):
+        with pytest.raises(ValueError, match=rf"spacing is {spacing!r}; expected one of leading, trailing"):
+            NoiseSchedule().timesteps(20, spacing)  # type: ignore[arg-type]
+
+
 # --- a table ---
 
 
