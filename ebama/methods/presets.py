@@ -7,10 +7,10 @@ from typing import Any
 from ..models import MINIATURE, StableDiffusionConfig
 
 MINIATURE_OPTIONS: dict[str, dict[str, Any]] = {
-    "ane": {"step_size": 3.0},
+    "ane": {"step_size": 6.0},
     "syngen": {"step_size": 3.0},
     "ebama": {
-        "step_size": 10.0,
+        "step_size": 15.0,
         "intensity_weight": 1.0,
         "guided_steps": 25,  # later steps stain the background
         "center": True,
