@@ -14,7 +14,7 @@ from reference import FEW, TINY, passes, relative, run
 
 from ebama import methods
 from ebama.cli import main
-from ebama.methods.ebama import Ebama
+from ebama.methods.ane import AttendAndExcite
 from ebama.methods.presets import MINIATURE_OPTIONS
 from ebama.models import MINIATURE, SD_V1
 from ebama.pipeline import Pipeline
@@ -170,7 +170,7 @@ def test_a_choice_can_be_compared_and_hashed() -> None:
 def test_the_pipeline_takes_a_method_as_it_is() -> None:
     pipeline = Pipeline(load())
     options: dict[str, Any] = {"steps": 1, "size": (32, 32), "output": "latent", "progress": False, "parser": "rules"}
-    for given, step_size in ((Ane(), 20.0), ("ane", 6.0), (methods.get("ane", max_refinements=1), 6.0)):
+    for given, step_size in ((AttendAndExcite(), 20.0), ("ane", 6.0), (methods.get("ane", max_refinements=1), 6.0)):
         assert pipeline(CROWN, method=given, **options).metadata[0]["method"]["step_size"] == step_size
 
 
