@@ -10,6 +10,7 @@ MINIATURE_OPTIONS: dict[str, dict[str, Any]] = {
     "ane": {"step_size": 6.0},
     "syngen": {"step_size": 3.0},
     "ebama": {
+        "step_size": 15.0,
         "intensity_weight": 1.0,
         "guided_steps": 12,  # later ones bind nothing more, and of 50 steps they stain and break
         "center": True,
