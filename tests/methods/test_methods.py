@@ -99,13 +99,13 @@ def test_a_sample_with_nothing_to_gain_costs_what_plain_sampling_costs(name: str
     assert both == {kind: alone[kind] + plain[kind] for kind in plain}
 
 
-def test_ebama_guides_every_call_of_sd_v1_and_25_of_the_miniature() -> None:
+def test_ebama_guides_every_call_of_sd_v1_and_12_of_the_miniature() -> None:
     prompt = parse("a cat and a red bow", clip_tokenizer())
     cases: list[tuple[Any, dict[str, Any], int]] = [
         (SD_V1, {}, 51),
         (SD_V1, {"guided_steps": 8}, 8),
         (SD_V1, {"guided_steps": None}, 51),
-        (MINIATURE, {}, 25),
+        (MINIATURE, {}, 12),
         (MINIATURE, {"guided_steps": 51}, 51),
         (MINIATURE, {"guided_steps": None}, 51),
     ]
