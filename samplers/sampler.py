@@ -93,7 +93,6 @@ class Sampler(ABC):
             self._check_timesteps()
         else:
             self.schedule.timesteps(self.steps, self.spacing)
-        object.__setattr__(self, "steps", int(self.steps))  # JSON cannot hold another library's number
 
     def _check_timesteps(self) -> None:
         if len(self.custom_timesteps) != self.steps:

@@ -128,7 +128,7 @@ def test_from_click_to_picture(tab: Open, tmp_path: Path) -> None:
     wait_for_text(page, "#high", "“purple”")
     assert page.locator("#words [aria-pressed=true]").all_text_contents() == ["purple"]
     page.keyboard.press("ArrowRight")
-    wait_for_text(page, "#when", r"^call 1 of 3, t = 501$")
+    wait_for_text(page, "#when", r"^call 1 of 3, t = 999$")
     page.keyboard.press("Escape")
     playwright.expect(looking).to_have_count(0)
 

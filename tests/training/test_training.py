@@ -177,7 +177,7 @@ class TestUNet:
             torch.save({"vae": VAE(config).state_dict(), "seconds": 1.0}, tmp_path / f"{name}.pt")
         stages = [replace(stage, config=replace(stage.config, batch=2)) for stage in train_unet.STAGES]
         monkeypatch.setattr(train_unet, "STAGES", stages)
-        steps = [1, 2, 1, 1, 1, 1]
+        steps = [1, 2, 1, 1, 1, 1, 1, 1]
         monkeypatch.setattr("sys.argv", ["train_unet", "--state", str(tmp_path), "--steps", *map(str, steps)])
         train_unet.main()
         pack.main(["--state", str(tmp_path), "--out", str(tmp_path / "packed")])
