@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 """(height, width) or (top, left) in pixels."""
 
+_MINIATURE_SAMPLERS: dict[str, dict[str, Any]] = {
+    "pndm": {"order": 2, "spacing": "trailing"},
+    "ddim": {"spacing": "trailing"},
+}
+"""The miniature's begin at the noisiest timestep, and its PNDM mixes two estimates: few steps need both."""
+
 
 @dataclass(frozen=True, eq=False)
 class StableDiffusion:
@@ -57,13 +63,9 @@ class StableDiffusion:
     def sampler(self, name: str, steps: int = 50) -> Sampler:
         """The sampler called `name` along this model's schedule, for what its network predicts.
 
-        The miniature's begin at the noisiest timestep, and its PNDM mixes two estimates: few steps need both.
-
         Raises ValueError for an unknown name or a wrong number of steps.
         """
-        options: dict[str, Any] = {}
-        if self.config.unet == MINIATURE.unet:
-            options = {"spacing": "trailing"} | ({"order": 2} if name == "pndm" else {})
+        options = _MINIATURE_SAMPLERS.get(name, {}) if self.config.unet == MINIATURE.unet else {}
         return get(name, steps, schedule=self.schedule, **options).predicting(self.config.prediction)
 
     @property
