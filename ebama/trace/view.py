@@ -13,10 +13,11 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from PIL import Image
@@ -81,10 +82,7 @@ def document(
     """
     data, title = _data(pictures, of, several(chosen_words), several(pixels), calls)
     script = f"{_source('viewer.js')}\nshow(view, JSON.parse(document.getElementById('data').textContent));\n"
-    environment = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined)
-    return environment.from_string(_source("page.html")).render(
-        title=title, data=data, style=_source("viewer.css"), script=script, sha256=_sha256
-    )
+    return _template().render(title=title, data=data, style=_source("viewer.css"), script=script, sha256=_sha256)
 
 
 def _data(
@@ -205,6 +203,12 @@ def data_uri(image: Image.Image, side: int = MAX_PICTURE) -> str:
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=90)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined)
+    return environment.from_string(_source("page.html"))
 
 
 def _source(name: str) -> str:

@@ -10,11 +10,12 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 
 from . import paper, thumbnails
 from .charts import bars, differences
@@ -48,8 +49,7 @@ def page(
     for score, judge in judges.items():
         by_judge.setdefault(str(judge), []).append(score)
     about = [str(settings[key]) for key in ("benchmark", "model") if settings.get(key)]
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    return environment.from_string(_source("page.html")).render(
+    return _template().render(
         title=f"Evaluation: {', '.join(about)}" if about else "Evaluation of pictures",
         style=_source("page.css"),
         script=_source("page.js"),
@@ -131,6 +131,12 @@ def _shape(size: Any) -> tuple[float, float]:
     is_size = isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
     height, width = size if is_size else (1, 1)
     return width / max(height, width), height / max(height, width)
+
+
+@cache
+def _template() -> Template:
+    options: dict[str, Any] = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
+    return Environment(undefined=StrictUndefined, **options).from_string(_source("page.html"))
 
 
 def _source(name: str) -> str:
