@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from forked import forked
 from PIL import Image
 from weights_samples import random_model
 
@@ -25,7 +26,6 @@ from ebama.weights import StableDiffusion, save
 
 PROMPT = "a purple crown and a blue suitcase"
 FOLDER = "a-purple-crown-and-a-blue-suitcase"
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -418,25 +418,20 @@ def test_the_embedded_miniature_draws_and_names_words_it_does_not_know(
 def test_generate_keeps_finished_files_when_interrupted(tmp_path: Path) -> None:
     """On the embedded miniature, in a process of its own, as Ctrl-C does it."""
     options = ["--method", "sd", "--seeds", "0:50", "--batch-size", "1", "--steps", "10", "--parser", "rules"]
-    command = [sys.executable, "train_free.py", "generate", PROMPT, *options, "--out", str(tmp_path)]
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored if the tests run in the background
-    ) as process:
-        assert process.stdout is not None
-        first = Path(process.stdout.readline().strip())
-        process.send_signal(signal.SIGINT)
-        rest, shown = process.communicate(timeout=60)
-    assert process.returncode == 130
-    kept = [first, *map(Path, rest.split())]
-    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+    out, printed = tmp_path / "out", tmp_path / "shown.out"
+    process = forked(["generate", PROMPT, *options, "--out", str(out)], tmp_path / "shown")
+    while not (printed.exists() and printed.read_text().endswith("\n")) and process.is_alive():
+        time.sleep(0.02)
+    assert process.pid
+    os.kill(process.pid, signal.SIGINT)
+    process.join(timeout=60)
+    assert process.exitcode == 130
+    kept = [first, *_] = [Path(line) for line in printed.read_text().splitlines()]
+    assert sorted(path for path in out.rglob("*") if path.is_file()) == sorted(kept)
     assert len(kept) < 50
     side = MINIATURE.sample_size * MINIATURE.vae.factor
     assert pixels(first).shape == (side, side, 3)
+    shown = (tmp_path / "shown.err").read_text()
     assert "Traceback" not in shown
     assert shown.strip().splitlines()[-1].endswith("interrupted; files that were finished are kept")
 

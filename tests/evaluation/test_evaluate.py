@@ -6,12 +6,9 @@ import contextlib
 import csv
 import hashlib
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import warnings
 import zlib
@@ -23,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forked import forked
 from PIL import Image
 
 from ebama import Pipeline, Result, methods
@@ -45,7 +43,6 @@ from ebama.prompt import parsers
 from ebama.training.drawing.scenes import TRAINING, Composer
 from ebama.weights import load
 
-ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--methods", "sd", "syngen", "--seeds", "0:2", "--steps", "2", "--sampler", "ddim", "--batch-size", "4"]
 SMALL = ["--size", "32x32", "--parser", "rules"]  # a quarter of the pixels, and processes that start sooner
 SD, ANE, P2P = (methods.get(name).complete(MINIATURE) for name in ("sd", "ane", "p2p"))
@@ -77,7 +74,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.filterwarnings("ignore")
 def test_pictures_and_scores_of_a_whole_run(prompts: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert evaluate(prompts, out) == 0
+    assert evaluate(prompts, out, "--size", "64x64") == 0
     rows = lines(out / "images.jsonl")
     assert [(row["method"], row["seed"]) for row in rows] == [
         (m, s) for m in ("sd", "syngen") for _ in range(5) for s in (0, 1)
@@ -98,7 +95,7 @@ def test_pictures_and_scores_of_a_whole_run(prompts: Path, tmp_path: Path) -> No
     same = [np.asarray(Image.open(out / method / "a cat and a dog" / "1.png")) for method in ("sd", "syngen")]
     np.testing.assert_array_equal(*same)
     before = contents(out)
-    assert evaluate(prompts, out) == 0  # nothing is left to do
+    assert evaluate(prompts, out, "--size", "64x64") == 0  # nothing is left to do
     assert contents(out) == before
 
 
@@ -276,18 +273,17 @@ def test_folder_names_are_safe_short_and_distinct() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_killed_twice_it_makes_the_same_files(prompts: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    more = [*SMALL, "--steps", "8"]
+    more = [*SMALL, "--steps", "4"]
     assert evaluate(prompts, whole, *more) == 0
-    command = [sys.executable, "train_free.py", "evaluate", "--benchmark", str(prompts), *QUICK]
+    command = ["evaluate", "--benchmark", str(prompts), *QUICK]
     for pictures in (1, 6):  # of 18, in batches of 4: before the first line is written, and after
-        with subprocess.Popen([*command, "--out", str(broken), *more], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-            deadline = time.monotonic() + 120
-            while (
-                len(list(broken.rglob("*.png"))) < pictures and process.poll() is None and time.monotonic() < deadline
-            ):
-                time.sleep(0.01)
-            assert process.poll() is None  # it is killed in the middle
-            process.send_signal(signal.SIGKILL)
+        process = forked([*command, "--out", str(broken), *more], tmp_path / "shown")
+        deadline = time.monotonic() + 120
+        while len(list(broken.rglob("*.png"))) < pictures and process.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL  # in the middle
         assert not (broken / "images.jsonl").exists()
     log = broken / "images-0-of-1.jsonl"
     assert log.stat().st_size
@@ -320,11 +316,10 @@ def test_processes_of_several_machines_share_too(
     """--shard says which part is a machine's, torchrun's rank which part of that is a process's."""
     parts: list[tuple[int, int]] = []
     monkeypatch.setattr(run, "make", lambda job, pipeline, out, shard, shards: parts.append((shard, shards)))
-    for machine in (0, 1):
-        for rank in (0, 1, 2):
-            monkeypatch.setattr(distributed, "workers", lambda rank=rank: contextlib.nullcontext((rank, 3)))
-            assert evaluate(prompts, tmp_path / "out", "--shard", f"{machine}/2") == 0
-    assert parts == [(part, 6) for part in range(6)]
+    for machine, rank in ((0, 0), (0, 2), (1, 0), (1, 1)):
+        monkeypatch.setattr(distributed, "workers", lambda rank=rank: contextlib.nullcontext((rank, 3)))
+        assert evaluate(prompts, tmp_path / "out", "--shard", f"{machine}/2", *SMALL) == 0
+    assert parts == [(part, 6) for part in (0, 2, 3, 4)]
 
 
 @pytest.mark.parametrize("damage", ["folder", "pictures", "list"])
@@ -382,14 +377,24 @@ def test_scoring_refuses_a_missing_device_in_one_line(
         assert f"device '{device}' cannot be used here" in capsys.readouterr().err
 
 
+def in_two_processes(arguments: Sequence[str]) -> int:
+    """What `torchrun --standalone --nproc-per-node 2` does, with copies of this process in place of new ones."""
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    here = LaunchConfig(1, 1, 2, run_id="test", rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork")
+    codes: dict[int, int] = elastic_launch(replace(here, max_restarts=0), main)(list(arguments))
+    return max(codes.values())
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_two_processes_make_what_one_makes(prompts: Path, tmp_path: Path) -> None:
     one, two, shards = tmp_path / "one", tmp_path / "two", tmp_path / "shards"
     assert evaluate(prompts, one, *SMALL) == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train_free.py"]
-    command += ["evaluate", "--benchmark", str(prompts), *QUICK, *SMALL, "--out", str(two)]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    command = ["evaluate", "--benchmark", str(prompts), *QUICK, *SMALL, "--out", str(two)]
+    launcher = forked(command, tmp_path / "shown", in_two_processes)
+    launcher.join()
+    assert launcher.exitcode == 0, (tmp_path / "shown.err").read_text()
     assert contents(two) == contents(one)
     for shard in ("1/2", "0/2"):
         assert not (shards / "images.jsonl").exists()
