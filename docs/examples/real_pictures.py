@@ -13,7 +13,7 @@ from ebama.training.drawing.scenes import SceneConfig, scenes
 from ebama.weights import load
 
 steps, pipeline = int(sys.argv[1]) if len(sys.argv) > 1 else 50, Pipeline(load())
-drawn = list(islice(scenes(SceneConfig(neglect=0, miscolour=0), seed=12345), 20 if steps > 10 else 4))
+drawn = list(islice(scenes(SceneConfig(neglect=0, miscolour=0), seed=12345), 20 if steps > 10 else 2))
 pictures, prompts = [Image.fromarray(scene.image) for scene in drawn], [scene.caption for scene in drawn]
 rows, traces, inside = {"picture": pictures, "VAE alone": pipeline.decode(pipeline.encode(pictures))}, [], []
 for w, options in [(1, {}), (1, {"rounds": 3}), (7.5, {}), (7.5, {"null_text": True})]:

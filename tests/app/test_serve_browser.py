@@ -70,6 +70,14 @@ def tab(browser: Any, address: str) -> Iterator[Open]:
     assert all(url.startswith(f"{address}/") for url in asked)
 
 
+def generate_small(page: Any) -> None:
+    """A long run of small pictures."""
+    page.click("summary")
+    for edge in ("#width", "#height"):
+        page.fill(edge, "32")
+    generate(page, "a cat and a frog", ("ebama",), "0:8", steps=100)
+
+
 def generate(page: Any, prompt: str, methods: tuple[str, ...] = ("sd",), seeds: str = "0", steps: int = 2) -> None:
     page.fill("#prompt", prompt)
     for box in page.query_selector_all("#methods input"):
@@ -355,7 +363,7 @@ def test_a_failing_run_is_one_line(tab: Open) -> None:
 
 def test_two_tabs_take_turns_and_a_cancel_lets_the_next_one_on(tab: Open) -> None:
     first, second = tab(), tab()
-    generate(first, "a cat and a frog", ("ebama",), "0:8", steps=100)
+    generate_small(first)
     wait_for_text(first, "#state", r"^ebama: model call \d+ of 202$")
     assert 0 < first.locator("#bar").evaluate("bar => bar.value") < 1
     generate(second, "a bear")
@@ -370,8 +378,10 @@ def test_two_tabs_take_turns_and_a_cancel_lets_the_next_one_on(tab: Open) -> Non
 
 def test_asking_again_cancels_what_this_tab_asked_before(tab: Open) -> None:
     page = tab()
-    generate(page, "a cat and a frog", ("ebama",), "0:8", steps=100)
+    generate_small(page)
     wait_for_text(page, "#state", "^ebama: model call")
+    for edge in ("#width", "#height"):
+        page.fill(edge, str(SIDE))
     generate(page, "a bear")
     pictures(page, 1)
     assert page.locator("#words button").all_text_contents() == ["a", "bear"]
