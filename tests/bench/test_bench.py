@@ -226,6 +226,7 @@ def test_bench_measures_in_processes_and_prints_its_table(tmp_path: Path, capsys
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm")
 def test_a_process_that_fails_says_why() -> None:
     with pytest.raises(ValueError, match=r"case forward \(ours\) ended with code 1: .*nowhere"):
         measure(Setting("forward", weights="/nowhere"), ["ours"], 1)
