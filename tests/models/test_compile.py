@@ -42,15 +42,21 @@ def compiled() -> Iterator[Compile]:
     torch._dynamo.reset()
 
 
-def test_predictions_with_records_are_one_graph_for_all_timesteps(compiled: Compile) -> None:
+def test_watched_predictions_with_records_are_one_graph_for_all_timesteps(compiled: Compile) -> None:
+    """Of a control that moves the context, seen by the check that its context travels on."""
     unet, plain, graphs = compiled(ONE_LEVEL)
-    z, context = torch.randn(2, 4, 16, 16), torch.randn(2, 77, 16)
+    z, context = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 16)
     sites = [site for site in plain.sites(z.shape) if site.kind == "cross"]
+    moving = MovingContext(torch.full((2, 77), 0.02), 0.3)
     for t in (981, 961, 941):
+        watched = CheckedControl(moving)
         with torch.no_grad():
-            epsilon, records = unet(z, t, context, record=sites)
-            expected, its_records = plain(z, t, context, record=sites)
+            epsilon, records = unet(z, t, context, record=sites, control=watched)
+            expected, its_records = plain(z, t, context, record=sites, control=moving)
+            unmoved = plain(z, t, context)
+        watched.check_asked()
         assert relative(epsilon, expected) <= 1e-5
+        assert relative(unmoved, expected) > 1e-4
         for record, its in zip(records, its_records, strict=True):
             assert record.site == its.site
             assert relative(record.scores, its.scores) <= 1e-5
@@ -66,15 +72,3 @@ def test_an_attention_pass_is_one_graph_and_its_gradient_the_same(compiled: Comp
         gradients += torch.autograd.grad(records.mean_probabilities().square().sum(), z)
     assert len(graphs) == 1
     assert relative(*gradients) <= 1e-5
-
-
-def test_a_control_that_moves_the_context_is_watched_in_one_graph(compiled: Compile) -> None:
-    unet, plain, graphs = compiled(ONE_LEVEL)
-    z, context = torch.randn(2, 4, 16, 16), torch.randn(2, 77, 16)
-    moving = MovingContext(torch.full((2, 77), 0.02), 0.3)
-    for t in (981, 961):
-        with torch.no_grad():
-            watched = CheckedControl(moving)
-            assert relative(unet(z, t, context, control=watched), plain(z, t, context, control=moving)) <= 1e-5
-            watched.check_asked()
-    assert len(graphs) == 1

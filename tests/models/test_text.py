@@ -211,10 +211,10 @@ def test_quick_gelu_is_a_sigmoid_gate() -> None:
 @pytest.mark.slow
 def test_encoder_compiles_to_one_graph() -> None:
     torch._dynamo.reset()
-    ours = randomise(TextEncoder(SMALL))
+    ours = randomise(TextEncoder(replace(SMALL, layers=2)))
     graph = torch.compile(ours, fullgraph=True, backend="eager")
     assert torch.equal(graph(token_ids()), ours(token_ids()))
     encoding, records = graph(token_ids(), record=ours.sites(77))
-    assert len(records) == SMALL.layers
+    assert len(records) == 2
     assert relative(encoding, ours(token_ids())) <= TOLERANCE
     torch._dynamo.reset()
