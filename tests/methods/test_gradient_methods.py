@@ -223,7 +223,7 @@ def derived(
     energy: Energy,
     sizes: Sequence[float],
     refinements: dict[int, tuple[float, int]],
-    steps: int = 6,
+    steps: int = 4,
     size: int = 16,
 ) -> tuple[Tensor, list[float]]:
     """DDIM with gradient steps, one sample of seed 5: latent and the loss of each guided call's last step."""
@@ -276,28 +276,28 @@ def falling(size: float, guided: int, calls: int) -> list[float]:
 
 RUNS: dict[str, tuple[Choice, Callable[[], Energy], list[float], dict[int, tuple[float, int]]]] = {
     "ane": (
-        quick("ane", guided_steps=4, thresholds=((0, 0.05), (2, 0.5))),
+        quick("ane", guided_steps=3, thresholds=((0, 0.05), (2, 0.5))),
         lambda: excite,
-        falling(2, 4, 6),
+        falling(2, 3, 4),
         {0: (0.95, 3), 2: (0.5, 3)},
     ),
     "syngen": (quick("syngen", guided_steps=3), lambda: bind, [2.0] * 3, {}),
     "conform": (
         quick("conform", guided_steps=3, step_size=10.0),
         Contrast,
-        falling(10, 3, 6),
+        falling(10, 3, 4),
         {0: (-math.inf, 2), 2: (-math.inf, 2)},
     ),
     "divide-and-bind": (
         quick("divide-and-bind", guided_steps=3),
         lambda: divide,
-        falling(2, 3, 6),
+        falling(2, 3, 4),
         {0: (-0.05, 3), 2: (-0.2, 2)},
     ),
     "divide-and-bind, tv-bind": (
         quick("divide-and-bind", guided_steps=3, mode="tv-bind", step_size=5.0),
         lambda: divide_and_bind,
-        falling(5, 3, 6),
+        falling(5, 3, 4),
         {0: (-0.05, 3), 2: (-0.2, 2)},
     ),
 }
@@ -309,7 +309,7 @@ RUNS: dict[str, tuple[Choice, Callable[[], Energy], list[float], dict[int, tuple
 def test_a_whole_run(case: str, prompt: str, words: Words) -> None:
     method, energy, sizes, refinements = RUNS[case]
     size = 32 if "tv-bind" in case else 16  # 32: a latent with a site finer than 16x16
-    options: dict[str, Any] = {"seeds": [5], "steps": 6, "sampler": "ddim", "sample_size": size}
+    options: dict[str, Any] = {"seeds": [5], "steps": 4, "sampler": "ddim", "sample_size": size}
     found = run(prompt, method, **options)
     if case == "syngen" and prompt == CATS:
         sizes = []
@@ -356,9 +356,9 @@ def test_a_batch_is_its_samples_one_by_one(name: str) -> None:
 @pytest.mark.parametrize("name", MOVERS)
 @pytest.mark.parametrize("prompt", [CROWN, CATS])
 def test_a_run_costs_what_is_declared(name: str, prompt: str) -> None:
-    method = quick(name, guided_steps=4).complete(SD_V1)
-    found = passes([prompt], method, seeds=[0, 1], steps=5)
-    declared = method.cost(parse(prompt, clip_tokenizer(), "rules"), calls=6)
+    method = quick(name, guided_steps=3).complete(SD_V1)
+    found = passes([prompt], method, seeds=[0, 1], steps=3)
+    declared = method.cost(parse(prompt, clip_tokenizer(), "rules"), calls=4)
     assert found["predictions"] == 2 * declared.predictions
     assert found["attention"] <= 2 * declared.attention
     assert found["backwards"] <= 2 * declared.backwards
