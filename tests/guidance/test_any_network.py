@@ -102,8 +102,11 @@ def test_a_guide_on_a_foreign_network_is_the_plain_gradient(style: str, name: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("style", ["ldm", pytest.param("fused", marks=pytest.mark.slow), "dit", "dit-masked"])
-@pytest.mark.parametrize("name", GUIDED)
+@pytest.mark.parametrize(
+    ("style", "name"),
+    [(style, name) for style in ("ldm", "dit-masked") for name in GUIDED]
+    + [(style, name) for style in ("fused", "dit") for name in ("ane", "ebama", "bounded-attention")],
+)
 def test_a_batch_is_what_its_samples_are_one_by_one(style: str, name: str) -> None:
     _, network = foreign(style)
     z, context, groups, tokens = noise(3), contexts(3), [GROUPS, OTHER, []], TOKENS

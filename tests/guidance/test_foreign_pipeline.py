@@ -29,6 +29,7 @@ CROWN, CATS = "a purple crown and a blue suitcase", "a furry cat and a red dog"
 STYLES: dict[str, Any] = {"ldm": (LdmLike, LDM), "fused": (FusedLike, FUSED), "dit": (DitLike, DIT)}
 
 
+@cache
 def foreign(style: str) -> StableDiffusion:
     make, layers = STYLES[style]
     torch.manual_seed(0)
@@ -48,9 +49,15 @@ def plain(style: str) -> Tensor:
     return run(foreign(style), [CROWN, CATS], "sd", seeds=[3], steps=1).latents
 
 
+PLACES = ("p2p", "cd", "ebca", "ebama", "attention-regulation", "bounded-attention")
+"""One method for each place where methods act, and for each kind of layer."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("style", ["ldm", pytest.param("fused", marks=pytest.mark.slow), "dit"])
-@pytest.mark.parametrize("name", methods.names())
+@pytest.mark.parametrize(
+    ("style", "name"),
+    [("ldm", name) for name in methods.names()] + [(style, name) for style in ("fused", "dit") for name in PLACES],
+)
 def test_a_batch_of_every_method_is_what_its_samples_are_one_by_one(style: str, name: str) -> None:
     sd, method = foreign(style), methods.get(name, **FEW.get(name, {}))
     if method.method.edits_prompts:
