@@ -120,9 +120,11 @@ def parse(
     ones.
 
     A noun that stands in one of the words or phrases to `ignore` is no object, unless there is no other. The default,
-    `lexicon.PICTURE_WORDS`, has those for the picture itself ("photo of", "digital art", "4k"); () ignores none. One
+    `lexicon.PICTURE_WORDS`, has those for the picture itself ("photo of", "digital art", "4k"), for whoever sees it
+    ("looking at viewer") and for amounts ("a lot of"); () ignores none. One
     that ends with a comma is ignored where it is a phrase of its own ("photo," in "photo, a cat"), one with a comma
     before it where it begins a phrase, and one that ends with dots together with the rest of its phrase: "art by...".
+    One that begins with dots is ignored with the words that describe it as well: "...view," in "a cat, front view".
 
     Raises `PromptError` for an empty prompt or one of more than `alignment.LONGEST` characters, a prompt without a
     noun, an unknown parser, and a group that lies wholly or partly beyond what the text encoder sees (75 tokens of
@@ -195,8 +197,10 @@ def _without(ignore: Collection[str], objects: Sequence[Object], prompt: str) ->
 
 def _ignored(words: str, prompt: str) -> list[Span]:
     """Where words to ignore stand, as `parse` says of commas and dots at their ends; "by the lake" names nobody."""
-    name = words.removeprefix(",").removesuffix("...").removesuffix(",").strip()
+    name = words.removeprefix("...").removeprefix(",").removesuffix("...").removesuffix(",").strip()
     spans = find_all(prompt, name)
+    if words.startswith("..."):
+        spans = [(_begin_of_phrase(prompt, span), span[1]) for span in spans]
     if words.startswith(","):
         spans = [(start, end) for start, end in spans if _stands_alone(prompt, (start, len(prompt)))]
     if words.endswith(","):
@@ -204,6 +208,14 @@ def _ignored(words: str, prompt: str) -> list[Span]:
     if not words.endswith("..."):
         return spans
     return [(start, end + length) for start, end in spans if (length := _length_of_name(prompt, end, name))]
+
+
+def _begin_of_phrase(prompt: str, span: Span) -> int:
+    """Where the phrase begins that ends with a stretch of the prompt, if all words before that describe it."""
+    before = prompt[: span[0]]
+    begin = max(span[0] - _LONGEST_NAME, 1 + max(before.rfind(stop) for stop in _STOPS))
+    tags = tag([match[0].lower() for match in matches(prompt[begin : span[1]])])
+    return begin if set(tags) <= {"NOUN", "ADJ", "ADV", "NUM"} else span[0]
 
 
 def _length_of_name(prompt: str, start: int, before: str) -> int:
@@ -214,7 +226,7 @@ def _length_of_name(prompt: str, start: int, before: str) -> int:
         words.pop(0)
     texts = [word[0].lower() for word in words]
     tags = tag(texts)
-    if not words or (before.endswith("by") and texts[0] in DETERMINERS):
+    if not words or (before.endswith(("by", " on")) and texts[0] in DETERMINERS):
         return 0
     begins = [False] * (len(words) + 1)  # whether the picture goes on at a word
     for i in range(1, len(words)):

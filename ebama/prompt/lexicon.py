@@ -17,7 +17,8 @@ NUMBERS = _words(
     "one two three four five six seven eight nine ten eleven twelve thirteen dozen fifteen twenty thirty forty fifty "
     "hundred thousand several many few multiple various numerous"
 )
-CONJUNCTIONS = _words("and or & nor plus but vs versus")
+SEQUENCES = _words("then afterward afterwards thereafter meanwhile")
+CONJUNCTIONS = SEQUENCES | _words("and or & nor plus but vs versus")
 PREPOSITIONS = _words(
     "with without in on at of by from to into onto over under above below beside besides near behind between "
     "among across through around against along alongside inside outside like as for during after before upon "
@@ -74,7 +75,8 @@ ADVERBS = _words(
     "least well soon"
 )
 PARTICLES = _words("'s not never")
-NO_MODIFIERS = NUMBERS | _words("just only also even as")  # some parsers hang them on nouns, which they do not describe
+# Some parsers hang them on nouns, which they do not describe.
+NO_MODIFIERS = NUMBERS | SEQUENCES | _words("just only also even as")
 
 COLOURS = _words(
     "red orange yellow green blue purple pink brown gray grey black white beige teal tan violet indigo magenta "
@@ -121,7 +123,8 @@ SHADES = _words(
     "blood-red ruby-red cherry-red chocolate-brown charcoal-gray charcoal-grey"
 )
 
-JOINED = ("fire breathing", "eye catching", "mouth watering", "awe inspiring")  # as with a hyphen between them
+# As with a hyphen between them.
+JOINED = ("fire breathing", "eye catching", "mouth watering", "awe inspiring", "award winning")
 
 # Adjectives that are nouns after another noun: "a street light".
 NOUNS_TOO = _words(
@@ -138,6 +141,8 @@ VERBS = _words(
     "match say see want need draw paint create generate imagine illustrate visualize visualise design let pour serve "
     "steal howl knit hug kiss build climb lift roar growl dive crawl sneak soar glide rise chew lick sip hide"
 )
+# A phrase that begins with them says what is done: "holding katana", unlike "floating island".
+HANDLING = _words("holding wearing carrying wielding clutching grabbing hugging kissing chasing lifting raising eating")
 REQUESTS = _words(
     "draw paint sketch create generate make show give imagine add put want need write design illustrate visualize "
     "visualise let see"
@@ -167,25 +172,37 @@ MEASURES = _words("size shape color colour height length width weight age")
 # Words for the picture itself, not for anything in it: a "photo of" something, but a photo on a wall is an object.
 _PICTURES = _words(
     "photo photograph picture image painting drawing sketch illustration depiction rendering render portrait print "
-    "scene shot snapshot view close-up closeup watercolor watercolour cartoon collage style"
+    "scene shot snapshot view close-up closeup watercolor watercolour cartoon collage style exposure selfie headshot"
 )
+_KINDS = _words("design mockup interior mugshot polaroid x-ray")  # of pictures, but only where "of" follows
 QUALITIES = _words("masterpiece bokeh artstation hd uhd hdr 4k 8k")  # they begin a phrase of their own
 PICTURES = _words("picture image photo photograph scene frame canvas view shot")
+_MADE = ("detailed", "realistic", "sharp", "hd")
+_TOWARDS = ("at", "facing", "toward", "towards", "away from")  # whoever sees the picture
 PICTURE_WORDS = (
-    frozenset(f"{word}{verb}" for word in _PICTURES for verb in (" of", "s of", " showing", " depicting"))
+    frozenset(f"{word}{verb}" for word in _PICTURES | _KINDS for verb in (" of", "s of", " showing", " depicting"))
     | frozenset(f"{kind} {word}" for kind in ("oil", "digital", "acrylic", "matte") for word in ("painting", "drawing"))
     | frozenset(f"{kind} art" for kind in ("digital", "concept", "pixel", "line", "fan", "vector"))
     | frozenset(("octane render", "unreal engine", "depth of field", "oil on canvas"))
-    | frozenset(f"{kind} {what}" for kind in ("high", "best") for what in ("quality", "resolution", "detail"))
+    | frozenset(f"{kind} {what}" for kind in ("high", "best", "top") for what in ("quality", "resolution", "detail"))
+    | frozenset(f"{how}{sign}{what}" for how in ("ultra", "highly", "extremely") for sign in " -" for what in _MADE)
     | frozenset(f"{kind} photo" for kind in ("raw", "analog", "stock", "dslr", "4k", "8k", "hd"))
+    | frozenset(f"{kind} wallpaper" for kind in ("4k", "8k", "hd", "desktop", "phone"))
+    | frozenset(f"{kind} sheet" for kind in ("character", "model", "reference", "sprite"))
     | frozenset(f"{kind} lighting" for kind in ("studio", "cinematic", "dramatic", "volumetric", "soft", "natural"))
     | frozenset(f"{kind} style" for kind in ("anime", "manga", "cartoon", "comic", "pixar", "disney", "ghibli"))
-    | frozenset(f"{word}," for word in _PICTURES - _words("painting picture print scene collage"))
+    | frozenset(f"...{word}," for word in (_PICTURES | {"lighting"}) - _words("painting picture print scene collage"))
     | frozenset(f"{word}," for word in ("anime", "manga", "screenshot", "screencap", "black and white photo"))
+    | frozenset(f"{word}," for word in ("solo", "upper body", "full body", "3d", "subject", "objects"))
+    | frozenset(f"{length}mm{what}," for length in (24, 35, 50, 85, 100, 135) for what in ("", " lens", " film"))
     | frozenset(f"{kind} of" for kind in ("close up", "film still", "still", "screenshot", "screencap"))
-    | frozenset(("sharp focus", "intricate details", "film grain", "ray tracing", "bird's eye view of"))
+    | frozenset(("sharp focus", "intricate details", "film grain", "ray tracing", "bird's eye view of", "flat lay"))
+    | frozenset(("award winning", "paper cut", "comic panel", "comic book panel", "children's book illustration"))
     | frozenset(f"{word} by..." for word in (*_PICTURES, *_words("art artwork photography painted drawn illustrated")))
-    | frozenset((", by...", "art in the style of...", "in the style of...", "trending on artstation"))
-    | _words("artwork photography art,")
+    | frozenset((", by...", "art in the style of...", "in the style of...", "trending on artstation", ", shot on..."))
+    | frozenset(f"{how} {the}{who}" for how in _TOWARDS for the in ("", "the ") for who in ("viewer", "camera"))
+    | frozenset(f"a {amount} of" for amount in ("lot", "pair", "couple", "kind", "variety", "number", "bit"))
+    | frozenset(("lots of", "plenty of", "all kinds of", "kodak portra", "kodak gold", "fujifilm"))
+    | _words("artwork photography art, absurdres highres photorealistic hyperrealistic")
     | QUALITIES
 )

@@ -11,6 +11,7 @@ from .parsed_word import MODIFIER, SIGNS, ParsedWord
 _COMPLEMENT = ("acomp", "oprd", "attr", "dobj")  # of a verb, when it is an adjective
 _TO_A_PLACE = ("in", "on", "at", "to", "from", "toward", "towards", "near")
 _DENYING = ("no", "not", "without")
+_BEGINNING = lexicon.NUMBERS | lexicon.DETERMINERS - lexicon.RELATIVES
 _CLAD = ("dressed", "clad", "clothed")
 _BESIDE = ("cc", "preconj", "conj", "punct")
 
@@ -123,12 +124,19 @@ class Tree:
         return is_place and word.dep == "pobj" and head in _TO_A_PLACE and described <= lexicon.SIDES
 
     def is_denied(self, noun: int) -> bool:
-        """Whether a noun is one of "no cars", "without any cars", "not a car", or the second of "no cars or people"."""
-        first = min(self._all_below([noun]))
-        *before, _ = (word.text.lower() for word in self._words[max(first - 1, 0) : noun + 1])
+        """Whether a noun is one of "no cars", "without any cars", "not a car", or the second of "no cars or people".
+
+        After a determiner or number an adjective is denied: "a not so happy clown".
+        """
+        first = max(min(self._all_below([noun])) - 1, 0)
+        before = [word.text.lower() for word in self._words[first:noun]]
         if before and before[0] in ("or", "nor") and self._words[noun].dep == "conj":
             return self.is_denied(self._words[noun].head)
-        return any(word in _DENYING for word in before) and "only" not in before
+        denying = [i for i, word in enumerate(before, first) if word in _DENYING]
+        return "only" not in before and not all(self._before(i) in _BEGINNING for i in denying)
+
+    def _before(self, i: int) -> str:
+        return self._words[i - 1].text.lower() if i else ""
 
     def _after(self, i: int) -> str:
         return self._words[i + 1].text.lower() if i + 1 < len(self._words) else ""

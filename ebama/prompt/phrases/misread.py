@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from .. import lexicon
 from ..objects import MODIFIER, ParsedWord
-from ..rules.tagging import ends_as_of_one, is_of_a_verb, tag
+from ..rules.tagging import ends_as_of_one, is_of_a_verb, says_what_is_done, tag
 from .adjectives import is_adjective
 from .attaching import gather, take_place
 
@@ -137,6 +137,15 @@ def part_tag(words: list[ParsedWord], i: int) -> bool:
     elif word.pos in _NAMING and _tag(word) == "NOUN":
         take_place(words, i, word.head)
     return True
+
+
+def part_action(words: list[ParsedWord], i: int) -> bool:
+    """What is done, taken for an adjective of the thing that it is done to: "holding sword, red hair"."""
+    before = [word.text for word in words[max(i - 1, 0) : i]]
+    is_action = words[i].dep in MODIFIER and says_what_is_done(words[i].text.lower(), before)
+    if is_action:
+        words[i] = replace(words[i], pos="VERB", dep="dep")
+    return is_action
 
 
 def part_names(words: list[ParsedWord], i: int) -> bool:

@@ -49,10 +49,14 @@ def tag(words: Sequence[str]) -> list[str]:
         elif tags[i] == "VERB" and word.endswith("ing"):
             # "a running dog", but "a man sitting and watching birds"
             coordinated = before in ("CCONJ", "PUNCT") and i > 1 and tags[i - 2] == "VERB"
-            if before in _BEFORE_A_NOUN and after in ("NOUN", "ADJ") and not coordinated:
+            if says_what_is_done(word, words[i - 1 : i]):
+                pass
+            elif before in _BEFORE_A_NOUN and after in ("NOUN", "ADJ") and not coordinated:
                 tags[i] = "ADJ"
             elif before in ("DET", "NUM", "ADJ", "END") or (before in ("CCONJ", "PUNCT") and after != "ADP"):
                 tags[i] = "VERB" if coordinated else _tag_gerund(words, tags, i)
+        elif word in lexicon.PAST_FORMS and words[i - 1 : i] in (["a"], ["an"], ["the"]) and after in ("NOUN", "ADJ"):
+            tags[i] = "ADJ"  # "a woven basket"
         elif tags[i] == "ADJ" and word.endswith("ed") and word not in lexicon.COLOURS and after not in ("NOUN", "ADJ"):
             # "a dog dressed in", "is parked on"; but "is checkered", "a spotted and sleepy cat"
             if before == "NOUN" or (before == "AUX" and after == "ADP"):
@@ -115,6 +119,11 @@ def is_of_a_verb(gerund: str) -> bool:
     """Whether a word in -ing is a form of a verb that the list has."""
     stem = gerund[:-3]
     return any(verb in lexicon.VERBS for verb in (stem, stem + "e", stem[:-1]))
+
+
+def says_what_is_done(word: str, before: Sequence[str]) -> bool:
+    """Whether a word, given the one before it if there is one, begins what somebody does: "1girl, holding katana"."""
+    return word in lexicon.HANDLING and (not before or before[0] in (",", ".", ";", ":", "and"))
 
 
 def _is_done_to(words: Sequence[str], i: int) -> bool:
