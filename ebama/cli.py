@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             keep_freed_memory()
             options.run(options)
             output.flush()
+            stops.ended = True
         except (Exception, KeyboardInterrupt) as error:
+            stops.ended = True
             if stops or isinstance(error, KeyboardInterrupt):
                 print("interrupted; files that were finished are kept", file=sys.stderr)
                 return stops[0].code if stops else 130

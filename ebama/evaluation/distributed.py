@@ -9,11 +9,15 @@ from datetime import timedelta
 
 from torch import distributed
 
+from ..checks import expect
+
 
 @contextmanager
 def workers() -> Iterator[tuple[int, int]]:
     """(rank, number of processes); joins the others with torch.distributed when `torchrun` has started several."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    size = os.environ.get("WORLD_SIZE") or "1"
+    is_number = size.strip().removeprefix("-").isdecimal()
+    count = int(expect("WORLD_SIZE", size, is_number, "a whole number, as torchrun sets it, or no such variable"))
     if count == 1:
         yield 0, 1
         return

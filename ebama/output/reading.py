@@ -41,7 +41,9 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file, empty if there is no file; ValueError, naming file and line, for anything else."""
     try:
         text = read_text(path)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise ValueError(f"{path} is a link that leads nowhere; delete it or mend it.") from error
         return {}
     try:
         return parse_object(text)

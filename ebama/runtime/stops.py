@@ -18,6 +18,12 @@ class Stopped(KeyboardInterrupt):
         self.code = 128 + signal_number
 
 
+class Stops(list[Stopped]):
+    """What was raised. Once the work has `ended`, nothing more is: what is left to do is to say how it ended."""
+
+    ended = False
+
+
 _raised: list[Stopped] = []  # of the process, as signals are
 _held: ContextVar[list[Stopped] | None] = ContextVar("held", default=None)
 
@@ -30,16 +36,17 @@ def check_stops() -> None:
 
 
 @contextmanager
-def raised_stops() -> Iterator[list[Stopped]]:
+def raised_stops() -> Iterator[Stops]:
     """Within this context SIGINT, SIGTERM and SIGHUP raise `Stopped`, unless they are ignored or somebody handles them.
 
     Yields a list of what was raised: an import in whose middle that happens may end in another error, and long work
-    asks `check_stops`. Only the main
-    thread can be told of signals; in others this does nothing.
+    asks `check_stops`. Only the main thread can be told of signals; in others this does nothing.
     """
-    raised: list[Stopped] = []
+    raised = Stops()
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if raised.ended:
+            return
         raised.append(Stopped(number))
         _raised.append(raised[-1])
         if (held := _held.get()) is None:

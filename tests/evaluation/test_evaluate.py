@@ -244,6 +244,20 @@ def test_each_process_has_a_gpu_of_its_own(
     assert own_device(device) == own
 
 
+def test_the_number_of_processes_is_read_or_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for size in ("", "1", " 1"):
+        monkeypatch.setenv("WORLD_SIZE", size)
+        with distributed.workers() as worker:
+            assert worker == (0, 1)
+    for size in ("abc", "1.5", "-"):
+        monkeypatch.setenv("WORLD_SIZE", size)
+        with (
+            pytest.raises(ValueError, match=f"^WORLD_SIZE is '{size}'; expected a whole number"),
+            distributed.workers(),
+        ):
+            pass
+
+
 def test_separators_within_a_prompt_do_not_end_its_line(tmp_path: Path) -> None:
     row = {"method": "sd", "set": "a", "prompt": "a cat\u2028and a\x85dog", "seed": 0, "file": None}
     line = json.dumps(row, ensure_ascii=False)

@@ -75,6 +75,12 @@ def test_json_that_is_no_object_is_named_with_its_line(text: str, line: int, tmp
         reading.read_object(tmp_path / "run.json")
 
 
+def test_a_link_that_leads_nowhere_is_no_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "run.json").symlink_to(tmp_path / "gone.json")
+    with pytest.raises(ValueError, match=r"run\.json is a link that leads nowhere"):
+        reading.read_object(tmp_path / "run.json")
+
+
 def test_json_is_read_up_to_its_depth(tmp_path: Path) -> None:
     assert reading.read_object(tmp_path / "none.json") == {}
     assert reading.parse_object(json.dumps(nested(reading.MAX_DEPTH))) == nested(reading.MAX_DEPTH)

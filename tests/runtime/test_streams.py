@@ -176,6 +176,44 @@ def test_a_stop_is_one_line_whatever_became_of_it(
     assert capsys.readouterr().err == "interrupted; files that were finished are kept\n"
 
 
+class Stopping(io.StringIO):
+    """To which nothing is written without the next request to end."""
+
+    def write(self, text: str) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        return super().write(text)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (None, 128 + signal.SIGHUP, "interrupted; files that were finished are kept"),
+        (ValueError("steps is 0"), 2, "error: steps is 0"),
+    ],
+    ids=["stop", "error"],
+)
+def test_stops_while_the_end_is_told_change_nothing(
+    error: ValueError | None, code: int, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(_: Any) -> None:
+        if error:
+            raise error
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    monkeypatch.setattr(commands.methods, "_run", end)
+    monkeypatch.setattr(sys, "stderr", Stopping())
+    before = {
+        number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        assert cli.main(["methods"]) == code
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert sys.stderr.getvalue() == f"{line}\n"
+
+
 def test_a_long_line_is_shortened(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert ending(ValueError(f"steps is {'9' * 10**6}; expected less"), monkeypatch) == 2
     line = capsys.readouterr().err
