@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import astuple, dataclass
-from numbers import Real
 
-from .checks import items, short
+from .checks import is_number, items, short
 
 COARSEST = 16
 """Cells along a side of the map on which a box must hold one cell at least."""
@@ -26,8 +24,8 @@ class Box:
 
     def __post_init__(self) -> None:
         sides = astuple(self)
-        if not all(isinstance(side, Real) and not isinstance(side, bool) and math.isfinite(side) for side in sides):
-            raise ValueError(f"the box {sides} needs four finite numbers: (left, top, right, bottom).")
+        if not all(map(is_number, sides)):
+            raise ValueError(f"the box {short(sides)} needs four finite numbers: (left, top, right, bottom).")
         if not (0 <= self.left < self.right <= 1 and 0 <= self.top < self.bottom <= 1):
             raise ValueError(
                 f"the box {sides} does not lie in the picture: expected (left, top, right, bottom) in fractions of it, "

@@ -26,8 +26,9 @@ def short(value: object) -> str:
 
 
 def one_line(message: object) -> str:
-    """A message in one line of at most `LONGEST_LINE` characters: it may quote what somebody gave."""
-    text = " ".join(str(message).split())
+    """A message in one line of at most `LONGEST_LINE` characters that UTF-8 can hold: it may quote what somebody
+    gave."""
+    text = " ".join(str(message).split()).encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= LONGEST_LINE else f"{text[: LONGEST_LINE - 307]} [...] {text[-300:]}"
 
 
@@ -40,7 +41,7 @@ def is_number(value: Any) -> bool:
     """Whether it is a finite number that tensors can hold, of Python or of another library; true and false are none."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
-    size: Any = abs(value)
+    size: Any = abs(plain(value) if hasattr(value, "item") else value)  # a small type may overflow in comparisons
     return bool(size < _WHOLE if isinstance(value, Integral) else size <= LARGEST)
 
 

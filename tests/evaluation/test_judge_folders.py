@@ -310,6 +310,7 @@ def test_pictures_of_another_size_than_the_models_are_refused(part: str, copy: P
         {"image_std": [1, 1, -1]},
         {"image_std": [1e-300] * 3},
         {"image_mean": [1e300] * 3},
+        {"image_mean": [0, 0, 10**400]},
     ],
     ids=str,
 )

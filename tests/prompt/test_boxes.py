@@ -67,6 +67,7 @@ def test_a_small_box_has_a_cell_of_a_coarser_map() -> None:
         ((0, 0.2, 0.5, "x"), "four finite numbers"),
         ((0, 0.2, 0.5, math.nan), "four finite numbers"),
         ((0, 0.2, 0.5, True), "four finite numbers"),
+        ((0, 0.2, 0.5, 10**400), "four finite numbers"),
         ((-0.1, 0.2, 0.5, 0.8), "does not lie in the picture"),
         ((0, 0.2, 0.5, 1.1), "does not lie in the picture"),
         ((0.5, 0.2, 0.5, 0.8), "does not lie in the picture"),

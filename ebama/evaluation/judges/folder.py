@@ -24,7 +24,7 @@ from ebama.weights.files.tensors import open_tensors
 from ebama.weights.layouts.folder import weight_names
 from ebama.weights.tokenizer import check_words, stand_as_usual
 
-from ...checks import short
+from ...checks import is_number, short
 
 Json = dict[str, Any]
 
@@ -158,9 +158,7 @@ def _is_size(value: object) -> bool:
 
 
 def _are_three(value: object) -> bool:
-    return (
-        isinstance(value, list) and len(value) == 3 and all(type(x) in (int, float) and math.isfinite(x) for x in value)
-    )
+    return isinstance(value, list) and len(value) == 3 and all(map(is_number, value))
 
 
 def read_processor(folder: Path, kind: Kind, processor: Any, side: int) -> Any:
