@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..output.files import named_errors, to_json
-from ..output.reading import parse_object, read_bytes
+from ..output.reading import parse_object, read_bytes, said
 
 MAX_LIST = 2**31
 """Bytes of the longest list that is read: half a million pictures."""
@@ -18,8 +18,9 @@ MAX_LIST = 2**31
 Row = dict[str, Any]
 
 
-def read(path: Path, check: Callable[[Row], None] = lambda row: None) -> list[Row]:
-    """The lines of a file but a last one that was cut; none if there is no file.
+def read(path: Path, check: Callable[[Row], None] = lambda row: None, *, whole: bool = False) -> list[Row]:
+    """The lines of a file but a last one that was cut, unless the file is only ever written `whole`; none if there is
+    no file.
 
     Raises ValueError, naming file and line, if one is no JSON object, or if `check` raises one: its message says what
     the line is.
@@ -35,9 +36,9 @@ def read(path: Path, check: Callable[[Row], None] = lambda row: None) -> list[Ro
         try:
             row = parse_object(line)
         except ValueError as error:
-            if number == len(lines):  # no line end follows: it was cut
+            if number == len(lines) and not whole:  # no line end follows: it was cut
                 break
-            raise ValueError(f"Line {number} of {path} is damaged: expected a JSON object.") from error
+            raise ValueError(f"Line {number} of {path} is damaged: expected a JSON object ({said(error)}).") from error
         try:
             check(row)
         except ValueError as error:

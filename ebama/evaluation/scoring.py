@@ -138,7 +138,7 @@ def _is_unchanged(folder: Path, line: Mapping[str, Any]) -> bool:
 def _earlier(folder: Path) -> list[dict[str, Any]]:
     """The lines of scores.jsonl, if there are any."""
     try:
-        return jsonl.read(folder / "scores.jsonl", check_score)
+        return jsonl.read(folder / "scores.jsonl", check_score, whole=True)
     except ValueError as error:
         raise ValueError(f"{error} Mend the file, or delete it to have every score made anew.") from error
 

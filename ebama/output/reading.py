@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from ..checks import short
 
 MAX_BYTES = 2**28
 MAX_DEPTH = 32
@@ -49,18 +52,34 @@ def read_object(path: Path) -> dict[str, Any]:
         return parse_object(text)
     except ValueError as error:
         line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
-        raise ValueError(f"Line {line} of {path} is damaged: expected a JSON object. Mend the file.") from error
+        raise ValueError(
+            f"Line {line} of {path} is damaged: expected a JSON object ({said(error)}). Mend the file."
+        ) from error
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:
-    """The JSON object that a text is; ValueError for anything else, or one nested deeper than `MAX_DEPTH`."""
+    """The JSON object that a text is; ValueError for anything else, for one nested deeper than `MAX_DEPTH`, and for a
+    name that is there twice in an object: one of its values would be lost."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_once)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(value, dict) or _is_deeper(value, MAX_DEPTH):
-        raise ValueError("expected a JSON object that is not nested deeply")
+        raise ValueError("it is none, or nested deeply")
     return value
+
+
+def said(error: ValueError) -> str:
+    """What `parse_object` says of a text, without a place in it: the text may be a line of many."""
+    return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{short(name)} is there twice")
+    return values
 
 
 def _is_deeper(value: object, depth: int) -> bool:

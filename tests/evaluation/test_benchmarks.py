@@ -105,8 +105,15 @@ def test_files_of_lines_and_of_json(tmp_path: Path) -> None:
 def test_a_line_that_is_no_prompt_is_named(line: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text(f"a cat\n{line}\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"^Line 2 of .*mine\.jsonl is no prompt; expected"):
+    with pytest.raises(ValueError, match=r"^Line 2 of .*mine\.jsonl is no prompt( \(.*\))?; expected"):
         load(path)
+
+
+def test_a_name_that_a_line_has_twice_is_named(tmp_path: Path) -> None:
+    for line in ('{"prompt": "a", "prompt": "b"}', '{"prompt": "a", "boxes": {"car": [], "cat": [], "car": []}}'):
+        (tmp_path / "mine.jsonl").write_text(f"a cat\n{line}\n")
+        with pytest.raises(ValueError, match=r"^Line 2 of .*is no prompt \('(prompt|car)' is there twice\); expected"):
+            load(tmp_path / "mine.jsonl")
 
 
 def test_json_lines_may_be_strings_and_numbers_prompts_of_a_text(tmp_path: Path) -> None:
@@ -223,6 +230,7 @@ def test_boxes_from_a_file(boxes: Any, tmp_path: Path) -> None:
         ('{"cat": [0.5, 0.2, 0.4, 0.8]}', "does not lie in the picture"),
         ('{"cat": [0, 0.2, 0.01, 0.8]}', "too small"),
         ('{"cat": ["a", 0, 1, 1]}', "four finite numbers"),
+        ('{"cat": [0, 0, 1, ' + "9" * 400 + "]}", "four finite numbers"),
         ("[[0, 0, 1, 1]]", "need words"),
         ('"cat"', "need words"),
     ],

@@ -590,10 +590,13 @@ def test_damaged_scores_are_named_before_anything_is_scored(scenes: tuple[Path, 
     folder, _ = scenes
     score(folder, [Counting("full")])
     content = (folder / "scores.jsonl").read_text()
-    (folder / "scores.jsonl").write_text(content.replace("{", "", 1))
     other = Counting("min")
-    with pytest.raises(ValueError, match=r"Line 1 of .*scores\.jsonl is damaged.* delete it"):
-        score(folder, [other])
+    for number, damaged in ((1, content.replace("{", "", 1)), (4, content[:-9])):  # the latter is cut
+        (folder / "scores.jsonl").write_text(damaged)
+        with pytest.raises(ValueError, match=rf"Line {number} of .*scores\.jsonl is damaged.* delete it"):
+            score(folder, [other])
+        with pytest.raises(ValueError, match=rf"Line {number} of .*scores\.jsonl is damaged"):
+            report.write(folder)
     assert other.calls == 0
     (folder / "scores.jsonl").write_text(content)
     (folder / "judges.json").unlink()

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ...output.reading import parse_object, read_text
+from ...output.reading import parse_object, read_text, said
 from ...prompt.alignment import find_all
 from .prompt import BenchmarkPrompt, read_boxes
 
@@ -82,6 +82,9 @@ def _read_line(path: Path, number: int, name: str, line: str) -> BenchmarkPrompt
         return BenchmarkPrompt(name, _text(path, number, line.strip()))
     try:
         entry = parse_object(line)
+    except ValueError as error:
+        raise ValueError(f"Line {number} of {path} is no prompt ({said(error)}); expected {_FORM}.") from error
+    try:
         text, part = entry["prompt"], entry.get("set", entry.get("tag", name))
         if not (isinstance(text, str) and text.strip() and isinstance(part, str)):
             raise ValueError

@@ -69,7 +69,7 @@ class _Chart:
 
     def __init__(self, rows: Sequence[Row], limits: tuple[float, float], label: str) -> None:
         self.methods = list(dict.fromkeys(row.method for row in rows))
-        self.label = f"{label}; lines: 95 % intervals"
+        self.label = _plain(f"{label}; lines: 95 % intervals")
         self.edge = limits[1] + (limits[1] - limits[0]) * 8 / PANEL
         sets = list(dict.fromkeys(row.set for row in rows))
         names = [name if len(name) <= NAME else f"{name[: NAME - 1]}…" for name in map(_plain, self.methods)]
@@ -94,7 +94,7 @@ class _Chart:
         first = self.panels[sets[0]]
         first.tick_params(axis="y", length=0, labelsize=13, pad=8)
         first.set_yticks(range(len(names)), names, parse_math=False)
-        self.figure.text(left / width, 8 / height, _plain(self.label), fontsize=13, parse_math=False)
+        self.figure.text(left / width, 8 / height, self.label, fontsize=13, parse_math=False)
 
     def add(self, row: Row, estimate: Estimate, sign: str = "") -> tuple[Axes, int, str]:
         """Draw a row's interval and value; its panel, its line and the title of its marks."""

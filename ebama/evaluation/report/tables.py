@@ -30,7 +30,7 @@ def write(folder: Path, baseline: str = BASELINE) -> str:
     path = folder / "scores.jsonl"
     if not path.is_file():
         raise ValueError(f"There is no {path}; `evaluate --score-only {folder}` makes it.")
-    lines = [{"file": None, "scores": {}, **line} for line in jsonl.read(path, check_score)]
+    lines = [{"file": None, "scores": {}, **line} for line in jsonl.read(path, check_score, whole=True)]
     about, judges = settings(folder), read_judges(folder)
     table = compare(lines, about, judges, baseline)
     if not table and not any(line["file"] and (folder / line["file"]).is_file() for line in lines):
@@ -38,10 +38,11 @@ def write(folder: Path, baseline: str = BASELINE) -> str:
         why = f" The first was refused: {refused}" if refused else ""
         raise ValueError(f"{path} holds no score, and {folder} no picture that it names.{why}")
     markdown = _markdown(table) or NO_SCORES
+    made = page.page(folder, lines, table, about, judges, baseline)  # before anything is replaced: it may fail
     write_text(folder / "table.md", markdown)
     write_text(folder / "table.json", json.dumps([asdict(row) for row in table], indent=1) + "\n")
     write_text(folder / "table.csv", _csv(table))
-    write_text(folder / "report.html", page.page(folder, lines, table, about, judges, baseline))
+    write_text(folder / "report.html", made)
     return markdown
 
 
