@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from .claims import write_new
@@ -18,34 +19,44 @@ KEY = "ebama"
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """The formats that are read: none whose reader starts another program, as that of EPS does."""
 MAX_PIXELS = 2**26
+START = b"\x89PNG\r\n\x1a\n"
 END = b"IEND\xaeB`\x82"
 """The last chunk of every PNG, with its checksum."""
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
     """An image in RGB of 8 bits as it is meant to be seen: turned as its EXIF orientation says, on white where it is
-    transparent; grey of 16 bits and of floating point is scaled (Pillow would cut it off at 255). ValueError for grey
-    whose scale nothing tells."""
-    in_png = image.format == "PNG"
-    image = _upright(image)
+    transparent; grey of 12 and 16 bits and of floating point is scaled (Pillow would cut it off at 255). ValueError for
+    grey whose scale nothing tells."""
+    opened, image = image, _upright(image)
     if image.mode.startswith(("I", "F")):
-        image = _in_8_bits(image, of_16_bits=image.mode.startswith("I;16") or (image.mode == "I" and in_png))
+        image = _in_8_bits(image, opened)
     if not image.has_transparency_data:
         return image.convert("RGB")
     seen = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
 
 
-def _in_8_bits(image: Image.Image, *, of_16_bits: bool) -> Image.Image:
-    """Grey of more bits, of integers from 0 to 255 or 65,535, or of floating point from 0 to 1 or one of these."""
-    grey = np.asarray(image)
+def _in_8_bits(image: Image.Image, opened: Image.Image) -> Image.Image:
+    """Grey of more bits, of integers from 0 to 255 or to the largest of its bits, or of floating point from 0 to 1 (a
+    filter may go beyond it) or one of these. `opened` is the image before it was turned, which knows its file."""
+    of_tiff: Any = getattr(opened, "tag_v2", {})
+    grey, clear = np.asarray(image), image.info.get("transparency")
     low, high = grey.min(), grey.max()
     if not 0 <= low <= high <= 65535:  # or NaN
         raise ValueError(
             f"the picture's grey goes from {low} to {high}; expected 0 to 1, to 255 or to 65535: scale it."
         )
-    white = 65535 if of_16_bits or high > 255 else 1 if image.mode == "F" and high <= 1 else 255
-    return Image.fromarray((grey * (255 / white)).round().astype(np.uint8))
+    if image.mode.startswith("I;16") or (image.mode == "I" and opened.format == "PNG"):
+        white = 2 ** of_tiff.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
+    else:
+        white = 65535 if high > 255 else 1 if image.mode == "F" and high < 2 else 255
+    light = (grey * (255 / white)).clip(0, 255).round()
+    if of_tiff.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # white is the least
+        light = 255 - light
+    if clear is not None:
+        light[grey == clear] = 255
+    return Image.fromarray(light.astype(np.uint8))
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -87,18 +98,39 @@ def save_new_png(image: Image.Image, path: Path, metadata: dict[str, Any]) -> Pa
 def decoded(content: bytes) -> Image.Image:
     """The picture that a file's content is, read to its end; ValueError if it is none, or cut, or too large."""
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS}")
-        image.load()
+        try:
+            return _loaded(content)
+        except ValueError:  # texts, say, that Pillow finds too long once they are unpacked
+            return _loaded(_without_texts(content))
     except MemoryError:
         raise
     except UnidentifiedImageError as error:  # which names an object in memory
         raise ValueError(f"no picture that can be read: it is none of {', '.join(FORMATS)}") from error
     except Exception as error:  # whatever Pillow's readers raise: OSError, SyntaxError, DecompressionBombError, ...
         raise ValueError(f"no picture that can be read: {error}") from error
+
+
+def _loaded(content: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(content), formats=FORMATS)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS}")
+    image.load()
     return image
+
+
+def _without_texts(content: bytes) -> bytes:
+    """A PNG without its texts, but for ours, and without its colour profile; any other content as it is."""
+    if not content.startswith(START):
+        return content
+    kept, at = [START], len(START)
+    while at + 8 <= len(content):
+        size, name = struct.unpack_from(">I4s", content, at)
+        chunk = content[at : at + size + 12]  # its size and name, and its checksum
+        if name not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP") or chunk[8:].startswith(KEY.encode() + b"\0"):
+            kept.append(chunk)
+        at += len(chunk)
+    return b"".join(kept)
 
 
 def read_picture(path: Path) -> Image.Image:

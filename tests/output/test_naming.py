@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ebama.output.naming import file_name, slug
-from ebama.output.png import as_rgb, read_picture
+from ebama.output.png import as_rgb, decoded, read_picture
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,8 @@ def test_other_images_are_what_pillow_makes_of_them(mode: str) -> None:
     ("values", "grey"),
     [
         (np.float32([[0.0, 0.5, 1.0]]), [0, 128, 255]),
+        (np.float32([[0.0, 0.5, 1.00001]]), [0, 128, 255]),
+        (np.float32([[0.0, 0.5, 1.2]]), [0, 128, 255]),
         (np.float32([[0, 127.5, 255]]), [0, 128, 255]),
         (np.float32([[0, 32768, 65535]]), [0, 128, 255]),
         (np.int32([[0, 128, 255]]), [0, 128, 255]),
@@ -81,6 +84,36 @@ def test_other_images_are_what_pillow_makes_of_them(mode: str) -> None:
 def test_grey_of_more_bits_is_seen_in_its_scale(values: Any, grey: list[int], tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "grey.tif")
     assert np.asarray(as_rgb(read_picture(tmp_path / "grey.tif")))[0, :, 0].tolist() == grey
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.uint16([[0, 32896, 65535]]), np.float32([[0, 0.5, 1]])],
+    ids=["16 bits", "floating point"],
+)
+def test_grey_whose_white_is_the_least_is_turned(values: Any, tmp_path: Path) -> None:
+    Image.fromarray(values).save(tmp_path / "grey.tif", tiffinfo={262: 0})
+    assert np.asarray(as_rgb(read_picture(tmp_path / "grey.tif")))[0, :, 0].tolist() == [255, 127, 0]
+
+
+@pytest.mark.parametrize(("three_bytes", "grey"), [(b"\xff\xff\xff", 255), (b"\x80\x08\x00", 128), (b"\0\0\0", 0)])
+def test_grey_of_12_bits_is_scaled_to_8(three_bytes: bytes, grey: int) -> None:
+    """A TIFF of 2 x 1 pixels in three bytes."""
+    facts = {256: 2, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 3}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in facts.items())
+    content = (
+        b"II*\0" + struct.pack("<I", 12) + three_bytes + b"\0" + struct.pack("<H", len(facts)) + entries + b"\0" * 4
+    )
+    assert as_rgb(decoded(content)).getpixel((0, 0)) == (grey,) * 3
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_grey_of_16_bits_is_white_where_it_is_transparent(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    grey = Image.fromarray(np.uint16([[0, 30000, 65535]]))
+    grey.save(tmp_path / "grey.png", transparency=30000, exif=exif)
+    assert np.asarray(as_rgb(read_picture(tmp_path / "grey.png")))[..., 0].ravel().tolist() == [0, 255, 255]
 
 
 @pytest.mark.parametrize("values", [[[0.0, np.nan]], [[-0.5, 0.5]], [[0.0, 1e6]], [[0.0, np.inf]]], ids=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ebama.output import reading
-from ebama.output.png import decoded, is_whole, read_metadata, read_picture, save_png
+from ebama.output.png import decoded, is_whole, metadata_of, read_metadata, read_picture, save_png
 
 READERS = (reading.read_bytes, reading.read_text, reading.read_object, read_picture, read_metadata)
 
@@ -66,6 +67,8 @@ def test_a_text_has_no_byte_order_mark_and_is_utf_8(tmp_path: Path) -> None:
         ('{"a": ' + "[" * 33 + "]" * 33 + "}", 1),
         ('{"a": ' + "[" * 10**5 + "]" * 10**5 + "}", 1),
         ('{"a":' * 10**5, 1),
+        ('{"a": 1, "b": 2, "a": 1}', 1),
+        ('{"a": [{"b": 2, "b": 3}]}', 1),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -139,6 +142,19 @@ def test_text_before_and_behind_the_pixels_is_read(after: bool, tmp_path: Path) 
     info.add(b"tEXt", b"ebama\0" + b'{"seed": 3}', after_idat=after)
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png", pnginfo=info)
     assert read_metadata(tmp_path / "a.png") == {"seed": 3}
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("name", ["zTXt", "iTXt", "iCCP", "tEXt"])
+def test_a_picture_opens_whatever_other_texts_lie_in_it(name: str, after: bool) -> None:
+    packed, info, file = zlib.compress(b"x" * 2_000_000), PngInfo(), io.BytesIO()
+    text = {"zTXt": b"\0\0" + packed, "iTXt": b"\0\1\0\0\0" + packed, "iCCP": b"\0\0" + packed, "tEXt": b"\0" + b"x"}
+    for _ in range(70 if name == "zTXt" else 1):
+        info.add(name.encode(), b"XML:com.adobe.xmp" + text[name], after_idat=after)
+    info.add_itxt("ebama", '{"seed": 3}')
+    Image.new("RGB", (4, 4), (10, 20, 30)).save(file, "PNG", pnginfo=info)
+    image = decoded(file.getvalue())
+    assert (image.getpixel((0, 0)), metadata_of(image, "it")) == ((10, 20, 30), {"seed": 3})
 
 
 @pytest.mark.parametrize("text", ["", "3", "[]", '{"a":' * 3000, '{"a": ' + "[" * 50 + "]" * 50 + "}", "9" * 9999])
