@@ -28,7 +28,7 @@ from ..trace.view import VIEWER, appearance
 from .jobs import Job, NoSuchJobError, Queue
 from .middleware import UPLOADS, protect
 from .picture import Picture
-from .request import LIMITS, GenerateRequest, ReadRequest
+from .request import LIMITS, GenerateRequest, ReadRequest, longest_side
 from .service import PreparedRequest, Service
 from .uploads import NoSuchUploadError
 
@@ -152,7 +152,7 @@ def _facts(service: Service) -> dict[str, Any]:
         "device": str(next(sd.text_encoder.parameters()).device),
         "dtype": service.dtype,
         "vocabulary": {} if known is None else {"name": known.name, "nouns": known.nouns, "colours": known.colours},
-        "limits": {**LIMITS, "side": service.longest_side},
+        "limits": {**LIMITS, "side": longest_side(sd.config)},
         "methods": [{"name": name, "changes": m.changes, "reference": m.reference} for name, m in single.items()],
         **appearance(),
     }
@@ -191,5 +191,4 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
         where = ".".join(str(part) for part in first["loc"] if part != "body") or "the request"
         got = f", got {str(first['input'])[:60]!r}" if first["type"] != "missing" else ""
         text = str(first["ctx"]["error"]) if first["type"] == "value_error" else f"{where}: {first['msg']}{got}"
-    line = one_line(text).encode("utf-8", "replace").decode()
-    return JSONResponse({"error": line}, getattr(error, "status_code", 400))
+    return JSONResponse({"error": one_line(text)}, getattr(error, "status_code", 400))

@@ -7,13 +7,14 @@ from typing import Annotated, ClassVar, TypeAlias
 
 from pydantic import BeforeValidator
 
+from ebama.models import StableDiffusionConfig
 from ebama.samplers import get as get_sampler
 
 from .. import methods
 from ..methods import Choice
 from ..output import seeds
 from ..prompt.alignment import check_characters
-from ..starts import check_strength
+from ..starts import check_strength, latent_size
 
 MAX_PROMPT = 1000  # characters
 MAX_METHODS = 6
@@ -139,6 +140,19 @@ class GenerateRequest(ReadRequest):
     def inverts(self) -> bool:
         """Whether pictures start from an inverted one."""
         return self.image is not None and self.image.invert
+
+
+def longest_side(config: StableDiffusionConfig) -> int:
+    """Pixels of a picture's side by that model, at most."""
+    return MAX_ENLARGEMENT * config.sample_size * config.vae.factor
+
+
+def pixels(config: StableDiffusionConfig, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Height and width of pictures of that size, None for the model's; ValueError for one that is not made here."""
+    height, width = (side * config.vae.factor for side in latent_size(config, size))
+    if max(height, width) > (most := longest_side(config)):
+        raise ValueError(f"size is {size}; expected at most {most} pixels a side here.")
+    return height, width
 
 
 def _check_text(name: str, text: str) -> None:

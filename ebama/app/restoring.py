@@ -12,7 +12,7 @@ from ..checks import expect
 from ..output.recipe import SIZES, Recipe
 from ..prompt import parse
 from ..prompt.words import in_words
-from .request import GenerateRequest
+from .request import GenerateRequest, pixels
 
 
 def request_of(recipe: Recipe, sd: StableDiffusion) -> dict[str, Any]:
@@ -43,5 +43,6 @@ def request_of(recipe: Recipe, sd: StableDiffusion) -> dict[str, Any]:
         negative_prompt=recipe.negative_prompt,
         boxes=boxes,
     )
+    pixels(config, request.size)
     image = recipe.image and {"strength": recipe.image.get("strength"), "invert": recipe.inversion is not None}
     return {**asdict(request), "image": image}

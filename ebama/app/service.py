@@ -10,11 +10,11 @@ from ..output.png import decoded, encoded
 from ..prompt import Parsed, PromptError, parse
 from ..prompt.alignment import align
 from ..prompt.words import place
-from ..starts import fitted, latent_size, second_start
+from ..starts import fitted, second_start
 from ..trace import TraceOptions
 from .jobs import Job
 from .picture import picture_of
-from .request import MAX_ENLARGEMENT, MAX_PASSES, GenerateRequest, ReadRequest
+from .request import MAX_PASSES, GenerateRequest, ReadRequest, pixels
 from .uploads import Uploads
 
 if TYPE_CHECKING:
@@ -53,12 +53,6 @@ class Service:
     def __post_init__(self) -> None:
         parse("a cat", self.pipeline.sd.tokenizer, self.parser)  # opens the parser now, so that no visitor waits for it
 
-    @property
-    def longest_side(self) -> int:
-        """Pixels of a picture's side, at most."""
-        config = self.pipeline.sd.config
-        return MAX_ENLARGEMENT * config.sample_size * config.vae.factor
-
     def read(self, request: ReadRequest) -> tuple[Parsed, str]:
         """The prompt as runs go by it, and why the parser sees no object in it, if so."""
         tokenizer = self.pipeline.sd.tokenizer
@@ -69,23 +63,15 @@ class Service:
                 raise
             return parse(request.prompt, tokenizer, self.parser, groups=()), str(error)
 
-    def pixels(self, size: tuple[int, int] | None) -> tuple[int, int]:
-        """Height and width of pictures of that size, None for the model's; ValueError for one that is not made here."""
-        config = self.pipeline.sd.config
-        height, width = (side * config.vae.factor for side in latent_size(config, size))
-        if max(height, width) > self.longest_side:
-            raise ValueError(f"size is {size}; expected at most {self.longest_side} pixels a side here.")
-        return height, width
-
     def fitted(self, upload: str, size: tuple[int, int] | None) -> Image.Image:
         """A picture that was sent, as runs of that size start from it."""
         _, content = self.uploads.find(upload)
-        return fitted(decoded(content), self.pixels(size))[0]
+        return fitted(decoded(content), pixels(self.pipeline.sd.config, size))[0]
 
     def prepare(self, request: GenerateRequest) -> PreparedRequest:
         """Parse the prompt; ValueError if a method cannot work with it or would take too long."""
         config, tokenizer = self.pipeline.sd.config, self.pipeline.sd.tokenizer
-        self.pixels(request.size)
+        pixels(config, request.size)
         chosen = {name: choice.complete(config) for name, choice in request.parsed_methods.items()}
         parsed, problem = self.read(request)
         if not parsed.groups and (request.boxes or any(method.needs.groups for method in chosen.values())):
