@@ -37,7 +37,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "ebama/maps.py": ({"torch"}, set()),
     "ebama/hidden.py": ({"torch"}, set()),
     "ebama/energy.py": ({"torch"}, {"ebama/smoothing.py", "ebama/maps.py", "ebama/hidden.py"}),
-    "weights/": ({"torch", "safetensors", "tokenizers", "transformers", "jinja2"}, {"models/", "samplers/"}),
+    "weights/": ({"torch", "safetensors", "tokenizers", "transformers", "jinja2", "yaml"}, {"models/", "samplers/"}),
     "ebama/checks.py": (set(), set()),
     "ebama/boxes.py": (set(), {"ebama/checks.py"}),
     "ebama/prompt/": ({"spacy", "tokenizers", "transformers", "jinja2"}, {"ebama/boxes.py", "ebama/checks.py"}),

@@ -84,6 +84,14 @@ def test_tuples_without_end_are_not_hashed(write: Any, pickled: bytes, tmp_path:
     assert "tuples within tuples" in line(tmp_path / "m.ckpt")
 
 
+@pytest.mark.parametrize("opcode", [b"]", b"}", b"N", b"K\x01"])
+def test_a_pickle_of_endless_opcodes_is_not_read(opcode: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ebama.weights.files.opcodes._MOST_OPCODES", 1000)
+    assert not [*globals_of(b"\x80\x02" + opcode * 998 + b".")]
+    with pytest.raises(CheckpointError, match="more than 1,000 opcodes"):
+        list(globals_of(b"\x80\x02" + opcode * 999 + b"."))
+
+
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_ordinary_pickles_are_no_work(protocol: int) -> None:
     shared = (1, 2, ("a", 3))

@@ -160,22 +160,63 @@ def test_settings_in_a_pickle_that_name_another_prediction(some: State, tmp_path
     "line",
     [
         '    parameterization: "v"',
-        "parameterization: v",
+        "    other: 1\nparameterization: v",
+        "    parameterization: !!str v",
+        "    other: &it v\n    parameterization: *it",
+        "    ? parameterization\n    : v",
+        "    it: {denoiser: {scaling_config: {target: sgm.modules.diffusionmodules.denoiser_scaling.VScaling}}}",
         "  prediction_type: 'v_prediction'",
-        "{params: {parameterization: v}}",
-        '{"linear_start": 0.1, "parameterization": "v", timesteps: 1000}',
-        "params: {scale_factor: 0.18215,\n  prediction_type: v_prediction}  # {parameterization: eps}",
+        "    {params: {parameterization: v}}",
+        '    {"linear_start": 0.1, "parameterization": "v", timesteps: 1000}',
+        "    params: {scale_factor: 0.18215,\n     prediction_type: v_prediction}  # {parameterization: eps}",
     ],
 )
 def test_a_yaml_beside_the_file_may_name_it(some: State, tmp_path: Path, line: str) -> None:
     save_file(some, tmp_path / "m.safetensors")
-    (tmp_path / "m.yaml").write_text(f"model:\n  params:\n{line}\n    linear_start: 0.00085\n")
-    _predicts_v(tmp_path / "m.safetensors", "m.yaml: p")
-    for text in ('model:\n  params:\n    parameterization: "eps"  # not "v"\n', "a: 1 # {parameterization: v}\n"):
+    (tmp_path / "m.yaml").write_text(f"model:\n  params:\n{line}\n")
+    _predicts_v(tmp_path / "m.safetensors", "m.yaml: ")
+
+
+def test_a_yaml_beside_the_file_may_name_the_noise_or_nothing(some: State, tmp_path: Path) -> None:
+    save_file(some, tmp_path / "m.safetensors")
+    scaling = "params:\n  scaling_config:\n    target: sgm.modules.diffusionmodules.denoiser_scaling."
+    for text in (
+        *("", "# nothing\n", "--- {}\n---\nparameterization: null\n", "about: |\n  not\n  parameterization: v\n"),
+        *(f"{scaling}EpsScaling\n", "rescale_betas_zero_snr: false\n"),
+        'model:\n  params:\n    parameterization: "eps"  # not "v"\n',
+        "a: 1 # {parameterization: v}\n",
+    ):
         (tmp_path / "m.yaml").write_text(text)
         assert open_checkpoint(tmp_path / "m.safetensors", TINY).config == TINY
-    (tmp_path / "m.yaml").write_text('model:\n  params:\n    parameterization: "x0"\n')
-    assert "m.yaml: parameterization is 'x0'" in _refusal(tmp_path / "m.safetensors")
+    for text, named in (
+        ('model:\n  params:\n    parameterization: "x0"\n', "m.yaml: model.params.parameterization is 'x0'"),
+        ("parameterization: v\nrescale_betas_zero_snr: true\n", "m.yaml: rescale_betas_zero_snr is 'true'"),
+        (f"{scaling}EDMScaling\n", "denoiser_scaling.EDMScaling'"),
+        (f"{scaling}VScalingWithEDMcNoise\n", "denoiser_scaling.VScalingWithEDMcNoise'"),
+    ):
+        (tmp_path / "m.yaml").write_text(text)
+        assert named in _refusal(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1\n\tb: 2\n",
+        "a: *it\n",
+        "[" * 1000,
+        "# " + "x" * 2**17,
+        "a: &a\n  a: *a\n" + "".join(f"  a{k}: *a\n" for k in range(9)),
+        "a0: &a0 {}\n"
+        + "".join(f"a{k + 1}: &a{k + 1} {{{', '.join(f'b{n}: *a{k}' for n in range(9))}}}\n" for k in range(7)),
+    ],
+    ids=["a tab", "an alias of nothing", "deep", "long", "within itself", "of millions"],
+)
+def test_a_yaml_that_is_no_configuration_is_named(some: State, tmp_path: Path, text: str) -> None:
+    save_file(some, tmp_path / "m.safetensors")
+    (tmp_path / "m.yaml").write_text(text)
+    with pytest.raises(CheckpointError, match=r"m\.yaml is (no readable YAML|too large)") as caught:
+        open_checkpoint(tmp_path / "m.safetensors", TINY)
+    assert "\n" not in str(caught.value)
 
 
 # --- noise schedule ---

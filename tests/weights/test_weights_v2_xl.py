@@ -293,7 +293,7 @@ def test_load_says_how_it_was_told_and_can_be_told(tmp_path: Path, monkeypatch: 
         (tmp_path / "m.yaml").write_text('model:\n  params:\n    parameterization: "v"\n')
         assert load(path).config == TINY_V2_V
         assert load(path, prediction="epsilon").config == TINY_V2
-    assert "predicts v: m.yaml: parameterization is 'v'" in str(inspect(path))
+    assert "predicts v: m.yaml: model.params.parameterization is 'v'" in str(inspect(path))
     with pytest.raises(ValueError, match=r"prediction is 'x0'; expected 'epsilon', 'v' or None"):
         load(path, prediction="x0")  # type: ignore[arg-type]
 

@@ -9,17 +9,20 @@ from typing import BinaryIO
 from ..errors import CheckpointError
 
 _MOST_WORK = 20_000_000  # objects; a checkpoint's pickle has some tens for each of its tensors
+_MOST_OPCODES = 2_000_000  # of which a tensor has some tens
 _MARK = 0  # among the sizes on a simulated stack
 
 
 def globals_of(pickled: bytes | BinaryIO) -> Iterator[str]:
     """Yield `module.name` for each global in one pickle.
 
-    Raises CheckpointError for tuples that hold tuples so often that only hashing one would take forever, and whatever
-    `pickletools` raises for damage.
+    Raises CheckpointError for tuples that hold tuples so often that only hashing one would take forever, for more
+    opcodes than any checkpoint has, and whatever `pickletools` raises for damage.
     """
     stack = _Stack()
-    for opcode, argument, _ in pickletools.genops(pickled):
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
+        if count == _MOST_OPCODES:
+            raise CheckpointError(f"its pickle has more than {_MOST_OPCODES:,} opcodes")
         if opcode.name in ("GLOBAL", "INST"):
             yield str(argument).replace(" ", ".", 1)
         elif opcode.name == "STACK_GLOBAL":

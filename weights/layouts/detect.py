@@ -96,7 +96,7 @@ def file_kind(shapes: Shapes) -> str | None:
     for kind, marks in _MARKS.items():
         if any(marks.search(name) for name in shapes):
             return kind
-    if all("." not in name and shape[-1:] in _EMBEDDING_SHAPES for name, shape in shapes.items()):
+    if all(_is_embedding(name, shape) for name, shape in shapes.items()):
         return _EMBEDDING
     keys = {read_key(key): shape for key, shape in shapes.items()}
     if other := _other_unet({key: shape for key, shape in keys.items() if key.component == "unet"}):
@@ -106,6 +106,13 @@ def file_kind(shapes: Shapes) -> str | None:
     names = [key.name for key in keys]
     parts = (kind for kind, starts in _PARTS.items() if any(name.startswith(tuple(starts.split())) for name in names))
     return next(parts, "a file of other weights")
+
+
+def _is_embedding(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor may be the vectors of a word, as many as a prompt can hold; a word with a dot is one of several
+    vectors, or the name could be a weight's."""
+    is_word = "." not in name or (len(shape) == 2 and shape[0] <= 75)
+    return is_word and shape[-1:] in _EMBEDDING_SHAPES
 
 
 def _other_unet(shapes: Mapping[Key, tuple[int, ...]]) -> str | None:

@@ -10,10 +10,12 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from math import inf, isclose, prod
 from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor
 
 from ebama.samplers import NoiseSchedule
@@ -23,25 +25,26 @@ from ..files.regular import read_text
 from ..files.tensors import Entry, TensorFile
 from .keys import read_key
 
-_SETTINGS = re.compile(r"(?:^|[._ ])(?:prediction_type|predict_key|paramete?ri[sz]ation)$", re.IGNORECASE)
-# Values of those settings, as trainers and people spell them: "v", "vpred", "V-Prediction", "eps_prediction".
+_SETTINGS = re.compile(
+    r"(?:^|[._ ])(?:prediction_type|predict_key|paramete?ri[sz]ation|scaling_config\.target)$", re.IGNORECASE
+)
+# Values of those settings, as trainers and people spell them: "v", "vpred", "V-Prediction", "eps_prediction"; and the
+# classes that sgm (Stability AI's generative-models) names.
 _PREDICTION = r"(?:[\W_]*(?:pred(?:iction)?|paramete?ri[sz]ation))?"
 _VALUES = {
-    "epsilon": re.compile(rf"(?:eps(?:ilon)?|noise){_PREDICTION}"),
-    "v": re.compile(rf"v(?:elocity)?{_PREDICTION}"),
+    "epsilon": re.compile(rf"(?:eps(?:ilon)?|noise){_PREDICTION}|(?:[\w.]+\.)?epsscaling"),
+    "v": re.compile(rf"v(?:elocity)?{_PREDICTION}|(?:[\w.]+\.)?vscaling"),
 }
-_NOTHING = {"", "none", "null"}
+_NOTHING = {"", "none", "null", "~"}
 # Names that stand for a choice by being there, as a weight or as a setting that is not switched off.
 _V_MARKS = re.compile(r"(?:^|[._ ])(?:v_?pred(?:iction)?|v_?paramete?ri[sz]ation)$", re.IGNORECASE)
 _OTHER_MARKS = re.compile(
     r"(?:^|[._ ])(?:ztsnr|(?:rescale_betas_)?zero_(?:terminal_)?snr|edm_mean|edm_vpred\.sigma_max)$", re.IGNORECASE
 )
-_OFF = {"", "false", "0", "no", "off", "none", "null"}
+_OFF = {*_NOTHING, "false", "0", "no", "off"}
 _DEPTH = 8
-_YAML_SETTING = re.compile(
-    r"(?:^|[{,])[ \t]*[\"']?(parameterization|prediction_type)[\"']?\s*:\s*[\"']?([\w-]+)", re.MULTILINE
-)
-_YAML_COMMENT = re.compile(r"(?:^|(?<=\s))#.*", re.MULTILINE)
+_LONGEST = 1 << 17  # characters of a configuration; published ones have some thousands
+_MOST_SETTINGS = 10_000  # counted as often as a configuration repeats them
 _TABLES: dict[str, Callable[[Tensor], Tensor]] = {
     "alphas_cumprod": lambda values: values,
     "betas": lambda values: torch.cumprod(1 - values.double(), 0).to(values.dtype),
@@ -83,7 +86,7 @@ def _statements(file: TensorFile) -> Iterator[Statement]:
         if _V_MARKS.search(name) or _OTHER_MARKS.search(name):
             yield Statement("v" if _V_MARKS.search(name) else None, f"its key {listed([key])} says so")
     for name, value, quoted in [*_leaves(file.metadata), *_yaml_settings(file.path.with_suffix(".yaml"))]:
-        said, where = value.strip().lower(), f"{listed([name[-80:]])} is {value[:40]!r}"
+        said, where = value.strip().lower(), f"{listed([name[-80:]])} is {value[:80]!r}"
         if _OTHER_MARKS.search(name) or _V_MARKS.search(name):
             if said not in _OFF:
                 yield Statement("v" if _V_MARKS.search(name) else None, where, quoted)
@@ -118,14 +121,15 @@ def guessed_prediction(entries: dict[str, Entry]) -> tuple[str, str] | None:
 def _leaves(
     value: object, name: str = "", depth: int = _DEPTH, quoted: bool = False
 ) -> Iterator[tuple[str, str, bool]]:
-    """Every setting of nested dictionaries, also of those written as JSON: its dotted name, its value as text, and
-    whether it was written so."""
+    """Every setting of nested dictionaries, also of those written as JSON: its dotted name, its value as text (a
+    dictionary's is empty), and whether it was written so."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
             value, quoted = json.loads(value), True
         except (ValueError, RecursionError):
             return
     if isinstance(value, Mapping):
+        yield name, "", quoted
         for key, inner in value.items() if depth else ():
             if isinstance(key, str):
                 yield from _leaves(inner, f"{name}.{key}".lstrip("."), depth - 1, quoted)
@@ -134,11 +138,22 @@ def _leaves(
 
 
 def _yaml_settings(path: Path) -> list[tuple[str, str, bool]]:
-    """The settings of the configuration that is published beside v-prediction models, in YAML's block or flow style."""
+    """The settings of the configuration that is published beside v-prediction models. CheckpointError for what is no
+    YAML, or more than a configuration."""
     if not path.is_file():
         return []
-    text = _YAML_COMMENT.sub("", read_text(path))
-    return [(f"{path.name}: {name}", value, False) for name, value in _YAML_SETTING.findall(text)]
+    text = read_text(path)
+    try:
+        # This loader takes every value for a text and asks no tag what it means.
+        documents = list(yaml.load_all(text, yaml.BaseLoader)) if len(text) <= _LONGEST else []
+    except (yaml.YAMLError, RecursionError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path} is no readable YAML: {why}; mend it, or take it from the checkpoint.") from error
+    leaves = chain.from_iterable(_leaves(document) for document in documents)
+    settings = [(f"{path.name}: {name}", value, False) for name, value, _ in islice(leaves, _MOST_SETTINGS)]
+    if len(text) > _LONGEST or len(settings) == _MOST_SETTINGS:
+        raise CheckpointError(f"{path} is too large for the configuration of a checkpoint; take it from there.")
+    return settings
 
 
 def stored_schedule(file: TensorFile) -> NoiseSchedule | None:
