@@ -55,7 +55,9 @@ class Child:
         try:
             answer = self._pipe.recv()
         except EOFError:
-            answer = _LastWords("killed, perhaps for want of memory")
+            self._process.join()
+            was_killed = (self._process.exitcode or 0) < 0
+            answer = _LastWords("killed, perhaps for want of memory" if was_killed else "without a word")
         if isinstance(answer, _LastWords):
             self._process.join()
             raise ValueError(f"The process of {self._name} ended with code {self._process.exitcode}: {answer}")

@@ -55,5 +55,7 @@ def lasting_output() -> Iterator[LastingStream]:
     """Within this context `print`, progress bars and warnings cannot fail; yields the new standard output."""
     output = LastingStream(sys.stdout)
     with redirect_stdout(output), redirect_stderr(LastingStream(sys.stderr)):
-        yield output
-        output.flush()
+        try:
+            yield output
+        finally:  # also where --help ends the program
+            output.flush()

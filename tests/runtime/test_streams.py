@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,18 @@ def test_printing_to_what_is_gone_goes_on(number: int, monkeypatch: pytest.Monke
     assert gone.asked == 1
     assert (output.error is None) == (number == errno.EPIPE)  # a reader that has read enough is no error
     assert sys.stdout is gone
+
+
+@pytest.mark.parametrize("end", [SystemExit(0), KeyboardInterrupt(), ValueError("x"), None], ids=repr)
+def test_an_early_end_leaves_nothing_that_fails_later(
+    end: BaseException | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("/dev/full", "w") as full:  # closing it writes what is left in its buffer
+        monkeypatch.setattr(sys, "stdout", full)
+        with suppress(SystemExit, KeyboardInterrupt, ValueError), lasting_output():
+            print("usage")
+            if end:
+                raise end
 
 
 def test_closed_and_missing_streams_are_printed_to(monkeypatch: pytest.MonkeyPatch) -> None:
