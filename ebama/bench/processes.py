@@ -55,12 +55,12 @@ class Child:
         try:
             answer = self._pipe.recv()
         except EOFError:
-            self._process.join()
-            was_killed = (self._process.exitcode or 0) < 0
-            answer = _LastWords("killed, perhaps for want of memory" if was_killed else "without a word")
+            answer = _LastWords()
         if isinstance(answer, _LastWords):
             self._process.join()
-            raise ValueError(f"The process of {self._name} ended with code {self._process.exitcode}: {answer}")
+            code = self._process.exitcode or 0
+            why = answer or ("killed, perhaps for want of memory" if code < 0 else "without a word")
+            raise ValueError(f"The process of {self._name} ended with code {code}: {why}")
         return answer
 
     def ask(self, word: object) -> Any:

@@ -55,10 +55,12 @@ def test_an_early_end_leaves_nothing_that_fails_later(
 ) -> None:
     with open("/dev/full", "w") as full:  # closing it writes what is left in its buffer
         monkeypatch.setattr(sys, "stdout", full)
-        with suppress(SystemExit, KeyboardInterrupt, ValueError), lasting_output():
+        with suppress(SystemExit, KeyboardInterrupt, ValueError), lasting_output() as output:
             print("usage")
             if end:
                 raise end
+        assert isinstance(output.error, OSError)
+        assert output.error.errno == errno.ENOSPC
 
 
 def test_closed_and_missing_streams_are_printed_to(monkeypatch: pytest.MonkeyPatch) -> None:
