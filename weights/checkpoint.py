@@ -140,7 +140,7 @@ def from_single_file(
         components["unet"] = replace(averages, unexpected=(*averages.unexpected, *components["unet"].unexpected))
     if (scale := stored_scale(file, config.vae.scale)) != config.vae.scale:
         config = replace(config, vae=replace(config.vae, scale=scale))
-        notes.append(f"vae: latents are scaled by {scale:.6g}, as the file stores")
+        notes.append(f"vae: latents are scaled by {scale:.6g}, as is stored")
     schedule = stored_schedule(file) or STABLE_DIFFUSION_V1
     opened = Checkpoint(
         file.path, "compvis", (file.container,), config, components, complete, schedule, notes=tuple(notes)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from itertools import chain
@@ -232,3 +235,62 @@ def test_mapped_values_outlive_a_replaced_file(originals: dict[str, Files], scra
     path.unlink()
     path.write_bytes(b"")
     assert _changed_values(model(SMALL), found) == 0
+
+
+# --- the system refuses ---
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limits")
+@pytest.mark.parametrize("kind", ["safetensors", "zip", "legacy", "folder"])
+def test_too_many_open_files_are_no_damage(tmp_path: Path, kind: str) -> None:
+    import resource
+
+    path, sd = tmp_path / "m", random_model()
+    if kind == "folder":
+        save(sd, path)
+    elif kind == "safetensors":
+        path.write_bytes(to_safetensors(compvis_state(sd)))
+    else:
+        torch.save(compvis_state(sd), path, _use_new_zipfile_serialization=kind == "zip")
+    held = [os.open(os.devnull, os.O_RDONLY)]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[0] + 8, limits[1]))
+    messages = []
+    try:
+        with suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        while held:  # one file more may be opened each time, until all can be
+            try:
+                load(path, config=TINY)
+                break
+            except CheckpointError as error:
+                messages.append(str(error))
+            os.close(held.pop())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for number in held:
+            os.close(number)
+    assert 1 <= len(messages) <= 4
+    assert {message.rpartition(" cannot be opened: ")[2] for message in messages} == {"Too many open files."}
+    assert all(message.startswith(str(path)) for message in messages)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "unable to mmap 537 bytes from file </m.ckpt>: Cannot allocate memory (12)",  # torch's
+        "Cannot allocate memory (os error 12)",  # safetensors'
+    ],
+)
+@pytest.mark.parametrize("kind", [RuntimeError, MemoryError])
+def test_a_file_that_memory_has_no_room_for_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, kind: type[Exception]
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise kind(words)
+
+    torch.save(compvis_state(random_model()), tmp_path / "m.ckpt")
+    monkeypatch.setattr(torch, "load", refused)
+    with pytest.raises(MemoryError, match="Cannot allocate memory"):
+        load(tmp_path / "m.ckpt", config=TINY)

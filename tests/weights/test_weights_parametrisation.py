@@ -167,7 +167,7 @@ def test_settings_in_a_pickle_that_name_another_prediction(some: State, tmp_path
         "    it: {denoiser: {scaling_config: {target: sgm.modules.diffusionmodules.denoiser_scaling.VScaling}}}",
         "  prediction_type: 'v_prediction'",
         "    {params: {parameterization: v}}",
-        '    {"linear_start": 0.1, "parameterization": "v", timesteps: 1000}',
+        '    {"linear_start": 0.0001, "parameterization": "v", timesteps: 1000}',
         "    params: {scale_factor: 0.18215,\n     prediction_type: v_prediction}  # {parameterization: eps}",
     ],
 )
@@ -277,6 +277,52 @@ def test_sigmas_may_be_as_coarse_as_the_weights(some: State, tmp_path: Path, dty
     assert _schedule(tmp_path / "m.safetensors") == NoiseSchedule()
 
 
+@pytest.mark.parametrize(
+    ("parameters", "schedule"),
+    [
+        ("linear_start: 0.00085, linear_end: 0.0120, timesteps: 1000", NoiseSchedule()),
+        ("parameterization: v", NoiseSchedule()),
+        ("timesteps: 500", NoiseSchedule(500)),
+        ("linear_start: null, linear_end: ~, timesteps: 1000", NoiseSchedule()),
+        ("linear_start: 0.001, linear_end: 0.02", OTHER),
+        ("linear_start: 1e-3", OTHER),
+        ("beta_schedule: linear, linear_start: 0.001, linear_end: 2e-2", OTHER),
+        ("beta_schedule: sqrt_linear, linear_start: 0.0001, linear_end: 0.02", LINEAR),
+        ("beta_schedule: sqrt_linear", LINEAR),
+        ("beta_schedule: cosine, linear_start: 0.5", NoiseSchedule(kind="cosine")),
+    ],
+)
+def test_a_yaml_beside_the_file_may_give_the_schedule(
+    some: State, tmp_path: Path, parameters: str, schedule: NoiseSchedule
+) -> None:
+    (tmp_path / "m.yaml").write_text(f"model:\n  params: {{{parameters}, first_stage_config: {{linear_start: 0.3}}}}\n")
+    save_file(some, tmp_path / "m.safetensors")
+    assert _schedule(tmp_path / "m.safetensors") == schedule
+    save_file({**some, "betas": torch.zeros(1000)}, tmp_path / "m.safetensors")  # a table that nobody filled in
+    assert _schedule(tmp_path / "m.safetensors") == schedule
+    save_file({**some, "alphas_cumprod": _table(NoiseSchedule(kind="cosine")).float()}, tmp_path / "m.safetensors")
+    assert _schedule(tmp_path / "m.safetensors") == NoiseSchedule(kind="cosine")  # the file's own counts
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ("linear_start: 0.9", "betas run from 0.9 to 0.02"),
+        ("linear_end: many", "could not convert string to float: 'many'"),
+        ("timesteps: 1000000000", "1000000000 timesteps; expected 1 to 100,000"),
+        ("beta_schedule: sqrt", "kind is 'sqrt'"),
+    ],
+)
+def test_a_yaml_with_a_schedule_that_no_sampler_can_follow_is_refused(
+    some: State, tmp_path: Path, parameters: str, message: str
+) -> None:
+    (tmp_path / "m.yaml").write_text(f"model: {{params: {{{parameters}}}}}\n")
+    save_file(some, tmp_path / "m.safetensors")
+    with pytest.raises(CheckpointError, match=r"m\.yaml gives a noise schedule that cannot be used: ") as caught:
+        open_checkpoint(tmp_path / "m.safetensors", TINY)
+    assert message in str(caught.value)
+
+
 def test_inspect_names_another_schedule(some: State, tmp_path: Path) -> None:
     save_file({**some, "alphas_cumprod": _table(LINEAR).float()}, tmp_path / "m.safetensors")
     found = inspect(tmp_path / "m.safetensors")
@@ -353,7 +399,7 @@ def test_the_latents_scale_is_the_one_that_the_file_stores(some: State, tmp_path
         save_file({**some, "scale_factor": stored}, file)
         opened = open_checkpoint(file, TINY)
         assert opened.config.vae.scale == pytest.approx(scale, rel=1e-6)
-        told = f"vae: latents are scaled by {scale:.6g}, as the file stores"
+        told = f"vae: latents are scaled by {scale:.6g}, as is stored"
         assert (told in opened.notes) == (told in str(inspect(file))) == (scale != 0.18215)
     torch.save({"state_dict": {**some, "scale_factor": torch.tensor(0.13)}}, tmp_path / "m.ckpt")
     assert open_checkpoint(tmp_path / "m.ckpt", TINY).config.vae.scale == pytest.approx(0.13)
@@ -361,6 +407,21 @@ def test_the_latents_scale_is_the_one_that_the_file_stores(some: State, tmp_path
         save_file({**some, "scale_factor": torch.tensor(wrong)}, file)
         with pytest.raises(CheckpointError, match=r"scale_factor is .*; expected a positive number"):
             load(file, config=TINY)
+
+
+def test_a_yaml_beside_the_file_may_give_the_scale(some: State, tmp_path: Path) -> None:
+    file, configuration = tmp_path / "m.safetensors", tmp_path / "m.yaml"
+    save_file(some, file)
+    for value, scale in (("0.13025", 0.13025), ("1.5", 1.5), ("0.1822", 0.18215), ("null", 0.18215)):
+        configuration.write_text(f"model:\n  params: {{scale_factor: {value}}}\n")
+        assert open_checkpoint(file, TINY).config.vae.scale == scale
+    save_file({**some, "scale_factor": torch.tensor(0.7)}, file)
+    assert open_checkpoint(file, TINY).config.vae.scale == pytest.approx(0.7)  # the file's own counts
+    save_file(some, file)
+    for wrong in ("0", "-1", "nan", "inf", "much"):
+        configuration.write_text(f"model:\n  params: {{scale_factor: {wrong}}}\n")
+        with pytest.raises(CheckpointError, match=rf"m\.yaml: scale_factor is {wrong}; expected a positive number"):
+            open_checkpoint(file, TINY)
 
 
 def test_a_saved_model_keeps_its_scale(tmp_path: Path) -> None:

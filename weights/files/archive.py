@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import CheckpointError
+from .regular import is_refusal
 
 _HEADER = struct.Struct("<4sHHHHHIIIHH")  # of a record: signature, ..., flags at 2, sizes of name and extra at the end
 _HAS_DESCRIPTOR = 0x08
@@ -52,7 +53,7 @@ def read_pickle(path: Path) -> bytes:
             return archive.read(pickles[0])
     # RuntimeError: it is encrypted, or compressed in a way that zipfile does not know.
     except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError, struct.error) as error:
-        if isinstance(error, CheckpointError):
+        if isinstance(error, CheckpointError) or is_refusal(error):
             raise
         raise CheckpointError(f"{path} is a damaged zip archive ({error}); download it again.") from error
 

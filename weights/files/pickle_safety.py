@@ -22,6 +22,7 @@ from torch import Tensor
 from ..errors import CheckpointError, listed
 from .archive import is_zip, read_pickle, record_sizes
 from .opcodes import globals_of
+from .regular import is_refusal
 from .stand_ins import Inert, modern_name, stand_in
 
 _TENSOR_NAMES = {
@@ -79,6 +80,8 @@ def load_pickle(path: Path, *, meta: bool = False) -> Mapping[object, object]:
             )
             left = 0 if zipped or meta else path.stat().st_size - file.tell()
     except Exception as error:  # damaged pickles make torch raise almost anything
+        if is_refusal(error):
+            raise
         raise CheckpointError(f"{path} could not be read as a PyTorch checkpoint: {_short(error)} {_REMEDY}") from error
     if left:
         raise CheckpointError(f"{path} is damaged: {left:,} bytes are left after its last weight; download it again.")

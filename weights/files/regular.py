@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 from ..errors import CheckpointError
 
 _SHOWN = 300  # characters of a path in a message
+_REFUSALS = ("unable to open file <", "unable to mmap ", "Cannot allocate memory")  # torch's and safetensors' words
 _MOST_BYTES = 1 << 26  # of a text: a tokenizer's are the largest, of 4 MB
 
 
@@ -24,12 +26,26 @@ def given_path(path: object, expected: str = "a file or a folder") -> Path:
 
 @contextmanager
 def named_refusals(path: Path) -> Iterator[None]:
-    """Within this context what the system refuses (a name too long, a folder closed to us) is a CheckpointError."""
+    """Within this context what the system refuses (a name too long, a folder closed to us, one file more) is a
+    CheckpointError, or a MemoryError."""
     try:
         yield
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not is_refusal(error):
+            raise
         shown = str(path) if len(str(path)) <= _SHOWN else f"{str(path)[:_SHOWN]}..."
-        raise CheckpointError(f"{shown} cannot be opened: {error.strerror or error}.") from error
+        if "cannot allocate memory" in (said := str(error)).lower():
+            raise MemoryError(f"{shown} cannot be opened: {said}") from error
+        why = error.strerror if isinstance(error, OSError) else said.rpartition(": ")[2].partition(" (")[0]
+        raise CheckpointError(f"{shown} cannot be opened: {why or said}.") from error
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error tells that the system refused, and not that the file is damaged: what is read beyond its ends is
+    an invalid argument. torch says it in words."""
+    if isinstance(error, OSError):
+        return error.errno not in (None, errno.EINVAL)
+    return isinstance(error, MemoryError | RuntimeError) and str(error).startswith(_REFUSALS)
 
 
 def check_regular(path: Path) -> None:
@@ -54,13 +70,13 @@ def check_folder(folder: Path) -> None:
 def read_text(path: Path) -> str:
     """The text of a regular file. Raises CheckpointError, also for one that is too large to be a text."""
     check_regular(path)
+    with named_refusals(path):
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise CheckpointError(f"{path} has {size:,} bytes; expected at most {_MOST_BYTES:,} of a text.")
+        content = path.read_bytes()
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise CheckpointError(
-                f"{path} has {path.stat().st_size:,} bytes; expected at most {_MOST_BYTES:,} of a text."
-            )
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not readable text: {error}.") from error
 
 

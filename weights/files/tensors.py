@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +16,7 @@ from torch import Tensor
 from ..errors import CheckpointError, listed
 from .archive import is_zip
 from .pickle_safety import load_pickle, plain_settings, plain_tensors
-from .regular import check_regular
+from .regular import check_regular, is_refusal, named_refusals
 
 _SAFETENSORS_DTYPES = {
     "F64": torch.float64,
@@ -101,7 +102,7 @@ def _open_safetensors(path: Path) -> TensorFile:
                 )
             entries[key] = Entry(key, tuple(view.get_shape()), _SAFETENSORS_DTYPES[name], partial(file.get_tensor, key))
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
-        if isinstance(error, CheckpointError):
+        if isinstance(error, CheckpointError) or is_refusal(error):
             raise
         raise CheckpointError(f"{path} is a damaged or cut-off safetensors file: {error}.") from error
     return TensorFile(path, "safetensors", entries, file.metadata() or {})  # type: ignore[no-untyped-call]
@@ -113,12 +114,8 @@ def container(path: Path) -> str:
     Raises CheckpointError, which says what the file is, if it stores none.
     """
     check_regular(path)
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be opened: {error.strerror}.") from error
+    with named_refusals(path), path.open("rb") as file:
+        size, head = os.fstat(file.fileno()).st_size, file.read(512)
     if not head:
         raise CheckpointError(f"{path} is empty.")
     if head.startswith(b"PK\x03\x04"):

@@ -6,24 +6,21 @@ of it, runs without an error and draws noise.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain, islice
-from math import inf, isclose, prod
+from math import inf, isclose, nan, prod
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor
 
 from ebama.samplers import NoiseSchedule
 
 from ..errors import CheckpointError, listed
-from ..files.regular import read_text
 from ..files.tensors import Entry, TensorFile
 from .keys import read_key
+from .settings import nested_settings, yaml_settings
 
 _SETTINGS = re.compile(
     r"(?:^|[._ ])(?:prediction_type|predict_key|paramete?ri[sz]ation|scaling_config\.target)$", re.IGNORECASE
@@ -42,15 +39,14 @@ _OTHER_MARKS = re.compile(
     r"(?:^|[._ ])(?:ztsnr|(?:rescale_betas_)?zero_(?:terminal_)?snr|edm_mean|edm_vpred\.sigma_max)$", re.IGNORECASE
 )
 _OFF = {*_NOTHING, "false", "0", "no", "off"}
-_DEPTH = 8
-_LONGEST = 1 << 17  # characters of a configuration; published ones have some thousands
-_MOST_SETTINGS = 10_000  # counted as often as a configuration repeats them
 _TABLES: dict[str, Callable[[Tensor], Tensor]] = {
     "alphas_cumprod": lambda values: values,
     "betas": lambda values: torch.cumprod(1 - values.double(), 0).to(values.dtype),
     "denoiser.sigmas": lambda values: (1 / (1 + values.double().sort().values.square())).to(values.dtype),
 }
 _MOST_STEPS = 100_000
+_KINDS = {"linear": "scaled_linear", "sqrt_linear": "linear"}  # CompVis's names of kinds that have another one here
+_ENDS = {"linear_start": "1e-4", "linear_end": "2e-2"}  # CompVis's own, where its configuration gives but one
 _PRECISION = 0.004  # of bfloat16
 
 
@@ -85,7 +81,7 @@ def _statements(file: TensorFile) -> Iterator[Statement]:
         name = read_key(key).name
         if _V_MARKS.search(name) or _OTHER_MARKS.search(name):
             yield Statement("v" if _V_MARKS.search(name) else None, f"its key {listed([key])} says so")
-    for name, value, quoted in [*_leaves(file.metadata), *_yaml_settings(file.path.with_suffix(".yaml"))]:
+    for name, value, quoted in [*nested_settings(file.metadata), *yaml_settings(file.path.with_suffix(".yaml"))]:
         said, where = value.strip().lower(), f"{listed([name[-80:]])} is {value[:80]!r}"
         if _OTHER_MARKS.search(name) or _V_MARKS.search(name):
             if said not in _OFF:
@@ -118,47 +114,9 @@ def guessed_prediction(entries: dict[str, Entry]) -> tuple[str, str] | None:
     return ("v" if spread > _LARGER else "epsilon"), how
 
 
-def _leaves(
-    value: object, name: str = "", depth: int = _DEPTH, quoted: bool = False
-) -> Iterator[tuple[str, str, bool]]:
-    """Every setting of nested dictionaries, also of those written as JSON: its dotted name, its value as text (a
-    dictionary's is empty), and whether it was written so."""
-    if isinstance(value, str) and value.lstrip().startswith("{"):
-        try:
-            value, quoted = json.loads(value), True
-        except (ValueError, RecursionError):
-            return
-    if isinstance(value, Mapping):
-        yield name, "", quoted
-        for key, inner in value.items() if depth else ():
-            if isinstance(key, str):
-                yield from _leaves(inner, f"{name}.{key}".lstrip("."), depth - 1, quoted)
-    elif isinstance(value, str | bool | int | float) or value is None:
-        yield name, str(value), quoted
-
-
-def _yaml_settings(path: Path) -> list[tuple[str, str, bool]]:
-    """The settings of the configuration that is published beside v-prediction models. CheckpointError for what is no
-    YAML, or more than a configuration."""
-    if not path.is_file():
-        return []
-    text = read_text(path)
-    try:
-        # This loader takes every value for a text and asks no tag what it means.
-        documents = list(yaml.load_all(text, yaml.BaseLoader)) if len(text) <= _LONGEST else []
-    except (yaml.YAMLError, RecursionError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path} is no readable YAML: {why}; mend it, or take it from the checkpoint.") from error
-    leaves = chain.from_iterable(_leaves(document) for document in documents)
-    settings = [(f"{path.name}: {name}", value, False) for name, value, _ in islice(leaves, _MOST_SETTINGS)]
-    if len(text) > _LONGEST or len(settings) == _MOST_SETTINGS:
-        raise CheckpointError(f"{path} is too large for the configuration of a checkpoint; take it from there.")
-    return settings
-
-
 def stored_schedule(file: TensorFile) -> NoiseSchedule | None:
-    """The noise schedule that the file stores, as the trainers of CompVis and Stability AI do; None where it stores
-    none, or where the values cannot be read (a file opened for its shapes alone).
+    """The noise schedule that the file stores, as the trainers of CompVis and Stability AI do, or that the .yaml beside
+    it gives; None where neither has one, or where the values cannot be read (a file opened for its shapes alone).
 
     Raises CheckpointError for one that no sampler can follow.
     """
@@ -167,32 +125,64 @@ def stored_schedule(file: TensorFile) -> NoiseSchedule | None:
         if name not in stored:
             continue
         values = _values(file.path, stored[name])
-        if values.is_meta or not values.any():  # zeros: a table that nobody filled in
+        if values.is_meta:
             return None
+        if not values.any():  # a table that nobody filled in
+            continue
         try:
             return NoiseSchedule.of(_TABLES[name](values))
         except ValueError as error:
             raise CheckpointError(f"{file.path} stores a noise schedule that cannot be used: {error}") from error
-    return None
+    return _configured_schedule(file.path.with_suffix(".yaml"))
+
+
+def _configured_schedule(path: Path) -> NoiseSchedule | None:
+    """The schedule that a configuration of CompVis's trainer names, whose "linear" is `scaled_linear` here."""
+    given = _configured(path, "timesteps", "beta_schedule", "linear_start", "linear_end")
+    if not given:
+        return None
+    steps, kind = given.pop("timesteps", "1000"), given.get("beta_schedule", "linear")
+    chosen = {} if kind == "cosine" or not given else {end: given.get(end, usual) for end, usual in _ENDS.items()}
+    try:
+        if not 0 < int(steps) <= _MOST_STEPS:
+            raise ValueError(f"it has {steps} timesteps; expected 1 to {_MOST_STEPS:,}.")
+        return NoiseSchedule(int(steps), *map(float, chosen.values()), kind=_KINDS.get(kind, kind))
+    except ValueError as error:
+        raise CheckpointError(f"{path} gives a noise schedule that cannot be used: {error}") from error
+
+
+def _configured(path: Path, *names: str) -> dict[str, str]:
+    """The values that a configuration of CompVis's trainer gives for some of its model's parameters."""
+    at = {f"{path.name}: model.params.{name}": name for name in names}
+    settings = yaml_settings(path)
+    return {at[name]: value for name, value, _ in settings if name in at and value.strip().lower() not in _NOTHING}
 
 
 def stored_scale(file: TensorFile, usual: float) -> float:
     """The factor between the VAE's latents and the U-Net's that the file stores, as CompVis's trainer does where it
-    measures it; `usual` where it stores none, or the same in less precision.
+    measures it, or that the .yaml beside it gives; `usual` where neither has one, or the same in less precision.
 
     Raises CheckpointError for one that is no positive number.
     """
-    for key, entry in file.entries.items():
-        if read_key(key).name != "scale_factor" or prod(entry.shape) != 1:
-            continue
-        value = entry.read()
-        if value.is_meta:
-            continue
-        scale = float(value)
+    for where, value in _scales(file):
+        try:
+            scale = float(value)
+        except ValueError:
+            scale = nan
         if not 0 < scale < inf:
-            raise CheckpointError(f"{file.path}: {key} is {scale}; expected a positive number, as {usual}.")
+            raise CheckpointError(f"{where} is {value}; expected a positive number, as {usual}.")
         return usual if isclose(scale, usual, rel_tol=_PRECISION) else scale
     return usual
+
+
+def _scales(file: TensorFile) -> Iterator[tuple[str, str]]:
+    """Every place that says the scale, with what it says there; those of a file opened for its shapes do not."""
+    for key, entry in file.entries.items():
+        if read_key(key).name == "scale_factor" and prod(entry.shape) == 1 and not (value := entry.read()).is_meta:
+            yield f"{file.path}: {key}", str(float(value))
+    configuration = file.path.with_suffix(".yaml")
+    for name, value in _configured(configuration, "scale_factor").items():
+        yield f"{configuration}: {name}", value[:80]
 
 
 def _values(path: Path, entry: Entry) -> Tensor:
