@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import struct
+import zlib
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,7 @@ from reference import model, noise, relative, run, transfer
 from torch import Tensor
 
 from ebama import Pipeline, methods
-from ebama.output.png import as_rgb, decoded, encoded
+from ebama.output.png import START, as_rgb, decoded, encoded
 from ebama.output.recipe import Recipe
 from ebama.samplers import DDIM, PNDM, NoiseSchedule, Sampler
 from ebama.starts import digest, encode, fitted
@@ -100,6 +102,26 @@ def palette() -> Image.Image:
 @pytest.mark.parametrize("image", [transparent("RGBA"), transparent("LA"), keyed(), palette()], ids=lambda i: i.mode)
 def test_what_is_transparent_is_white(image: Image.Image) -> None:
     assert as_rgb(image).getpixel((1, 1)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_of_few_greys_the_one_to_see_through_is_white(bits: int) -> None:
+    largest = 2**bits - 1
+    greys = [0, 1, largest // 2, largest]
+    row = sum(grey << (32 - bits * (place + 1)) for place, grey in enumerate(greys)).to_bytes(4, "big")
+    for clear in greys:
+        chunks = {
+            b"IHDR": struct.pack(">IIBBBBB", len(greys), 1, bits, 0, 0, 0, 0),
+            b"tRNS": struct.pack(">H", clear),
+            b"IDAT": zlib.compress(b"\0" + row[: (bits * len(greys) + 7) // 8]),
+            b"IEND": b"",
+        }
+        content = START + b"".join(
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+            for name, data in chunks.items()
+        )
+        shown = [255 if grey == clear else 255 * grey // largest for grey in greys]
+        assert np.asarray(as_rgb(decoded(content)))[0, :, 0].tolist() == shown
 
 
 def test_half_transparent_is_half_white() -> None:

@@ -116,6 +116,10 @@ def _loaded(content: bytes) -> Image.Image:
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS}")
     image.load()
+    if image.format == "PNG" and content[25] == 0:  # grey
+        largest = 2 ** content[24] - 1
+        if largest < 255 and image.info.get("transparency", 256) <= largest:
+            image.info["transparency"] *= 255 // largest  # Pillow has scaled the greys, but not the one to see through
     return image
 
 
