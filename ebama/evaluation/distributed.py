@@ -31,9 +31,15 @@ def workers() -> Iterator[tuple[int, int]]:
 
 
 def barrier() -> None:
-    """Wait for the other processes, if there are any."""
-    if distributed.is_initialized():
+    """Wait for the other processes, if there are any; ConnectionError if one of them has ended instead."""
+    if not distributed.is_initialized():
+        return
+    try:
         distributed.barrier()
+    except RuntimeError as error:
+        raise ConnectionError(
+            "Another process of this run has ended. What was made is kept: the same command makes the rest."
+        ) from error
 
 
 def own_device(device: str) -> str:

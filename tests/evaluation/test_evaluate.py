@@ -6,6 +6,7 @@ import contextlib
 import csv
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from forked import forked
 from PIL import Image
 
@@ -414,6 +416,26 @@ def test_two_processes_make_what_one_makes(prompts: Path, tmp_path: Path) -> Non
         assert not (shards / "images.jsonl").exists()
         assert evaluate(prompts, shards, *SMALL, "--shard", shard) == 0
     assert contents(shards) == contents(one)
+
+
+def wait_for_another(arguments: Sequence[str]) -> int:
+    """One of two processes: the first waits for the second, which ends without a word."""
+    rank, store = arguments
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=2)
+    if rank == "1":
+        os._exit(1)
+    try:
+        distributed.barrier()
+    except ConnectionError as error:
+        print(error, flush=True)
+    return 0
+
+
+def test_a_process_that_waits_for_one_that_has_ended_says_so(tmp_path: Path) -> None:
+    both = [forked([str(rank), str(tmp_path / "store")], tmp_path / str(rank), wait_for_another) for rank in range(2)]
+    for process in both:
+        process.join()
+    assert (tmp_path / "0.out").read_text().startswith("Another process of this run has ended. ")
 
 
 @pytest.mark.slow
