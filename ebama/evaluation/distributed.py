@@ -9,21 +9,27 @@ from datetime import timedelta
 
 from torch import distributed
 
-from ..checks import expect
+from ..checks import expect, one_line
 
 
 @contextmanager
 def workers() -> Iterator[tuple[int, int]]:
     """(rank, number of processes); joins the others with torch.distributed when `torchrun` has started several."""
-    size = os.environ.get("WORLD_SIZE") or "1"
-    is_number = size.strip().removeprefix("-").isdecimal()
-    count = int(expect("WORLD_SIZE", size, is_number, "a whole number, as torchrun sets it, or no such variable"))
+    count = _number("WORLD_SIZE", "1")
     if count == 1:
         yield 0, 1
         return
+    rank = _number("RANK", "")
+    expect("RANK", rank, 0 <= rank < count, f"one of 0 to {count - 1}, as WORLD_SIZE is {count}")
     # gloo on GPUs too: the processes only wait for each other, and nccl would keep a waiting GPU busy. Some may have
     # much more to do than others.
-    distributed.init_process_group("gloo", timeout=timedelta(days=1))
+    try:
+        distributed.init_process_group("gloo", timeout=timedelta(days=1))
+    except (ValueError, RuntimeError) as error:
+        raise ConnectionError(
+            f"The {count} processes of this run cannot meet ({one_line(error)}); torchrun sets MASTER_ADDR and "
+            "MASTER_PORT for them, or nobody sets WORLD_SIZE."
+        ) from error
     try:
         yield distributed.get_rank(), count
     finally:
@@ -40,6 +46,13 @@ def barrier() -> None:
         raise ConnectionError(
             "Another process of this run has ended. What was made is kept: the same command makes the rest."
         ) from error
+
+
+def _number(name: str, default: str) -> int:
+    """What `torchrun` says in the environment; ValueError for what is no number."""
+    text = os.environ.get(name) or default
+    is_number = text.strip().removeprefix("-").isdecimal()
+    return int(expect(name, text, is_number, "a whole number, as torchrun sets it, or no WORLD_SIZE"))
 
 
 def own_device(device: str) -> str:

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import time
 import warnings
 import zlib
@@ -257,6 +258,38 @@ def test_the_number_of_processes_is_read_or_named(monkeypatch: pytest.MonkeyPatc
             pytest.raises(ValueError, match=f"^WORLD_SIZE is '{size}'; expected a whole number"),
             distributed.workers(),
         ):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"RANK": "x"}, "^RANK is 'x'; expected a whole number"),
+        ({"RANK": "2"}, "^RANK is 2; expected one of 0 to 1, as WORLD_SIZE is 2"),
+        ({"RANK": "-1"}, "^RANK is -1; expected one of 0 to 1"),
+        ({}, "^RANK is ''; expected a whole number"),
+        ({"RANK": "0", "MASTER_PORT": "abc"}, "^The 2 processes of this run cannot meet .*'abc'.*MASTER_PORT"),
+        ({"RANK": "0", "MASTER_ADDR": None}, "^The 2 processes of this run cannot meet .*MASTER_ADDR"),
+        ({"RANK": "0"}, "^The 2 processes of this run cannot meet .*MASTER_PORT"),
+    ],
+)
+def test_processes_that_cannot_meet_say_why(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str | None], says: str
+) -> None:
+    with socket.socket() as other:  # the port is another program's
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        usual = {
+            "WORLD_SIZE": "2",
+            "RANK": None,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(other.getsockname()[1]),
+        }
+        for name, value in (usual | variables).items():
+            monkeypatch.delenv(name, raising=False)
+            if value is not None:
+                monkeypatch.setenv(name, value)
+        with pytest.raises((ValueError, OSError), match=says), distributed.workers():
             pass
 
 
