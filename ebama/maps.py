@@ -140,8 +140,8 @@ class WordPositions:
         shape = (len(samples), words, tokens)
         with torch.inference_mode(False):  # built once, and used where gradients are wanted
             return cls(
-                torch.tensor(positions, dtype=torch.long).view(shape),
-                torch.tensor(shares, dtype=torch.float64).view(shape),
+                torch.tensor(positions, dtype=torch.long, device="cpu").view(shape),
+                torch.tensor(shares, dtype=torch.float64, device="cpu").view(shape),
             )
 
     def __getitem__(self, samples: list[int]) -> WordPositions:
@@ -197,7 +197,9 @@ class ContentRange:
     def of(cls, samples: Sequence[Sequence[int]], content_only: bool = False) -> ContentRange:
         """From the content positions of each sample; without any, as for CLIP."""
         with torch.inference_mode(False):
-            first, last = (torch.tensor([end(tokens, default=1) for tokens in samples]) for end in (min, max))
+            first, last = (
+                torch.tensor([end(tokens, default=1) for tokens in samples], device="cpu") for end in (min, max)
+            )
             return cls(first, last, content_only)
 
     def __getitem__(self, samples: list[int]) -> ContentRange:
@@ -207,7 +209,7 @@ class ContentRange:
         """Attend-and-Excite's second softmax: that of 100 times mean probabilities [B, h, w, key] over these keys; 0 at
         the others."""
         count = probabilities.shape[-1]
-        keys, last = torch.arange(count), self.last.clamp(min=0 if self.content_only else count - 2)
+        keys, last = torch.arange(count, device="cpu"), self.last.clamp(min=0 if self.content_only else count - 2)
         outside = (keys < self.first[:, None]) | (keys > last[:, None])
         sharpened = (100 * probabilities).masked_fill(outside.to(probabilities.device)[:, None, None], -torch.inf)
         return sharpened.softmax(dim=-1)
@@ -231,7 +233,9 @@ class WordPairs:
         units = [list(dict.fromkeys(word for pair in pairs for word in pair)) for pairs in samples]
         words = WordPositions.of(units)
         with torch.inference_mode(False):
-            weights = torch.zeros(*words.positions.shape[:2], words.positions.shape[1], dtype=torch.float64)
+            weights = torch.zeros(
+                *words.positions.shape[:2], words.positions.shape[1], dtype=torch.float64, device="cpu"
+            )
             for sample, (pairs, unit) in enumerate(zip(samples, units, strict=True)):
                 for (first, second), weight in pairs.items():
                     weights[sample, unit.index(first), unit.index(second)] = weight

@@ -108,7 +108,9 @@ def sample(
     z = torch.stack([start.noise for start in starts]).to(task.context.device)
     if (start := method.start(task)) is not None:
         z = _started(start(z), z, method)
-    losses, norms = (torch.full((len(starts), task.calls), float("nan"), dtype=torch.float32) for _ in range(2))
+    losses, norms = (
+        torch.full((len(starts), task.calls), float("nan"), dtype=torch.float32, device="cpu") for _ in range(2)
+    )
     recorder = TraceRecorder(task, conditioning, z.shape, trace, samples) if trace else None
     call = 0
 

@@ -69,7 +69,8 @@ class NoiseSchedule:
             raise ValueError(
                 f"alphas_cumprod has dtype {table.dtype}, shape {list(table.shape)}; expected numbers [train_steps]."
             )
-        values, rounding = table.detach().cpu().double(), max(torch.finfo(table.dtype).eps / 2, 1e-5)
+        # A unit in the last place and not its half: a merge of two tables in half precision is rounded again.
+        values, rounding = table.detach().cpu().double(), max(torch.finfo(table.dtype).eps, 1e-5)
         for usual in (cls(len(table)), cls(len(table), 0.0001, 0.02, "linear"), cls(len(table), kind="cosine")):
             if torch.allclose(values, usual.alphas_cumprod, rtol=0, atol=rounding):
                 return replace(usual, prediction=prediction)

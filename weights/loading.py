@@ -122,7 +122,10 @@ def _fill(network: nn.Module, component: Component, path: Path, device: torch.de
             populate(stored)
         except OSError as error:
             raise CheckpointError(f"{path}: {entry.key} cannot be read: {error.strerror}.") from error
-        weight = stored.reshape(empty.shape).to(dtype).contiguous()
+        try:
+            weight = stored.reshape(empty.shape).to(dtype).contiguous()
+        except NotImplementedError as error:
+            raise CheckpointError(f"{path}: {entry.key} is of {stored.dtype}, which cannot be read.") from error
         if not is_finite(weight):
             why = f"overflow {dtype}" if is_finite(stored.contiguous()) else "are NaN or infinite"
             raise CheckpointError(f"{path}: {entry.key} has values that {why}.")

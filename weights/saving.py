@@ -18,6 +18,7 @@ from torch import Tensor
 from ebama.models import UNet
 from ebama.samplers import NoiseSchedule
 
+from .errors import listed
 from .files.regular import given_path
 from .files.tensors import write_tensors
 from .layouts.compvis import component_names, rank_may_differ
@@ -25,6 +26,7 @@ from .layouts.detect import preset_of
 from .layouts.folder import STEMS, TOKENIZERS, is_of_shards
 from .layouts.token_table import TABLE, trim
 from .layouts.writing import folder_jsons
+from .networks import expected_shapes
 from .stable_diffusion import StableDiffusion
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ def save(
     `scale_factor`; of OpenCLIP it holds what the model reads, without the last layer of Stable Diffusion 2's.
 
     Raises ValueError for a dtype that is not floating point, for weights that are not finite in it, which `load` would
-    refuse, and for what the layout cannot hold.
+    refuse, for a network that is not as its configuration says, and for what the layout cannot hold.
     """
     if not isinstance(sd.unet, UNet):
         raise ValueError(f"The network is a {type(sd.unet).__name__}, which no layout has; only a UNet can be saved.")
@@ -69,7 +71,7 @@ def save(
             raise ValueError(f"{target} should be a file whose name ends in .safetensors.")
         with _beside(target) as folder:
             weights = compvis_weights(sd)
-            marks = {"v_pred": torch.zeros(0)} if sd.config.prediction == "v" else {}
+            marks = {"v_pred": torch.zeros(0, device="cpu")} if sd.config.prediction == "v" else {}
             marks |= _stored_scale(sd, weights) | _stored_schedule(sd.schedule)
             _write(weights, folder / target.name, dtype, marks)
             os.replace(folder / target.name, target)
@@ -136,7 +138,9 @@ def _stored_schedule(schedule: NoiseSchedule) -> Weights:
 def _stored_scale(sd: StableDiffusion, weights: Weights) -> Weights:
     """The scale of the latents, unless it is that of the kind of model that `load` would take these weights for."""
     usual = preset_of({name: tuple(weight.shape) for name, weight in weights.items()}).vae.scale
-    return {} if sd.vae.scale == usual else {"scale_factor": torch.tensor(sd.vae.scale, dtype=torch.float64)}
+    return (
+        {} if sd.vae.scale == usual else {"scale_factor": torch.tensor(sd.vae.scale, dtype=torch.float64, device="cpu")}
+    )
 
 
 def _write(weights: Weights, path: Path, dtype: torch.dtype | None, tables: Weights | None = None) -> None:
@@ -181,7 +185,16 @@ def _padding_with(pad_token: int | None, tokenizer: CLIPTokenizer) -> CLIPTokeni
 
 
 def _weights(sd: StableDiffusion) -> dict[str, Weights]:
-    return {component: getattr(sd, component).state_dict() for component in component_names(sd.config)}
+    """Those of each component; ValueError unless they are those of its configuration, which `load` expects."""
+    weights = {component: getattr(sd, component).state_dict() for component in component_names(sd.config)}
+    for component, expected in expected_shapes(sd.config).items():
+        found = {name: tuple(weight.shape) for name, weight in weights[component].items()}
+        if differing := [name for name in found | expected if found.get(name) != expected.get(name)]:
+            raise ValueError(
+                f"The weights of {component} are not those of its configuration, which a file can hold: "
+                f"{len(differing)} differ ({listed(differing)}). Save the network before it is compiled or changed."
+            )
+    return weights
 
 
 def compvis_weights(sd: StableDiffusion) -> Weights:

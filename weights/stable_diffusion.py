@@ -179,7 +179,8 @@ class StableDiffusion:
             raise ValueError(f"The text {empty[0]!r} has no word to look for.")
         latents = (image if isinstance(image, Tensor) else self._latents_of(image)).to(contexts)
         if seed is not None:
-            noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
+            generator = torch.Generator("cpu").manual_seed(seed)
+            noise = torch.randn(latents.shape, generator=generator, dtype=torch.float32, device="cpu").to(latents)
             latents = self.schedule.add_noise(latents, noise, t)
         under = contexts[:1].expand(len(latents), -1, -1)
         words = [range(1, end) for end in ends]
@@ -204,7 +205,7 @@ def _is_text(prompt: object) -> bool:
 
 
 def _encoded(prompts: Sequence[str], encoder: TextEncoder, tokenizer: CLIPTokenizer) -> TextEncoding:
-    ids = torch.tensor(token_rows(tokenizer, prompts, encoder.config.positions, encoder.config.pad_token))
+    ids = torch.tensor(token_rows(tokenizer, prompts, encoder.config.positions, encoder.config.pad_token), device="cpu")
     return encoder.encode(ids.to(encoder.final_layer_norm.weight.device))
 
 

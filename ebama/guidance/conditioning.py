@@ -69,12 +69,12 @@ def classifier_free(
     then the contexts. The first context of each sample stands for its prompt.
     """
     count = len(negative)
-    index = torch.tensor([*range(count), *samples])
-    matrix = torch.zeros(count, len(index), dtype=torch.float32)
+    index = torch.tensor([*range(count), *samples], device="cpu")
+    matrix = torch.zeros(count, len(index), dtype=torch.float32, device="cpu")
     for row, (sample, weight) in enumerate(zip(samples, weights, strict=True), start=count):
         matrix[sample, row] = weight
     matrix[:, :count] = torch.diag(1 - matrix.sum(dim=1))
-    prompt_rows = torch.tensor([count + list(samples).index(sample) for sample in range(count)])
+    prompt_rows = torch.tensor([count + list(samples).index(sample) for sample in range(count)], device="cpu")
     device = negative.device
     contexts = torch.cat([negative, contexts])
     return Conditioning(contexts, index.to(device), matrix.to(device), prompt_rows.to(device), negatives=True)

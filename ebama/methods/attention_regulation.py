@@ -83,7 +83,7 @@ class AttentionRegulation(Method):
         positions = WordPositions.of(words)
         exist = positions.exist(context.float())
         targets = Targets(positions.positions[..., 0].to(rows), exist / exist.sum(dim=1, keepdim=True))
-        beside = torch.zeros(context.shape[:2], dtype=torch.bool)
+        beside = torch.zeros(context.shape[:2], dtype=torch.bool, device="cpu")
         for row, sample in zip(beside, samples, strict=True):
             row[max(min(task.tokens[sample]) - 1, 0)] = True
             row[max(task.tokens[sample]) + 1 :][:1] = True
@@ -189,7 +189,7 @@ class RegulatedScores(Control):
         generator = torch.Generator().manual_seed(crc32(f"{self._method.seed} {self._i} {name}".encode()))
         most = self._targets.positions.shape[1]
         starts = [
-            torch.rand(heads, len(bumps), generator=generator, dtype=torch.float32) for _ in range(most)
+            torch.rand(heads, len(bumps), generator=generator, dtype=torch.float32, device="cpu") for _ in range(most)
         ]  # the k-th target's, always
         return torch.stack(starts, dim=1)[None].to(bumps).expand(len(self._rows), -1, -1, -1)
 
@@ -199,9 +199,11 @@ def gaussian_bumps(resolution: tuple[int, int]) -> Tensor:
     after each other; sigma is a sixteenth of the shorter side, in whole pixels."""
     h, w = resolution
     sigma = max(min(h, w) // 16, 1)
-    y, x = (torch.arange(side, dtype=torch.float32) for side in (h, w))
+    y, x = (torch.arange(side, dtype=torch.float32, device="cpu") for side in (h, w))
     down, across = (
-        torch.exp(-((axis - torch.arange(2 * sigma, len(axis), 2 * sigma)[:, None]) ** 2) / (2 * sigma**2))
+        torch.exp(
+            -((axis - torch.arange(2 * sigma, len(axis), 2 * sigma, device="cpu")[:, None]) ** 2) / (2 * sigma**2)
+        )
         for axis in (y, x)
     )
     return (across[:, None, None, :] * down[None, :, :, None]).flatten(0, 1).flatten(1)

@@ -50,10 +50,10 @@ class Conform(GradientMethod):
         words = [[(group.object, *group.modifiers) for group in groups] for groups in task.groups]
         grouped = [[[token for word in group for token in word] for group in sample] for sample in words]
         tokens = WordPositions.of([[(token,) for group in sample for token in group] for sample in grouped])
-        labels = torch.full(tokens.positions.shape[:2], PADDING)
+        labels = torch.full(tokens.positions.shape[:2], PADDING, device="cpu")
         for row, sample in zip(labels, grouped, strict=True):
             numbers = [number for number, group in enumerate(sample) for _ in group]
-            row[: len(numbers)] = torch.tensor(numbers)
+            row[: len(numbers)] = torch.tensor(numbers, device="cpu")
         latest: dict[int, tuple[int, Tensor]] = {}  # sample -> (call, its maps when last seen in that call)
         before: dict[int, Tensor] = {}
 
@@ -64,7 +64,7 @@ class Conform(GradientMethod):
                     before[sample] = latest[sample][1]
                 latest[sample] = (i, seen)
             earlier = torch.stack([before.get(sample, latest[sample][1]) for sample in samples])
-            remembered = torch.tensor([sample in before for sample in samples])
+            remembered = torch.tensor([sample in before for sample in samples], device="cpu")
             label = labels[samples]
             label = torch.cat([label, label.masked_fill(~remembered[:, None], PADDING)], dim=1).to(maps.device)
             return contrastive_loss(torch.cat([maps, earlier], dim=1), label, self.temperature)

@@ -86,7 +86,7 @@ def align_tokens(source: Sequence[Hashable], target: Sequence[Hashable]) -> list
 
 def _outside_the_words(source: Parsed, target: Parsed, length: int) -> Tensor:
     """Start for start, end for end, and padding for padding of the same position, or the first of the source's."""
-    matrix = torch.zeros(length, length, dtype=torch.float32)
+    matrix = torch.zeros(length, length, dtype=torch.float32, device="cpu")
     start, end, target_end = source.tokens[0], source.tokens[-1] + 1, target.tokens[-1] + 1
     for position in range(start):
         matrix[position, position] = 1

@@ -160,7 +160,7 @@ class SharedMaps(Control):
 
 def _of_words(prompt: Parsed, values: Iterable[tuple[str, float]], rest: float, length: int) -> Tensor:
     """[length]: a value for the tokens of some words, `rest` for the others."""
-    found = torch.full((length,), rest, dtype=torch.float32)
+    found = torch.full((length,), rest, dtype=torch.float32, device="cpu")
     for word, value in values:
         for other, positions in word_positions(prompt):
             if other == word.lower():

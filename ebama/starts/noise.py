@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,7 +49,9 @@ def as_tensor(latents: Any) -> Tensor:
     if isinstance(latents, Tensor):
         return latents
     try:
-        return torch.as_tensor(latents)
+        if isinstance(latents, np.ndarray):  # of either byte order, its axes turned around or not
+            latents = np.ascontiguousarray(latents, latents.dtype.newbyteorder("="))
+        return torch.as_tensor(latents, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"latents are {type(latents).__name__}; expected a tensor [N, C, h, w] ({error}).") from error
 

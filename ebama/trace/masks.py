@@ -16,7 +16,7 @@ def otsu(map_: Tensor) -> Tensor:
     if not low < high:
         return torch.zeros_like(map_, dtype=torch.bool)
     counts = values.histc(_BINS, low.item(), high.item())
-    centres = low + (torch.arange(_BINS, dtype=torch.float64) + 0.5) * (high - low) / _BINS
+    centres = low + (torch.arange(_BINS, dtype=torch.float64, device="cpu") + 0.5) * (high - low) / _BINS
     below, sums = counts.cumsum(0)[:-1], (counts * centres).cumsum(0)
     above = len(values) - below
     between = below * above * (sums[:-1] / below - (sums[-1] - sums[:-1]) / above) ** 2

@@ -65,7 +65,7 @@ def packed(trace: Trace, sample: int, layer: Layer, places: Sequence[Sequence[in
     """A sample's maps [words, calls, h, w] as bytes, each from its lowest value (or 0) to its highest."""
     source, of = layer
     trace, (height, width) = trace.of_sources(source), extent.size(source)
-    maps = torch.zeros(0, len(extent.calls), height, width)
+    maps = torch.zeros(0, len(extent.calls), height, width, device="cpu")
     if places:
         some = [trace.maps(at, sample=sample, of=of)[list(extent.calls)] for at in places]
         maps = F.adaptive_avg_pool2d(torch.stack(some).nan_to_num(neginf=0.0, posinf=0.0), (height, width))

@@ -122,7 +122,7 @@ class Trace(TraceTensors):
         """
         apart = [source for source in self.sources if not any(map(source.is_part_of, self.sources))]
         largest = max((source.resolution for source in apart), key=math.prod)
-        size, total = largest if size is None else sides_of(size), torch.zeros(())
+        size, total = largest if size is None else sides_of(size), torch.zeros((), device="cpu")
         for source in apart:
             total = total + source.count * resized(self.of_sources(source).maps(word, **options), size)
         return total

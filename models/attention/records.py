@@ -123,7 +123,7 @@ class AttentionRecords(Sequence[AttentionRecord]):
         """
         self._check_alike(sizes=False)
         pixels = max((record.site.resolution for record in self._records), key=math.prod) if size is None else size
-        total = torch.zeros(())
+        total = torch.zeros((), device="cpu")
         for record in self._records:
             height, width = record.site.resolution
             maps = rearrange(record.probabilities.sum(dim=1), "b (h w) k -> b k h w", h=height, w=width)

@@ -47,7 +47,7 @@ def _picture(record: AttentionRecord) -> str:
     if record.site.kind == "cross":
         maps, label = first.probabilities[0, ..., :MAPS].float().mean(dim=0).T, "the first keys"
     else:
-        pixels = torch.linspace(0, first.scores.shape[2] - 1, MAPS + 2).round().long().unique()[1:-1]
+        pixels = torch.linspace(0, first.scores.shape[2] - 1, MAPS + 2, device="cpu").round().long().unique()[1:-1]
         given = first.given_probabilities
         rows = first.scores[0, :, pixels].float().softmax(-1) if given is None else given[0, :, pixels].float()
         maps, label = rows.mean(dim=0), f"where pixels {', '.join(map(str, pixels.tolist()))} look"

@@ -116,10 +116,12 @@ class AdaptedNetwork(nn.Module):
     def _find_sites(self, channels: int, height: int, width: int) -> list[Site]:
         like = next(self.net.parameters())
         generator = torch.Generator().manual_seed(0)  # numbers in which a difference would show
-        z = torch.randn(1, channels, height, width, generator=generator).to(like)
-        context = torch.randn(1, *self._context_shape, generator=generator).to(like)
+        z = torch.randn(1, channels, height, width, generator=generator, device="cpu").to(like)
+        context = torch.randn(1, *self._context_shape, generator=generator, device="cpu").to(like)
         if self._vector_width is not None:
-            context = Context.of(context, torch.randn(1, self._vector_width, generator=generator).to(like))
+            context = Context.of(
+                context, torch.randn(1, self._vector_width, generator=generator, device="cpu").to(like)
+            )
         probe: list[Probed] = []
         modes = [(module, module.training) for module in self.net.modules()]
         self.net.eval()  # dropout would make every layer differ

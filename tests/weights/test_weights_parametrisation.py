@@ -253,6 +253,16 @@ def test_stable_diffusions_own_schedule_is_known_in_every_precision(
     assert inspect(tmp_path / "0.safetensors").schedule is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_merged_table_is_that_of_both(some: State, tmp_path: Path, dtype: torch.dtype) -> None:
+    for schedule in (NoiseSchedule(), LINEAR, NoiseSchedule(kind="cosine")):
+        table = _table(schedule).to(dtype)
+        for share in (0.1, 0.3, 0.45, 0.6, 0.7):
+            merged = {**some, "alphas_cumprod": share * table + (1 - share) * table}
+            save_file(merged, tmp_path / "m.safetensors")
+            assert _schedule(tmp_path / "m.safetensors") == schedule
+
+
 @pytest.mark.parametrize("schedule", [LINEAR, OTHER, NoiseSchedule(kind="cosine"), NoiseSchedule(500)])
 @pytest.mark.parametrize(
     "table", ["alphas_cumprod", "betas", "model.alphas_cumprod", "denoiser.sigmas", "model.denoiser.sigmas"]

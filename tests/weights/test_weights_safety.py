@@ -115,6 +115,7 @@ def _leftovers() -> dict[str, object]:
         "numbers": [uuid.UUID(int=3), decimal.Decimal("1.5"), fractions.Fraction(1, 3), 2**80, 1j],
         "arguments": argparse.Namespace(lr=1e-4, layers=[1, 2]),
         "namespace": types.SimpleNamespace(a=1),
+        "versions": [torch.__version__, np.__version__],
         "bytes": [b"", b"abc", bytearray(b"a"), range(3), slice(1), ..., type(None)],
         "omegaconf": config,
         "dictionaries": [collections.UserDict({"a": 1}), collections.ChainMap({"a": 1}), collections.UserList([1])],

@@ -7,13 +7,16 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from weights_samples import COMPONENTS, TINY, compvis_state, differing, random_model
 
 from ebama.models import MINIATURE, SD_V1, StableDiffusionConfig, VAEConfig
@@ -28,6 +31,9 @@ from ebama.weights.layouts.writing import folder_jsons
 @pytest.fixture(scope="module")
 def model() -> StableDiffusion:
     return random_model()
+
+
+SMALLER = replace(TINY, vae=replace(TINY.vae, widths=(8, 8)))
 
 
 def networks_of(folder: Path, config: StableDiffusionConfig | None = None) -> StableDiffusion:
@@ -59,6 +65,46 @@ def test_compvis_files_have_the_trainer_s_names_and_shapes(model: StableDiffusio
         if "." in key and not key.endswith("position_ids")
     }
     assert {key: tuple(weight.shape) for key, weight in load_file(tmp_path / "m.safetensors").items()} == expected
+
+
+def _normed(sd: StableDiffusion) -> StableDiffusion:
+    torch.nn.utils.parametrizations.weight_norm(sd.unet.conv_out)
+    return sd
+
+
+def _without_a_bias(sd: StableDiffusion) -> StableDiffusion:
+    sd.unet.conv_out.bias = None
+    return sd
+
+
+def _wrapped(sd: StableDiffusion) -> StableDiffusion:
+    sd.unet.conv_in = nn.Sequential(sd.unet.conv_in)
+    return sd
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "compvis"])
+@pytest.mark.parametrize(
+    ("changed", "component", "names"),
+    [
+        (lambda sd: replace(sd, vae=torch.compile(sd.vae, backend="eager")), "vae", "_orig_mod"),
+        (lambda sd: replace(sd, text_encoder=torch.compile(sd.text_encoder, backend="eager")), "text_encoder", "_orig"),
+        (lambda sd: replace(sd, config=SMALLER), "vae", "decoder"),
+        (_normed, "unet", "conv_out.parametrizations"),
+        (_without_a_bias, "unet", "1 differ (conv_out.bias)"),
+        (_wrapped, "unet", "conv_in.0.weight"),
+    ],
+    ids=["compiled", "compiled too", "of another size", "normed", "without a bias", "wrapped"],
+)
+def test_a_network_that_is_not_as_its_configuration_says_is_not_saved(
+    tmp_path: Path, changed: Callable[[StableDiffusion], StableDiffusion], component: str, names: str, layout: Any
+) -> None:
+    path = tmp_path / "m.safetensors" if layout == "compvis" else tmp_path / "m"
+    save(random_model(), path, layout)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(ValueError, match=f"^The weights of {component} are not those of its config") as caught:
+        save(changed(random_model()), path, layout)
+    assert names in str(caught.value)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
 def test_permissions_are_those_of_any_new_file(model: StableDiffusion, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ _PLAIN = {
     "fractions": "Fraction",
     "pathlib": "Path PosixPath PurePath PurePosixPath PureWindowsPath WindowsPath",
     "random": "Random",
+    "torch.torch_version": "TorchVersion",  # a text
     "types": "SimpleNamespace",
     "typing": "Any Dict List Optional Tuple Union",
     "uuid": "SafeUUID UUID",

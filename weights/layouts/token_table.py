@@ -30,7 +30,7 @@ def trim(table: Tensor, ids: Tensor) -> dict[str, Tensor]:
             f"trim got {len(ids)} ids, {ids[:1].tolist()} to {ids[-1:].tolist()}, for a table of {len(table)} rows; "
             "expected some of its rows, but not all."
         )
-    others = torch.ones(len(table), dtype=torch.bool)
+    others = torch.ones(len(table), dtype=torch.bool, device="cpu")
     others[ids] = False
     rest = table[others.to(table.device)]
     unknown = rest[0]

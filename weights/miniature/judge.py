@@ -120,7 +120,7 @@ def _centre(evidence: Tensor, row: int, column: int) -> tuple[float, float]:
     around = torch.zeros_like(evidence)
     window = slice(max(0, row - 1), row + 2), slice(max(0, column - 1), column + 2)
     around[window] = evidence[window] / evidence[window].sum()
-    at = (torch.arange(PLACES, dtype=evidence.dtype) + 0.5) / PLACES
+    at = (torch.arange(PLACES, dtype=evidence.dtype, device="cpu") + 0.5) / PLACES
     return float(around.sum(dim=0) @ at), float(around.sum(dim=1) @ at)
 
 

@@ -93,7 +93,7 @@ def hidden_words(subjects: Subjects, masks: Tensor, keys: int, guided: bool) -> 
     the background may not look at the end token.
     """
     flat = masks.flatten(1)
-    hidden, background = torch.zeros(flat.shape[1], keys, dtype=torch.bool), ~flat.any(dim=0)
+    hidden, background = torch.zeros(flat.shape[1], keys, dtype=torch.bool, device="cpu"), ~flat.any(dim=0)
     hidden[:, list(subjects.closed)] = True
     hidden[:, [token for word in subjects.words for token in word]] = True
     for inside, word in zip(flat, subjects.words, strict=True):

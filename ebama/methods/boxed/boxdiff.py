@@ -117,7 +117,7 @@ def _top_mean(maps: Tensor, cells: Tensor, share: float) -> Tensor:
 def _beside(groups: Placed, side: int, axis: int, corner: int) -> Tensor:
     """1 for rows (axis 0) or columns (1) within `corner` of where each box begins, and of the first one after it; 0
     elsewhere: [B, object, side] float32."""
-    beside = torch.zeros(len(groups), max(map(len, groups), default=0), side, dtype=torch.float32)
+    beside = torch.zeros(len(groups), max(map(len, groups), default=0), side, dtype=torch.float32, device="cpu")
     for of_sample, sample in zip(beside, groups, strict=True):
         for line, group in zip(of_sample, sample, strict=False):
             for end in _ends(group, side, axis):

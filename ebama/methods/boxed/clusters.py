@@ -33,7 +33,7 @@ def k_means(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 def first_clusters(points: Tensor, clusters: int, seed: int) -> tuple[Tensor, Tensor]:
     """The best of many starts from random points, by the squared distances to the centres: (labels [n], centres)."""
     generator = torch.Generator("cpu").manual_seed(seed)
-    even = torch.ones(STARTS, len(points), dtype=torch.float32)
+    even = torch.ones(STARTS, len(points), dtype=torch.float32, device="cpu")
     labels, centres = k_means(points, points[torch.multinomial(even, clusters, generator=generator)])
     inertia = torch.cdist(points, centres).amin(dim=-1).square().sum(dim=-1)
     best = int(inertia.argmin())

@@ -32,7 +32,7 @@ def placed(groups: Sequence[Sequence[Any]]) -> Placed:
 def box_masks(samples: Placed, height: int, width: int) -> Tensor:
     """1 in the box of each object, 0 elsewhere, and for what is padded: [B, object, h, w] float32."""
     objects = max(map(len, samples), default=0)
-    masks = torch.zeros(len(samples), objects, height, width, dtype=torch.float32)
+    masks = torch.zeros(len(samples), objects, height, width, dtype=torch.float32, device="cpu")
     for of_sample, sample in zip(masks, samples, strict=True):
         for mask, group in zip(of_sample, sample, strict=False):
             if (box := box_of(group)) is not None:

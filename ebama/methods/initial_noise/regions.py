@@ -19,7 +19,7 @@ def otsu_mask(maps: Tensor) -> Tensor:
     """
     levels = (LEVELS * maps.detach()).floor().reshape(-1, maps.shape[-2:].numel()).cpu().long().clamp(0, LEVELS)
     shares = F.one_hot(levels, LEVELS + 1).sum(dim=1).double() / levels.shape[1]
-    weighted = shares * torch.arange(LEVELS + 1, dtype=torch.float64)
+    weighted = shares * torch.arange(LEVELS + 1, dtype=torch.float64, device="cpu")
     below, moment = shares.cumsum(dim=1), weighted.cumsum(dim=1)
     above, total = 1 - below, moment[:, -1:]
     variances = below * above * (moment / below - (total - moment) / above) ** 2

@@ -58,7 +58,7 @@ class OtherTexts:
         keys = calls_under(self.network, latent, 1, context, source.sites)
         heads = slice(None) if source.head is None else slice(source.head, source.head + 1)
         height, width = source.resolution
-        maps = torch.zeros(len(queries[0]), height * width, dtype=torch.float32)
+        maps = torch.zeros(len(queries[0]), height * width, dtype=torch.float32, device="cpu")
         for site, of_site in zip(source.sites, queries, strict=True):
             for call, query in enumerate(of_site):
                 scores = scores_of(query[None].to(context.device).float(), keys[site.name])[0, 0, heads]
