@@ -57,8 +57,10 @@ class Alignment:
 
     @cached_property
     def _seen(self) -> int:
-        """The characters from the prompt's beginning to the end of the last token that the encoder sees."""
-        return self.visible[-1][1] if self.visible else 0
+        """The characters from the prompt's beginning that the encoder sees whole: of one that is several tokens, as
+        letters of many scripts are, it may see some."""
+        end = self.visible[-1][1] if self.visible else 0
+        return min([end, *(start for start, _ in self.spans[len(self.visible) :][:1])])
 
     def visible_positions(self, stretch: Span) -> tuple[int, ...]:
         """Positions of the tokens for a stretch of the prompt; a `PromptError` if the encoder does not see all of it,

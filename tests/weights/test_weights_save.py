@@ -88,7 +88,7 @@ def _wrapped(sd: StableDiffusion) -> StableDiffusion:
     [
         (lambda sd: replace(sd, vae=torch.compile(sd.vae, backend="eager")), "vae", "_orig_mod"),
         (lambda sd: replace(sd, text_encoder=torch.compile(sd.text_encoder, backend="eager")), "text_encoder", "_orig"),
-        (lambda sd: replace(sd, config=SMALLER), "vae", "decoder"),
+        (lambda sd: replace(sd, config=SMALLER), "vae", "encoder.mid_block"),
         (_normed, "unet", "conv_out.parametrizations"),
         (_without_a_bias, "unet", "1 differ (conv_out.bias)"),
         (_wrapped, "unet", "conv_in.0.weight"),
