@@ -38,7 +38,7 @@ SIDES = PLACES | _words("far very upper lower left-hand right-hand hand")
 RELATIVES = _words("that which who")
 PRONOUNS = _words(
     "i you he she it we they me him us them who which what itself himself herself themselves someone something "
-    "somebody everyone everything nothing there"
+    "somebody everyone everybody everything nobody nothing anyone anybody anything there"
 )
 # Some parsers call them nouns; they name nothing that can be drawn.
 NO_NOUNS = DETERMINERS | PRONOUNS | _words("others")
@@ -63,6 +63,10 @@ CONTRACTIONS = {
     "'ve": "have",
     "'ll": "will",
     "'d": "would",
+    "ain't": "is",
+    "shan't": "will",
+    "needn't": "must",
+    "daren't": "might",
 }
 SUBJECTS = _words("i you he she it we they that which who there this what here")  # before a contracted "is"
 COPULAS = _words(
@@ -72,11 +76,11 @@ COPULAS = _words(
 ADVERBS = _words(
     "very really quite too so just only also almost rather slightly always still together apart away here back "
     "forward underwater overhead please nearby outdoors indoors upside somewhat extremely alone much more most less "
-    "least well soon"
+    "least well soon else"
 )
 PARTICLES = _words("'s not never")
 # Some parsers hang them on nouns, which they do not describe.
-NO_MODIFIERS = NUMBERS | SEQUENCES | _words("just only also even as")
+NO_MODIFIERS = NUMBERS | DETERMINERS | SEQUENCES | _words("just only also even as")
 
 COLOURS = _words(
     "red orange yellow green blue purple pink brown gray grey black white beige teal tan violet indigo magenta "
@@ -103,7 +107,33 @@ ADJECTIVES = COLOURS | _words(
     "calm rich poor free same different main single double upper lower left right front rear royal magic magical "
     "mystical medieval gothic futuristic realistic cinematic digital tropical urban rural human female male "
     "chubby skinny plump bald naked lush sleek cozy cosy messy tidy pristine spacious unique real fake stainless "
-    "adorable majestic tabby fast slow"
+    "adorable majestic tabby fast slow frail quaint petite gaunt stout grim plush sullen sturdy stern brittle slender "
+    "compact crude dense drab faint fierce firm gentle grand hollow humble intricate jagged lone loose mellow "
+    "mild noble obese odd ornate proud rare rigid robust rugged savage serene severe sheer slick slanted solemn sparse "
+    "splendid stark steep stiff subtle supple swift tender tense translucent tranquil vague vast vibrant wicked wise "
+    "isometric monochrome iridescent grotesque baroque minimalist abstract rectangular triangular circular oval "
+    "hexagonal cylindrical squat"
+)
+
+# Nouns that end as many adjectives do: "a puppy, red leaves", but "a chunky, glazed fisherman".
+NOUNS_IN_Y = _words(
+    "agency ally ancestry archery army artery artillery assembly baby bakery balcony battery belly berry biography "
+    "birdy blackberry blueberry body boundary brandy bravery brewery buddy bunny butterfly cabby caddy calligraphy "
+    "canary candy canopy casualty cavalry cavity celebrity cemetery century charity chemistry cherry city clergy "
+    "colony comedy company cookery copy country county cranberry crony curry cutlery daddy dairy daisy deity deputy "
+    "diary doggy dolly dowry dragonfly dummy dynasty economy embassy embroidery emissary enemy energy entry "
+    "eternity eulogy factory fairy fallacy family fantasy ferry finery firefly flurry fly folly foundry frenzy "
+    "galaxy gallantry gallery geography geometry glory granny gravy grocery gully gunnery guppy gypsy harmony "
+    "hatchery hickory history hobby holly homily hubby husky hussy identity industry infantry injury inventory "
+    "itinerary ivory ivy jalopy jelly jenny jetty jewelry jury kitty laboratory lady laundry lavatory levy liberty "
+    "library lily livery lobby lorry luxury mahogany majesty masonry melody memory mercury ministry missionary "
+    "mommy monastery mulberry mummy nanny navy nunnery nursery observatory orangery outcry ovary pansy pantry party "
+    "pastry penny peony pharmacy philosophy photography piggy pigsty pinky poetry poly pony poppy pottery poultry "
+    "property puppetry puppy putty pygmy quarry query rally raspberry refinery remedy robbery rookery rosemary ruby "
+    "rugby safety sanctuary scenery secretary security sentry shrubbery sky slurry smithy society spy stationery "
+    "story strawberry sundry surgery symmetry symphony taffy tally tannery tapestry teddy territory theory tiffany "
+    "tracery treasury treaty trophy university upholstery utility vanity variety victory visionary wallaby wendy "
+    "whinny whisky willy winery worry"
 )
 
 DECADE = re.compile(r"(?:\d\d)?\d0s")  # an adjective: "a 1960s car"; no thing: "a car of the 1960s"
@@ -174,7 +204,10 @@ _PICTURES = _words(
     "photo photograph picture image painting drawing sketch illustration depiction rendering render portrait print "
     "scene shot snapshot view close-up closeup watercolor watercolour cartoon collage style exposure selfie headshot"
 )
-_KINDS = _words("design mockup interior mugshot polaroid x-ray")  # of pictures, but only where "of" follows
+_KINDS = _words(  # of pictures, but only where "of" follows
+    "design mockup interior mugshot polaroid x-ray lithograph woodcut engraving etching linocut daguerreotype panorama "
+    "doodle caricature blueprint thumbnail infographic storyboard"
+)
 QUALITIES = _words("masterpiece bokeh artstation hd uhd hdr 4k 8k")  # they begin a phrase of their own
 PICTURES = _words("picture image photo photograph scene frame canvas view shot")
 _MADE = ("detailed", "realistic", "sharp", "hd")
@@ -195,7 +228,10 @@ PICTURE_WORDS = (
     | frozenset(f"{word}," for word in ("anime", "manga", "screenshot", "screencap", "black and white photo"))
     | frozenset(f"{word}," for word in ("solo", "upper body", "full body", "3d", "subject", "objects"))
     | frozenset(f"{length}mm{what}," for length in (24, 35, 50, 85, 100, 135) for what in ("", " lens", " film"))
-    | frozenset(f"{kind} of" for kind in ("close up", "film still", "still", "screenshot", "screencap"))
+    | frozenset(f"{kind} of" for kind in ("close up", "screenshot", "screencap", "cover art", "comic strip"))
+    | frozenset(f"{kind}still of" for kind in ("", "film ", "movie ", "video ", "cinematic "))
+    | frozenset(f"{kind} shot of" for kind in ("drone", "product", "aerial", "action", "wide", "macro"))
+    | frozenset((", canon...", ", nikon...", ", sony alpha...", ", leica...", "dslr,", "octane,", "vray,"))
     | frozenset(("sharp focus", "intricate details", "film grain", "ray tracing", "bird's eye view of", "flat lay"))
     | frozenset(("award winning", "paper cut", "comic panel", "comic book panel", "children's book illustration"))
     | frozenset(f"{word} by..." for word in (*_PICTURES, *_words("art artwork photography painted drawn illustrated")))

@@ -22,7 +22,10 @@ _BRACKETS = {"Ps": "(", "Pe": ")"}  # for those of other scripts: "【", "〉"
 _PRIMES = {"′": "'", "″": '"'}
 _HYPHENS = frozenset("‐‑–")
 _JOINING = frozenset('"_\u200b')  # between words, as spaces: "long_hair"
-_ENCLOSED = re.compile(r"""(?:(?<!\w)["“„«<'‘]|[(\[{])([^"“”„«»()\[\]{}<>‘]+)["”“»)\]}>'’](?!\w)""")
+_ENCLOSED = re.compile(  # by single quotes, which are apostrophes between letters, or by other signs
+    r"""(?<!\w)['‘]((?:[^"“”„«»()\[\]{}<>‘'’]|(?<=\w)['’](?=\w))+)['’](?!\w)|"""
+    r"""(?:(?<!\w)["“„«<'‘]|[(\[{])([^"“”„«»()\[\]{}<>‘]+)["”“»)\]}>'’](?!\w)"""
+)
 _PAIRS = re.compile(rf"\b(?i:{'|'.join(lexicon.JOINED)})(?= [^\W\d_])")
 _HASHTAG = re.compile(r"(?<=\s)#(?=[^\W\d_])")
 _PICTOGRAPH = "[\u2600-\u27bf\U0001f000-\U0001faff][\u2600-\u27bf\U0001f000-\U0001faff\u200d\ufe0f]*"
@@ -144,9 +147,10 @@ def _enclosing_signs(prompt: str) -> dict[int, bool]:
     for match in _ENCLOSED.finditer(prompt):
         inside, before = _is_in_a_phrase(prompt, match.start()), word_before(prompt, match.start())
         after = re.match(r"[^\w.,;:!?]*(\w+)", prompt[match.end() : match.end() + 40].lower())
-        alone = " " not in match[1].strip()
+        words = match[1] or match[2]
+        alone = " " not in words.strip()
         if match.start() and prompt[match.start() - 1].isalnum():  # "cat(red collar)", but "dog(s)"
-            parts = len(match[1]) > 1
+            parts = len(words) > 1
         else:
             begins = inside or not before or before in _BETWEEN_PHRASES | _SENTENCE
             before_a_noun = after is not None and after[1] not in _NO_NOUN

@@ -24,6 +24,8 @@ _JOINTS = frozenset({",", "and", "or", "&"})
 _ENDS = _JOINTS | frozenset(";.|!?)]}-–—")
 _THINGS = lexicon.COLOURED_THINGS | lexicon.NOUNS_TOO
 _OTHERS = frozenset({"one", "another", "other", "others", "some", "first", "second", "third", "rest"})
+_BEFORE_ONE = lexicon.DETERMINERS - _OTHERS
+_COUNTED = _OTHERS | lexicon.NUMBERS
 _NEAR = 4  # words that tell what the next one is
 _Ends = Callable[[int], bool]
 
@@ -162,12 +164,12 @@ class _Scan:
 
     def _of_another(self, i: int) -> int:
         """The index after "one [is] black", "the other white" or "a black one" at `i`; `i` if there is none."""
-        first = i + (self._at(i) in lexicon.DETERMINERS - _OTHERS)
+        first = i + (self._at(i) in _BEFORE_ONE)
         j = self._run(first)
         if j > first and self._at(j) in ("one", "ones"):
             return j + 1
         j = first
-        while self._at(j) in _OTHERS | lexicon.NUMBERS:
+        while self._at(j) in _COUNTED:
             j += 1
         if j == first:
             return i

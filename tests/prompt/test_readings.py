@@ -435,6 +435,39 @@ READ_BY_ALL: dict[str, Words] = {
     "a red car!a blue bowl": CAR_AND_BOWL,
     "a red car vs a blue bowl": CAR_AND_BOWL,
     "a dog named Rex and a box labeled Fragile": [("dog", []), ("Rex", []), ("box", []), ("Fragile", [])],
+    # single quotes are quotes, and apostrophes between letters and after plurals
+    "a red 'bowl' and a blue 'cup'": [("bowl", ["red"]), ("cup", ["blue"])],
+    "a 'bird' and a 'frog'": [("bird", []), ("frog", [])],
+    "a 'bright' bowl, the cats' red hats and a cat's 'old' bed": [
+        *[("bowl", ["bright"]), ("cats", []), ("hats", ["red"])],
+        *[("cat", []), ("bed", ["old"])],
+    ],
+    # adjectives that no list has, and nouns that end like them
+    "a scruffy, one-eyed, ginger tomcat on a worn, velvet armchair": [
+        *[("tomcat", ["scruffy", "one-eyed", "ginger"]), ("armchair", ["worn", "velvet"])],
+    ],
+    "a lanky, tall man and a frail, old woman": [("man", ["lanky", "tall"]), ("woman", ["frail", "old"])],
+    "a puppy, red leaves": [("puppy", []), ("leaves", ["red"])],
+    "a green filling and a red apple": [("filling", ["green"]), ("apple", ["red"])],
+    "a blue crossing behind a red van": [("crossing", ["blue"]), ("van", ["red"])],
+    # contractions
+    "a dog that ain't red and a cat": [("dog", ["red"]), ("cat", [])],
+    "a car that needn't be red and a boat": [("car", ["red"]), ("boat", [])],
+    "a bike which shan't move and a bench": [("bike", []), ("bench", [])],
+    # words that point to others
+    "a man and a woman facing each other": [("man", []), ("woman", [])],
+    "two trains passing each other": [("trains", [])],
+    "the other dog and another cat": [("dog", []), ("cat", [])],
+    # kinds of pictures, and what a camera is set to
+    **{
+        f"{kind} of a red car": [("car", ["red"])]
+        for kind in (
+            *("a lithograph", "an engraving", "a doodle", "cover art", "a comic strip", "video still"),
+            *("a cinematic still", "drone shot", "a product shot"),
+        )
+    },
+    "a red car, ISO 100, 1/200s, f/2.8, Canon EOS R5, DSLR": [("car", ["red"])],
+    "a red car and a blue bowl, f1.8, isometric": CAR_AND_BOWL,
 }
 
 
@@ -736,6 +769,20 @@ def test_any_word_may_be_ignored() -> None:
 # Long prompts
 
 
+@pytest.mark.parametrize("before", range(66, 76))
+def test_a_letter_that_is_seen_in_part_is_not_seen(before: int) -> None:
+    prompt, words = "very " * before + "魑, 魅", [("魑", [])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if before > 72:  # it is three tokens
+            with pytest.raises(PromptError, match="'魑' lies beyond the 75 tokens"):
+                parse(prompt, TOKENIZER, "rules", groups=words)
+            return
+        parsed = parse(prompt, TOKENIZER, "rules", groups=words)
+    assert set(parsed.groups[0].object) <= set(parsed.tokens)
+    assert parsed.text(*parsed.groups[0].object) == "魑"
+
+
 @pytest.mark.parametrize("letter", ["a", "a ", "漢", "😂", "("])
 def test_prompts_are_bounded(letter: str) -> None:
     prompt = letter * 10**6
@@ -754,6 +801,8 @@ def test_prompts_are_bounded(letter: str) -> None:
         ("very " * 75 + "!!! ...", "!!! ..."),
         ("very " * 74 + "antidisestablishment", "antidisestablishment"),
         ("dog" * 80, None),
+        ("very " * 73 + "魑魅", "魑魅"),  # whose letters are three tokens each
+        ("very " * 70 + "魑, 魅", "魅"),
     ],
 )
 def test_the_warning_lists_only_words_that_are_not_seen(prompt: str, lost: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 
 from .. import lexicon
 from ..tokenization import Span
@@ -41,8 +42,22 @@ class Tree:
             stack += below(i)
         return reached
 
-    def _all_below(self, start: Iterable[int]) -> set[int]:
-        return self._reach(start, self._children.__getitem__)
+    @cached_property
+    def _extents(self) -> list[tuple[int, int]]:
+        """Of each word: the first and the last of itself and all that depends on it."""
+        extents = [(i, i) for i in range(len(self._words))]
+        roots = set(range(len(self._words))) - {child for children in self._children for child in children}
+        order = list(roots)
+        for i in order:  # it grows meanwhile: heads before what depends on them
+            order += self._children[i]
+        for i in reversed(order):
+            extents[i] = self._extent(i, self._children[i], extents)
+        return extents
+
+    @staticmethod
+    def _extent(i: int, children: Iterable[int], extents: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        firsts, lasts = zip((i, i), *(extents[child] for child in children), strict=True)
+        return min(firsts), max(lasts)
 
     def is_noun(self, i: int) -> bool:
         """Whether a word names a thing, or stands for one."""
@@ -119,16 +134,18 @@ class Tree:
         name, head = word.text.lower(), self._words[word.head].text.lower()
         if name in lexicon.PLACES and (after == ":" or (word.dep == "pobj" and after == "of")):
             return True
-        described = {self._words[i].text.lower() for i in self._all_below([noun]) if i < noun} - {"the"}
-        is_place = name in lexicon.PLACES or (name in lexicon.PARTS and bool(described))
-        return is_place and word.dep == "pobj" and head in _TO_A_PLACE and described <= lexicon.SIDES
+        if name not in lexicon.PARTS or word.dep != "pobj" or head not in _TO_A_PLACE:
+            return False
+        below = self._reach([noun], self._children.__getitem__)
+        described = {self._words[i].text.lower() for i in below if i < noun} - {"the"}
+        return described <= lexicon.SIDES and (name in lexicon.PLACES or bool(described))
 
     def is_denied(self, noun: int) -> bool:
         """Whether a noun is one of "no cars", "without any cars", "not a car", or the second of "no cars or people".
 
         After a determiner or number an adjective is denied: "a not so happy clown".
         """
-        first = max(min(self._all_below([noun])) - 1, 0)
+        first = max(self._extents[noun][0] - 1, 0)
         before = [word.text.lower() for word in self._words[first:noun]]
         if before and before[0] in ("or", "nor") and self._words[noun].dep == "conj":
             return self.is_denied(self._words[noun].head)
@@ -149,12 +166,12 @@ class Tree:
         """
         spans = set()
         for noun in nouns:
-            whole = self._all_below([noun])
-            beside = self._all_below(self._below(noun, *_BESIDE))
-            ends = [noun, max(whole - beside)] + ([] if self._words[noun].dep == "conj" else [max(whole)])
-            for last in ends:
+            first, end = self._extents[noun]
+            alone = [child for child in self._children[noun] if self._words[child].dep not in _BESIDE]
+            own = self._extent(noun, alone, self._extents)[1]
+            for last in [noun, own] + ([] if self._words[noun].dep == "conj" else [end]):
                 while self._words[last].pos in ("CCONJ", *SIGNS):
                     last -= 1
-                if last > min(whole):
-                    spans.add((self._words[min(whole)].start, self._words[last].end))
+                if last > first:
+                    spans.add((self._words[first].start, self._words[last].end))
         return tuple(sorted(spans, key=lambda span: (span[0], -span[1])))

@@ -13,8 +13,9 @@ from ..signs import core, in_plain_letters
 def joined(words: Sequence[ParsedWord], alignment: Alignment) -> list[ParsedWord]:
     """A parser's words as the words of a prompt.
 
-    Those that share a token are one word, and so are hyphenated ones ("t-shirt"): the uppermost in the tree speaks for
-    all. Symbols at a word's edge are no part of it; a word that has no letter or digit, or no token, is a sign.
+    Those that share a token are one word, and so are hyphenated ones ("t-shirt"): the uppermost in the tree that is no
+    sign speaks for all ("'re" and "d" are the tokens of "'red"). Symbols at a word's edge are no part of it; a word
+    that has no letter or digit, or no token, is a sign.
     """
     prompt = alignment.prompt
     units: list[list[int]] = []
@@ -45,7 +46,9 @@ def joined(words: Sequence[ParsedWord], alignment: Alignment) -> list[ParsedWord
 
 
 def _uppermost(words: Sequence[ParsedWord], unit: Sequence[int]) -> int:
-    return min(unit, key=lambda i: (depth(words, i), words[i].dep not in MODIFIER))
+    return min(
+        unit, key=lambda i: (not any(map(str.isalnum, words[i].text)), depth(words, i), words[i].dep not in MODIFIER)
+    )
 
 
 def _goes_on_from_a_number(before: Sequence[ParsedWord], word: ParsedWord) -> bool:

@@ -90,6 +90,8 @@ class _RuleParser:
     def _noun_phrase(self, start: int) -> int:
         """The index after the noun phrase at `start`, its words attached to its last; `start` if there is none."""
         first = i = self._skip(start, "DET", "NUM")
+        if first > start and self._begins_adjectives(first):
+            self.tags[first] = "ADJ"
         while self._tag_at(end := self._adjectives(i)) == "NOUN":  # again: "a wood framed mirror"
             i = self._skip(end, "NOUN")
         if i == first:
@@ -140,6 +142,15 @@ class _RuleParser:
         if self.words[i] in lexicon.NOUNS or self._tag_at(i + 1) != "PUNCT" or self.words[i + 1] != ",":
             return False
         return self._tag_at(self._run(i + 2)) == "NOUN"
+
+    def _begins_adjectives(self, i: int) -> bool:
+        """Whether a word that no list has ends in -y and comes before a comma, adjectives and a noun: "a chunky, glazed
+        fisherman"."""
+        if self._tag_at(i) != "NOUN" or not self.words[i].endswith("y") or self.words[i + 1 : i + 2] != [","]:
+            return False
+        further = self._run(i + 2)
+        is_known = self.words[i] in lexicon.NOUNS | lexicon.NOUNS_IN_Y or self.words[i].endswith(("ay", "ey", "oy"))
+        return not is_known and further > i + 2 and self._tag_at(further) in ("NOUN", "PUNCT", "CCONJ")
 
     def _attach_adverbs(self, start: int, head: int) -> None:
         for k in range(head - 1, start - 1, -1):

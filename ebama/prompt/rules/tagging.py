@@ -55,8 +55,9 @@ def tag(words: Sequence[str]) -> list[str]:
                 tags[i] = "ADJ"
             elif before in ("DET", "NUM", "ADJ", "END") or (before in ("CCONJ", "PUNCT") and after != "ADP"):
                 tags[i] = "VERB" if coordinated else _tag_gerund(words, tags, i)
-        elif word in lexicon.PAST_FORMS and words[i - 1 : i] in (["a"], ["an"], ["the"]) and after in ("NOUN", "ADJ"):
-            tags[i] = "ADJ"  # "a woven basket"
+        elif word in lexicon.PAST_FORMS and words[i - 1 : i] in (["a"], ["an"], ["the"]):
+            if (tags[i + 2 : i + 3] if following == "," else [after]) in (["NOUN"], ["ADJ"]):
+                tags[i] = "ADJ"  # "a woven basket", "a worn, velvet armchair"
         elif tags[i] == "ADJ" and word.endswith("ed") and word not in lexicon.COLOURS and after not in ("NOUN", "ADJ"):
             # "a dog dressed in", "is parked on"; but "is checkered", "a spotted and sleepy cat"
             if before == "NOUN" or (before == "AUX" and after == "ADP"):
@@ -112,6 +113,8 @@ def _tag_gerund(words: Sequence[str], tags: Sequence[str], i: int) -> str:
     """A word in -ing where a noun phrase may end: "a red starling", unless it is a verb that the list has."""
     if list(tags[i + 1 : i + 4]) == ["CCONJ", "VERB", "NOUN"]:
         return "ADJ"  # "a barking and growling dog"
+    if tags[i - 1] == "ADJ" and i > 1 and words[i - 2] in ("a", "an", "the"):
+        return "NOUN"  # "a green filling", but "a woman in red dancing"
     return "VERB" if is_of_a_verb(words[i]) else "NOUN"
 
 
