@@ -127,9 +127,12 @@ def _score(options: argparse.Namespace, folder: Path) -> None:
     from ..evaluation.judges.naturalness import NaturalnessScorer
     from ..evaluation.judges.scorer import JudgeScorer, Scorer
     from ..evaluation.judges.second import SecondJudgeScorer
-    from ..evaluation.report.tables import settings
+    from ..evaluation.report.tables import FILES, settings
     from ..evaluation.scoring import prompts, score
+    from ..output.files import check_file
 
+    for name in FILES if folder.is_dir() else ():  # refused here, before everything is scored
+        check_file(folder / name)
     benchmark = load(options.benchmark)
     of_miniature = settings(folder).get("model") == MINIATURE.name
     judged = of_miniature if options.judge is None else options.judge

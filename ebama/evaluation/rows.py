@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from types import UnionType
 from typing import Any
@@ -40,10 +41,23 @@ def check_score(row: dict[str, Any]) -> None:
     expected = '{"method": ..., "set": ..., "prompt": ..., "seed": ..., "file": ..., "scores": {NAME: NUMBER, ...}}'
     try:
         check_picture({"file": None, **row})
-        scores = row.get("scores")
-        _expect("scores", scores, scores is None or (isinstance(scores, dict) and all(map(_is_score, scores.values()))))
+        scores = row.get("scores", {})
+        _expect("scores", scores, isinstance(scores, dict) and all(map(_is_score, scores.values())))
     except ValueError as error:
         raise ValueError(f"is no score; expected {expected}.") from error
+
+
+def check_scores(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Raise ValueError if a score is a text of some pictures and a number of others: means would leave some out."""
+    texts: dict[str, bool] = {}
+    for row in rows:
+        for name, score in row["scores"].items():
+            is_text = isinstance(score, str)
+            if score is not None and texts.setdefault(name, is_text) != is_text:
+                raise ValueError(
+                    f"{path} is damaged: the score {name!r} of {row['file']} is {short(score)}, a "
+                    f"{'text' if is_text else 'number'} unlike others. Mend the file, or delete it and score again."
+                )
 
 
 def read_judges(folder: Path) -> dict[str, str]:

@@ -35,10 +35,15 @@ from .work import Batch, Key, Run
 def start(run: Run, out: Path, model: str, fingerprint: str) -> None:
     """Write run.json, or make sure that the one there says the same, of the same weights too.
 
-    Raises ValueError if the folder was begun with other settings, naming them.
+    Raises ValueError if the folder was begun with other settings, naming them, or with unknown ones.
     """
     settings, path = run.settings(model, fingerprint), out / "run.json"
     out.mkdir(parents=True, exist_ok=True)
+    if not path.exists() and rows(out) and not path.exists():  # another process may begin meanwhile
+        raise ValueError(
+            f"{out} lists pictures, but has no run.json that says how they were made; put it back, or choose another "
+            "folder with --out."
+        )
     if write_first(path, to_json(settings, indent=1) + "\n"):
         return
     before, now = read_object(path), parse_object(to_json(settings))

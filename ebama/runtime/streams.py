@@ -50,9 +50,20 @@ class LastingStream:
                 os.close(nowhere)
 
 
+def _fill_descriptors() -> None:
+    """Open the null device where standard streams are closed: what is opened next would take their numbers, and get
+    what processes that we start print."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # the lowest free number is given out, which is this
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
 @contextmanager
 def lasting_output() -> Iterator[LastingStream]:
     """Within this context `print`, progress bars and warnings cannot fail; yields the new standard output."""
+    _fill_descriptors()
     output = LastingStream(sys.stdout)
     with redirect_stdout(output), redirect_stderr(LastingStream(sys.stderr)):
         try:

@@ -659,6 +659,50 @@ def test_damaged_scores_are_named_before_anything_is_scored(scenes: tuple[Path, 
     assert json.loads((folder / "judges.json").read_text())["full"] == "an unknown judge"
 
 
+def test_scores_that_means_would_leave_out_are_named(scenes: tuple[Path, list[str]]) -> None:
+    folder, _ = scenes
+    score(folder, [Counting("full")])
+    path = folder / "scores.jsonl"
+    content = path.read_text()
+    for damaged, says in (
+        (content.replace("1.0", '"1.0"', 1), r"the score 'full' of .*\.png is 1\.0, a number unlike others"),
+        (content.replace('{"full": 1.0}', "null", 1), "Line 1 of .*scores.jsonl is no score"),
+        (content.replace('{"full": 1.0}', "[1.0]", 1), "Line 1 of .*scores.jsonl is no score"),
+    ):
+        assert damaged != content
+        path.write_text(damaged)
+        with pytest.raises(ValueError, match=says):
+            report.write(folder)
+    path.write_text(content.replace('{"full": 1.0}', '{"full": null}', 1))  # of which the judge has nothing to say
+    report.write(folder)
+
+
+@pytest.mark.parametrize("name", ["scores.jsonl", "images.jsonl", "report.html", "table.csv"])
+def test_what_cannot_be_written_in_the_end_is_named_before_anything_is_scored(
+    scenes: tuple[Path, list[str]], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = scenes
+    if name.endswith("jsonl"):
+        (folder / name).symlink_to(folder / "nowhere" / name)
+    else:
+        (folder / name).mkdir()
+    assert main(["evaluate", "--score-only", str(folder), "--judge"]) == 2
+    assert str(folder / name) in capsys.readouterr().err
+    assert not (folder / "scores-unfinished.jsonl").exists()
+
+
+def test_lists_without_settings_are_not_gone_on_with(prompts: Path, tmp_path: Path) -> None:
+    work = Run([BenchmarkPrompt("a", "a cat")], {"sd": SD}, [0], steps=2, sampler="ddim", batch_size=4, parser="rules")
+    run.start(work, tmp_path, "miniature", "0a")
+    row = {"method": "sd", "set": "a", "prompt": "a cat", "seed": 0, "file": None, "error": "refused"}
+    (tmp_path / "images-0-of-1.jsonl").write_text(jsonl.text([row]))
+    run.start(work, tmp_path, "miniature", "0a")  # as it was begun
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(ValueError, match=r"lists pictures, but has no run\.json that says how they were made"):
+        run.start(replace(work, steps=3), tmp_path, "miniature", "0a")
+    assert not (tmp_path / "run.json").exists()
+
+
 def test_scores_of_other_judges_stay_while_the_pictures_do(scenes: tuple[Path, list[str]]) -> None:
     folder, captions = scenes
     score(folder, [Counting("full"), Counting("min")])

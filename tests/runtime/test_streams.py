@@ -8,14 +8,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import forked
 
 from ebama import cli, commands
 from ebama.runtime.exhaustion import is_exhausted
@@ -61,6 +64,22 @@ def test_an_early_end_leaves_nothing_that_fails_later(
                 raise end
         assert isinstance(output.error, OSError)
         assert output.error.errno == errno.ENOSPC
+
+
+def _without_streams(closed: Sequence[str]) -> int:
+    for number in closed:
+        os.close(int(number))
+    with lasting_output(), tempfile.TemporaryFile() as file:
+        assert file.fileno() > 2
+        assert all(os.get_inheritable(number) for number in range(3))
+    return 0
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "01", "02", "12", "012"])
+def test_numbers_of_closed_streams_are_given_to_no_file(closed: str, tmp_path: Path) -> None:
+    process = forked(list(closed), tmp_path / "shown", _without_streams)
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_closed_and_missing_streams_are_printed_to(monkeypatch: pytest.MonkeyPatch) -> None:

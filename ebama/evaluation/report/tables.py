@@ -14,10 +14,11 @@ from typing import Any
 from ...output.files import write_text
 from ...output.reading import read_object
 from .. import jsonl
-from ..rows import check_score, read_judges
+from ..rows import check_score, check_scores, read_judges
 from . import page, paper
 from .comparison import BASELINE, Row, by_method, by_score, compare
 
+FILES = ("table.md", "table.json", "table.csv", "report.html")
 NO_SCORES = page.NO_SCORES + "\n"
 
 
@@ -31,6 +32,7 @@ def write(folder: Path, baseline: str = BASELINE) -> str:
     if not path.is_file():
         raise ValueError(f"There is no {path}; `evaluate --score-only {folder}` makes it.")
     lines = [{"file": None, "scores": {}, **line} for line in jsonl.read(path, check_score, whole=True)]
+    check_scores(path, lines)
     about, judges = settings(folder), read_judges(folder)
     table = compare(lines, about, judges, baseline)
     if not table and not any(line["file"] and (folder / line["file"]).is_file() for line in lines):
@@ -39,10 +41,9 @@ def write(folder: Path, baseline: str = BASELINE) -> str:
         raise ValueError(f"{path} holds no score, and {folder} no picture that it names.{why}")
     markdown = _markdown(table) or NO_SCORES
     made = page.page(folder, lines, table, about, judges, baseline)  # before anything is replaced: it may fail
-    write_text(folder / "table.md", markdown)
-    write_text(folder / "table.json", json.dumps([asdict(row) for row in table], indent=1) + "\n")
-    write_text(folder / "table.csv", _csv(table))
-    write_text(folder / "report.html", made)
+    texts = markdown, json.dumps([asdict(row) for row in table], indent=1) + "\n", _csv(table), made
+    for name, text in zip(FILES, texts, strict=True):
+        write_text(folder / name, text)
     return markdown
 
 
