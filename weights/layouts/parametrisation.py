@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import inf, isclose, nan, prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ _TABLES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 _MOST_STEPS = 100_000
 _KINDS = {"linear": "scaled_linear", "sqrt_linear": "linear"}  # CompVis's names of kinds that have another one here
-_ENDS = {"linear_start": "1e-4", "linear_end": "2e-2"}  # CompVis's own, where its configuration gives but one
+_ENDS = {"start": 1e-4, "end": 2e-2}  # of betas: CompVis's own, where its configuration gives but one
 _PRECISION = 0.004  # of bfloat16
 
 
@@ -142,11 +143,14 @@ def _configured_schedule(path: Path) -> NoiseSchedule | None:
     if not given:
         return None
     steps, kind = given.pop("timesteps", "1000"), given.get("beta_schedule", "linear")
-    chosen = {} if kind == "cosine" or not given else {end: given.get(end, usual) for end, usual in _ENDS.items()}
+    has_ends = bool(given) and kind != "cosine"
     try:
+        ends: dict[str, Any] = {
+            f"beta_{end}": float(given.get(f"linear_{end}", usual)) for end, usual in _ENDS.items() if has_ends
+        }
         if not 0 < int(steps) <= _MOST_STEPS:
             raise ValueError(f"it has {steps} timesteps; expected 1 to {_MOST_STEPS:,}.")
-        return NoiseSchedule(int(steps), *map(float, chosen.values()), kind=_KINDS.get(kind, kind))
+        return NoiseSchedule(int(steps), kind=_KINDS.get(kind, kind), **ends)
     except ValueError as error:
         raise CheckpointError(f"{path} gives a noise schedule that cannot be used: {error}") from error
 
@@ -178,8 +182,8 @@ def stored_scale(file: TensorFile, usual: float) -> float:
 def _scales(file: TensorFile) -> Iterator[tuple[str, str]]:
     """Every place that says the scale, with what it says there; those of a file opened for its shapes do not."""
     for key, entry in file.entries.items():
-        if read_key(key).name == "scale_factor" and prod(entry.shape) == 1 and not (value := entry.read()).is_meta:
-            yield f"{file.path}: {key}", str(float(value))
+        if read_key(key).name == "scale_factor" and prod(entry.shape) == 1 and not (stored := entry.read()).is_meta:
+            yield f"{file.path}: {key}", str(float(stored))
     configuration = file.path.with_suffix(".yaml")
     for name, value in _configured(configuration, "scale_factor").items():
         yield f"{configuration}: {name}", value[:80]
