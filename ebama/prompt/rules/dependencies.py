@@ -150,7 +150,8 @@ class _RuleParser:
             return False
         further = self._run(i + 2)
         is_known = self.words[i] in lexicon.NOUNS | lexicon.NOUNS_IN_Y or self.words[i].endswith(("ay", "ey", "oy"))
-        return not is_known and further > i + 2 and self._tag_at(further) in ("NOUN", "PUNCT", "CCONJ")
+        goes_on = further > i + 2 and self._tag_at(further) in ("NOUN", "PUNCT", "CCONJ")
+        return not is_known and (goes_on or self._begins_adjectives(further))
 
     def _attach_adverbs(self, start: int, head: int) -> None:
         for k in range(head - 1, start - 1, -1):
