@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .request import MAX_UPLOAD
 
@@ -41,6 +43,21 @@ def protect(app: Starlette, names: frozenset[str]) -> None:
         return response
 
     app.add_middleware(BaseHTTPMiddleware, dispatch=check)
+    app.add_middleware(Ending)
+
+
+class Ending:
+    """Answers, in one line, whoever is still sending when the server stops, which waits for a few seconds only."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application for one request."""
+        try:
+            await self._app(scope, receive, send)
+        except CancelledError:
+            await JSONResponse({"error": "The server stops."}, 503)(scope, receive, send)
 
 
 def _problem(request: Request, names: frozenset[str]) -> tuple[int, str]:

@@ -35,6 +35,7 @@ from fastapi.testclient import TestClient
 from ebama.app import jobs
 from ebama.app.api import PAGE, create_app
 from ebama.app.jobs import Job, Queue
+from ebama.app.middleware import Ending
 from ebama.app.request import MAX_PROMPT, MAX_SEEDS, GenerateRequest
 from ebama.app.service import Service
 
@@ -583,3 +584,23 @@ def test_a_picture_is_a_png_with_a_file_name(client: TestClient) -> None:
     answer = client.get(f"/api/jobs/{job['id']}/pictures/0/png")
     assert "suitcase-sd-seed0000.png" in answer.headers["content-disposition"]
     assert Image.open(io.BytesIO(answer.content)).size == (32, 32)
+
+
+def test_who_is_still_sending_when_the_server_stops_is_answered() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def waiting(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def stop() -> None:
+        request = asyncio.ensure_future(Ending(waiting)({"type": "http"}, None, send))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        request.cancel()
+        await request
+
+    asyncio.run(stop())
+    assert sent[0]["status"] == 503
+    assert json.loads(sent[1]["body"]) == {"error": "The server stops."}
