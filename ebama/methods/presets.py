@@ -22,7 +22,7 @@ MINIATURE_OPTIONS: dict[str, dict[str, Any]] = {
     "attention-regulation": {"edited_calls": 8, "share": 0.1},
     "initno": {"step_size": 3.0, "learning_rate": 0.03, "max_rounds": 1, "iterations": 6, "final_iterations": 0},
     "self-cross": {"step_size": 10.0, "learning_rate": 0.03, "max_rounds": 1, "iterations": 6, "final_iterations": 0},
-    "boxdiff": {"refine": False},
+    "boxdiff": {"step_size": 10.0, "max_refinements": 3},
 }
 """Chosen on prompts outside the benchmark; docs/methods.md says how and has the figures."""
 
