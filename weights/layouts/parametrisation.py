@@ -19,9 +19,9 @@ from torch import Tensor
 from ebama.samplers import NoiseSchedule
 
 from ..errors import CheckpointError, listed
+from ..files.settings import nested_settings, yaml_settings
 from ..files.tensors import Entry, TensorFile
 from .keys import read_key
-from .settings import nested_settings, yaml_settings
 
 _SETTINGS = re.compile(
     r"(?:^|[._ ])(?:prediction_type|predict_key|paramete?ri[sz]ation|scaling_config\.target)$", re.IGNORECASE

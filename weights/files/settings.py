@@ -11,7 +11,7 @@ from typing import TypeAlias
 import yaml
 
 from ..errors import CheckpointError
-from ..files.regular import read_text
+from .regular import read_text
 
 Setting: TypeAlias = tuple[str, str, bool]
 """Dotted name, value as text, and whether it is quoted: written as JSON within another."""
