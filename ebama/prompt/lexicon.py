@@ -41,7 +41,7 @@ PRONOUNS = _words(
     "somebody everyone everybody everything nobody nothing anyone anybody anything there"
 )
 # Some parsers call them nouns; they name nothing that can be drawn.
-NO_NOUNS = DETERMINERS | PRONOUNS | _words("others")
+NO_NOUNS = DETERMINERS | PRONOUNS | _words("others dozen hundred thousand")
 # Words that name nothing: of the classes that never grow.
 FUNCTION_WORDS = (
     DETERMINERS
@@ -111,7 +111,7 @@ ADJECTIVES = COLOURS | _words(
     "compact crude dense drab faint fierce firm gentle grand hollow humble intricate jagged lone loose mellow "
     "mild noble obese odd ornate proud rare rigid robust rugged savage serene severe sheer slick slanted solemn sparse "
     "splendid stark steep stiff subtle supple swift tender tense translucent tranquil vague vast vibrant wicked wise "
-    "isometric monochrome iridescent grotesque baroque minimalist abstract rectangular triangular circular oval "
+    "monochrome iridescent grotesque baroque minimalist abstract rectangular triangular circular oval "
     "hexagonal cylindrical squat"
 )
 
@@ -226,7 +226,7 @@ PICTURE_WORDS = (
     | frozenset(f"{kind} style" for kind in ("anime", "manga", "cartoon", "comic", "pixar", "disney", "ghibli"))
     | frozenset(f"...{word}," for word in (_PICTURES | {"lighting"}) - _words("painting picture print scene collage"))
     | frozenset(f"{word}," for word in ("anime", "manga", "screenshot", "screencap", "black and white photo"))
-    | frozenset(f"{word}," for word in ("solo", "upper body", "full body", "3d", "subject", "objects"))
+    | frozenset(f"{word}," for word in ("solo", "upper body", "full body", "3d", "subject", "objects", "isometric"))
     | frozenset(f"{length}mm{what}," for length in (24, 35, 50, 85, 100, 135) for what in ("", " lens", " film"))
     | frozenset(f"{kind} of" for kind in ("close up", "screenshot", "screencap", "cover art", "comic strip"))
     | frozenset(f"{kind}still of" for kind in ("", "film ", "movie ", "video ", "cinematic "))

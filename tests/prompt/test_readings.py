@@ -468,6 +468,8 @@ READ_BY_ALL: dict[str, Words] = {
     },
     "a red car, ISO 100, 1/200s, f/2.8, Canon EOS R5, DSLR": [("car", ["red"])],
     "a red car and a blue bowl, f1.8, isometric": CAR_AND_BOWL,
+    "a red car and a bowl, isometric, a white wall": [("car", ["red"]), ("bowl", []), ("wall", ["white"])],
+    "two dozen pink flamingos and a dozen roses": [("flamingos", ["pink"]), ("roses", [])],
 }
 
 
