@@ -18,6 +18,7 @@ from reference import FEW, relative, run
 from ebama import Pipeline, methods
 from ebama.methods import Choice
 from ebama.prompt import PromptError, parse
+from ebama.starts import NullText
 from ebama.weights import clip_tokenizer, load, save
 
 BOXED = [name for name in methods.names() if methods.get(name).needs.boxes]
@@ -141,7 +142,7 @@ def test_nor_do_they_change_pictures_that_exist(tmp_path: Path) -> None:
     def seen(folder: Path) -> tuple[Any, ...]:
         sd = load()
         pipeline, picture = Pipeline(sd), Image.new("RGB", (128, 128), "pink")
-        inverted = pipeline.invert(picture, "a red car", steps=2, null_text=True)
+        inverted = pipeline.invert(picture, "a red car", steps=2, null_text=NullText(iterations=2))
         made = pipeline("a red car", image=inverted, method="sd", trace=True)
         save(sd, folder, dtype=torch.float16)
         words = sd.maps_of(picture, ["a car"], t=100)
