@@ -294,3 +294,13 @@ def test_a_file_that_memory_has_no_room_for_is_no_damage(
     monkeypatch.setattr(torch, "load", refused)
     with pytest.raises(MemoryError, match="Cannot allocate memory"):
         load(tmp_path / "m.ckpt", config=TINY)
+
+
+@pytest.mark.skipif(not hasattr(torch, "float4_e2m1fn_x2"), reason="this torch has no such numbers")
+def test_numbers_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    state = compvis_state(random_model())
+    key = "model.diffusion_model.out.0.weight"
+    state[key] = torch.zeros(state[key].shape, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    torch.save(state, tmp_path / "m.ckpt")
+    with pytest.raises(CheckpointError, match=r"out\.0\.weight is of torch\.float4_e2m1fn_x2, which cannot be read"):
+        load(tmp_path / "m.ckpt", config=TINY)
