@@ -26,7 +26,7 @@ from .layouts.detect import preset_of
 from .layouts.folder import STEMS, TOKENIZERS, is_of_shards
 from .layouts.token_table import TABLE, trim
 from .layouts.writing import folder_jsons
-from .networks import expected_shapes
+from .networks import expected_shapes, shapes
 from .stable_diffusion import StableDiffusion
 
 if TYPE_CHECKING:
@@ -138,9 +138,9 @@ def _stored_schedule(schedule: NoiseSchedule) -> Weights:
 def _stored_scale(sd: StableDiffusion, weights: Weights) -> Weights:
     """The scale of the latents, unless it is that of the kind of model that `load` would take these weights for."""
     usual = preset_of({name: tuple(weight.shape) for name, weight in weights.items()}).vae.scale
-    return (
-        {} if sd.vae.scale == usual else {"scale_factor": torch.tensor(sd.vae.scale, dtype=torch.float64, device="cpu")}
-    )
+    if sd.vae.scale == usual:
+        return {}
+    return {"scale_factor": torch.tensor(sd.vae.scale, dtype=torch.float64, device="cpu")}
 
 
 def _write(weights: Weights, path: Path, dtype: torch.dtype | None, tables: Weights | None = None) -> None:
@@ -186,15 +186,16 @@ def _padding_with(pad_token: int | None, tokenizer: CLIPTokenizer) -> CLIPTokeni
 
 def _weights(sd: StableDiffusion) -> dict[str, Weights]:
     """Those of each component; ValueError unless they are those of its configuration, which `load` expects."""
-    weights = {component: getattr(sd, component).state_dict() for component in component_names(sd.config)}
-    for component, expected in expected_shapes(sd.config).items():
-        found = {name: tuple(weight.shape) for name, weight in weights[component].items()}
-        if differing := [name for name in found | expected if found.get(name) != expected.get(name)]:
+    networks = {component: getattr(sd, component) for component in component_names(sd.config)}
+    expected = expected_shapes(sd.config)
+    for component, found in shapes(networks).items():
+        wanted = expected[component]
+        if differing := [name for name in found | wanted if found.get(name) != wanted.get(name)]:
             raise ValueError(
                 f"The weights of {component} are not those of its configuration, which a file can hold: "
                 f"{len(differing)} differ ({listed(differing)}). Save the network before it is compiled or changed."
             )
-    return weights
+    return {component: network.state_dict() for component, network in networks.items()}
 
 
 def compvis_weights(sd: StableDiffusion) -> Weights:

@@ -27,9 +27,7 @@ def read(path: Path, check: Callable[[Row], None] = lambda row: None, *, whole: 
     """
     try:
         lines = read_bytes(path, MAX_LIST).removeprefix(codecs.BOM_UTF8).split(b"\n")
-    except FileNotFoundError as error:
-        if path.is_symlink():
-            raise ValueError(f"{path} is a link that leads nowhere; delete it or mend it.") from error
+    except FileNotFoundError:
         return []
     rows = []
     for number, line in enumerate(lines, start=1):

@@ -20,8 +20,10 @@ def read_bytes(path: Path, at_most: int = MAX_BYTES) -> bytes:
     """The content of a regular file.
 
     Raises OSError if it cannot be opened, and ValueError if it holds more than `at_most` bytes or is something else: a
-    pipe would be waited for, and a device never ends.
+    pipe would be waited for, a device never ends, and what a link that leads nowhere once was is lost.
     """
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"{path} is a link that leads nowhere; delete it or mend it.")
     with path.open("rb") if os.name == "nt" else open(path, "rb", opener=_open_at_once) as file:
         facts = os.fstat(file.fileno())
         if not stat.S_ISREG(facts.st_mode):
@@ -44,9 +46,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file, empty if there is no file; ValueError, naming file and line, for anything else."""
     try:
         text = read_text(path)
-    except FileNotFoundError as error:
-        if path.is_symlink():
-            raise ValueError(f"{path} is a link that leads nowhere; delete it or mend it.") from error
+    except FileNotFoundError:
         return {}
     try:
         return parse_object(text)

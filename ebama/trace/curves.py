@@ -35,11 +35,7 @@ def intensity(trace: Trace, groups: Sequence[GroupLike] | None = None, *, sample
     """
     groups = trace.prompts[sample].groups if groups is None else groups
     maps = [trace.maps(group.object, sample=sample) for group in groups]
-    values = (
-        gaussian_peak(torch.stack(maps))
-        if maps
-        else torch.zeros(0, len(trace.timesteps), dtype=torch.float32, device="cpu")
-    )
+    values = gaussian_peak(torch.stack(maps)) if maps else _none(trace)
     return _curves("intensity", trace, sample, [(group.object,) for group in groups], values)
 
 
@@ -55,10 +51,13 @@ def similarity(trace: Trace, groups: Sequence[GroupLike] | None = None, *, sampl
         for word in {word for pair in pairs for word in pair}
     }
     cosines = [F.cosine_similarity(columns[modifier], columns[noun], dim=-1) for modifier, noun in pairs]
-    values = (
-        torch.stack(cosines) if cosines else torch.zeros(0, len(trace.timesteps), dtype=torch.float32, device="cpu")
-    )
+    values = torch.stack(cosines) if cosines else _none(trace)
     return _curves("similarity", trace, sample, pairs, values)
+
+
+def _none(trace: Trace) -> Tensor:
+    """No curves over a trace's calls, [0, call]."""
+    return torch.zeros(0, len(trace.timesteps), dtype=torch.float32, device="cpu")
 
 
 def _curves(

@@ -771,6 +771,13 @@ def test_any_word_may_be_ignored() -> None:
 # Long prompts
 
 
+@pytest.mark.parametrize("parser", SMALL)
+@pytest.mark.parametrize("prompt", ["a " + "mossy, " * 1300 + "red cat", "no cats" + " or cats" * 1200])
+def test_what_goes_on_and_on_is_read(prompt: str, parser: str) -> None:
+    with pytest.warns(UserWarning, match="does not see"):
+        assert parse(prompt, TOKENIZER, parser, groups=[]).groups == ()
+
+
 @pytest.mark.parametrize("before", range(66, 76))
 def test_a_letter_that_is_seen_in_part_is_not_seen(before: int) -> None:
     prompt, words = "very " * before + "魑, 魅", [("魑", [])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from ..errors import CheckpointError, listed
 from .archive import is_zip
 from .pickle_safety import load_pickle, plain_settings, plain_tensors
 from .regular import check_regular, is_refusal, named_refusals
+from .settings import Setting, yaml_settings
 
 _SAFETENSORS_DTYPES = {
     "F64": torch.float64,
@@ -55,6 +56,11 @@ class TensorFile:
     container: str
     entries: dict[str, Entry]
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def configuration(self) -> list[Setting]:
+        """The settings of the .yaml of the file's name beside it, none without one. Raises as `yaml_settings`."""
+        return yaml_settings(self.path.with_suffix(".yaml"))
 
 
 def open_tensors(path: Path, *, meta: bool = False) -> TensorFile:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ebama.samplers import NoiseSchedule
 
 from ..errors import CheckpointError, listed
-from ..files.settings import nested_settings, yaml_settings
+from ..files.settings import nested_settings
 from ..files.tensors import Entry, TensorFile
 from .keys import read_key
 
@@ -82,7 +82,7 @@ def _statements(file: TensorFile) -> Iterator[Statement]:
         name = read_key(key).name
         if _V_MARKS.search(name) or _OTHER_MARKS.search(name):
             yield Statement("v" if _V_MARKS.search(name) else None, f"its key {listed([key])} says so")
-    for name, value, quoted in [*nested_settings(file.metadata), *yaml_settings(file.path.with_suffix(".yaml"))]:
+    for name, value, quoted in [*nested_settings(file.metadata), *file.configuration]:
         said, where = value.strip().lower(), f"{listed([name[-80:]])} is {value[:80]!r}"
         if _OTHER_MARKS.search(name) or _V_MARKS.search(name):
             if said not in _OFF:
@@ -134,12 +134,12 @@ def stored_schedule(file: TensorFile) -> NoiseSchedule | None:
             return NoiseSchedule.of(_TABLES[name](values))
         except ValueError as error:
             raise CheckpointError(f"{file.path} stores a noise schedule that cannot be used: {error}") from error
-    return _configured_schedule(file.path.with_suffix(".yaml"))
+    return _configured_schedule(file)
 
 
-def _configured_schedule(path: Path) -> NoiseSchedule | None:
+def _configured_schedule(file: TensorFile) -> NoiseSchedule | None:
     """The schedule that a configuration of CompVis's trainer names, whose "linear" is `scaled_linear` here."""
-    given = _configured(path, "timesteps", "beta_schedule", "linear_start", "linear_end")
+    given = _configured(file, "timesteps", "beta_schedule", "linear_start", "linear_end")
     if not given:
         return None
     steps, kind = given.pop("timesteps", "1000"), given.get("beta_schedule", "linear")
@@ -152,14 +152,14 @@ def _configured_schedule(path: Path) -> NoiseSchedule | None:
             raise ValueError(f"it has {steps} timesteps; expected 1 to {_MOST_STEPS:,}.")
         return NoiseSchedule(int(steps), kind=_KINDS.get(kind, kind), **ends)
     except ValueError as error:
-        raise CheckpointError(f"{path} gives a noise schedule that cannot be used: {error}") from error
+        where = file.path.with_suffix(".yaml")
+        raise CheckpointError(f"{where} gives a noise schedule that cannot be used: {error}") from error
 
 
-def _configured(path: Path, *names: str) -> dict[str, str]:
+def _configured(file: TensorFile, *names: str) -> dict[str, str]:
     """The values that a configuration of CompVis's trainer gives for some of its model's parameters."""
-    at = {f"{path.name}: model.params.{name}": name for name in names}
-    settings = yaml_settings(path)
-    return {at[name]: value for name, value, _ in settings if name in at and value.strip().lower() not in _NOTHING}
+    given = {name.partition(": model.params.")[2]: value.strip() for name, value, _ in file.configuration}
+    return {name: given[name] for name in names if given.get(name, "").lower() not in _NOTHING}
 
 
 def stored_scale(file: TensorFile, usual: float) -> float:
@@ -184,9 +184,8 @@ def _scales(file: TensorFile) -> Iterator[tuple[str, str]]:
     for key, entry in file.entries.items():
         if read_key(key).name == "scale_factor" and prod(entry.shape) == 1 and not (stored := entry.read()).is_meta:
             yield f"{file.path}: {key}", str(float(stored))
-    configuration = file.path.with_suffix(".yaml")
-    for name, value in _configured(configuration, "scale_factor").items():
-        yield f"{configuration}: {name}", value[:80]
+    for name, value in _configured(file, "scale_factor").items():
+        yield f"{file.path.with_suffix('.yaml')}: {name}", value[:80]
 
 
 def _values(path: Path, entry: Entry) -> Tensor:

@@ -145,12 +145,17 @@ class Tree:
 
         After a determiner or number an adjective is denied: "a not so happy clown".
         """
+        while self._is_another(noun):
+            noun = self._words[noun].head
         first = max(self._extents[noun][0] - 1, 0)
         before = [word.text.lower() for word in self._words[first:noun]]
-        if before and before[0] in ("or", "nor") and self._words[noun].dep == "conj":
-            return self.is_denied(self._words[noun].head)
         denying = [i for i, word in enumerate(before, first) if word in _DENYING]
         return "only" not in before and not all(self._before(i) in _BEGINNING for i in denying)
+
+    def _is_another(self, noun: int) -> bool:
+        """Whether a noun with what describes it follows another and "or"."""
+        word, before = self._words[noun], max(self._extents[noun][0] - 1, 0)
+        return word.dep == "conj" and before < noun != word.head and self._words[before].text.lower() in ("or", "nor")
 
     def _before(self, i: int) -> str:
         return self._words[i - 1].text.lower() if i else ""

@@ -144,14 +144,16 @@ class _RuleParser:
         return self._tag_at(self._run(i + 2)) == "NOUN"
 
     def _begins_adjectives(self, i: int) -> bool:
-        """Whether a word that no list has ends in -y and comes before a comma, adjectives and a noun: "a chunky, glazed
+        """Whether words that no list has end in -y and come before commas, adjectives and a noun: "a chunky, glazed
         fisherman"."""
-        if self._tag_at(i) != "NOUN" or not self.words[i].endswith("y") or self.words[i + 1 : i + 2] != [","]:
-            return False
-        further = self._run(i + 2)
-        is_known = self.words[i] in lexicon.NOUNS | lexicon.NOUNS_IN_Y or self.words[i].endswith(("ay", "ey", "oy"))
-        goes_on = further > i + 2 and self._tag_at(further) in ("NOUN", "PUNCT", "CCONJ")
-        return not is_known and (goes_on or self._begins_adjectives(further))
+        while self._tag_at(i) == "NOUN" and self.words[i].endswith("y") and self.words[i + 1 : i + 2] == [","]:
+            if self.words[i] in lexicon.NOUNS | lexicon.NOUNS_IN_Y or self.words[i].endswith(("ay", "ey", "oy")):
+                return False
+            following = i + 2
+            i = self._run(following)
+            if i > following and self._tag_at(i) in ("NOUN", "PUNCT", "CCONJ"):
+                return True
+        return False
 
     def _attach_adverbs(self, start: int, head: int) -> None:
         for k in range(head - 1, start - 1, -1):

@@ -121,9 +121,7 @@ class TraceRecorder:
 
 def _padded(keys: Sequence[Sequence[int]]) -> Tensor | None:
     """Positions of the keys to keep of each sample, [B, most keys], filled up with 0; None for all keys."""
-    most = max(map(len, keys), default=0)
-    return (
-        torch.tensor([[*some, *[0] * (most - len(some))] for some in keys], dtype=torch.long, device="cpu")
-        if keys
-        else None
-    )
+    if not keys:
+        return None
+    most = max(map(len, keys))
+    return torch.tensor([[*some, *[0] * (most - len(some))] for some in keys], dtype=torch.long, device="cpu")
