@@ -62,7 +62,7 @@ def training_sizes(original_size: Any, crop: Any, target_size: Any) -> dict[str,
 def check_negative_prompt(text: str, tokenizer: Any) -> None:
     """Raise ValueError for a negative prompt that is no text; warn of words that the text encoder does not see."""
     if not isinstance(text, str):
-        raise ValueError(f"negative_prompt is {text!r}; expected a string.")
+        raise ValueError(f"negative_prompt is {short(text)}; expected a string.")
     check_characters(text, "negative_prompt")
     if text.strip() and (lost := align(text, tokenizer).lost()):
         warnings.warn(f"CLIP sees only the beginning of the negative prompt; it does not see: {lost}", stacklevel=3)
@@ -117,7 +117,7 @@ def _placed(parsed: list[Parsed], boxes: Boxes | Sequence[Boxes] | None, method:
         or not all(isinstance(b, Mapping) for b in given)
     ):
         raise ValueError(
-            f"boxes are {boxes!r} for {len(parsed)} prompts; give one mapping from words to boxes for each."
+            f"boxes are {short(boxes)} for {len(parsed)} prompts; give one mapping from words to boxes for each."
         )
     parsed = [place(prompt, mapping) for prompt, mapping in zip(parsed, given, strict=True)]
     if method.needs.boxes and not boxes and not any(group.box for prompt in parsed for group in prompt.groups):

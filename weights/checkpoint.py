@@ -19,7 +19,14 @@ from .layouts.detect import file_kind, preset_of
 from .layouts.diffusers import read_folder_config
 from .layouts.folder import STEMS, TOKENIZERS, missing_components, not_a_pipeline, variant_of, weight_files
 from .layouts.keys import EMA_PREFIX, name_in_folder, read_key
-from .layouts.parametrisation import Statement, guessed_prediction, stated_prediction, stored_scale, stored_schedule
+from .layouts.parametrisation import (
+    Statement,
+    check_text_layer,
+    guessed_prediction,
+    stated_prediction,
+    stored_scale,
+    stored_schedule,
+)
 from .layouts.token_table import expand_entries
 from .networks import expected_shapes
 
@@ -114,6 +121,8 @@ def from_single_file(
     average. Without a `config` it is that of the kind of model that the shapes are of; `statement` is the file's
     `stated_prediction`."""
     usual, config = config is None, config or preset_of(_shapes(file))
+    if usual:
+        check_text_layer(file, config.text)
     keys = [(read_key(key), entry) for key, entry in file.entries.items()]
     trained = {key.component for key, _ in keys if not key.average}
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
+from ..checks import one_line
+
 if TYPE_CHECKING:
     import tokenizers
     from transformers import PreTrainedTokenizerBase
@@ -31,7 +33,11 @@ _NO_LIMIT = 10**6  # transformers writes 1e30 where a tokenizer has no limit
 
 
 class PromptError(ValueError):
-    """A prompt, or the words said to be in it, that cannot be used; the message says why and what to do instead."""
+    """A prompt, or the words said to be in it, that cannot be used; the message, one line whatever it quotes, says why
+    and what to do instead."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(one_line(message))
 
 
 @dataclass(frozen=True)

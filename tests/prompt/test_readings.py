@@ -681,6 +681,16 @@ def test_words_with_their_heads_are_a_reading() -> None:
             parse(prompt, TOKENIZER, wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.filterwarnings("ignore:the text encoder sees")
+def test_messages_that_quote_a_long_prompt_are_one_short_line() -> None:
+    prompt = f"a red car, {'mossy ' * 1500}".strip()
+    for arguments in ({"groups": [("dog", [])]}, {"groups": "x" * 9000}, {"ignore": 9**999}, {"parser": "x" * 9000}):
+        with pytest.raises(PromptError) as caught:
+            parse(prompt, TOKENIZER, **{"parser": "rules", **arguments})
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) <= 1000
+
+
 def test_phrases_of_any_tree_leave_a_tree() -> None:
     rng = random.Random(0)
     names = ["a", "red", "colored", "rose", "sled", "orange", ",", "and", "wine"]

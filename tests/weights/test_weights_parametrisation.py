@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from reference import TINY_V2
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from weights_samples import TINY, compvis_state, random_model
 
 from ebama import Pipeline
+from ebama.models import TextConfig
 from ebama.samplers import DDIM, NoiseSchedule
 from ebama.weights import CheckpointError, inspect, load, save
 from ebama.weights.checkpoint import open_checkpoint
+from ebama.weights.files.tensors import open_tensors
+from ebama.weights.layouts.parametrisation import check_text_layer
 
 State = dict[str, Tensor]
 
@@ -432,6 +436,37 @@ def test_a_yaml_beside_the_file_may_give_the_scale(some: State, tmp_path: Path) 
         configuration.write_text(f"model:\n  params: {{scale_factor: {wrong}}}\n")
         with pytest.raises(CheckpointError, match=rf"m\.yaml: scale_factor is {wrong}; expected a positive number"):
             open_checkpoint(file, TINY)
+
+
+@pytest.mark.parametrize(
+    ("text", "usual", "others"),
+    [
+        (TINY.text, "last", ("penultimate", "hidden", "pooled", "1" * 200)),
+        (TINY_V2.text, "penultimate", ("last", "hidden")),
+    ],
+)
+def test_a_yaml_that_names_another_layer_of_the_text_encoder_is_refused(
+    some: State, tmp_path: Path, text: TextConfig, usual: str, others: tuple[str, ...]
+) -> None:
+    def read(layer: str) -> None:
+        lines = ("model:", "  params:", "    cond_stage_config:", "      params:", f"        layer: {layer}")
+        (tmp_path / "m.yaml").write_text("\n".join(lines))
+        check_text_layer(open_tensors(tmp_path / "m.safetensors"), text)
+
+    save_file(some, tmp_path / "m.safetensors")
+    for layer in (usual, usual.upper(), "null"):
+        read(layer)
+    for layer in others:
+        with pytest.raises(CheckpointError, match=rf"m\.yaml: .*\.layer is '{layer[:80]}'; expected '{usual}', or"):
+            read(layer)
+
+
+def test_who_gives_a_configuration_says_which_layer_is_read(some: State, tmp_path: Path) -> None:
+    save_file(some, tmp_path / "m.safetensors")
+    (tmp_path / "m.yaml").write_text("model: {params: {cond_stage_config: {params: {layer: hidden, layer_idx: 11}}}}")
+    with pytest.raises(CheckpointError, match="layer is 'hidden'"):
+        open_checkpoint(tmp_path / "m.safetensors")
+    assert open_checkpoint(tmp_path / "m.safetensors", TINY).config == TINY
 
 
 def test_a_saved_model_keeps_its_scale(tmp_path: Path) -> None:

@@ -412,6 +412,21 @@ def test_restored_archives_are_read_right(tmp_path: Path) -> None:
     assert differing(model, load(again, config=TINY)) == []
 
 
+def test_archives_without_checksums_are_read(tmp_path: Path) -> None:
+    """As under `torch.serialization.set_crc32_options(False)`, which writes zeros in their place."""
+    state, path = {"weight": torch.arange(6.0)}, tmp_path / "m.ckpt"
+    torch.save({"state_dict": state}, path)
+    with zipfile.ZipFile(path) as archive:
+        checksums = {record.CRC for record in archive.infolist()}
+    content = path.read_bytes()
+    for checksum in checksums:
+        content = content.replace(checksum.to_bytes(4, "little"), bytes(4))
+    path.write_bytes(content)
+    with zipfile.ZipFile(path) as archive:
+        assert not any(record.CRC for record in archive.infolist())
+    assert torch.equal(open_tensors(path).entries["weight"].read(), state["weight"])
+
+
 def _zip(names: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

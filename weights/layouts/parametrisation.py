@@ -16,12 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ebama.models import TextConfig
 from ebama.samplers import NoiseSchedule
 
 from ..errors import CheckpointError, listed
 from ..files.settings import nested_settings
 from ..files.tensors import Entry, TensorFile
 from .keys import read_key
+from .padding import is_openclip
 
 _SETTINGS = re.compile(
     r"(?:^|[._ ])(?:prediction_type|predict_key|paramete?ri[sz]ation|scaling_config\.target)$", re.IGNORECASE
@@ -177,6 +179,21 @@ def stored_scale(file: TensorFile, usual: float) -> float:
             raise CheckpointError(f"{where} is {value}; expected a positive number, as {usual}.")
         return usual if isclose(scale, usual, rel_tol=_PRECISION) else scale
     return usual
+
+
+_TEXT_LAYER = "cond_stage_config.params.layer"
+
+
+def check_text_layer(file: TensorFile, text: TextConfig) -> None:
+    """Raise CheckpointError if the .yaml beside the file has the U-Net see another layer of its text encoder than the
+    one that such a model is known to see."""
+    usual = "penultimate" if is_openclip(text) else "last"
+    for name, layer in _configured(file, _TEXT_LAYER).items():
+        if layer.lower() != usual:
+            raise CheckpointError(
+                f"{file.path.with_suffix('.yaml')}: {name} is {layer[:80]!r}; expected {usual!r}, or a `config` "
+                "whose `text` says what to read instead."
+            )
 
 
 def _scales(file: TensorFile) -> Iterator[tuple[str, str]]:
