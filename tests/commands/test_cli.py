@@ -387,6 +387,7 @@ def test_generate_records_weights_and_their_path(model: StableDiffusion, tmp_pat
     assert np.array_equal(pixels(*(tmp_path / "a").rglob("*.png")), pixels(with_path))
 
 
+@pytest.mark.slow
 def test_inspect_counts_parameters_and_says_what_is_complete(
     model: StableDiffusion, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -358,6 +358,7 @@ def test_more_of_what_is_wrong_with_a_picture_is_a_loss(score: str, more: str) -
     assert chart.count('class="above"') == chart.count('class="below"') == 1  # the shapes tell the sign
 
 
+@pytest.mark.usefixtures("without_charts")
 def test_a_second_opinion_is_shown_and_makes_no_failure(folder: Path, lines: list[dict[str, Any]]) -> None:
     opinions = {"second presence": 1.0, "second binding": 0.0, "judges agree": 0.0}
     judged = [entry | {"scores": entry["scores"] | opinions} for entry in lines if "scores" in entry]

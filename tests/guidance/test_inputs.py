@@ -111,6 +111,7 @@ def test_model_calls_are_counted_by_numbers_of_any_library(number: Callable[[int
     assert moved(0, number(0)).equal(refined)
 
 
+@pytest.mark.slow
 def test_methods_count_model_calls_so_too() -> None:
     latents = [
         guide_for("ane+thresholds=[[0,0.99]]", NETWORK, CONTEXT, GROUPS, TOKENS, calls=calls)(Z, T, i).latents

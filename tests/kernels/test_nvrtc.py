@@ -65,6 +65,7 @@ def test_emulated_kernel_finds_the_peaks_of_random_maps(
     torch.testing.assert_close(smoothed.gather(1, pixels[:, None])[:, 0], smoothed.amax(1), rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 def test_emulated_kernel_takes_the_first_pixel_of_a_tie_and_tells_maps_that_are_not_finite(
     emulated: tuple[nvrtc.PeakKernel, torch.dtype],
 ) -> None:

@@ -781,6 +781,7 @@ def test_any_word_may_be_ignored() -> None:
 # Long prompts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parser", SMALL)
 @pytest.mark.parametrize("prompt", ["a " + "mossy, " * 1300 + "red cat", "no cats" + " or cats" * 1200])
 def test_what_goes_on_and_on_is_read(prompt: str, parser: str) -> None:

@@ -158,6 +158,7 @@ def test_two_prompts_of_two_methods_with_pictures_and_a_trace() -> None:
         assert_same(values.nan_to_num(-1), expected.trace.kept[name].nan_to_num(-1), 1e-2)  # float16
 
 
+@pytest.mark.slow
 def test_the_weights_are_known_again() -> None:
     found, expected = on_both(lambda sd: sd.fingerprint())
     assert found == expected

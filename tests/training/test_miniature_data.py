@@ -62,6 +62,7 @@ class TestSprites:
     def _rasteriser(self) -> None:
         pytest.importorskip("resvg_py")
 
+    @pytest.mark.slow
     def test_every_noun_and_colour_exists(self) -> None:
         from ebama.training.drawing.sprites import load_sprites
 
@@ -118,6 +119,7 @@ class TestScenes:
             assert (a.caption, a.drawn) == (b.caption, b.drawn)
         assert [a.caption for a in first] != [c.caption for c in other]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("side", [64, 192])
     def test_a_seed_gives_the_same_scenes_at_any_side(self, side: int) -> None:
         from ebama.training.drawing.scenes import HARDER, scenes

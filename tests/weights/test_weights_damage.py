@@ -229,6 +229,7 @@ def test_the_first_bytes_alone_are_refused(
             use(path)
 
 
+@pytest.mark.slow
 def test_mapped_values_outlive_a_replaced_file(originals: dict[str, Files], scratch: Path) -> None:
     path = _write(originals["safetensors"], scratch)
     found = load(path, config=SMALL, dtype=torch.float16)
@@ -241,7 +242,7 @@ def test_mapped_values_outlive_a_replaced_file(originals: dict[str, Files], scra
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limits")
-@pytest.mark.parametrize("kind", ["safetensors", "zip", "legacy", "folder"])
+@pytest.mark.parametrize("kind", ["safetensors", "zip", "legacy", pytest.param("folder", marks=pytest.mark.slow)])
 def test_too_many_open_files_are_no_damage(tmp_path: Path, kind: str) -> None:
     import resource
 

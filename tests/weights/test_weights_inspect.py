@@ -138,6 +138,7 @@ def test_inspect_does_not_read_the_weights_of_pickles(tmp_path: Path, legacy: bo
     assert found.components["vae"].dtypes == ("float32",)
 
 
+@pytest.mark.slow
 def test_inspect_reads_the_configuration_of_a_folder(tmp_path: Path) -> None:
     save(random_model(), tmp_path / "m", dtype=torch.bfloat16)
     found = inspect(tmp_path / "m")

@@ -408,6 +408,7 @@ def test_weights_stay_mapped_and_the_file_untouched(folder: Path, copy: Path) ->
     assert torch.equal(loaded.unet.conv_out.bias, load(folder).unet.conv_out.bias)
 
 
+@pytest.mark.slow
 def test_differences_are_listed_by_component(model: StableDiffusion, tmp_path: Path) -> None:
     state, path = compvis_state(model), tmp_path / "broken.safetensors"
     for key in [key for key in state if key.startswith("model.diffusion_model.input_blocks.")][:12]:

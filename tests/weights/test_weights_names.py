@@ -338,6 +338,7 @@ def test_a_file_of_averages_alone_opens(
         unlike(model, tmp_path / "less.safetensors", ema=ema)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ema", "ema_state_dict", "model_ema"])
 @pytest.mark.parametrize("ema", [False, True])
 def test_a_whole_model_of_averages_opens(

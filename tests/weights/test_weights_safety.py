@@ -267,6 +267,7 @@ def test_bare_pickles_of_any_protocol_are_refused(tmp_path: Path) -> None:
         load(path, config=TINY)
 
 
+@pytest.mark.slow
 def test_folder_with_an_evil_component_is_refused(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     model = random_model()

@@ -117,6 +117,7 @@ def test_permissions_are_those_of_any_new_file(model: StableDiffusion, tmp_path:
     assert len({folder.stat().st_mode for folder in (tmp_path / "m").rglob("*") if folder.is_dir()}) == 1
 
 
+@pytest.mark.slow
 def test_save_converts_to_the_given_dtype(model: StableDiffusion, tmp_path: Path) -> None:
     save(model, tmp_path / "half", dtype=torch.float16)
     found = inspect(tmp_path / "half")
