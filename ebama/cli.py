@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         try:
             options = _parser().parse_args(arguments)
-            _check_place()
+            _check_surroundings()
             keep_freed_memory()
             options.run(options)
             output.flush()
@@ -51,8 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _check_place() -> None:
-    """Raise ValueError if the working folder was deleted, where libraries of torch end the process."""
+def _check_surroundings() -> None:
+    """Raise ValueError if the working folder was deleted, where libraries of torch end the process, or if the
+    environment asks of progress bars what cannot be."""
+    from .runtime import progress  # noqa: F401 (which looks at the environment as it is imported)
+
     try:
         os.getcwd()
     except FileNotFoundError as error:

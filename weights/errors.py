@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 _LISTED = 10
+_LONGEST = 200  # characters of a name in a message; checkpoints have names of a hundred
 
 
 class CheckpointError(ValueError):
@@ -16,6 +17,7 @@ class CheckpointError(ValueError):
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first ten names out of a file, without what would break a line or steer a terminal."""
-    shown = [name if name.isprintable() else ascii(name) for name in names[:_LISTED]]
+    """The first ten names out of a file, none of them long, without what would break a line or steer a terminal."""
+    short = [name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..." for name in names[:_LISTED]]
+    shown = [name if name.isprintable() else ascii(name) for name in short]
     return ", ".join((*shown, "...") if len(names) > _LISTED else shown)

@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 
 Weights = dict[str, Tensor]
 
+_READ_TOGETHER = {
+    *("model_index.json", "scheduler_config.json", "tokenizer.json", "vocab.json", "merges.txt"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+}
+"""What a folder says of another model must not be read with the weights of this one, which may not write them all."""
+
 
 def save(
     sd: StableDiffusion,
@@ -50,20 +56,24 @@ def save(
         Only `load` can read the result, so it comes without the tokenizer and scheduler that diffusers wants.
 
     Everything is written beside `path` and renamed when complete: an interrupted call leaves what was there.
-    Other files of a folder that exists stay in it, but for shards of the weights that it had.
+    Other files of a folder that exists stay in it, but for shards of the weights that it had, its index, tokenizers and
+    scheduler.
 
     A noise schedule that is not Stable Diffusion v1's is written as `alphas_cumprod`, which folders have no place for.
     A single file of a U-Net that predicts v has an empty `v_pred`, one of latents of another scale than its kind's has
     `scale_factor`; of OpenCLIP it holds what the model reads, without the last layer of Stable Diffusion 2's.
 
     Raises ValueError for a dtype that is not floating point, for weights that are not finite in it, which `load` would
-    refuse, for a network that is not as its configuration says, and for what the layout cannot hold.
+    refuse, for a network that is not as its configuration says, for what the layout cannot hold, and for a path where
+    it cannot be written.
     """
     if not isinstance(sd.unet, UNet):
         raise ValueError(f"The network is a {type(sd.unet).__name__}, which no layout has; only a UNet can be saved.")
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype is {dtype}; expected one of floating point, as torch.float16, or None.")
     target = given_path(path)
+    if target.exists() and not target.is_file() and not target.is_dir():
+        raise ValueError(f"{target} is a device or a pipe; expected a file or a folder.")
     if layout == "compvis":
         if trim_ids is not None:
             raise ValueError("trim_ids works for the diffusers layout only.")
@@ -83,9 +93,18 @@ def save(
                 "This model has a noise schedule of its own, which `load` takes from single files only: "
                 "save it in layout 'compvis'."
             )
+        target = Path(os.path.realpath(target))  # a link to a folder stays
+        if target.is_symlink():
+            raise ValueError(f"{target} is a loop of links; expected a folder.")
+        if target in (here := Path.cwd(), *here.parents):
+            raise ValueError(f"{target} is where this program runs, which cannot be replaced; choose a folder in it.")
+        if sd.text_encoder_2 is None and (target / "text_encoder_2").exists():
+            raise ValueError(
+                f"{target} holds a text_encoder_2, which `load` would read and this model lacks; choose another folder."
+            )
         with _beside(target) as folder:
             _write_folder(sd, folder / "new", dtype, trim_ids)
-            _put_in_place(folder, target.resolve())
+            _put_in_place(folder, target)
     else:
         raise ValueError(f"layout is {layout!r}; expected 'diffusers' or 'compvis'.")
 
@@ -111,7 +130,8 @@ def _put_in_place(folder: Path, target: Path) -> None:
     def replaced(inside: str, names: list[str]) -> list[str]:
         below = new / Path(inside).relative_to(target)
         # Shards of the weights that were there would be read in place of the new file.
-        return [n for n in names if (below / n).is_file() or (below.name in STEMS and is_of_shards(n))]
+        shards = {n for n in names if below.name in STEMS and is_of_shards(n)}
+        return [n for n in names if (below / n).is_file() or n in shards | _READ_TOGETHER]
 
     shutil.copytree(target, new, symlinks=True, ignore=replaced, copy_function=_link, dirs_exist_ok=True)
     try:

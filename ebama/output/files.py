@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -95,9 +96,14 @@ def named_errors(path: Path, partial: Path | None = None) -> Iterator[None]:
 
 
 def _pour(source: Path, path: Path) -> None:
-    """Write a file's content to a device or a pipe; OSError if nobody reads the pipe."""
-    flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
-    with source.open("rb") as file, os.fdopen(os.open(path, flags), "wb") as stream:
+    """Write a file's content to a device, a pipe or this process's own output; OSError if nobody reads the pipe."""
+    facts, flags = path.stat(), os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
+    # The output goes on where this ends only through its own descriptor.
+    own = next((number for number in (1, 2) if _is_same(facts, number)), None)
+    for printed in filter(None, (sys.stdout, sys.stderr)):
+        printed.flush()
+    descriptor = os.open(path, flags) if own is None else os.dup(own)
+    with source.open("rb") as file, os.fdopen(descriptor, "wb") as stream:
         if hasattr(os, "set_blocking"):
             os.set_blocking(stream.fileno(), True)
         shutil.copyfileobj(file, stream)

@@ -28,7 +28,7 @@ def write_figure(figure: Figure, path: Path, metadata: dict[str, Any]) -> None:
             partial.write_bytes(encoded(rendered(figure), metadata))
         else:
             with usual_style():
-                figure.savefig(partial, format="svg")
+                figure.savefig(partial, format="svg", metadata={"Date": None})
 
     print(write_new(path, write), flush=True)
 

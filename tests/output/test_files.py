@@ -8,6 +8,8 @@ import os
 import resource
 import signal
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -68,15 +70,25 @@ def test_what_is_no_regular_file_is_written_to(tmp_path: Path) -> None:
     assert names(tmp_path) == {"null", "pipe"}
 
 
-def test_this_processs_own_output_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["w", "a"])
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_this_processs_own_output_is_not_replaced(tmp_path: Path, mode: str, stream: str) -> None:
     path = tmp_path / "shown"
-    path.write_text("before ")
+    code = f"""
+import sys
+from pathlib import Path
+from ebama.output.files import is_replaceable, write_text
+print("before", file=sys.{stream})
+for name in ("shown", "/dev/{stream}"):
+    assert not is_replaceable(Path(name))
+    write_text(Path(name), f"{{name}}\\n")
+print("after", file=sys.{stream})
+"""
     assert is_replaceable(path)
-    facts, fstat = path.stat(), os.fstat
-    monkeypatch.setattr("os.fstat", lambda stream: facts if stream == 1 else fstat(stream))  # as `> shown` makes it
-    assert not is_replaceable(path)
-    write_text(path, "and after")
-    assert path.read_text() == "before and after"
+    with path.open(mode) as shown:
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, **{stream: shown})
+    assert path.read_text().split() == ["before", "shown", f"/dev/{stream}", "after"]
 
 
 def write(text: str) -> Callable[[Path], object]:

@@ -423,6 +423,21 @@ def test_the_latents_scale_is_the_one_that_the_file_stores(some: State, tmp_path
             load(file, config=TINY)
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_a_scale_in_eight_bits_is_the_usual_one(some: State, tmp_path: Path, dtype: torch.dtype) -> None:
+    for value, scale in ((0.18215, 0.18215), (0.13025, 0.13025), (1.5, 1.5)):
+        save_file({**some, "scale_factor": torch.tensor(value).to(dtype)}, tmp_path / "m.safetensors")
+        config = replace(TINY, vae=replace(TINY.vae, scale=0.13025 if value == 0.13025 else 0.18215))
+        assert open_checkpoint(tmp_path / "m.safetensors", config).config.vae.scale == scale
+
+
+def test_a_scale_that_is_no_number_is_named(some: State, tmp_path: Path) -> None:
+    for wrong in (torch.tensor(1 + 2j), torch.tensor(True)):
+        torch.save({"state_dict": {**some, "scale_factor": wrong}}, tmp_path / "m.ckpt")
+        with pytest.raises(CheckpointError, match=r"scale_factor is .*; expected a positive number"):
+            open_checkpoint(tmp_path / "m.ckpt", TINY)
+
+
 def test_a_yaml_beside_the_file_may_give_the_scale(some: State, tmp_path: Path) -> None:
     file, configuration = tmp_path / "m.safetensors", tmp_path / "m.yaml"
     save_file(some, file)
@@ -459,6 +474,40 @@ def test_a_yaml_that_names_another_layer_of_the_text_encoder_is_refused(
     for layer in others:
         with pytest.raises(CheckpointError, match=rf"m\.yaml: .*\.layer is '{layer[:80]}'; expected '{usual}', or"):
             read(layer)
+
+
+def test_sgms_yaml_may_give_the_schedule(some: State, tmp_path: Path) -> None:
+    def read(discretization: str) -> NoiseSchedule:
+        denoiser = f"{{params: {{num_idx: 1000, discretization_config: {{{discretization}}}}}}}"
+        (tmp_path / "m.yaml").write_text(f"model:\n  params:\n    denoiser_config: {denoiser}\n")
+        return _schedule(tmp_path / "m.safetensors")
+
+    save_file(some, tmp_path / "m.safetensors")
+    module = "sgm.modules.diffusionmodules.discretizer"
+    legacy = f"target: {module}.LegacyDDPMDiscretization"
+    for text, schedule in (
+        (legacy, NoiseSchedule()),
+        (f"{legacy}, params: {{linear_start: 0.001, linear_end: 0.02}}", OTHER),
+        (
+            f"{legacy}, params: {{linear_end: 0.02}}",
+            NoiseSchedule(beta_start=0.00085, beta_end=0.02, kind="scaled_linear"),
+        ),
+        (f"{legacy}, params: {{num_timesteps: 500}}", NoiseSchedule(500)),
+    ):
+        assert read(text) == schedule
+    with pytest.raises(CheckpointError, match=rf"m\.yaml: .*target is '{module}\.EDMDiscretization'; expected Legacy"):
+        read(f"target: {module}.EDMDiscretization, params: {{sigma_max: 80}}")
+
+
+def test_betas_of_eight_bits_are_no_schedule(some: State, tmp_path: Path) -> None:
+    alphas = _table(NoiseSchedule())
+    betas = 1 - alphas / torch.cat([torch.ones(1), alphas[:-1]])
+    for dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
+        save_file({**some, "betas": betas.to(dtype)}, tmp_path / "m.safetensors")
+        with pytest.raises(CheckpointError, match=f"betas in {dtype} are too coarse .*; expected 16 bits"):
+            _schedule(tmp_path / "m.safetensors")
+        save_file({**some, "betas": betas.to(dtype), "alphas_cumprod": alphas.to(dtype)}, tmp_path / "m.safetensors")
+        assert _schedule(tmp_path / "m.safetensors") == NoiseSchedule()
 
 
 def test_who_gives_a_configuration_says_which_layer_is_read(some: State, tmp_path: Path) -> None:

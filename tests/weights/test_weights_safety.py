@@ -413,6 +413,33 @@ def test_restored_archives_are_read_right(tmp_path: Path) -> None:
     assert differing(model, load(again, config=TINY)) == []
 
 
+def test_an_attribute_stands_before_no_method_of_a_dictionary(tmp_path: Path) -> None:
+    class Odd:
+        def __reduce__(self) -> tuple[Any, ...]:
+            attributes = dict.fromkeys(("items", "keys", "get", "values"), "not this")
+            return collections.OrderedDict, (), attributes, None, iter({"weight": torch.arange(3.0), "step": 7}.items())
+
+    torch.save({"state_dict": Odd()}, tmp_path / "m.ckpt")
+    opened = open_tensors(tmp_path / "m.ckpt")
+    assert torch.equal(opened.entries["weight"].read(), torch.arange(3.0))
+    assert opened.metadata == {"step": "7"}
+
+
+def test_keys_of_any_length_are_read_in_no_time_and_shown_short(tmp_path: Path) -> None:
+    for key in ("model." * 50_000 + "x", "ema." * 50_000, "x" * 1_000_000):
+        save_file({key: torch.zeros(1)}, tmp_path / "m.safetensors")
+        with pytest.raises(CheckpointError) as caught:
+            load(tmp_path / "m.safetensors", config=TINY)
+        assert len(str(caught.value)) < 1000
+
+
+def test_a_file_whose_name_is_no_text_is_named(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/m\xff.safetensors"))
+    path.write_bytes(_SAFETENSORS)
+    with pytest.raises(CheckpointError, match=r"m\\udcff\.safetensors has letters in its name that are no UTF-8"):
+        open_tensors(path)
+
+
 def test_archives_without_checksums_are_read(tmp_path: Path) -> None:
     """As under `torch.serialization.set_crc32_options(False)`, which writes zeros in their place."""
     state, path = {"weight": torch.arange(6.0)}, tmp_path / "m.ckpt"

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from reference import TINY_V2_V
 from safetensors.torch import load_file, save_file
 from torch import nn
 from weights_samples import COMPONENTS, TINY, compvis_state, differing, random_model
@@ -306,6 +307,56 @@ def test_shards_that_were_there_are_not_read_in_place_of_what_is_saved(
     save(model, folder)
     assert differing(model, networks_of(folder)) == []
     assert [path.exists() for path in (*kept, shard)] == [True, True, True, False]
+
+
+def test_what_another_model_left_is_not_read_with_this_one(
+    model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "m"
+    save(random_model(TINY_V2_V), folder)
+    for name in ("special_tokens_map", "added_tokens", "notes"):
+        (folder / "tokenizer" / f"{name}.json").write_text('{"pad_token": "!"}' if "map" in name else "{}")
+    save(model, folder)
+    again = load(folder)
+    assert again.config == replace(model.config, name=again.config.name)
+    assert torch.equal(again.encode_text(["a cat"]), model.encode_text(["a cat"]))
+    assert not {"special_tokens_map.json", "added_tokens.json"} & set(os.listdir(folder / "tokenizer"))
+    assert (folder / "tokenizer" / "notes.json").exists()
+    save(random_model(TINY_V2_V), folder)
+    few = random_model()
+    few.text_encoder.embeddings.token_embedding.weight[2:] = 0
+    save(few, folder, trim_ids=torch.tensor([0, 1]))  # writes neither tokenizer nor scheduler
+    assert not list(folder.glob("tokenizer/[mtv]*")) + list(folder.glob("scheduler/*"))
+
+
+def test_a_folder_of_two_text_encoders_is_not_made_one_of_one(model: StableDiffusion, tmp_path: Path) -> None:
+    (tmp_path / "m" / "text_encoder_2").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"m holds a text_encoder_2, .*; choose another folder"):
+        save(model, tmp_path / "m")
+
+
+def test_save_goes_where_a_path_leads(model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, to in {"later": "there", "loop": "loop", "to working": "working/in"}.items():
+        (tmp_path / name).symlink_to(tmp_path / to)
+    (tmp_path / "working" / "in").mkdir(parents=True)
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    monkeypatch.chdir(tmp_path / "working" / "in")
+    for nowhere in (".", "..", tmp_path, "sub/..", tmp_path / "to working"):
+        with pytest.raises(ValueError, match="is where this program runs, which cannot be replaced"):
+            save(model, nowhere)
+    with pytest.raises(ValueError, match="is a loop of links"):
+        save(model, tmp_path / "loop")
+    for pipe in ("pipe.safetensors", "/dev/null"):
+        with pytest.raises(ValueError, match="is a device or a pipe"):
+            save(model, tmp_path / pipe, layout="compvis")
+    assert not os.listdir(".")
+    save(model, "sub/../m")
+    save(model, tmp_path / "later")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("later", "loop", "pipe.safetensors", "there", "to working", "working")
+    ]
+    for path in (Path("m"), tmp_path / "there"):
+        assert differing(model, networks_of(path)) == []
 
 
 def test_save_refuses_wrong_targets(model: StableDiffusion, tmp_path: Path) -> None:

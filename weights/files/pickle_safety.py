@@ -127,7 +127,7 @@ def _leaves(
         yield name, value
     elif isinstance(value, Mapping) and depth and id(value) not in seen:
         seen.add(id(value))
-        for key, inner in value.items():
+        for key, inner in Mapping.items(value):  # an attribute of the file's may stand before its own
             if isinstance(key, str):
                 inside = name if key == "state_dict" else f"{name}.{key}" if name else key
                 yield from _leaves(inner, kind, inside, depth - 1, seen)

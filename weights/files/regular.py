@@ -60,6 +60,11 @@ def check_regular(path: Path) -> None:
         raise CheckpointError(f"{path} is a device or a pipe; expected a file.")
 
 
+def is_utf8(path: Path) -> bool:
+    """Whether the path can be given to libraries that take names for texts."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in str(path))
+
+
 def check_folder(folder: Path) -> None:
     """Raise CheckpointError if something beside the files and folders in `folder` would be waited for when opened."""
     for path in sorted(folder.iterdir()):

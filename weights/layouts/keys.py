@@ -24,6 +24,7 @@ EMA_PREFIX = "model_ema."
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 _OUTER = {"state_dict", "model", "model_state_dict"}  # dictionaries and modules around a whole model
 _AVERAGES = {"model_ema", "ema", "ema_model", "ema_state_dict", "state_dict_ema"}
+_LONGEST = 1000  # characters of a key; those of networks have a hundred
 _COLLAPSED = "diffusion_model"  # how keys begin that the trainer has deleted the dots of
 
 
@@ -38,6 +39,8 @@ class Key:
 
 def read_key(key: str) -> Key:
     """Take a single file's key apart; a name that no component claims comes without what wraps it."""
+    if len(key) > _LONGEST:  # taking it apart would last
+        return Key(None, key)
     parts, average = _unwrapped(key), False
     while True:
         name = ".".join(parts)

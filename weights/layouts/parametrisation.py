@@ -50,6 +50,8 @@ _TABLES: dict[str, Callable[[Tensor], Tensor]] = {
 _MOST_STEPS = 100_000
 _KINDS = {"linear": "scaled_linear", "sqrt_linear": "linear"}  # CompVis's names of kinds that have another one here
 _ENDS = {"start": 1e-4, "end": 2e-2}  # of betas: CompVis's own, where its configuration gives but one
+_SGM, _SGM_KIND = "denoiser_config.params.discretization_config", "LegacyDDPMDiscretization"
+_SGM_ENDS = {"start": 0.00085, "end": 0.012}
 _PRECISION = 0.004  # of bfloat16
 
 
@@ -132,6 +134,11 @@ def stored_schedule(file: TensorFile) -> NoiseSchedule | None:
             return None
         if not values.any():  # a table that nobody filled in
             continue
+        if name == "betas" and values.itemsize == 1:
+            raise CheckpointError(
+                f"{file.path}: betas in {values.dtype} are too coarse for a noise schedule; expected 16 bits, or "
+                "alphas_cumprod."
+            )
         try:
             return NoiseSchedule.of(_TABLES[name](values))
         except ValueError as error:
@@ -140,15 +147,23 @@ def stored_schedule(file: TensorFile) -> NoiseSchedule | None:
 
 
 def _configured_schedule(file: TensorFile) -> NoiseSchedule | None:
-    """The schedule that a configuration of CompVis's trainer names, whose "linear" is `scaled_linear` here."""
-    given = _configured(file, "timesteps", "beta_schedule", "linear_start", "linear_end")
+    """The schedule that a configuration of CompVis's trainer names, whose "linear" is `scaled_linear` here, or one of
+    sgm's, of which only the kind that is the same can be followed."""
+    for name, value in _configured(file, f"{_SGM}.target").items():
+        if not value.endswith(_SGM_KIND):
+            where = f"{file.path.with_suffix('.yaml')}: {name}"
+            raise CheckpointError(f"{where} is {value[:80]!r}; expected {_SGM_KIND}; no other can be followed.")
+    compvis = _configured(file, "timesteps", "beta_schedule", "linear_start", "linear_end")
+    sgm = _configured(file, *(f"{_SGM}.params.{name}" for name in ("num_timesteps", "linear_start", "linear_end")))
+    given = compvis or {name.rpartition(".")[2].removeprefix("num_"): value for name, value in sgm.items()}
     if not given:
         return None
     steps, kind = given.pop("timesteps", "1000"), given.get("beta_schedule", "linear")
     has_ends = bool(given) and kind != "cosine"
+    usual = _ENDS if compvis else _SGM_ENDS
     try:
         ends: dict[str, Any] = {
-            f"beta_{end}": float(given.get(f"linear_{end}", usual)) for end, usual in _ENDS.items() if has_ends
+            f"beta_{end}": float(given.get(f"linear_{end}", value)) for end, value in usual.items() if has_ends
         }
         if not 0 < int(steps) <= _MOST_STEPS:
             raise ValueError(f"it has {steps} timesteps; expected 1 to {_MOST_STEPS:,}.")
@@ -170,14 +185,14 @@ def stored_scale(file: TensorFile, usual: float) -> float:
 
     Raises CheckpointError for one that is no positive number.
     """
-    for where, value in _scales(file):
+    for where, value, precision in _scales(file):
         try:
             scale = float(value)
         except ValueError:
             scale = nan
         if not 0 < scale < inf:
             raise CheckpointError(f"{where} is {value}; expected a positive number, as {usual}.")
-        return usual if isclose(scale, usual, rel_tol=_PRECISION) else scale
+        return usual if isclose(scale, usual, rel_tol=precision) else scale
     return usual
 
 
@@ -196,13 +211,15 @@ def check_text_layer(file: TensorFile, text: TextConfig) -> None:
             )
 
 
-def _scales(file: TensorFile) -> Iterator[tuple[str, str]]:
-    """Every place that says the scale, with what it says there; those of a file opened for its shapes do not."""
+def _scales(file: TensorFile) -> Iterator[tuple[str, str, float]]:
+    """Every place that says the scale, with what it says there, and how exactly; those of a file opened for its shapes
+    do not."""
     for key, entry in file.entries.items():
         if read_key(key).name == "scale_factor" and prod(entry.shape) == 1 and not (stored := entry.read()).is_meta:
-            yield f"{file.path}: {key}", str(float(stored))
+            precision = torch.finfo(stored.dtype).eps / 2 if stored.is_floating_point() else 0
+            yield f"{file.path}: {key}", str(stored.item()), max(precision, _PRECISION)
     for name, value in _configured(file, "scale_factor").items():
-        yield f"{file.path.with_suffix('.yaml')}: {name}", value[:80]
+        yield f"{file.path.with_suffix('.yaml')}: {name}", value[:80], _PRECISION
 
 
 def _values(path: Path, entry: Entry) -> Tensor:

@@ -120,7 +120,7 @@ class _Chart:
         file = io.StringIO()
         with rc_context({"svg.fonttype": "none", "svg.hashsalt": self.label}), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph")  # a letter that only the browser's font has
-            self.figure.savefig(file, format="svg", transparent=True)
+            self.figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
         inks = {stand_in: f"var(--{name})" for name, stand_in in STAND_INS.items()}
         root = ElementTree.fromstring(file.getvalue())
         for element in [*root.iter()]:
