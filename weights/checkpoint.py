@@ -12,7 +12,7 @@ from ebama.models import SD_V2, SD_V2_V, StableDiffusionConfig
 from ebama.samplers.schedule import STABLE_DIFFUSION_V1, NoiseSchedule
 
 from .errors import CheckpointError, listed
-from .files.regular import check_folder
+from .files.regular import check_folder, is_there
 from .files.tensors import Entry, TensorFile, open_tensors
 from .layouts.compvis import ComponentNames, component_names, ema_name
 from .layouts.detect import file_kind, preset_of
@@ -215,7 +215,7 @@ def _open_folder(folder: Path, config: StableDiffusionConfig | None, meta: bool,
     opened = Checkpoint(
         folder, "diffusers", tuple(sorted(containers)), config, components, notes=tuple(notes), **tokenizers
     )
-    return _predicting(opened, prediction, guess=not (folder / "scheduler" / "scheduler_config.json").is_file())
+    return _predicting(opened, prediction, guess=not is_there(folder / "scheduler" / "scheduler_config.json"))
 
 
 def _component(

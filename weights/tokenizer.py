@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import resources
 from itertools import islice
@@ -13,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from .errors import CheckpointError
+from .files.regular import is_there
 from .layouts.padding import borrowed_padding, without_special_padding
 
 if TYPE_CHECKING:
@@ -67,14 +69,10 @@ def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokeniz
     `vocabulary` and `positions` are the text encoder's; ids beyond the first or texts beyond the second would
     fail later. A "!" that is typed stays one, though the folder may name it as padding. Raises CheckpointError.
     """
-    if not ((folder / "tokenizer.json").is_file() or all((folder / n).is_file() for n in ("vocab.json", "merges.txt"))):
+    if not (is_there(folder / "tokenizer.json") or all(is_there(folder / n) for n in ("vocab.json", "merges.txt"))):
         raise CheckpointError(f"{folder} holds no tokenizer: expected tokenizer.json, or vocab.json and merges.txt.")
-    if pad := borrowed_padding(folder):
-        with TemporaryDirectory() as copy:
-            without_special_padding(folder, Path(copy), pad)
-            tokenizer = _from_folder(Path(copy), pad_token=_END)
-    else:
-        tokenizer = _from_folder(folder)
+    with as_read(folder) as (files, options):
+        tokenizer = _from_folder(files, **options)
     last = max(tokenizer.get_vocab().values(), default=-1)
     least = max(2 * len(_byte_symbols()) + 1, int(_FILLED * vocabulary))
     if len(tokenizer) < least or last >= vocabulary:
@@ -90,6 +88,18 @@ def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokeniz
     tokenizer.model_max_length = positions
     stand_as_usual(tokenizer)
     return tokenizer
+
+
+@contextmanager
+def as_read(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The files of a CLIP tokenizer's folder, and how transformers is to read them: padding that texts are made of is
+    a token like any other."""
+    if (pad := borrowed_padding(folder)) is None:
+        yield folder, {}
+        return
+    with TemporaryDirectory() as copy:
+        without_special_padding(folder, Path(copy), pad)
+        yield Path(copy), {"pad_token": _END}
 
 
 def stand_as_usual(tokenizer: Any) -> None:

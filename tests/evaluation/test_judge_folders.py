@@ -393,6 +393,39 @@ def test_texts_stand_at_the_left_whatever_the_folder_says(part: str, copy: Path)
     assert torch.equal(changed.texts(texts, cut=True), plain.texts(texts, cut=True))
 
 
+@pytest.mark.parametrize("part", ["clip"])
+@pytest.mark.parametrize("pad", ["!", None])
+def test_what_fills_texts_changes_none(part: str, pad: str | None, copy: Path) -> None:
+    config = json.loads((copy / "tokenizer_config.json").read_text())
+    (copy / "tokenizer_config.json").write_text(json.dumps(config | {"pad_token": pad}))
+    texts = ["a red car!", "!", "wow!!! a cat ! and a bowl"]
+    changed, plain = Clip.open(copy).texts(texts), Clip.open("miniature").texts(texts)
+    assert changed is not None
+    assert plain is not None
+    torch.testing.assert_close(changed, plain, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("tower", ["text_config", "vision_config"])
+def test_a_null_in_the_place_of_a_number_is_named(part: str, tower: str, copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    for name in ("layer_norm_eps", "num_hidden_layers", "bos_token_id" if tower == "text_config" else "patch_size"):
+        (copy / "config.json").write_text(json.dumps(config | {tower: config[tower] | {name: None}}))
+        with pytest.raises(ValueError, match=rf"could not be read by transformers: .*\b{name}\b") as caught:
+            OPENERS[part](copy)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["captioner"])
+def test_captions_begin_with_a_token_of_their_own(part: str, copy: Path) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    for name in ("sep_token_id", "pad_token_id"):
+        config["text_config"]["bos_token_id"] = config["text_config"][name]
+        (copy / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=r"bos_token_id is \d+, which ends or fills captions"):
+            OPENERS[part](copy)
+
+
 # --- tokenizers that are not the model's ---
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -156,6 +157,10 @@ def changed(part: str, name: str, value: Any) -> Callable[[dict[str, Any]], None
     return change
 
 
+def prepared(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda settings: settings["preprocess_cfg"].update({name: value})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -165,7 +170,23 @@ def changed(part: str, name: str, value: Any) -> Callable[[dict[str, Any]], None
         (changed("vision_cfg", "layers", 3), r"does not fit open_clip_config.json: .* is missing, expected \[32, 32\]"),
         (changed("vision_cfg", "layers", 1), "there is no place for vision_model.encoder.layers.1"),
         (changed("model_cfg", "embed_dim", 8), r"is \[24, .*\], expected \[8, "),
-        (lambda settings: settings.pop("model_cfg"), "is damaged: KeyError 'model_cfg'"),
+        (
+            lambda settings: settings.pop("model_cfg"),
+            "open_clip_config.json describes no CLIP model: it lacks 'model_cfg'",
+        ),
+        (lambda settings: settings.update(model_cfg=[]), "describes no CLIP model: "),
+        (changed("vision_cfg", "layers", [3, 4, 6, 3]), "describes no CLIP model: "),  # a ResNet's
+        (changed("vision_cfg", "patch_size", None), "describes no CLIP model: "),
+        *((changed("vision_cfg", "head_width", width), "describes no CLIP model: ") for width in (0, 128, "8", None)),
+        (changed("vision_cfg", "mlp_ratio", math.inf), "describes no CLIP model: "),
+        (changed("text_cfg", "heads", 3), "describes no CLIP model: "),
+        (changed("model_cfg", "embed_dim", "x"), "describes no CLIP model: "),
+        (changed("text_cfg", "context_length", 7_000_000), r"is \[77, 16\], expected \[7000000, 16\]"),
+        (prepared("resize_mode", "longest"), "preprocess_cfg.resize_mode is 'longest'; expected shortest"),
+        (prepared("size", 64), "preprocess_cfg.size is 64; expected 32"),
+        *((prepared("std", std), "prepares pictures as values that are NaN") for std in ([0, 1, 1], [math.nan] * 3)),
+        (prepared("mean", "x"), "pictures cannot be prepared"),
+        (prepared("interpolation", "random"), "pictures cannot be prepared as its settings say: it lacks 'random'"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_line(
@@ -174,6 +195,32 @@ def test_what_does_not_fit_is_said_in_one_line(
     settings = json.loads(json.dumps(SETTINGS))
     change(settings)
     folder = folder_of(tmp_path / "clip", network, settings)
+    with pytest.raises(ValueError, match=message) as caught:
+        Clip.open(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "weight", "message"),
+    [
+        ("text_projection", torch.zeros(()), r"text_projection\.weight is \[\], expected"),
+        ("text_projection", torch.zeros(1).expand(4_000_000, 4_000_000), r"is \[4000000, 4000000\], expected"),
+        ("visual.proj", torch.zeros(32), r"visual_projection\.weight is \[32\], expected"),
+        ("transformer.resblocks.0.attn.in_proj_weight", torch.zeros(()), r"k_proj\.weight is missing"),
+        ("transformer.resblocks.0.attn.in_proj_weight", torch.zeros(2, 16), r"k_proj\.weight is missing"),
+        (
+            "transformer.resblocks.0.attn.in_proj_bias",
+            torch.zeros(48, dtype=torch.int8),
+            r"k_proj.bias is in torch.int8",
+        ),
+    ],
+)
+def test_weights_of_other_shapes_and_kinds_are_refused(
+    tmp_path: Path, network: Reference, key: str, weight: Tensor, message: str
+) -> None:
+    folder = folder_of(tmp_path / "clip", network, SETTINGS)
+    (folder / "open_clip_model.safetensors").unlink()
+    torch.save({**network.state_dict(), key: weight}, folder / "open_clip_pytorch_model.bin")
     with pytest.raises(ValueError, match=message) as caught:
         Clip.open(folder)
     assert "\n" not in str(caught.value)

@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from reference import TINY_XL
 from safetensors.torch import save, save_file
 from weights_samples import (
     TINY,
@@ -431,6 +432,36 @@ def test_keys_of_any_length_are_read_in_no_time_and_shown_short(tmp_path: Path) 
         with pytest.raises(CheckpointError) as caught:
             load(tmp_path / "m.safetensors", config=TINY)
         assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("version", [2, 3, 4, 5])
+def test_a_header_as_long_as_a_pickle_begins_is_no_pickle(tmp_path: Path, version: int) -> None:
+    length, path = version * 256 + 0x80, tmp_path / "m.safetensors"
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}})
+    path.write_bytes(struct.pack("<Q", length) + header.ljust(length).encode() + bytes(4))
+    assert open_tensors(path).container == "safetensors"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("scheduler/scheduler_config.json", "model_index.json", "tokenizer/tokenizer_config.json"),
+        *("tokenizer/special_tokens_map.json", "tokenizer_2/tokenizer.json"),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_not_passed_over(tmp_path: Path, name: str) -> None:
+    save_folder(random_model(TINY_XL), tmp_path / "m")
+    (tmp_path / "m" / name).unlink(missing_ok=True)
+    (tmp_path / "m" / name).symlink_to("../../blobs/nowhere")
+    with pytest.raises(CheckpointError, match=rf"{name} is a link to \S+nowhere, which is not there"):
+        load(tmp_path / "m")
+
+
+def test_nor_is_a_link_beside_a_file(tmp_path: Path) -> None:
+    save_file(compvis_state(random_model()), tmp_path / "m.safetensors")
+    (tmp_path / "m.yaml").symlink_to("nowhere")
+    with pytest.raises(CheckpointError, match=r"m\.yaml is a link to nowhere, which is not there"):
+        load(tmp_path / "m.safetensors", config=TINY)
 
 
 def test_a_file_whose_name_is_no_text_is_named(tmp_path: Path) -> None:

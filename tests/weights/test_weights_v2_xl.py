@@ -25,6 +25,7 @@ from ebama.weights.checkpoint import Checkpoint, from_single_file
 from ebama.weights.files.tensors import Entry, TensorFile
 from ebama.weights.layouts.compvis import component_names
 from ebama.weights.layouts.diffusers import read_folder_config
+from ebama.weights.layouts.padding import without_special_padding
 from ebama.weights.layouts.writing import folder_jsons
 from ebama.weights.networks import expected_shapes
 from ebama.weights.verify import differences
@@ -466,6 +467,15 @@ def test_a_tokenizer_that_fills_with_an_exclamation_mark(tmp_path: Path, contain
     for text in ("a cat!", "!", "wow!!! a frog ! ! and don't!"):
         assert sd.tokenizer(text)["input_ids"] == clip_tokenizer()(text)["input_ids"]
         assert torch.equal(sd.encode_text([text]), model(TINY_V2).encode_text([text]))
+
+
+def test_added_tokens_stay_where_padding_is_taken_off(tmp_path: Path) -> None:
+    folder, copied = tmp_path / "tokenizer", tmp_path / "copy"
+    for path in (folder, copied):
+        path.mkdir()
+    (folder / "added_tokens.json").write_text('{"!": 0, "<cat-toy>": 49408}')
+    without_special_padding(folder, copied, "!")
+    assert json.loads((copied / "added_tokens.json").read_text()) == {"<cat-toy>": 49408}
 
 
 @pytest.mark.slow

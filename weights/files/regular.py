@@ -65,6 +65,13 @@ def is_utf8(path: Path) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in str(path))
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file is there that need not be; CheckpointError for a link that leads nowhere, or to no file."""
+    if path.is_symlink():
+        check_regular(path)
+    return path.is_file()
+
+
 def check_folder(folder: Path) -> None:
     """Raise CheckpointError if something beside the files and folders in `folder` would be waited for when opened."""
     for path in sorted(folder.iterdir()):

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import yaml
 
 from ..errors import CheckpointError
-from .regular import read_text
+from .regular import is_there, read_text
 
 Setting: TypeAlias = tuple[str, str, bool]
 """Dotted name, value as text, and whether it is quoted: written as JSON within another."""
@@ -41,7 +41,7 @@ def nested_settings(value: object, name: str = "", depth: int = _DEPTH, quoted: 
 def yaml_settings(path: Path) -> list[Setting]:
     """The settings of the configuration that is published beside v-prediction models. CheckpointError for what is no
     YAML, or more than a configuration."""
-    if not path.is_file():
+    if not is_there(path):
         return []
     text = read_text(path)
     try:

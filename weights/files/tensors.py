@@ -130,13 +130,12 @@ def container(path: Path) -> str:
         if not is_zip(path):
             raise CheckpointError(f"{path} is a cut-off or damaged zip archive ({size:,} bytes); download it again.")
         return "zip"
-    if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5:
-        return "legacy"
-    header = int.from_bytes(head[:8], "little")
-    if head[8:9] == b"{":
-        if 8 + header > size:
+    if head[8:9] == b"{":  # before pickles, whose first bytes may be those of a header's length
+        if 8 + int.from_bytes(head[:8], "little") > size:
             raise CheckpointError(f"{path} is a cut-off safetensors file ({size:,} bytes); download it again.")
         return "safetensors"
+    if len(head) > 1 and head[0] == 0x80 and 2 <= head[1] <= 5:
+        return "legacy"
     raise CheckpointError(f"{path} is {_description(head)}; expected a .safetensors or .ckpt checkpoint.")
 
 

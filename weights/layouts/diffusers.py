@@ -32,7 +32,7 @@ from ebama.models import (
 )
 
 from ..errors import CheckpointError
-from ..files.regular import read_json
+from ..files.regular import is_there, read_json
 from .detect import FULL_SIZE, unet_kind
 from .padding import padding, padding_of
 
@@ -119,10 +119,10 @@ def read_folder_config(folder: Path) -> StableDiffusionConfig:
     if two:
         fields["text_2"] = _text(folder, "_2", OF_TWO, projects=True)
         index = folder / "model_index.json"
-        zeros = read_json(index).get("force_zeros_for_empty_prompt", True) if index.is_file() else True
+        zeros = read_json(index).get("force_zeros_for_empty_prompt", True) if is_there(index) else True
         fields["zero_empty_prompt"] = bool(zeros)
     schedule_file = folder / "scheduler" / "scheduler_config.json"
-    if schedule_file.is_file():  # what else it says is how to sample, the caller's choice
+    if is_there(schedule_file):  # what else it says is how to sample, the caller's choice
         fields["prediction"] = _parsed(schedule_file, _prediction)
     with _naming(folder):
         name = folder.resolve().name

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import CheckpointError
-from ..files.regular import check_regular, read_json
+from ..files.regular import check_regular, is_there, read_json
 
 # Stems of a component's file of weights, as safetensors and as pickle.
 STEMS = {
@@ -52,7 +52,7 @@ def _other_model(folder: Path) -> str | None:
     the folder of a component that Stable Diffusion has not."""
     others = {name: kind for name, kind in _OTHER_COMPONENTS.items() if (folder / name).is_dir()}
     for file in (folder / "model_index.json", *(folder / name / "config.json" for name in others)):
-        name = read_json(file).get("_class_name") if file.is_file() else None
+        name = read_json(file).get("_class_name") if is_there(file) else None
         if isinstance(name, str) and re.fullmatch(r"(?!StableDiffusion(?!3))\w{1,60}", name):
             return f"diffusers' {name}"
     return next(iter(others.values()), None)

@@ -24,6 +24,7 @@ _PROJECTIONS = ("q_proj", "k_proj", "v_proj")  # in the order of their rows
 _FUSED = re.compile(r"(.*\battn\.)in_proj_(weight|bias)")
 _PROJECTED = re.compile(r"(.*\bself_attn\.)[qkv]_proj\.(weight|bias)")
 _PROJECTION = "text_projection"
+_TURNED = {_PROJECTION, "visual.proj"}  # [from, to] there, [to, from] here
 _LAYER: Parts = {
     ".layer_norm1": (".ln_1",),
     ".self_attn": (".attn",),
@@ -52,7 +53,7 @@ def is_unread(name: str, config: TextConfig) -> bool:
 
 def split(name: str, entry: Entry) -> list[tuple[str, Entry]]:
     """The weights of which an entry consists; most are one as they are."""
-    if name.removeprefix("model.") == _PROJECTION and len(entry.shape) == 2:
+    if name.removeprefix("model.") in _TURNED and len(entry.shape) == 2:
         return [(name, Entry(entry.key, entry.shape[::-1], entry.dtype, lambda: entry.read().T))]
     match = _FUSED.fullmatch(name)
     if match is None or not entry.shape or entry.shape[0] % 3:

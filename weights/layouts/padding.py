@@ -12,7 +12,7 @@ from typing import Any
 
 from ebama.models import TextConfig
 
-from ..files.regular import read_json
+from ..files.regular import is_there, read_json
 
 OPENCLIP_PADDING = 0
 
@@ -44,7 +44,7 @@ def _padding(folder: Path) -> tuple[str | None, bool]:
     """The token that fills short texts, and whether it ends a text; special_tokens_map.json wins over
     tokenizer_config.json, as in transformers."""
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        values = read_json(folder / name) if (folder / name).is_file() else {}
+        values = read_json(folder / name) if is_there(folder / name) else {}
         if (token := _content(values.get("pad_token"))) is not None:
             return token, token == (_content(values.get("eos_token")) or "<|endoftext|>")
     return None, False
@@ -57,9 +57,9 @@ def _content(token: Any) -> str | None:
 
 def _id(folder: Path, token: str) -> int | None:
     vocabulary: Any = {}
-    if (folder / "vocab.json").is_file():
+    if is_there(folder / "vocab.json"):
         vocabulary = read_json(folder / "vocab.json")
-    elif (folder / "tokenizer.json").is_file():
+    elif is_there(folder / "tokenizer.json"):
         model = read_json(folder / "tokenizer.json").get("model")
         vocabulary = model.get("vocab") if isinstance(model, dict) else {}
     number = vocabulary.get(token) if isinstance(vocabulary, dict) else None
@@ -69,15 +69,15 @@ def _id(folder: Path, token: str) -> int | None:
 def without_special_padding(folder: Path, copy: Path, pad: str) -> None:
     """Copy a tokenizer's files to `copy`, in which `pad` is a token like any other."""
     for name in ("vocab.json", "merges.txt"):
-        if (folder / name).is_file():
+        if is_there(folder / name):
             (copy / name).write_bytes((folder / name).read_bytes())
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        if not (folder / name).is_file():
+    for name in ("tokenizer.json", "tokenizer_config.json", "added_tokens.json"):
+        if not is_there(folder / name):
             continue
         values = read_json(folder / name)
         if isinstance(added := values.get("added_tokens"), list):
             values["added_tokens"] = [token for token in added if _content(token) != pad]
         if isinstance(decoder := values.get("added_tokens_decoder"), dict):
             values["added_tokens_decoder"] = {i: token for i, token in decoder.items() if _content(token) != pad}
-        values.pop("pad_token", None)
+        values.pop(pad if name == "added_tokens.json" else "pad_token", None)
         (copy / name).write_text(json.dumps(values), encoding="utf-8")

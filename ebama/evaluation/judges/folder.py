@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 from transformers.utils import logging
 
-from ebama.weights.files.regular import check_folder, check_regular, read_json
+from ebama.weights.files.regular import check_folder, is_there, read_json
 from ebama.weights.files.tensors import open_tensors
 from ebama.weights.layouts.folder import weight_names
-from ebama.weights.tokenizer import check_words, stand_as_usual
+from ebama.weights.tokenizer import as_read, check_words, stand_as_usual
 
 from ...checks import is_number, short
 
@@ -98,23 +99,36 @@ def check_weights(folder: Path, model: Any) -> None:
     pattern = _WEIGHT_FILE.format(variant=rf"\.{re.escape(name)}" if (name := variant(folder)) else "")
     files = [path for path in sorted(folder.iterdir()) if re.fullmatch(pattern, path.name)]
     stored = sum(path.stat().st_size for path in files)
-    with _in_one_line(f"{folder} could not be read by transformers"):
+    with in_one_line(f"{folder} could not be read by transformers"):
         for path in files:
             for key, entry in open_tensors(path, meta=True).entries.items():
                 if not entry.dtype.is_floating_point and not key.endswith("position_ids"):
                     raise ValueError(f"{path.name} has {key} of {entry.dtype}; expected floating point.")
-    with _in_one_line(f"{folder} could not be read by transformers"), quiet(), torch.device("meta"):
-        described = sum(weight.numel() for weight in model(model.config_class.from_pretrained(folder)).parameters())
-        if described > stored:
-            raise ValueError(f"config.json describes {described:,} weights; its files hold {stored:,} bytes.")
+    with in_one_line(f"{folder} could not be read by transformers"), quiet(), torch.device("meta"):
+        config = model.config_class.from_pretrained(folder)
+        _check_no_nulls(config, read_json(folder / "config.json"))
+        check_size("config.json", model(config), stored)
+
+
+def check_size(file: str, described: nn.Module, stored: int) -> None:
+    """Raise ValueError if the network that `file` describes has more weights than its files have bytes."""
+    if (weights := sum(weight.numel() for weight in described.parameters())) > stored:
+        raise ValueError(f"{file} describes {weights:,} weights; its files hold {stored:,} bytes.")
+
+
+def _check_no_nulls(config: Any, settings: Json) -> None:
+    """Raise ValueError for a null where transformers' class has a number: it would be used as it is."""
+    for part in ("text_config", "vision_config"):
+        usual = type(getattr(config, part))()
+        for name, value in (settings.get(part) or {}).items():
+            if value is None and is_number(getattr(usual, name, None)):
+                raise ValueError(f"config.json: {part}.{name} is null; expected a number, as {getattr(usual, name)}.")
 
 
 def _holds(folder: Path, *names: str) -> bool:
     """Whether a file of one of these names is there; CheckpointError for one that leads nowhere."""
-    for name in names:
-        if (folder / name).is_symlink():
-            check_regular(folder / name)
-    return any((folder / name).is_file() for name in names)
+    found = [is_there(folder / name) for name in names]
+    return any(found)
 
 
 def image_settings(folder: Path, kind: Kind) -> Json:
@@ -164,9 +178,14 @@ def _are_three(value: object) -> bool:
 def read_processor(folder: Path, kind: Kind, processor: Any, side: int) -> Any:
     """What prepares pictures, of transformers' class `processor`, for a model that takes `side` x `side` pixels."""
     settings = image_settings(folder, kind)
+    return check_processor(folder, lambda: processor.from_dict(settings), side)
+
+
+def check_processor(folder: Path, make: Callable[[], Any], side: int) -> Any:
+    """What prepares pictures, once it has prepared one for a model that takes `side` x `side` pixels."""
     probe = Image.new("RGB", (side + 9, side + 5))
-    with _in_one_line(f"{folder}: pictures cannot be prepared as its settings say"), quiet(), np.errstate(all="ignore"):
-        read = processor.from_dict(settings)
+    with in_one_line(f"{folder}: pictures cannot be prepared as its settings say"), quiet(), np.errstate(all="ignore"):
+        read = make()
         pixels = read(images=[probe], return_tensors="pt")["pixel_values"]
     if not pixels.isfinite().all():
         raise ValueError(f"{folder} prepares pictures as values that are NaN or infinite; expected other settings.")
@@ -178,7 +197,10 @@ def read_processor(folder: Path, kind: Kind, processor: Any, side: int) -> Any:
 
 def read_tokenizer(folder: Path, kind: Kind, tokenizer: Any, vocabulary: int) -> Any:
     """The tokenizer, of transformers' class `tokenizer`, of a model whose table has `vocabulary` rows."""
-    read = call(folder, tokenizer.from_pretrained)
+    with as_read(folder) if kind is CLIP else nullcontext((folder, {})) as (files, options):
+        read = call(files, tokenizer.from_pretrained, **options)
+    if kind is CLIP and read.pad_token is None:  # which token it is makes no difference: it is masked
+        read.pad_token = read.eos_token
     tokens: dict[str, int] = read.get_vocab()
     last = max(tokens.values(), default=-1)
     # A few rows may be spare: BLIP's own tokens, a table rounded up.
@@ -195,12 +217,13 @@ def read_tokenizer(folder: Path, kind: Kind, tokenizer: Any, vocabulary: int) ->
 
 def call(folder: Path, opener: Callable[..., Any], **options: Any) -> Any:
     """Read a part of a folder with transformers; any failure as one line."""
-    with _in_one_line(f"{folder} could not be read by transformers"), quiet():
+    with in_one_line(f"{folder} could not be read by transformers"), quiet():
         return opener(str(folder), local_files_only=True, **options)
 
 
 @contextmanager
-def _in_one_line(what: str) -> Iterator[None]:
+def in_one_line(what: str) -> Iterator[None]:
+    """Within this context any error is a ValueError of one line that says `what` could not be done, and why."""
     try:
         yield
     except Exception as error:  # whatever the libraries below raise: OSError, KeyError, SafetensorError, ...
@@ -208,7 +231,8 @@ def _in_one_line(what: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    text = " ".join(str(error).split())[:200] or type(error).__name__
+    return f"it lacks {text}" if isinstance(error, KeyError) else text
 
 
 @contextmanager

@@ -8,15 +8,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
-from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from ebama.weights.files.regular import check_folder, read_json
 from ebama.weights.files.tensors import Entry, open_tensors
+from ebama.weights.layouts.openclip import split
 from ebama.weights.tokenizer import VOCABULARY, clip_tokenizer
 
-from .folder import check_numbers
+from ...checks import short
+from .folder import check_numbers, check_processor, check_size, in_one_line
 from .transformers_names import CLIPImageProcessorPil
 
 CONFIG = "open_clip_config.json"
@@ -51,7 +53,6 @@ _RENAMES_IN_LAYERS = {
     ".mlp.c_fc.": ".mlp.fc1.",
     ".mlp.c_proj.": ".mlp.fc2.",
 }
-_TURNED = {"visual.proj", "text_projection"}  # [from, to] there, [to, from] here
 _IGNORED = {"attn_mask", "input_resolution", "context_length", "vocab_size"}
 
 
@@ -64,34 +65,39 @@ def read(folder: Path) -> tuple[CLIPModel, CLIPTokenizer, CLIPImageProcessorPil]
     check_folder(folder)
     settings = read_json(path)
     check_numbers(path, settings)
-    try:
+    with in_one_line(f"{path} describes no CLIP model"):
         described, prepared = settings["model_cfg"], settings.get("preprocess_cfg", {})
-        config, processor = _config(path, described), _processor(prepared, described["vision_cfg"]["image_size"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged: {type(error).__name__} {error}") from error
+        side = described["vision_cfg"]["image_size"]
+        config = _config(described)
+        processor = check_processor(folder, lambda: _processor(prepared, side), side)
+        with torch.device("meta"):
+            described = CLIPModel(config)
     file = next((folder / name for name in WEIGHTS if (folder / name).exists() or (folder / name).is_symlink()), None)
     if file is None:
         raise ValueError(f"{folder} holds no weights: expected {' or '.join(WEIGHTS)} beside {CONFIG}.")
-    tensors = dict(_renamed(open_tensors(file).entries))
-    model = CLIPModel(config)
-    expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    entries = dict(_renamed(open_tensors(file).entries))
+    expected = {key: tuple(tensor.shape) for key, tensor in described.state_dict().items()}
     for key, shape in expected.items():
-        if key not in tensors or tensors[key].shape != shape:
-            stored = list(tensors[key].shape) if key in tensors else "missing"
+        if key not in entries or entries[key].shape != shape:
+            stored = list(entries[key].shape) if key in entries else "missing"
             raise ValueError(f"{file} does not fit {CONFIG}: {key} is {stored}, expected {list(shape)}.")
-    if more := tensors.keys() - expected.keys():
+        if not entries[key].dtype.is_floating_point:
+            raise ValueError(f"{file}: {key} is in {entries[key].dtype}; expected floating point.")
+    if more := entries.keys() - expected.keys():
         raise ValueError(f"{file} does not fit {CONFIG}: there is no place for {sorted(more)[0]}.")
-    model.load_state_dict(tensors)
+    check_size(CONFIG, described, file.stat().st_size)
+    model = CLIPModel(config)
+    model.load_state_dict({key: entry.read() for key, entry in entries.items()})
     return model, copy.deepcopy(clip_tokenizer()), processor  # a judge pads, which changes it
 
 
-def _config(path: Path, described: Mapping[str, Any]) -> CLIPConfig:
+def _config(described: Mapping[str, Any]) -> CLIPConfig:
     vision, text = described["vision_cfg"], described["text_cfg"]
     for name, part in (("model_cfg", described), ("vision_cfg", vision), ("text_cfg", text)):
         if unknown := part.keys() - _KNOWN[name]:
-            raise ValueError(f"{path} has {name}.{sorted(unknown)[0]}, which transformers' CLIP cannot do.")
+            raise ValueError(f"it has {name}.{sorted(unknown)[0]}, which transformers' CLIP cannot do.")
     if text["vocab_size"] != VOCABULARY:
-        raise ValueError(f"{path} has a vocabulary of {text['vocab_size']}; expected OpenAI's {VOCABULARY}.")
+        raise ValueError(f"it has a vocabulary of {text['vocab_size']}; expected OpenAI's {VOCABULARY}.")
     activation = "quick_gelu" if described.get("quick_gelu") else "gelu"
 
     def tower(part: Mapping[str, Any], heads: int) -> dict[str, Any]:
@@ -121,7 +127,10 @@ def _config(path: Path, described: Mapping[str, Any]) -> CLIPConfig:
 
 
 def _processor(prepared: Mapping[str, Any], side: int) -> CLIPImageProcessorPil:
-    squash = prepared.get("resize_mode", "shortest") == "squash"
+    for name, known in {"resize_mode": ("shortest", "squash"), "size": (side, [side, side])}.items():
+        if (value := prepared.get(name)) is not None and value not in known:
+            raise ValueError(f"preprocess_cfg.{name} is {short(value)}; expected {known[0]}.")
+    squash = prepared.get("resize_mode") == "squash"
     return CLIPImageProcessorPil(
         size={"height": side, "width": side} if squash else {"shortest_edge": side},
         crop_size={"height": side, "width": side},
@@ -131,18 +140,14 @@ def _processor(prepared: Mapping[str, Any], side: int) -> CLIPImageProcessorPil:
     )
 
 
-def _renamed(entries: Mapping[str, Entry]) -> Iterator[tuple[str, Tensor]]:
+def _renamed(entries: Mapping[str, Entry]) -> Iterator[tuple[str, Entry]]:
     """The tensors under transformers' names; those of unknown names keep theirs."""
     for key, entry in entries.items():
         if key in _IGNORED:
             continue
-        name = next((re.sub(f"^{old}", new, key) for old, new in _RENAMES.items() if re.match(old, key)), key)
-        if ".encoder.layers." in name:
-            for old, new in _RENAMES_IN_LAYERS.items():
-                name = name.replace(old, new)
-        tensor = entry.read().T.contiguous() if key in _TURNED else entry.read()
-        if ".in_proj_" in name:
-            for part, rows in zip("qkv", tensor.chunk(3), strict=True):
-                yield name.replace("in_proj_", f"{part}_proj."), rows
-        else:
-            yield name, tensor
+        for name, part in split(key, entry):
+            renamed = next((re.sub(f"^{old}", new, name) for old, new in _RENAMES.items() if re.match(old, name)), name)
+            if ".encoder.layers." in renamed:
+                for old, new in _RENAMES_IN_LAYERS.items():
+                    renamed = renamed.replace(old, new)
+            yield renamed, part

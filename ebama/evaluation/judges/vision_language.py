@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers import BlipForConditionalGeneration, CLIPModel
 
 from ebama.weights.files.mapped import is_finite
+from ebama.weights.files.regular import is_there
 from ebama.weights.fingerprint import fingerprint
 from ebama.weights.loading import MINIATURE_FOLDER
 from ebama.weights.tokenizer import clip_tokenizer_class
@@ -167,7 +168,7 @@ def clip_folder(folder: str | Path) -> Path:
 
 def _is_open_clip(folder: Path) -> bool:
     """Whether only open_clip's layout is there; many folders have both."""
-    return (folder / open_clip.CONFIG).is_file() and not (folder / "config.json").is_file()
+    return is_there(folder / open_clip.CONFIG) and not is_there(folder / "config.json")
 
 
 def captioner_folder(folder: str | Path) -> Path:
@@ -206,6 +207,11 @@ def _check_end(path: Path, tokenizer: Any, config: Any) -> None:
 
 def _check_separator(path: Path, tokenizer: Any, config: Any) -> None:
     """Raise ValueError unless captions end in the tokenizer's separator, and are filled up with its padding."""
+    if config.bos_token_id in (config.sep_token_id, config.pad_token_id):
+        raise ValueError(
+            f"{path}: text_config.bos_token_id is {config.bos_token_id}, which ends or fills captions; expected the id "
+            "that begins them."
+        )
     for name in ("sep_token_id", "pad_token_id"):
         if (stored := getattr(config, name)) != (known := getattr(tokenizer, name)):
             raise ValueError(
