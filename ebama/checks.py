@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 from numbers import Integral, Real
 from typing import Any
 
@@ -21,7 +22,10 @@ def expect(name: str, value: Any, fits: bool, expected: str) -> Any:
 
 def short(value: object) -> str:
     """A value in a message: at most 80 characters of it, in one line."""
-    text = " ".join(line.strip() for line in repr(value).splitlines())
+    try:
+        text = " ".join(line.strip() for line in repr(value).splitlines())
+    except ValueError:  # Python writes no number of more than some thousand digits
+        text = f"a {type(value).__name__} of too many digits to write"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -41,7 +45,7 @@ def is_number(value: Any) -> bool:
     """Whether it is a finite number that tensors can hold, of Python or of another library; true and false are none."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
-    size: Any = abs(plain(value) if hasattr(value, "item") else value)  # a small type may overflow in comparisons
+    size: Any = abs(plain(value))  # a small type may overflow in comparisons
     return bool(size < _WHOLE if isinstance(value, Integral) else size <= LARGEST)
 
 
@@ -51,7 +55,10 @@ def items(value: Any) -> list[Any]:
     if isinstance(value, str | bytes | Mapping | set | frozenset) or not isinstance(value, Iterable):
         return []
     if hasattr(value, "tolist"):  # of several dimensions: lists, which are no entries of any kind
-        value = [] if getattr(value, "ndim", None) == 0 else value.tolist()
+        try:
+            value = [] if getattr(value, "ndim", None) == 0 else value.tolist()
+        except (RuntimeError, NotImplementedError):  # a tensor without values, or with some alone
+            return []
     return [plain(entry) for entry in value]
 
 
@@ -75,4 +82,9 @@ def plain(value: Any) -> Any:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
         return value
-    return int(value) if isinstance(value, Integral) else float(value)
+    if isinstance(value, Integral):
+        return int(value)
+    try:
+        return float(value)
+    except OverflowError:  # a fraction
+        return inf if value > 0 else -inf

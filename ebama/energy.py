@@ -76,7 +76,9 @@ def ebama_loss(
     log_intensity: bool = False,
 ) -> Tensor:
     """L = sum over objects of L_b(s) + lambda L_n(s), [B]; `intensity_weight` is lambda, the rest as in its parts."""
-    energy = EbamaEnergy.of(groups, tokens, len(scores))
+    energy = EbamaEnergy.of(groups, tokens, len(_checked(scores, "scores")))
+    if len(_checked(probabilities, "probabilities")) != len(scores):
+        raise ValueError(f"There are {len(scores)} samples of scores and {len(probabilities)} of probabilities.")
     losses = energy.loss(
         scores, probabilities, intensity_weight=intensity_weight, center=center, log_intensity=log_intensity
     )
@@ -149,7 +151,9 @@ def binding_weights(groups: Sequence[GroupLike], tokens: Sequence[int]) -> dict[
 
 
 def _checked(maps: Tensor, name: str) -> Tensor:
-    if not isinstance(maps, Tensor) or maps.ndim != 4:
-        got = f"shape {list(maps.shape)}" if isinstance(maps, Tensor) else f"type {type(maps).__name__}"
-        raise ValueError(f"{name} have {got}; expected [batch, h, w, key], as records' means have.")
+    if not isinstance(maps, Tensor) or maps.ndim != 4 or not maps.is_floating_point():
+        got = f"type {type(maps).__name__}"
+        if isinstance(maps, Tensor):
+            got = f"shape {list(maps.shape)}" if maps.ndim != 4 else f"dtype {maps.dtype}"
+        raise ValueError(f"{name} have {got}; expected [batch, h, w, key] in floating point, as records' means have.")
     return at_least_float32(maps)

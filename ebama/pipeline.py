@@ -18,7 +18,7 @@ from ebama.weights import StableDiffusion
 from ebama.weights.stable_diffusion import pixels
 
 from . import __version__, arguments, methods
-from .checks import expect, items, plain
+from .checks import expect, items, plain, short
 from .guidance import AnyMethod, Method, PipelineInputs, Task
 from .guidance.gradient_method import base_resolution
 from .output.recipe import Recipe
@@ -196,7 +196,7 @@ class Pipeline:
         """
         solver = self._sampler(sampler, plain(steps))
         if not isinstance(solver, DDIM):
-            raise ValueError(f"sampler is {sampler!r}; only DDIM can be inverted: 'ddim', or a DDIM(...).")
+            raise ValueError(f"sampler is {short(sampler)}; only DDIM can be inverted: 'ddim', or a DDIM(...).")
         null_text, rounds, progress = plain(null_text), plain(rounds), plain(progress)
         expect("null_text", null_text, isinstance(null_text, bool | NullText), "True, False or NullText(...)")
         options = NullText() if null_text is True else null_text or None
@@ -241,7 +241,7 @@ class Pipeline:
         if isinstance(sampler, str):
             return self.sd.sampler(sampler, steps)
         if not isinstance(sampler, Sampler):
-            raise ValueError(f"sampler is {sampler!r}; expected a name or an object of ebama.samplers, as DDIM(50).")
+            raise ValueError(f"sampler is {short(sampler)}; expected a name, or one of ebama.samplers, as DDIM(50).")
         return sampler.predicting(self.sd.config.prediction)
 
     def _task(

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from . import kernels
 
+_SHARPEST = 1e-3  # of sigmas: sharper ones have the same kernel, all of it in the middle
 HALF = (torch.float16, torch.bfloat16)
 NAMESPACE = (__package__ or "ebama").replace(".", "_")
 """Of the operator: the package that holds this file, so that a copy in another one has its own."""
@@ -196,7 +197,7 @@ def _check(maps: Tensor, kernel_size: int, sigma: float) -> tuple[int, float]:
             f"maps are {h} x {w}; a kernel of size {kernel_size} is reflected at the borders and needs at least "
             f"{least} x {least}. Use larger maps or a smaller kernel."
         )
-    return int(kernel_size), float(sigma)
+    return int(kernel_size), max(float(sigma), _SHARPEST)
 
 
 def _is_number(value: object, kind: type) -> bool:

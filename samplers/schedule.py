@@ -61,7 +61,7 @@ class NoiseSchedule:
         """
         table = alphas_cumprod
         if not isinstance(table, Tensor):
-            entries = list(table)
+            entries = list(table) if isinstance(table, Iterable) else []
             dtypes = {str(getattr(value, "dtype", "float64")).removeprefix("torch.") for value in entries}
             rounded = getattr(torch, dtypes.pop(), torch.float64) if len(dtypes) == 1 else torch.float64
             table = torch.tensor([float(value) for value in entries], dtype=torch.float64, device="cpu").to(rounded)
@@ -108,6 +108,11 @@ class NoiseSchedule:
 
     def _check_table(self) -> None:
         expected = self.train_steps if self.kind == "table" else 0
+        if not isinstance(self.table, tuple) or not all(isinstance(value, float) for value in self.table):
+            raise ValueError(
+                f"NoiseSchedule.table is {str(self.table)[:80]!r}; expected numbers. NoiseSchedule.of(alphas_cumprod) "
+                "fills it in."
+            )
         if len(self.table) != expected:
             raise ValueError(
                 f"NoiseSchedule.table has {len(self.table)} values; expected {expected} for kind {self.kind!r}. "

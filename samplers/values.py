@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from numbers import Integral, Real
 from typing import Any
 
@@ -19,7 +20,12 @@ def plain(value: Any) -> Any:
         return tuple(map(plain, value))
     if isinstance(value, bool) or not isinstance(value, Real):
         return value
-    return int(value) if isinstance(value, Integral) else float(value)
+    if isinstance(value, Integral):
+        return int(value)
+    try:
+        return float(value)
+    except OverflowError:  # a fraction
+        return inf if value > 0 else -inf
 
 
 def plain_fields(holder: object, *names: str) -> None:

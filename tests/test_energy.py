@@ -403,6 +403,27 @@ def test_maps_must_be_4d() -> None:
         intensity_loss(maps()[0], [RED_CAR])
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_maps_of_no_floating_point_are_named(dtype: torch.dtype) -> None:
+    good, bad = maps(), maps().to(dtype)
+    calls: list[Callable[[], object]] = [
+        lambda: binding_loss(bad, [RED_CAR], [1, 2, 3]),
+        lambda: intensity_loss(bad, [RED_CAR]),
+        lambda: ebama_loss(bad, good, [RED_CAR], [1, 2, 3]),
+        lambda: ebama_loss(good, bad, [RED_CAR], [1, 2, 3]),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=rf"have dtype {dtype}; expected \[batch, h, w, key\] in floating point"):
+            call()
+
+
+@pytest.mark.parametrize("counts", [(1, 2), (2, 1), (1, 0), (3, 2)])
+def test_scores_and_probabilities_are_of_the_same_samples(counts: tuple[int, int]) -> None:
+    scores, probabilities = map(maps, counts)
+    with pytest.raises(ValueError, match=f"There are {counts[0]} samples of scores and {counts[1]} of probabilities"):
+        ebama_loss(scores, probabilities, [RED_CAR], [1, 2, 3])
+
+
 @losses
 @pytest.mark.parametrize(
     ("groups", "tokens"),

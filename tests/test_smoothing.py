@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -446,6 +447,7 @@ def test_the_smallest_maps_that_can_be_reflected() -> None:
 @either_way_too
 def test_extreme_sigmas() -> None:
     plane = maps_of(6, 6)
-    assert float(gaussian_peak(plane, 3, 1e-200)) == float(plane.max())
+    for dtype, sigma in itertools.product((torch.float64, torch.float32), (1e-200, 1e-30, 1e-4, 1e-3)):
+        assert float(gaussian_peak(plane.to(dtype), 3, sigma)) == float(plane.to(dtype).max())
     box = F.avg_pool2d(F.pad(plane[None, None], (1, 1, 1, 1), mode="reflect"), 3, stride=1).max()
     torch.testing.assert_close(gaussian_peak(plane, 3, 1e9), box)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,10 @@ def test_numbers_of_other_libraries_are_numbers(name: str, values: list[Any], pl
                 b"0",
             ],
         ),
+        ("seeds", [torch.ones(2).to_sparse(), torch.ones(2, device="meta"), [10**5000], Fraction(10**400)]),
+        ("guidance", [Fraction(10**400), 10**5000, torch.ones((), device="meta")]),
+        ("method", [torch.ones(9, 9), np.ones((9, 9)), "x" * 9000]),
+        ("sampler", [torch.ones(9, 9), np.ones((9, 9)), "x" * 9000]),
         ("seeds", [["0"], [0.0], [NAN], [np.float32(1)], [-1], [2**63], [np.uint64(2**63)], [], np.zeros((1, 1), int)]),
         ("steps", [True, 2.0, "2", NAN, None, np.float32(2), torch.tensor(2.0), 0, -1, 10**30, [2], np.array([2])]),
         (
@@ -158,6 +163,10 @@ def test_options_of_other_libraries_are_numbers(method: str, option: str, value:
         ),
         *(("conform", "refined_calls", value) for value in ([2**70], [0.5], [True], 3, "0", None)),
         ("divide-and-bind", "max_refinements", [10**9, 1]),
+        *(("ebama", "step_size", value) for value in (Fraction(10**400), Fraction(-(10**400)), [10**5000])),
+        pytest.param("ebama", "step_size", 10**5000, id="of five thousand digits"),
+        *(("initno", "learning_rate", value) for value in (3e38, 0, Fraction(10**400))),
+        ("p2p", "edit", np.array(["replace", "refine"])),
     ],
 )
 def test_options_that_no_run_could_use_are_named(method: str, option: str, value: Any) -> None:
@@ -182,6 +191,12 @@ def test_latents_and_budgets_of_other_libraries(pipeline: Pipeline) -> None:
         pipeline.decode([latents, "a"])  # type: ignore[arg-type]
     for memory in (np.float32(6e9), torch.tensor(6 * 10**9), 6e9):
         assert Pipeline(pipeline.sd, memory=memory).budget == 6 * 10**9  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 0, 16), (1, 4, 16, 0), (0, 4, 16, 16)])
+def test_latents_without_values_are_named(shape: tuple[int, ...], pipeline: Pipeline) -> None:
+    with pytest.raises(ValueError, match=r"latents have shape .*; expected \[N, 4, h, w\]"):
+        run(pipeline, latents=torch.zeros(shape))
 
 
 def test_progress_is_true_or_false(pipeline: Pipeline) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .arguments import MODEL, add_shared
 
 if TYPE_CHECKING:
     import socket
+    from types import FrameType
 
     from .arguments import Commands
 
@@ -25,6 +25,7 @@ def add(commands: Commands) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     import ipaddress
+    import signal
     import warnings
 
     try:
@@ -51,11 +52,19 @@ def _run(options: argparse.Namespace) -> None:
             parser=options.parser,
         )
         app = create_app(service, names=frozenset({options.host}))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
+
+        class Server(uvicorn.Server):
+            def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+                self.should_exit = True  # told twice, uvicorn would leave without a word to the application
+
+        server = Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # uvicorn minds the first two, once it runs
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, server.handle_exit)
         shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)
         print(f"http://{f'[{shown}]' if ':' in shown else shown}:{port}  (Ctrl-C stops it)", flush=True)
-        with suppress(KeyboardInterrupt):  # uvicorn may take the signal for itself and just return
-            server.run(sockets=[listener])
+        server.run(sockets=[listener])
         print("stopped")
 
 

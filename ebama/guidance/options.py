@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import field, fields
 from typing import Any, TypeVar
 
-from ..checks import expect, is_number, plain
+from ..checks import expect, is_number, plain, short
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ def switch(name: str, value: Any) -> Any:
 def one_of(*values: str) -> Rule:
     """One of some words."""
     expected = ", ".join(map(repr, values[:-1])) + f" or {values[-1]!r}"
-    return lambda name, value: expect(name, value, value in values, expected)
+    return lambda name, value: expect(name, value, isinstance(value, str) and value in values, expected)
 
 
 def whole_numbers(expected: str, count: int | None = None) -> Rule:
@@ -78,7 +78,7 @@ def pairs(example: str, rule: Rule = lambda name, value: value) -> Rule:
         try:
             mapping: dict[Any, Any] = dict(value)
         except (TypeError, ValueError):
-            raise ValueError(f"{name} is {value!r}; expected a mapping, as {example}.") from None
+            raise ValueError(f"{name} is {short(value)}; expected a mapping, as {example}.") from None
         return tuple(rule(name, (plain(key), plain(held))) for key, held in mapping.items())
 
     return whole_rule

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..checks import is_number
+from ..checks import is_number, short
 from ..guidance import Conditioning, Controls, Method, Needs, Task
 from ..guidance.gradient_method import base_resolution
 from ..guidance.options import one_of, option, pairs
@@ -27,17 +27,24 @@ Window = float | tuple[float, float]
 def _window(name: str, window: Any) -> Window:
     low, high = window if isinstance(window, tuple | list) and len(window) == 2 else (0, window)
     if not all(isinstance(x, int | float) for x in (low, high)) or not 0 <= low <= high <= 1:
-        raise ValueError(f"{name} has the window {window!r}; expected a share from 0 to 1, or (from, to).")
+        raise ValueError(f"{name} has the window {short(window)}; expected a share from 0 to 1, or (from, to).")
     return window if isinstance(window, int | float) else (low, high)
 
 
-def _word_window(_: str, pair: tuple[str, Any]) -> tuple[str, Window]:
+def _check_word(name: str, word: object) -> None:
+    if not isinstance(word, str):
+        raise ValueError(f"{name} names {short(word)}; expected words of the prompts.")
+
+
+def _word_window(name: str, pair: tuple[str, Any]) -> tuple[str, Window]:
+    _check_word(name, pair[0])
     return pair[0], _window(repr(pair[0]), pair[1])
 
 
 def _word_factor(name: str, pair: tuple[str, Any]) -> tuple[str, float]:
+    _check_word(name, pair[0])
     if not is_number(pair[1]):
-        raise ValueError(f"{name} has {pair[1]!r} for {pair[0]!r}; expected a finite number (1 changes nothing).")
+        raise ValueError(f"{name} has {short(pair[1])} for {pair[0]!r}; expected a finite number (1 changes nothing).")
     return pair
 
 

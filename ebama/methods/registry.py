@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ..checks import expect
+from ..checks import expect, short
 from ..guidance import AnyMethod, Composition, Method, Needs, compose
 from ..models import SD_V1, StableDiffusionConfig
 from .presets import preset
@@ -73,7 +73,7 @@ def complete(method: AnyMethod, config: StableDiffusionConfig = SD_V1) -> Method
     if isinstance(method, Method):
         return method
     if not isinstance(method, Sequence):
-        raise ValueError(f"method is {method!r}; expected a name, a method, or a list of them, as ['syngen', 'ane'].")
+        raise ValueError(f"method is {short(method)}; expected a name, a method, or several, as ['syngen', 'ane'].")
     return compose([complete(part, config) for part in method])
 
 

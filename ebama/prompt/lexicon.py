@@ -41,7 +41,7 @@ PRONOUNS = _words(
     "somebody everyone everybody everything nobody nothing anyone anybody anything there"
 )
 # Some parsers call them nouns; they name nothing that can be drawn.
-NO_NOUNS = DETERMINERS | PRONOUNS | _words("others dozen hundred thousand")
+NO_NOUNS = DETERMINERS | PRONOUNS | _words("others dozen hundred thousand s xd lol")
 # Words that name nothing: of the classes that never grow.
 FUNCTION_WORDS = (
     DETERMINERS
@@ -80,7 +80,7 @@ ADVERBS = _words(
 )
 PARTICLES = _words("'s not never")
 # Some parsers hang them on nouns, which they do not describe.
-NO_MODIFIERS = NUMBERS | DETERMINERS | SEQUENCES | _words("just only also even as")
+NO_MODIFIERS = NUMBERS | DETERMINERS | SEQUENCES | _words("just only also even as s")
 
 COLOURS = _words(
     "red orange yellow green blue purple pink brown gray grey black white beige teal tan violet indigo magenta "
@@ -112,7 +112,14 @@ ADJECTIVES = COLOURS | _words(
     "mild noble obese odd ornate proud rare rigid robust rugged savage serene severe sheer slick slanted solemn sparse "
     "splendid stark steep stiff subtle supple swift tender tense translucent tranquil vague vast vibrant wicked wise "
     "monochrome iridescent grotesque baroque minimalist abstract rectangular triangular circular oval "
-    "hexagonal cylindrical squat"
+    "hexagonal cylindrical squat strong weak crisp bent brave bold blunt bulky burly coarse cheap dainty damp dapper "
+    "delicate eerie fair fine frosty glassy grassy great greasy gritty hardy harsh hefty keen lanky lavish lean leafy "
+    "limp lively lofty lumpy marshy meek mighty mossy murky muscular neat nimble prickly puffy pure quick rapid rocky "
+    "salty sandy shaggy shy sick silent slimy sloppy smart smoky snug soggy spicy spooky stale starry steady sticky "
+    "stocky stony superb swampy timid tough tattered waxy weary windy wiry wobbly wrinkly ragged curly exotic gigantic "
+    "historic athletic fantastic romantic scenic arctic organic massive expensive decorative festive ornamental "
+    "traditional industrial coastal tribal geometric symmetrical spherical mechanical fragrant radiant brilliant "
+    "pregnant violent luminescent lunar wintry"
 )
 
 # Nouns that end as many adjectives do: "a puppy, red leaves", but "a chunky, glazed fisherman".
@@ -138,7 +145,8 @@ DECADE = re.compile(r"(?:\d\d)?\d0s")  # an adjective: "a 1960s car"; no thing: 
 # Nouns that describe the next noun, and shades of a colour: an adjective after them goes on with their phrase.
 ATTRIBUTES = _words(
     "baby toy wood marble velvet stone leather brick metal glass silk cotton steel iron brass paper wool fur concrete "
-    "denim lace satin linen bamboo crystal rubber clay cardboard"
+    "denim lace satin linen bamboo crystal rubber clay cardboard oak pine cedar walnut felt porcelain fleece tweed "
+    "corduroy wicker rattan granite slate jade ebony chrome"
 )
 WITH_A_NOUN = _words(  # participles that describe with the noun before: "snow covered mountain", "a wall painted red"
     "colored coloured painted covered framed plated lined filled shaped topped themed trimmed patterned dyed striped "
@@ -188,7 +196,10 @@ NOUNS = _words(
     "fencing flooring stocking viking family fly jelly belly lily butterfly dragonfly firefly bully holly trolley "
     "table cable fish starfish jellyfish goldfish catfish dish radish vegetable bible crucible mouthful handful "
     "spoonful octopus walrus cactus hippopotamus platypus stable lighting rendering shading tracing canvas "
-    "lens atlas christmas"
+    "lens atlas christmas icing lining scaffolding etching piercing engraving carving coating casing quilting netting "
+    "stuffing filling sapling seedling yearling hatchling fledgling nestling starling herring decking "
+    "wiring tubing bunting padding roofing rigging sibling bobsled dogsled thoroughbred purebred "
+    "crossbred woodshed toolshed seaweed tumbleweed flatbed newlywed"
 )
 PLURALS = _words(
     "people men women children mice geese sheep deer fish wolves knives flowers leaves blossoms lights shoes glasses "

@@ -77,6 +77,7 @@ class _Scan:
         self._spans = [match.span() for match in tokens]
         self._words = [match[0].lower() for match in tokens]
         self._tags = tag(self._words)
+        self._first_noun = next((i for i, name in enumerate(self._tags) if name == "NOUN"), len(self._tags))
         alone = {word: tag([word])[0] for word in set(self._words)}
         self._alone = [alone[word] for word in self._words]
 
@@ -150,6 +151,8 @@ class _Scan:
 
     def _of_others(self, i: int) -> tuple[Trailing, int] | None:
         """What is said of one and of another: "one black and the other white", "a black one and a white one"."""
+        if i <= self._first_noun:  # "three plump, speckled hens"
+            return None
         end, are_all_things = i, True
         j = i
         while (after := self._of_another(j)) > j:

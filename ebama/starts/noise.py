@@ -75,7 +75,8 @@ def initial_noise(
             f"latents are {latents.dtype}, {latents.layout} on {latents.device}; expected dense, real values."
         )
     latents = latents.detach().float()
-    if latents.ndim != 4 or latents.shape[1] != config.unet.in_channels or len(latents) % prompts or not len(latents):
+    fits = latents.ndim == 4 and latents.shape[1] == config.unet.in_channels and len(latents) % prompts == 0
+    if not fits or not latents.numel():
         raise ValueError(
             f"latents have shape {list(latents.shape)}; expected [N, {config.unet.in_channels}, h, w] with N a "
             f"multiple of the number of prompts, {prompts}."

@@ -6,10 +6,13 @@ import asyncio
 import io
 import json
 import re
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,7 @@ from ebama.app.middleware import Ending
 from ebama.app.request import MAX_PROMPT, MAX_SEEDS, GenerateRequest
 from ebama.app.service import Service
 
+ROOT = Path(__file__).parents[2]
 PROMPT = "a purple crown and a blue suitcase"
 SMALL: dict[str, Any] = {"prompt": PROMPT, "methods": ["sd", "ebama"], "seeds": "3,1", "steps": 2}
 
@@ -584,6 +588,28 @@ def test_a_picture_is_a_png_with_a_file_name(client: TestClient) -> None:
     answer = client.get(f"/api/jobs/{job['id']}/pictures/0/png")
     assert "suitcase-sd-seed0000.png" in answer.headers["content-disposition"]
     assert Image.open(io.BytesIO(answer.content)).size == (32, 32)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(("times", "runs"), [(1, False), (1, True), (3, True)])
+def test_the_server_ends_when_it_is_told_whatever_runs(number: signal.Signals, times: int, runs: bool) -> None:
+    command = [sys.executable, "train_free.py", "serve", "--port", "0", "--parser", "rules"]
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[0]
+        if runs:
+            wanted = {"prompt": "a red cat", "methods": ["sd"], "seeds": "0:8", "steps": 100}
+            headers = {"Content-Type": "application/json"}
+            request = urllib.request.Request(f"{address}/api/jobs", json.dumps(wanted).encode(), headers)
+            urllib.request.urlopen(request).close()
+        for _ in range(times):
+            server.send_signal(number)
+            time.sleep(0.05)
+        out, err = server.communicate(timeout=30)
+    assert "Traceback" not in err
+    assert (server.returncode, out.strip()) == (0, "stopped")
 
 
 def test_who_is_still_sending_when_the_server_stops_is_answered() -> None:

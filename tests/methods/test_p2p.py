@@ -338,6 +338,7 @@ def test_options_come_back_from_json() -> None:
         ({"reweight": {"cat": math.inf}}, "reweight has inf for 'cat'"),
         ({"reweight": "cat"}, "reweight is 'cat'; expected a mapping, as {'cat': 2.0}"),
         ({"reweight": {"cat": "2"}}, "reweight has '2' for 'cat'"),
+        *(({option: {3: 0.5}}, f"{option} names 3; expected words") for option in ("reweight", "word_steps")),
     ],
 )
 def test_values_out_of_range(options: dict[str, Any], message: str) -> None:

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -99,6 +100,34 @@ READ_BY_ALL: dict[str, Words] = {
     "a teal and orange poster": [("poster", ["teal", "orange"])],
     "a blood-red rose and a snow-white owl": [("rose", ["blood-red"]), ("owl", ["snow-white"])],
     "a car that's red and a bowl that's blue": CAR_AND_BOWL,
+    # adjectives with commas between them
+    "a strong, white horse": [("horse", ["strong", "white"])],
+    "a crisp, juicy, green apple": [("apple", ["crisp", "juicy", "green"])],
+    "a bent, rusted, metal fence": [("fence", ["bent", "rusted", "metal"])],
+    "a steaming, chipped, porcelain cup": [("cup", ["steaming", "chipped", "porcelain"])],
+    "a round, woven, beige rug": [("rug", ["round", "woven", "beige"])],
+    "an ancient, mossy, stone well": [("well", ["ancient", "mossy", "stone"])],
+    "three plump, speckled, brown hens": [("hens", ["plump", "speckled", "brown"])],
+    "a smiling, freckled, red-haired girl": [("girl", ["smiling", "freckled", "red-haired"])],
+    "a thin, silver, metal chain": [("chain", ["thin", "silver", "metal"])],
+    "a tiny, green, felt hat": [("hat", ["tiny", "green", "felt"])],
+    "a long, flowing, satin dress": [("dress", ["long", "flowing", "satin"])],
+    "my old, creaking, wooden door": [("door", ["old", "creaking", "wooden"])],
+    "a cute, fluffy, white and gray kitten": [("kitten", ["cute", "fluffy", "white", "gray"])],
+    "a small, sleek, black cat, a huge, shaggy dog": [
+        ("cat", ["small", "sleek", "black"]),
+        ("dog", ["huge", "shaggy"]),
+    ],
+    # nouns that end as verbs do
+    "a blue bobsled and a vanilla icing": [("bobsled", ["blue"]), ("icing", ["vanilla"])],
+    "a black thoroughbred and a white purebred": [("thoroughbred", ["black"]), ("purebred", ["white"])],
+    "a velvet lining and a metal scaffolding": [("lining", ["velvet"]), ("scaffolding", ["metal"])],
+    "a stone etching and a diamond piercing": [("etching", ["stone"]), ("piercing", ["diamond"])],
+    # what no letters stand before, and what stands for a word
+    "my 🐶's red collar and the 🚗's blue door": [("collar", ["red"]), ("door", ["blue"])],
+    "a rock'n'roll guitar and a drum'n'bass record": [("guitar", ["rock'n'roll"]), ("record", ["drum'n'bass"])],
+    "two cats back to back with one another": [("cats", [])],
+    "a red id card and a tiny ID": [("card", ["red", "id"]), ("ID", ["tiny"])],
     # words for the picture
     "RAW photo, a red car, volumetric lighting, ray tracing, blue bowl": CAR_AND_BOWL,
     "a close up of a red car and a blue bowl": CAR_AND_BOWL,
@@ -676,6 +705,11 @@ def test_words_with_their_heads_are_a_reading() -> None:
         (listed[::-1], "is no word of"),
         ([*listed[:4], replace(listed[4], head=3)], "hangs on itself"),
         ([replace(listed[0], head=7)], "a head among the 1 words"),
+        *(
+            ([replace(listed[0], **{name: value}), *listed[1:]], "expected a list of ebama")  # type: ignore[arg-type]
+            for name in ("text", "start", "end", "pos", "dep", "head")
+            for value in (1.5, b"0", None, True, torch.ones(1))
+        ),
     ):
         with pytest.raises(PromptError, match=message):
             parse(prompt, TOKENIZER, wrong)  # type: ignore[arg-type]

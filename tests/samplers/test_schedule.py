@@ -127,6 +127,7 @@ def test_any_other_table_is_taken_as_it_is() -> None:
         ([], r"shape \[0\]; expected numbers \[train_steps\]"),
         (torch.rand(2, 3), r"shape \[2, 3\]"),
         (torch.arange(3), r"dtype torch\.int64"),
+        *((nothing, r"shape \[0\]; expected numbers") for nothing in (None, 5)),
     ],
 )
 def test_a_table_that_is_none_is_refused(table: Any, message: str) -> None:
@@ -151,6 +152,7 @@ def test_a_table_that_is_none_is_refused(table: Any, message: str) -> None:
         ({"kind": "table"}, "table has 0 values; expected 1000"),
         ({"kind": "linear", "table": (0.5,)}, "table has 1 values; expected 0"),
         ({"table": (0.5,), "train_steps": 1}, "kind is ''"),
+        *(({"kind": "table", "train_steps": 3, "table": t}, "table is .*; expected numbers") for t in ("abc", None, 5)),
     ],
 )
 def test_a_schedule_whose_kind_is_not_plain_is_refused(arguments: dict[str, Any], message: str) -> None:

@@ -33,7 +33,7 @@ class NoiseMethod(GradientMethod):
     max_rounds: int = option(5, whole())
     iterations: int = option(10, whole())
     final_iterations: int = option(50, whole())
-    learning_rate: float = option(1e-2, number(lambda x: x > 0, "a positive number"))
+    learning_rate: float = option(1e-2, number(lambda x: 0 < x <= 1e6, "a positive number of at most a million"))
     cross_target: float = option(0.2, number())
     self_target: float = option(0.3, number())
     step_size: float = 20.0

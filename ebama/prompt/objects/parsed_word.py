@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...checks import is_whole
 from ..tokenization import PromptError, Span
 
 SIGNS = ("PUNCT", "SYM", "SPACE")  # parts of speech that name and describe nothing
@@ -40,11 +41,16 @@ def depth(words: Sequence[ParsedWord], i: int) -> int:
     return above
 
 
+def _is_plain(word: ParsedWord) -> bool:
+    texts, numbers = (word.text, word.pos, word.dep), (word.start, word.end, word.head)
+    return all(isinstance(text, str) for text in texts) and all(map(is_whole, numbers))
+
+
 def checked(words: Sequence[object], text: str) -> list[ParsedWord]:
     """The words, if they are `ParsedWord`s of a text, in order, whose heads make trees; else a PromptError."""
     after, good = 0, []
     for word in words:
-        if not isinstance(word, ParsedWord):
+        if not isinstance(word, ParsedWord) or not _is_plain(word):
             raise PromptError(f"parser= holds {word!r}: expected a list of ebama.prompt.objects.ParsedWord")
         if not after <= word.start < word.end <= len(text) or not 0 <= word.head < len(words):
             raise PromptError(

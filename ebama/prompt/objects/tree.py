@@ -62,7 +62,10 @@ class Tree:
     def is_noun(self, i: int) -> bool:
         """Whether a word names a thing, or stands for one."""
         word = self._words[i]
-        if word.text.lower() in lexicon.NO_NOUNS or lexicon.DECADE.fullmatch(word.text):
+        name = word.text.lower()
+        if name in lexicon.NO_NOUNS or lexicon.DECADE.fullmatch(word.text):
+            return False
+        if name == "one" and self._after(i) == "another":
             return False
         stands_for_one = word.pos in ("ADJ", "VERB") and word.dep not in MODIFIER and self._below(i, "det", "nummod")
         return word.pos in ("NOUN", "PROPN") or bool(stands_for_one)

@@ -10,10 +10,12 @@ from .. import lexicon
 from ..objects import MODIFIER, ParsedWord
 from ..rules.tagging import ends_as_of_one, is_of_a_verb, says_what_is_done, tag
 from .adjectives import is_adjective
-from .attaching import gather, take_place
+from .attaching import GOES_ON, gather, take_place
 
 _NAMING = ("NOUN", "PROPN")
 _PARTS = ("PUNCT", "CCONJ")
+_BEGINNING = ("DET", "NUM", "PRON")
+_NEAR = 16  # words of a phrase that are looked at
 
 
 def part_clause(words: list[ParsedWord], i: int) -> bool:
@@ -67,6 +69,52 @@ def join_can(words: list[ParsedWord], i: int) -> bool:
     gather(words, range(i - 1, i + 1), i)
     words[i - 1] = replace(before, pos="NOUN", dep="compound", head=i)
     words[i] = replace(words[i], pos="NOUN")
+    return True
+
+
+def join_listed(words: list[ParsedWord], i: int) -> bool:
+    """Adjectives with commas between them, after a determiner and before their noun, whatever a parser took them for:
+    "a long, flowing, satin dress"."""
+    if words[i].pos not in _BEGINNING:
+        return False
+    near = words[i : i + _NEAR]
+    tags = tag([word.text.lower() for word in near])
+    k, last = 1, 0  # the word that is looked at; the last comma or "and"
+    while k + 1 < len(near) and (
+        tags[k] == "ADJ"
+        or near[k].text.lower() in lexicon.ATTRIBUTES
+        or (last and near[k + 1].text == "," and _is_participle_alone(near[k].text.lower()))
+    ):
+        k += 1
+        if near[k].text == "," or (last and tags[k] == "CCONJ"):
+            last, k = k, k + 1
+    while k + 1 < len(near) and tags[k] == tags[k + 1] == "NOUN" and near[k].pos in GOES_ON:
+        k += 1
+    if not last or k >= len(near) or tags[k] != "NOUN" or near[1].text.lower() in lexicon.COLOURED_THINGS:
+        return False
+    noun = i + k
+    gather(words, range(i, noun + 1), noun)
+    words[i] = replace(words[i], head=noun)
+    for n in range(i + 1, noun):
+        listed = words[n].pos not in _PARTS
+        words[n] = replace(
+            words[n], pos="ADJ" if listed else words[n].pos, dep="amod" if listed else "punct", head=noun
+        )
+    words[noun] = replace(words[noun], pos="NOUN")
+    return True
+
+
+def join_material(words: list[ParsedWord], i: int) -> bool:
+    """A thing whose name ends as a verb does, after what it is made of: "a metal scaffolding"."""
+    before, word, after = words[i], words[i + 1], words[i + 2 : i + 3]
+    name = word.text.lower()
+    if before.pos not in _NAMING or word.pos != "VERB" or name not in lexicon.NOUNS or is_of_a_verb(name):
+        return False
+    if after and after[0].pos not in (*_PARTS, "ADP"):
+        return False
+    gather(words, range(i, i + 2), i + 1)
+    words[i] = replace(before, pos="NOUN", dep="compound", head=i + 1)
+    words[i + 1] = replace(words[i + 1], pos="NOUN")
     return True
 
 
@@ -174,6 +222,10 @@ def join_unknown(words: list[ParsedWord], i: int) -> bool:
     words[i] = replace(words[i], pos="NOUN", dep="compound", head=i + 1)
     words[i + 1] = replace(words[i + 1], pos="NOUN")
     return True
+
+
+def _is_participle_alone(name: str) -> bool:
+    return name.endswith("ing") and name not in lexicon.NOUNS
 
 
 def _is_participle(word: ParsedWord) -> bool:

@@ -12,6 +12,8 @@ from .adjectives import describes_on, first_of_hyphenated, is_adjective
 from .attaching import GOES_ON, attach_colours, attach_to_last, attach_to_next
 from .misread import (
     join_can,
+    join_listed,
+    join_material,
     join_participle,
     join_unknown,
     part_action,
@@ -24,6 +26,7 @@ from .misread import (
 )
 
 _MISREAD = (
+    join_listed,
     part_clause,
     part_verb,
     part_listed,
@@ -32,6 +35,7 @@ _MISREAD = (
     part_action,
     part_names,
     join_can,
+    join_material,
     join_participle,
     join_unknown,
 )

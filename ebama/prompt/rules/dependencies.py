@@ -20,7 +20,8 @@ from .tagging import tag
 
 _ABBREVIATION = r"(?:[^\W\d_]\.){2,}|(?:dr|mr|mrs|ms|prof|st)\.(?= )|[^\W\d_]{1,2}&[^\W\d_]{1,2}\b"  # "r&b"
 _WORD = re.compile(
-    rf"['’](?:s|re|ve|ll|m|d)\b|[^\W_]+n['’]t\b|{_ABBREVIATION}|[^\W_]+(?:['’]?-[^\W_]+)*|\S", re.IGNORECASE
+    rf"['’](?:s|re|ve|ll|m|d)\b|[^\W_]+n['’]t\b|[^\W_]+['’]n['’][^\W_]+|{_ABBREVIATION}|[^\W_]+(?:['’]?-[^\W_]+)*|\S",
+    re.IGNORECASE,
 )
 
 

@@ -21,6 +21,7 @@ _BY_LIST = (
     (lexicon.PAST_FORMS, "VERB"),
     (lexicon.NOUNS, "NOUN"),
 )
+_DESCRIBED = ("NOUN", "ADJ", "ADV")
 _BEFORE_A_NOUN = ("DET", "NUM", "ADJ", "ADP", "CCONJ", "PUNCT", "PART", "END")
 
 
@@ -51,6 +52,8 @@ def tag(words: Sequence[str]) -> list[str]:
             coordinated = before in ("CCONJ", "PUNCT") and i > 1 and tags[i - 2] == "VERB"
             if says_what_is_done(word, words[i - 1 : i]):
                 pass
+            elif words[i - 1 : i] in (["a"], ["an"], ["the"]) and following == "," and tags[i + 2 : i + 3] == ["ADJ"]:
+                tags[i] = "ADJ"  # "a smiling, freckled girl"
             elif before in _BEFORE_A_NOUN and after in ("NOUN", "ADJ") and not coordinated:
                 tags[i] = "ADJ"
             elif before in ("DET", "NUM", "ADJ", "END") or (before in ("CCONJ", "PUNCT") and after != "ADP"):
@@ -58,6 +61,8 @@ def tag(words: Sequence[str]) -> list[str]:
         elif word in lexicon.PAST_FORMS and words[i - 1 : i] in (["a"], ["an"], ["the"]):
             if (tags[i + 2 : i + 3] if following == "," else [after]) in (["NOUN"], ["ADJ"]):
                 tags[i] = "ADJ"  # "a woven basket", "a worn, velvet armchair"
+        elif word in lexicon.PAST_FORMS and words[i - 1 : i] == [","] == [following] and tags[i - 2 : i - 1] == ["ADJ"]:
+            tags[i] = "ADJ"  # "a round, woven, beige rug"
         elif tags[i] == "ADJ" and word.endswith("ed") and word not in lexicon.COLOURS and after not in ("NOUN", "ADJ"):
             # "a dog dressed in", "is parked on"; but "is checkered", "a spotted and sleepy cat"
             if before == "NOUN" or (before == "AUX" and after == "ADP"):
@@ -68,8 +73,8 @@ def tag(words: Sequence[str]) -> list[str]:
         elif tags[i] == "ADJ" and word in lexicon.NOUNS_TOO and before in ("NOUN", "ADJ"):
             if after not in ("NOUN", "ADJ") or _third_person(following):
                 tags[i] = "NOUN"  # "a traffic light"
-        elif tags[i] == "ADV" and before == "DET" and after not in ("NOUN", "ADJ", "ADV"):
-            tags[i] = "NOUN"  # "on the back of"
+        elif tags[i] == "ADV" and (before == "DET" or words[last] in lexicon.ATTRIBUTES) and after not in _DESCRIBED:
+            tags[i] = "NOUN"  # "on the back of", "a stone well"
         elif tags[i] == "ADV" and word not in lexicon.ADVERBS and (after == "NOUN" or (before == "AUX" and ends)):
             tags[i] = "ADJ"  # "a curly dog", "the dog is curly"
         elif tags[i] == "NOUN" and words[last] in lexicon.MODALS and tags[last - 1 : last] in (["NOUN"], ["PRON"]):
