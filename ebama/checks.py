@@ -78,7 +78,7 @@ def plain_all(value: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """A single number of any library as Python's, whole ones whole, for JSON; any other value as it is."""
-    if getattr(value, "shape", None) == ():
+    if getattr(value, "shape", None) == () and not getattr(value, "is_meta", False):
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
         return value

@@ -105,6 +105,11 @@ class NoiseSchedule:
                 f"NoiseSchedule.prediction is {self.prediction!r}; expected one of {', '.join(PREDICTIONS)}."
             )
         self._check_table()
+        if self.kind != "table" and not self.alphas_cumprod[-1] > 0:
+            raise ValueError(
+                f"NoiseSchedule of {self.train_steps} betas from {ends[0]} to {ends[1]} leaves no signal at all; "
+                "expected smaller ones, or fewer."
+            )
 
     def _check_table(self) -> None:
         expected = self.train_steps if self.kind == "table" else 0

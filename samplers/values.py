@@ -39,6 +39,8 @@ def plain_time(t: Any) -> Any:
     ValueError for booleans."""
     if not isinstance(t, Tensor):
         t = plain(t)
+        if isinstance(t, bool) or not isinstance(t, int | float | tuple):
+            raise ValueError(f"Got {str(t)[:80]!r}; expected a number, or several.")
         if not isinstance(t, tuple):
             return t
         like = torch.tensor(t, device="cpu")

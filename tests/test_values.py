@@ -97,7 +97,7 @@ def test_numbers_of_other_libraries_are_numbers(name: str, values: list[Any], pl
         ),
         ("seeds", [torch.ones(2).to_sparse(), torch.ones(2, device="meta"), [10**5000], Fraction(10**400)]),
         ("guidance", [Fraction(10**400), 10**5000, torch.ones((), device="meta")]),
-        ("method", [torch.ones(9, 9), np.ones((9, 9)), "x" * 9000]),
+        ("method", [torch.ones(9, 9), np.ones((9, 9))]),
         ("sampler", [torch.ones(9, 9), np.ones((9, 9)), "x" * 9000]),
         ("seeds", [["0"], [0.0], [NAN], [np.float32(1)], [-1], [2**63], [np.uint64(2**63)], [], np.zeros((1, 1), int)]),
         ("steps", [True, 2.0, "2", NAN, None, np.float32(2), torch.tensor(2.0), 0, -1, 10**30, [2], np.array([2])]),

@@ -77,9 +77,12 @@ def expanded(chosen: Sequence[str], methods: Sequence[str]) -> list[str]:
     for case in chosen:
         name, colon, part = case.partition(":")
         parts = methods if name == "images" else PARTS.get(name, ())
-        known = part in parts or (name == "batch" and part.isdecimal() and int(part) > 0)
+        known = part in parts or (name == "batch" and part.isdecimal() and len(part) <= 4 and int(part) > 0)
         if name not in CASES or (colon and not known):
-            raise ValueError(f"There is no case {case!r}; choose among {', '.join(CASES)} (or one part, as images:sd).")
+            raise ValueError(
+                f"There is no case {case[:80]!r}; choose among {', '.join(CASES)} (or one part, as images:sd, or "
+                "batch:N with N of at most four digits)."
+            )
         cases += [case] if colon else [f"{name}:{part}" for part in parts] or [name]
     return list(dict.fromkeys(cases))
 

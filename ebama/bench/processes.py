@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -81,7 +82,15 @@ class Child:
         return total, private
 
 
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, which could not tell it to end if it was killed."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def _run(pipe: Connection, work: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)

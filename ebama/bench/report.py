@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..checks import is_number, short
 from ..output.files import write_text, written_whole
 from ..output.reading import parse_object, read_text
 from .meter import Round
@@ -90,6 +91,8 @@ class Report:
             values = parse_object(read_text(path))
             for m in values["measured"]:
                 m["rounds"] = tuple(Round(**r) for r in m["rounds"])
+                if not all(is_number(value) for r in m["rounds"] for value in vars(r).values()):
+                    raise ValueError(f"the rounds of {short(m['case'])} are not all of numbers")
             measured = tuple(Measured(**{f.name: m[f.name] for f in fields(Measured)}) for m in values["measured"])
             report = cls(**values | {"measured": measured})
             report.markdown()

@@ -12,6 +12,8 @@ from .arguments import positive
 if TYPE_CHECKING:
     from .arguments import Commands
 
+_MOST_THREADS = 1024
+
 
 def add(commands: Commands) -> None:
     """Declare the command."""
@@ -51,6 +53,8 @@ def _run(options: argparse.Namespace) -> None:
             raise ValueError(f"--plot needs several batches; {options.only} are measured. Try --only batch:1,batch:8.")
         if options.json:
             check_file(options.json)
+        if (options.threads or 1) > _MOST_THREADS:
+            raise ValueError(f"--threads is {options.threads}; expected at most {_MOST_THREADS:,}.")
         words = ["train_free.py", "bench", *(["--full"] if options.full else [])]
         for name in ("only", "against", "repeat", "threads", "steps", "device", "dtype"):
             words += [f"--{name}", str(changed[name])] if name in changed else []

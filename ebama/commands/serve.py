@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .arguments import MODEL, add_shared
@@ -64,7 +65,8 @@ def _run(options: argparse.Namespace) -> None:
                 signal.signal(number, server.handle_exit)
         shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)
         print(f"http://{f'[{shown}]' if ':' in shown else shown}:{port}  (Ctrl-C stops it)", flush=True)
-        server.run(sockets=[listener])
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
         print("stopped")
 
 
@@ -77,9 +79,10 @@ def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
-    except OSError as error:
+    except (OSError, TypeError, UnicodeError) as error:  # the latter two: for a name that is none
+        why = getattr(error, "strerror", None) or error
         raise ValueError(
-            f"Nothing can listen at {host}, port {port} ({error.strerror or error}); choose with --host and --port."
+            f"Nothing can listen at {host}, port {port} ({why}); choose with --host and --port."
         ) from error
 
 

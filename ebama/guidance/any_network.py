@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..checks import expect, is_whole, items, plain
+from ..checks import expect, is_whole, items, plain, short
 from ..maps import Groups, Tokens, per_sample
 from ..models import Network, Site
 from ..models.attention import site_names
@@ -30,6 +30,8 @@ class MethodChoice(Protocol):
 
 AnyMethod = str | Method | MethodChoice | Sequence[str | Method | MethodChoice]
 """A method, its name (with options, as "ane+step_size=5"), a choice of it, or several of these in one run."""
+
+_MOST_CALLS = 100_000  # more than any schedule has timesteps
 
 
 def guide_for(
@@ -90,6 +92,8 @@ def start_for(
     chosen = _method(method)
     task = _task(chosen, network, context, groups, tokens, calls)
     listed = items(generators) if generators else []
+    if not all(isinstance(one, torch.Generator) and one.device.type == "cpu" for one in listed):
+        raise ValueError(f"generators are {short(generators)}; expected torch.Generator, all on the CPU.")
     if generators and len(listed) != len(context):
         raise ValueError(f"generators are {len(listed)} for {len(context)} contexts; expected one for each.")
     start = chosen.start(replace(task, first_timestep=timestep, generators=listed))
@@ -130,7 +134,8 @@ def _task(
             "ebama.models.adapt makes one of a foreign module."
         )
     calls = plain(calls)
-    expect("calls", calls, is_whole(calls) and calls >= 1, "how many model calls your loop makes, at least 1")
+    good = is_whole(calls) and 1 <= calls <= _MOST_CALLS
+    expect("calls", calls, good, f"how many model calls your loop makes, from 1 to {_MOST_CALLS:,}")
     prompts: Any = list(groups) if isinstance(groups, Iterator) else groups
     if isinstance(prompts, Parsed):
         prompts, content = prompts.groups, prompts.tokens
@@ -143,6 +148,10 @@ def _task(
         raise ValueError("tokens are None; expected the content positions, or prompts as `parse` reads them as groups.")
     count = len(context)
     task = Task(network, context, per_sample(prompts, count), per_sample(tokens, count), calls=calls, steps=calls)
+    keys = context.shape[1]
+    words = [word for sample in task.groups for group in sample for word in (group.object, *group.modifiers)]
+    if beyond := [int(at) for word in words for at in word if not 0 <= at < keys]:
+        raise ValueError(f"Positions {tuple(dict.fromkeys(beyond))} do not all lie on the key axis of length {keys}.")
     boxes = [getattr(group, "box", None) for sample in task.groups for group in sample]
     if method.needs.boxes and boxes and not any(boxes):
         raise ValueError(

@@ -87,7 +87,7 @@ def get(name: str, /, **options: Any) -> Choice:
     if "," in name:
         return _several(name, **options)
     if name not in _METHODS:
-        raise ValueError(f"There is no method {name!r}; choose one of {', '.join(names())}.")
+        raise ValueError(f"There is no method {short(name)}; choose one of {', '.join(names())}.")
     method = _METHODS[name]
     known = [field.name for field in fields(method)]
     if unknown := sorted(set(options) - set(known)):

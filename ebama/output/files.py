@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+_APPENDING = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -70,7 +72,14 @@ def check_file(path: Path) -> None:
     if target.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
         raise ValueError(f"{path} cannot be written; expected the name of a file.")
     if is_replaceable(path):
+        if path.is_symlink() and not target.parent.is_dir():
+            raise ValueError(f"{path} is a link into {target.parent}, which is not there; choose another file.")
         check_folder(target.parent, "another file")
+    elif not path.is_file():
+        try:
+            os.close(os.open(path, _APPENDING))
+        except OSError as error:
+            raise ValueError(f"{path} cannot be written ({error.strerror}); choose another file.") from error
 
 
 @contextmanager
@@ -97,12 +106,12 @@ def named_errors(path: Path, partial: Path | None = None) -> Iterator[None]:
 
 def _pour(source: Path, path: Path) -> None:
     """Write a file's content to a device, a pipe or this process's own output; OSError if nobody reads the pipe."""
-    facts, flags = path.stat(), os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
+    facts = path.stat()
     # The output goes on where this ends only through its own descriptor.
     own = next((number for number in (1, 2) if _is_same(facts, number)), None)
     for printed in filter(None, (sys.stdout, sys.stderr)):
         printed.flush()
-    descriptor = os.open(path, flags) if own is None else os.dup(own)
+    descriptor = os.open(path, _APPENDING) if own is None else os.dup(own)
     with source.open("rb") as file, os.fdopen(descriptor, "wb") as stream:
         if hasattr(os, "set_blocking"):
             os.set_blocking(stream.fileno(), True)

@@ -83,7 +83,7 @@ def test_cases_expand_into_their_parts() -> None:
     assert {case.partition(":")[0] for case in expanded(list(CASES), methods.names())} == set(CASES)
 
 
-@pytest.mark.parametrize("case", ["nothing", "images:nothing", "batch:0", "batch:x", "forward:x", ""])
+@pytest.mark.parametrize("case", ["nothing", "images:nothing", "batch:0", "batch:99999", "batch:x", "forward:x", ""])
 def test_other_cases_are_refused(case: str) -> None:
     with pytest.raises(ValueError, match="There is no case"):
         expanded([case], methods.names())
@@ -180,9 +180,19 @@ def test_bad_input_is_refused_in_one_line(
     (tmp_path / "other.json").write_text("{}")
     bare = {"model": "miniature", "command": "x", "machine": {}, "measured": []}
     (tmp_path / "bare.json").write_text(json.dumps(bare))
+    Report("miniature", "x", machine(), (one(),)).save(tmp_path / "null.json")
+    (tmp_path / "null.json").write_text((tmp_path / "null.json").read_text().replace('"cpu": 2.0', '"cpu": null'))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "x.json")
     monkeypatch.setitem(sys.modules, "diffusers", None)
     for arguments, words in (
         (["--only", "speed"], "There is no case 'speed'"),
+        (["--only", "batch:99999999999999999999"], "batch:N with N of at most four digits"),
+        (["--threads", "100000"], "--threads is 100000; expected at most 1,024"),
+        (["--threads", "9" * 25], "expected at most 1,024"),
+        (["--read", str(tmp_path / "null.json")], "the rounds of 'forward' are not all of numbers"),
+        (["--json", str(tmp_path / "pipe")], "pipe cannot be written"),
+        (["--json", str(tmp_path / "link")], "is a link into"),
         (["--full", "--only", "images:sd"], "on the miniature only"),
         (["--read", str(tmp_path / "other.json")], "holds no benchmark"),
         (["--read", str(tmp_path / "bare.json")], "holds no benchmark"),
@@ -240,6 +250,42 @@ def test_a_process_that_is_killed_says_so() -> None:
         pytest.raises(ValueError, match="the test ended with code -9: killed, perhaps for want of memory"),
     ):
         child.answer()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="processes end otherwise there")
+def test_a_process_ends_with_the_one_that_began_it() -> None:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    parent = context.Process(target=_begin_and_wait, args=(theirs,))
+    parent.start()
+    child = ours.recv()
+    parent.kill()
+    parent.join()
+    end = time.monotonic() + 20
+    while _is_alive(child):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def _begin_and_wait(pipe: Any) -> None:
+    with Child("the test", _work_on) as child:
+        pipe.send(child.answer())
+        child.answer()
+
+
+def _work_on(pipe: Any) -> None:
+    pipe.send(os.getpid())
+    while True:  # and never looks at its pipe
+        pass
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z" if Path("/proc/self").exists() else True
 
 
 def _kill_itself(pipe: Any) -> None:

@@ -70,7 +70,11 @@ def test_every_noun_of_the_miniature_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["prompt", "prompt,seed", "Prompts,Category", '"id","prompt"', "Prompt\tCategory\tNote", "id,prompt\r"]
+    "header",
+    [
+        *("prompt", "prompt,seed", "Prompts,Category", '"id","prompt"', "Prompt\tCategory\tNote", "id,prompt\r"),
+        *("id;prompt;seed", "Prompt Text,Seed", "seed;text_prompt", "prompt_id,prompt"),
+    ],
 )
 def test_the_header_of_a_table_is_no_prompt(header: str, tmp_path: Path) -> None:
     (tmp_path / "table.txt").write_text(f"{header}\na red car,1\n")

@@ -153,8 +153,27 @@ def test_timesteps_samples_steps_and_generators_are_counted() -> None:
         gradient_guide(_maps, _energy, 1.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="The energy returned a NoneType; expected"):
         gradient_guide(_maps, lambda *_: None, [1.0])(Z, T, 0)  # type: ignore[arg-type, return-value]
+    for t in (None, "981", b"9", object(), True):
+        with pytest.raises(ValueError, match="expected a finite timestep"):
+            gradient_guide(_maps, _energy, [1.0])(Z, t, 0)  # type: ignore[arg-type]
+    for generators in ([0, 1], [np.random.default_rng(0)] * 2, [torch.Generator(), None]):
+        with pytest.raises(ValueError, match=r"generators are .*; expected torch.Generator, all on the CPU"):
+            start_for("initno", NETWORK, CONTEXT, GROUPS, TOKENS, calls=2, generators=generators)  # type: ignore[arg-type]
+    for calls in (10**8, 10**400):
+        with pytest.raises(ValueError, match=r"calls is .*; expected how many model calls your loop makes, from 1 to"):
+            guide_for("ebama", NETWORK, CONTEXT, GROUPS, TOKENS, calls=calls)
     with pytest.raises(ValueError, match="generators are 1 for 2 contexts"):
         start_for("initno", NETWORK, CONTEXT, GROUPS, TOKENS, calls=2, generators=[torch.Generator()])
+
+
+@pytest.mark.parametrize("method", ["ebama", "bounded-attention", "boxdiff", "syngen", "initno"])
+def test_positions_beyond_the_context_are_named(method: str) -> None:
+    box = (0, 0, 0.5, 1) if method in ("bounded-attention", "boxdiff") else None
+    keys = CONTEXT.shape[1]
+    group = Group((keys,), ((1,),), box=box)  # type: ignore[arg-type]
+    for make in (guide_for, start_for):
+        with pytest.raises(ValueError, match=rf"Positions \({keys},.*do not all lie on the key axis of length {keys}"):
+            make(method, NETWORK, CONTEXT, [group], TOKENS, calls=2)
 
 
 def test_one_site_may_stand_for_a_list() -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -68,6 +69,19 @@ def test_what_is_no_regular_file_is_written_to(tmp_path: Path) -> None:
     os.close(reader)
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
     assert names(tmp_path) == {"null", "pipe"}
+
+
+def test_what_nobody_reads_is_refused_before_any_work(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "x")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        for name, why in (("pipe", "cannot be written"), ("socket", "cannot be written"), ("link", "is a link into")):
+            with pytest.raises(ValueError, match=rf"{name} {why}.*; choose another file"):
+                check_file(tmp_path / name)
+    (tmp_path / "nowhere").mkdir()
+    check_file(tmp_path / "link")
+    check_file(Path("/dev/null"))
 
 
 @pytest.mark.slow

@@ -152,6 +152,10 @@ def test_a_table_that_is_none_is_refused(table: Any, message: str) -> None:
         ({"kind": "table"}, "table has 0 values; expected 1000"),
         ({"kind": "linear", "table": (0.5,)}, "table has 1 values; expected 0"),
         ({"table": (0.5,), "train_steps": 1}, "kind is ''"),
+        *(
+            ({"kind": kind, "beta_start": 0.999, "beta_end": 0.999}, "leaves no signal at all; expected smaller ones")
+            for kind in ("linear", "scaled_linear")
+        ),
         *(({"kind": "table", "train_steps": 3, "table": t}, "table is .*; expected numbers") for t in ("abc", None, 5)),
     ],
 )
@@ -195,6 +199,13 @@ def test_a_sigma_beyond_the_ends_is_the_end() -> None:
     for sigma in (-1, math.nan, torch.tensor([1.0, -0.5])):
         with pytest.raises(ValueError, match=r"sigma is .*; expected 0 or more"):
             schedule.timestep(sigma)
+
+
+@pytest.mark.parametrize("t", [None, "5", b"5", True, object()])
+def test_a_timestep_that_is_no_number_is_refused(t: Any) -> None:
+    for call in (NoiseSchedule().alpha, NoiseSchedule().sigma, NoiseSchedule().timestep):
+        with pytest.raises(ValueError, match="expected a number"):
+            call(t)
 
 
 @pytest.mark.parametrize("t", [1000, 999.5, torch.tensor([3, 1000]), torch.tensor(math.nan), math.nan])

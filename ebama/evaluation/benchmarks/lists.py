@@ -16,7 +16,8 @@ Groups = tuple[tuple[str, tuple[str, ...]], ...]
 
 _MARKS = re.compile("(^|[\r\n])\ufeff+")  # byte-order marks: files that were joined have some within
 _OBJECT = re.compile(r"\s*\{\s*(?:[\"'}]|$)")  # of JSON, or meant to be one; "{red|blue} car" is a prompt
-_HEADER = re.compile(r"(?:[^,\t]+[,\t])*\W?prompts?\W?(?:[,\t][^,\t]+)*\s*", re.IGNORECASE)  # "prompt,seed"
+_COLUMN = r"\W?(?:(?:text|input|image|positive)[ _])?prompts?(?:[ _](?:text|string|id))?\W?"
+_HEADER = re.compile(rf"(?:[^,;\t]+[,;\t])*{_COLUMN}(?:[,;\t][^,;\t]+)*\s*", re.IGNORECASE)  # "prompt,seed"
 _FORM = (
     '{"prompt": TEXT}, perhaps with "set": NAME, "groups": [[OBJECT, [MODIFIER, ...]], ...] and '
     '"boxes": {WORD: [LEFT, TOP, RIGHT, BOTTOM], ...}, or a line of GenEval\'s, with "tag" and "include"'
