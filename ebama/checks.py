@@ -87,4 +87,4 @@ def plain(value: Any) -> Any:
     try:
         return float(value)
     except OverflowError:  # a fraction
-        return inf if value > 0 else -inf
+        return inf if value > 0 else -inf  # type: ignore[operator]

@@ -25,7 +25,7 @@ def plain(value: Any) -> Any:
     try:
         return float(value)
     except OverflowError:  # a fraction
-        return inf if value > 0 else -inf
+        return inf if value > 0 else -inf  # type: ignore[operator]
 
 
 def plain_fields(holder: object, *names: str) -> None:

@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import rules
 from .alignment import normalised
@@ -138,8 +138,8 @@ def _load(name: str) -> Language:
         spacy = importlib.import_module("spacy")
         where = importlib.import_module(name).model_path() if name.startswith("mooring") else name
         model: Language = spacy.load(where, exclude=["ner", "lemmatizer", "senter"])
-        cuts = model.tokenizer.rules.items()  # type: ignore[attr-defined, unused-ignore]
-        model.tokenizer.rules = {text: cut for text, cut in cuts if text.lower() != "id"}  # a card, and not "i'd"
+        tokenizer: Any = model.tokenizer
+        tokenizer.rules = {text: cut for text, cut in tokenizer.rules.items() if text.lower() != "id"}  # not "i'd"
     except (AttributeError, ImportError, OSError, TypeError, ValueError) as error:
         # a package of the same name that holds no model, a model of another spaCy, or one whose parts are missing
         raise PromptError(f"parser={name!r} is installed, but spaCy cannot load it: {error}") from error

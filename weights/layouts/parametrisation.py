@@ -151,8 +151,10 @@ def _configured_schedule(file: TensorFile) -> NoiseSchedule | None:
     sgm's, of which only the kind that is the same can be followed."""
     for name, value in _configured(file, f"{_SGM}.target").items():
         if not value.endswith(_SGM_KIND):
-            where = f"{file.path.with_suffix('.yaml')}: {name}"
-            raise CheckpointError(f"{where} is {value[:80]!r}; expected {_SGM_KIND}; no other can be followed.")
+            raise CheckpointError(
+                f"{file.path.with_suffix('.yaml')}: {name} is {value[:80]!r}; expected {_SGM_KIND}; no other can be "
+                "followed."
+            )
     compvis = _configured(file, "timesteps", "beta_schedule", "linear_start", "linear_end")
     sgm = _configured(file, *(f"{_SGM}.params.{name}" for name in ("num_timesteps", "linear_start", "linear_end")))
     given = compvis or {name.rpartition(".")[2].removeprefix("num_"): value for name, value in sgm.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,7 +197,8 @@ def check_processor(folder: Path, make: Callable[[], Any], side: int) -> Any:
 
 def read_tokenizer(folder: Path, kind: Kind, tokenizer: Any, vocabulary: int) -> Any:
     """The tokenizer, of transformers' class `tokenizer`, of a model whose table has `vocabulary` rows."""
-    with as_read(folder) if kind is CLIP else nullcontext((folder, {})) as (files, options):
+    opened: AbstractContextManager[tuple[Path, Json]] = as_read(folder) if kind is CLIP else nullcontext((folder, {}))
+    with opened as (files, options):
         read = call(files, tokenizer.from_pretrained, **options)
     if kind is CLIP and read.pad_token is None:  # which token it is makes no difference: it is masked
         read.pad_token = read.eos_token
