@@ -128,10 +128,11 @@ def _put_in_place(folder: Path, target: Path) -> None:
         return
 
     def replaced(inside: str, names: list[str]) -> list[str]:
-        below = new / Path(inside).relative_to(target)
+        part = Path(inside).relative_to(target)
         # Shards of the weights that were there would be read in place of the new file.
-        shards = {n for n in names if below.name in STEMS and is_of_shards(n)}
-        return [n for n in names if (below / n).is_file() or n in shards | _READ_TOGETHER]
+        shards = {n for n in names if str(part) in STEMS and is_of_shards(n)}
+        told = _READ_TOGETHER if str(part) in (".", "scheduler", *TOKENIZERS) else set()
+        return [n for n in names if (new / part / n).is_file() or n in shards | told]
 
     shutil.copytree(target, new, symlinks=True, ignore=replaced, copy_function=_link, dirs_exist_ok=True)
     try:

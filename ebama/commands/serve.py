@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .arguments import MODEL, add_shared
@@ -65,8 +64,7 @@ def _run(options: argparse.Namespace) -> None:
                 signal.signal(number, server.handle_exit)
         shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)
         print(f"http://{f'[{shown}]' if ':' in shown else shown}:{port}  (Ctrl-C stops it)", flush=True)
-        with suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
+        server.run(sockets=[listener])
         print("stopped")
 
 

@@ -538,7 +538,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     uvicorn = pytest.importorskip("uvicorn")
 
     def run(self: Any, sockets: Any) -> None:
-        raise KeyboardInterrupt
+        self.handle_exit(signal.SIGINT, None)
 
     monkeypatch.setattr(uvicorn.Server, "run", run)
     monkeypatch.setattr(commands_model, "load", lambda *_, **__: model())

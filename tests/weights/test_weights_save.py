@@ -316,12 +316,17 @@ def test_what_another_model_left_is_not_read_with_this_one(
     save(random_model(TINY_V2_V), folder)
     for name in ("special_tokens_map", "added_tokens", "notes"):
         (folder / "tokenizer" / f"{name}.json").write_text('{"pad_token": "!"}' if "map" in name else "{}")
+    mine = [folder / "backup" / name for name in ("tokenizer/vocab.json", "unet/model-00001-of-00002.safetensors")]
+    for path in mine:
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
     save(model, folder)
     again = load(folder)
     assert again.config == replace(model.config, name=again.config.name)
     assert torch.equal(again.encode_text(["a cat"]), model.encode_text(["a cat"]))
     assert not {"special_tokens_map.json", "added_tokens.json"} & set(os.listdir(folder / "tokenizer"))
     assert (folder / "tokenizer" / "notes.json").exists()
+    assert [path.read_text() for path in mine] == ["mine", "mine"]
     save(random_model(TINY_V2_V), folder)
     few = random_model()
     few.text_encoder.embeddings.token_embedding.weight[2:] = 0

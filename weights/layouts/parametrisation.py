@@ -52,6 +52,7 @@ _KINDS = {"linear": "scaled_linear", "sqrt_linear": "linear"}  # CompVis's names
 _ENDS = {"start": 1e-4, "end": 2e-2}  # of betas: CompVis's own, where its configuration gives but one
 _SGM, _SGM_KIND = "denoiser_config.params.discretization_config", "LegacyDDPMDiscretization"
 _SGM_ENDS = {"start": 0.00085, "end": 0.012}
+_TEXT_LAYER = "cond_stage_config.params.layer"
 _PRECISION = 0.004  # of bfloat16
 
 
@@ -196,9 +197,6 @@ def stored_scale(file: TensorFile, usual: float) -> float:
             raise CheckpointError(f"{where} is {value}; expected a positive number, as {usual}.")
         return usual if isclose(scale, usual, rel_tol=precision) else scale
     return usual
-
-
-_TEXT_LAYER = "cond_stage_config.params.layer"
 
 
 def check_text_layer(file: TensorFile, text: TextConfig) -> None:

@@ -71,12 +71,12 @@ def read(folder: Path) -> tuple[CLIPModel, CLIPTokenizer, CLIPImageProcessorPil]
         config = _config(described)
         processor = check_processor(folder, lambda: _processor(prepared, side), side)
         with torch.device("meta"):
-            described = CLIPModel(config)
+            network = CLIPModel(config)
     file = next((folder / name for name in WEIGHTS if (folder / name).exists() or (folder / name).is_symlink()), None)
     if file is None:
         raise ValueError(f"{folder} holds no weights: expected {' or '.join(WEIGHTS)} beside {CONFIG}.")
     entries = dict(_renamed(open_tensors(file).entries))
-    expected = {key: tuple(tensor.shape) for key, tensor in described.state_dict().items()}
+    expected = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
     for key, shape in expected.items():
         if key not in entries or entries[key].shape != shape:
             stored = list(entries[key].shape) if key in entries else "missing"
@@ -85,7 +85,7 @@ def read(folder: Path) -> tuple[CLIPModel, CLIPTokenizer, CLIPImageProcessorPil]
             raise ValueError(f"{file}: {key} is in {entries[key].dtype}; expected floating point.")
     if more := entries.keys() - expected.keys():
         raise ValueError(f"{file} does not fit {CONFIG}: there is no place for {sorted(more)[0]}.")
-    check_size(CONFIG, described, file.stat().st_size)
+    check_size(CONFIG, network, file.stat().st_size)
     model = CLIPModel(config)
     model.load_state_dict({key: entry.read() for key, entry in entries.items()})
     return model, copy.deepcopy(clip_tokenizer()), processor  # a judge pads, which changes it

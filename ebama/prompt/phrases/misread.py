@@ -83,7 +83,7 @@ def join_listed(words: list[ParsedWord], i: int) -> bool:
     while k + 1 < len(near) and (
         tags[k] == "ADJ"
         or near[k].text.lower() in lexicon.ATTRIBUTES
-        or (last and near[k + 1].text == "," and _is_participle_alone(near[k].text.lower()))
+        or (last and near[k + 1].text == "," and _may_be_participle(near[k].text.lower()))
     ):
         k += 1
         if near[k].text == "," or (last and tags[k] == "CCONJ"):
@@ -224,7 +224,7 @@ def join_unknown(words: list[ParsedWord], i: int) -> bool:
     return True
 
 
-def _is_participle_alone(name: str) -> bool:
+def _may_be_participle(name: str) -> bool:
     return name.endswith("ing") and name not in lexicon.NOUNS
 
 
