@@ -90,7 +90,8 @@ def contrastive_loss(embeddings: Tensor, labels: Tensor, temperature: float) -> 
     similarities = unit @ unit.mT / temperature
     counts = (labels != PADDING)[..., None, :] & (labels != PADDING)[..., None]
     same = labels[..., None, :] == labels[..., None]
-    others = similarities.masked_fill(same | ~counts, -math.inf).logsumexp(dim=-1)
+    nothing = torch.finfo(similarities.dtype).min  # to exp; of infinities alone logsumexp has no gradient
+    others = similarities.masked_fill(same | ~counts, nothing).logsumexp(dim=-1)
     pairs = same & counts & ~torch.eye(labels.shape[-1], dtype=torch.bool, device=labels.device)
     terms = (torch.logaddexp(similarities, others[..., None]) - similarities).masked_fill(~pairs, 0)
     number = pairs.sum(dim=(-2, -1))

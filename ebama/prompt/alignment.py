@@ -20,6 +20,7 @@ _LINK = "(?:['’]-|['’-])"  # "cat's", "t-shirt", "jack-o'-lantern"
 WORD_OR_SIGN = re.compile(rf"\w+(?:{_LINK}\w+)*|\S")
 NUMBER_SIGNS = "[\u2460-\u249b\u24eb-\u24ff\u2776-\u2793]"  # as "①": signs of a list or a note, and no part of a word
 _SPACES = re.compile(rf"_|\\[nrt]|{NUMBER_SIGNS}")  # "long_hair", and a line break as programs write it
+_INVISIBLE = "\xad\u200c\u200d\u2060"  # a hyphen for line breaks, joiners of letters
 _NUMBERED = re.compile(r"(.+)#([1-9]\d{0,4})")
 
 
@@ -105,8 +106,8 @@ def matches(text: str, pattern: re.Pattern[str] = WORD_OR_SIGN) -> list[re.Match
 
 
 def is_mark(character: str) -> bool:
-    """Whether a character is part of the letter before it, as vowels of Indian scripts are."""
-    return unicodedata.category(character) in ("Mn", "Mc") and character != "\ufe0f"
+    """Whether a character is part of the letter before it, as vowels of Indian scripts are, or invisible in a word."""
+    return character in _INVISIBLE or (unicodedata.category(character) in ("Mn", "Mc") and character != "\ufe0f")
 
 
 def _in_letters(text: str) -> str:

@@ -160,6 +160,15 @@ def test_contrastive_loss() -> None:
     assert contrastive_loss(embeddings[:3], torch.tensor([0, 1, 2]), 0.5).isnan()
 
 
+def test_contrastive_loss_has_a_gradient_where_nothing_repels() -> None:
+    embeddings = torch.randn(4, 9, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    with torch.autograd.detect_anomaly():
+        (gradient,) = torch.autograd.grad(contrastive_loss(embeddings, torch.tensor([0, 0, 1, -1]), 0.5), embeddings)
+        (alone,) = torch.autograd.grad(contrastive_loss(embeddings, torch.tensor([0, 0, -1, -1]), 0.5), embeddings)
+    assert gradient.isfinite().all()
+    assert not alone.any()
+
+
 def test_contrastive_loss_of_one_class_repels_nothing() -> None:
     embeddings = torch.randn(3, 12, generator=torch.Generator().manual_seed(0)).requires_grad_()
     loss = contrastive_loss(embeddings, torch.tensor([0, 0, 0]), 0.5)

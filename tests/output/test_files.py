@@ -85,9 +85,8 @@ def test_what_nobody_reads_is_refused_before_any_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["w", "a"])
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_this_processs_own_output_is_not_replaced(tmp_path: Path, mode: str, stream: str) -> None:
+@pytest.mark.parametrize(("stream", "mode"), [("stdout", "w"), ("stderr", "a")])
+def test_this_processs_own_output_is_not_replaced(tmp_path: Path, stream: str, mode: str) -> None:
     path = tmp_path / "shown"
     code = f"""
 import sys

@@ -784,6 +784,13 @@ def test_words_for_the_picture_are_no_objects(parser: str, prompt: str, wanted: 
     assert [noun for noun, _ in named(parse(prompt, TOKENIZER, parser, ignore=()))] == with_all
 
 
+def test_what_is_not_seen_in_a_word_does_not_end_it() -> None:
+    for sign in "\xad\u200c\u200d\u2060":
+        prompt, word = f"a red ca{sign}t and a dog", f"ca{sign}t"
+        parsed = parse(prompt, TOKENIZER, "rules", groups=[(word, ["red"])])
+        assert parsed.text(*parsed.groups[0].object) == word
+
+
 def test_marks_do_not_end_a_word() -> None:
     parsed = parse("a नमस्ते cat", TOKENIZER, "rules")
     assert [word.text for word in words.words(parsed)] == ["a", "नमस्ते", "cat"]

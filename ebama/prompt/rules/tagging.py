@@ -28,10 +28,10 @@ _BEFORE_A_NOUN = ("DET", "NUM", "ADJ", "ADP", "CCONJ", "PUNCT", "PART", "END")
 def tag(words: Sequence[str]) -> list[str]:
     """Universal part-of-speech tags of lower-case words."""
     tags = [_tag_alone(word) for word in words]
-    for parts in lexicon.COMPOUND_PREPOSITIONS:
-        for i in range(len(words) - len(parts) + 1):
-            if tuple(words[i : i + len(parts)]) == parts:
-                tags[i : i + len(parts)] = ["ADP"] * len(parts)
+    for i in range(len(words) - 1):
+        for count in (2, 3, 4):
+            if tuple(words[i : i + count]) in lexicon.COMPOUND_PREPOSITIONS:
+                tags[i : i + count] = ["ADP"] * count
     for i, word in enumerate(words):
         last = i - 1
         while last > 0 and words[last] in ("not", "never"):
