@@ -24,6 +24,11 @@ class Request:
     stop_after: str | None = None
     control: Control | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.control, Control | None):
+            given = self.control if isinstance(self.control, type) else type(self.control)
+            raise ValueError(f"control is {given.__name__}; expected an object of a class that extends Control.")
+
 
 class AttentionResult(NamedTuple):
     """Output of a layer: `out` [batch, query, width] is None where the request said to stop."""
@@ -170,8 +175,8 @@ def _contexts(control: Control, site: Site, context: Tensor) -> tuple[Tensor, Te
 
 def _like(before: Tensor, given: Tensor | None, name: str) -> Tensor:
     """What a control made of scores or probabilities; ValueError unless it has their shape."""
-    if given is None or given.shape != before.shape:
-        got = "None" if given is None else list(given.shape)
+    if not isinstance(given, Tensor) or given.shape != before.shape:
+        got = list(given.shape) if isinstance(given, Tensor) else type(given).__name__
         raise ValueError(
             f"{name} returned {got}; expected the values to use instead of those it got, {list(before.shape)}."
         )

@@ -204,6 +204,17 @@ def test_what_a_control_returns_has_the_shape_of_what_it_got(name: str, wrong: C
         NETWORK(Z, T, CONTEXT, control=control(**{name: wrong}))
 
 
+@pytest.mark.parametrize("control", [Control, lambda *_: None, object(), "ebca", Site])
+def test_what_is_no_control_is_named(control: Any) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: NETWORK(Z, T, CONTEXT, control=control),
+        lambda: NETWORK.attention(Z, T, CONTEXT, resolution=(4, 6), control=control),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"control is \w+; expected an object of a class that extends Control"):
+            call()
+
+
 def test_a_control_may_compute_in_another_precision_and_change_the_number_of_keys() -> None:
     plain = NETWORK(Z, T, CONTEXT)
     for mine in (
