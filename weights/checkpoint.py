@@ -12,12 +12,20 @@ from ebama.models import SD_V2, SD_V2_V, StableDiffusionConfig
 from ebama.samplers.schedule import STABLE_DIFFUSION_V1, NoiseSchedule
 
 from .errors import CheckpointError, listed
-from .files.regular import check_folder, is_there
+from .files.regular import check_folder, is_folder, is_there
 from .files.tensors import Entry, TensorFile, open_tensors
 from .layouts.compvis import ComponentNames, component_names, ema_name
 from .layouts.detect import file_kind, preset_of
 from .layouts.diffusers import read_folder_config
-from .layouts.folder import STEMS, TOKENIZERS, missing_components, not_a_pipeline, variant_of, weight_files
+from .layouts.folder import (
+    STEMS,
+    TOKENIZERS,
+    check_scheduler,
+    missing_components,
+    not_a_pipeline,
+    variant_of,
+    weight_files,
+)
 from .layouts.keys import EMA_PREFIX, name_in_folder, read_key
 from .layouts.parametrisation import (
     Statement,
@@ -198,8 +206,9 @@ def _open_folder(folder: Path, config: StableDiffusionConfig | None, meta: bool,
     if missing := missing_components(folder):
         raise CheckpointError(not_a_pipeline(folder, missing))
     for name in (*STEMS, *TOKENIZERS, "scheduler"):
-        if (folder / name).is_dir():
+        if is_folder(folder / name):
             check_folder(folder / name)
+    check_scheduler(folder)
     config = config or read_folder_config(folder)
     components, containers, notes = {}, set(), []
     for component, names in component_names(config).items():

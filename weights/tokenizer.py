@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import CheckpointError
 from .files.regular import is_there
-from .layouts.padding import borrowed_padding, without_special_padding
+from .layouts.padding import added_tokens, borrowed_padding, without_special_padding
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -80,6 +80,7 @@ def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokeniz
             f"{folder} holds {len(tokenizer)} tokens, the last with id {last}; expected {least} or more, since this "
             f"text encoder's table has {vocabulary} rows, and no id beyond them."
         )
+    _check_added(folder, tokenizer)
     check_words(folder, tokenizer, "</w>")
     ends = tokenizer.convert_ids_to_tokens(tokenizer("")["input_ids"])
     if ends != [_START, _END]:
@@ -88,6 +89,17 @@ def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokeniz
     tokenizer.model_max_length = positions
     stand_as_usual(tokenizer)
     return tokenizer
+
+
+def _check_added(folder: Path, tokenizer: CLIPTokenizer) -> None:
+    """Raise CheckpointError if an added token does not have the id that its file gives it, whose row it would read."""
+    pad, known = borrowed_padding(folder), tokenizer.get_vocab()
+    for token, number in added_tokens(folder).items():
+        if token != pad and known.get(token) != number:
+            raise CheckpointError(
+                f"{folder} adds the token {token[:80]!r} with id {number}, but it is read as {known.get(token)}; "
+                "expected ids that follow those of the vocabulary, without gaps."
+            )
 
 
 @contextmanager

@@ -36,7 +36,8 @@ def read(path: Path, check: Callable[[Row], None] = lambda row: None, *, whole: 
         try:
             row = parse_object(line)
         except ValueError as error:
-            if number == len(lines) and not whole:  # no line end follows: it was cut
+            # No line end follows: it was cut. What begins otherwise, or has another program's line ends, was not.
+            if number == len(lines) and not whole and line.startswith(b"{") and b"\r" not in line:
                 break
             raise ValueError(f"Line {number} of {path} is damaged: expected a JSON object ({said(error)}).") from error
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,7 @@ from ..checks import short
 from ..output.reading import read_object
 from .benchmarks.prompt import read_boxes
 
+_NUMBER = re.compile(r"\s*[-+]?\d*[.,]?\d+(?:[eE][-+]?\d+)?\s*")  # also as spreadsheets of many countries write it
 FIELDS: dict[str, type | UnionType] = {
     "method": str,
     "set": str,
@@ -42,7 +44,9 @@ def check_score(row: dict[str, Any]) -> None:
     try:
         check_picture({"file": None, **row})
         scores = row.get("scores", {})
-        _expect("scores", scores, isinstance(scores, dict) and all(map(_is_score, scores.values())))
+        kept = row.get("kept", {})
+        for name, given in (("scores", scores), ("kept", kept.get("scores", {}) if isinstance(kept, dict) else None)):
+            _expect(name, given, isinstance(given, dict) and all(map(_is_score, given.values())))
     except ValueError as error:
         raise ValueError(f"is no score; expected {expected}.") from error
 
@@ -50,6 +54,7 @@ def check_score(row: dict[str, Any]) -> None:
 def check_scores(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Raise ValueError if a score is a text of some pictures and a number of others: means would leave some out."""
     texts: dict[str, bool] = {}
+    written: dict[str, str] = {}
     for row in rows:
         for name, score in row["scores"].items():
             is_text = isinstance(score, str)
@@ -58,6 +63,14 @@ def check_scores(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
                     f"{path} is damaged: the score {name!r} of {row['file']} is {short(score)}, a "
                     f"{'text' if is_text else 'number'} unlike others. Mend the file, or delete it and score again."
                 )
+            if is_text and _NUMBER.fullmatch(score):
+                written.setdefault(name, f"{short(score)} of {row['file']}")
+    if written:
+        name, score = next(iter(written.items()))
+        raise ValueError(
+            f"{path} is damaged: the score {name!r} is a number written as a text, {score}. Mend the file, or delete "
+            "it and score again."
+        )
 
 
 def read_judges(folder: Path) -> dict[str, str]:

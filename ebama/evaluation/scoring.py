@@ -32,7 +32,8 @@ def score(
     The pictures are those that images*.jsonl list, or without such a file all METHOD/PROMPT/SEED.png there are, whose
     prompts are then the folders' names, and their sets those that `benchmark` says. A line holds method, set, prompt,
     seed, file, "sha256" (the first 16 hex digits of the file's) and "scores"; a picture that cannot be read, or was
-    refused when it should be made, has "error" instead, and one warning counts them.
+    refused when it should be made, has "error" instead, with the scores that it had as "kept", and one warning counts
+    them.
 
     Scores that the folder has by other names stay, where picture and prompt are the same. Killed and started again with
     the same scorers it goes on: each batch is in scores-unfinished.jsonl as soon as it is done.
@@ -79,12 +80,20 @@ def prompts(folder: Path, benchmark: Sequence[BenchmarkPrompt] = ()) -> list[Ben
 
 
 def _prompt(row: Mapping[str, Any]) -> BenchmarkPrompt:
-    return BenchmarkPrompt(row["set"], row["prompt"], boxes=read_boxes(row.get("boxes")))
+    text = row["prompt"].encode("utf-8", "replace").decode()  # no tokenizer takes letters of another encoding's names
+    return BenchmarkPrompt(row["set"], text, boxes=read_boxes(row.get("boxes")))
 
 
 def _pictures(folder: Path, benchmark: Sequence[BenchmarkPrompt]) -> list[dict[str, Any]]:
     """The rows of the folder's lists, or without them a row for each METHOD/PROMPT/SEED.png, in order of numbers."""
     if listed := rows(folder):
+        files = {row["file"] for row in listed}
+        if unlisted := [path for path in _files(folder) if path.relative_to(folder).as_posix() not in files]:
+            warnings.warn(
+                f"{len(unlisted)} pictures are in no list of {folder} and get no scores ({unlisted[0]} ...); the "
+                "command that made them lists them again.",
+                stacklevel=4,
+            )
         return listed
     paths = sorted(_files(folder), key=lambda path: (path.parts[:-1], len(path.stem), path.stem))
     by_folder = {file_name(prompt.text): prompt for prompt in benchmark}
@@ -154,7 +163,11 @@ def _add_earlier(
     others: dict[str, str] = {}
     for line in lines:
         same = before.get((line["file"], line["prompt"]), {})
-        if "scores" in line and same.get("sha256") == line["sha256"]:
+        same = same if "scores" in same else same.get("kept", {})
+        if "scores" not in line and same:  # until the picture can be read again
+            line["kept"] = {key: same[key] for key in ("sha256", "scores") if key in same}
+            others |= {key: earlier_judges.get(key, "an unknown judge") for key in same.get("scores", {})}
+        elif "scores" in line and same.get("sha256") == line["sha256"]:
             scores = {key: value for key, value in same.get("scores", {}).items() if key not in judges}
             line["scores"] = {**scores, **line["scores"]}
             others |= {key: earlier_judges.get(key, "an unknown judge") for key in scores}

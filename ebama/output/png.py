@@ -31,6 +31,9 @@ def as_rgb(image: Image.Image) -> Image.Image:
     opened, image = image, _upright(image)
     if image.mode.startswith(("I", "F")):
         image = _in_8_bits(image, opened)
+    clear = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(clear, tuple) and max(clear) > 255:  # of 16 bits, of which Pillow kept 8
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
     if not image.has_transparency_data:
         return image.convert("RGB")
     seen = image.convert("RGBA")

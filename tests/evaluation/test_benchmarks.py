@@ -82,6 +82,14 @@ def test_the_header_of_a_table_is_no_prompt(header: str, tmp_path: Path) -> None
         load(str(tmp_path / "table.txt"))
 
 
+def test_marks_of_other_programs_are_no_prompts(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a red car\n\x1a")
+    assert [prompt.text for prompt in load(str(tmp_path / "list.txt"))] == ["a red car"]
+    (tmp_path / "list.jsonl").write_text("{“prompt”: “a red car”}\n")
+    with pytest.raises(ValueError, match=r"[Ll]ine 1 of .*list\.jsonl"):
+        load(str(tmp_path / "list.jsonl"))
+
+
 @pytest.mark.parametrize("line", ["a prompt, a red car", "a red car,prompt delivery", "prompter", "red prompt"])
 def test_prompts_may_hold_the_word(line: str, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(line)

@@ -16,12 +16,12 @@ from mutations import VALUES, edited, garbled
 from PIL import Image
 
 from ebama import Pipeline, Result, methods
-from ebama.evaluation import jsonl, run
+from ebama.evaluation import jsonl, rows, run
 from ebama.evaluation.benchmarks import BenchmarkPrompt
 from ebama.evaluation.benchmarks import load as load_benchmark
 from ebama.evaluation.judges.scorer import Scores
 from ebama.evaluation.report import tables
-from ebama.evaluation.scoring import score
+from ebama.evaluation.scoring import prompts, score
 from ebama.evaluation.work import Run
 from ebama.models import MINIATURE
 from ebama.output.files import to_json
@@ -197,6 +197,50 @@ def test_hand_edited_lists_are_read(made: dict[str, str], folder: Path) -> None:
         assert len(run.rows(folder)) == 4
 
 
+@pytest.mark.parametrize("change", [str.encode, lambda text: f"[{text}]".encode(), lambda _: b"junk without an end"])
+def test_a_list_that_is_none_is_not_taken_for_one_that_was_cut(
+    change: Callable[[str], bytes], made: dict[str, str], folder: Path
+) -> None:
+    (folder / "images.jsonl").write_bytes(change(made["images.jsonl"].replace("\n", "\r")))
+    with pytest.raises(ValueError, match=r"Line 1 of .*images\.jsonl is damaged"):
+        run.rows(folder)
+    assert not (folder / "scores.jsonl").exists()
+
+
+def test_pictures_that_a_cut_list_lacks_are_named(made: dict[str, str], folder: Path) -> None:
+    (folder / "images.jsonl").write_text(made["images.jsonl"][:-30])
+    with pytest.warns(UserWarning, match=r"1 pictures are in no list of .*1\.png"):
+        assert len(score(folder, [Ones()])) == 3
+
+
+class Others(Ones):
+    name, keys = "somebody else", ("other",)
+
+    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[BenchmarkPrompt]) -> list[Scores]:
+        return [{"other": 2.0} for _ in images]
+
+
+@pytest.mark.filterwarnings("ignore:.*have no scores")
+def test_scores_are_kept_until_their_picture_can_be_read_again(made: dict[str, str], folder: Path) -> None:
+    (folder / "images.jsonl").write_text(made["images.jsonl"])
+    score(folder, [Ones()])
+    (folder / "sd").rename(folder / "away")
+    for _ in range(2):
+        lines = score(folder, [Others()])
+        assert ["error" in line and "scores" not in line for line in lines] == [True] * 4
+    (folder / "away").rename(folder / "sd")
+    assert [line["scores"] for line in score(folder, [Others()])] == [{"full": 1.0, "other": 2.0}] * 4
+    assert rows.read_judges(folder) == {"full": "somebody", "other": "somebody else"}
+
+
+def test_numbers_written_as_texts_are_named(folder: Path) -> None:
+    for text in ("0.5", "0,5", " -1e-3"):
+        lines = [{"file": "a.png", "scores": {"full": text}}, {"file": "b.png", "scores": {"full": text}}]
+        with pytest.raises(ValueError, match=r"the score 'full' is a number written as a text, .* of a\.png"):
+            rows.check_scores(folder / "scores.jsonl", lines)
+    rows.check_scores(folder / "scores.jsonl", [{"file": "a.png", "scores": {"caption": "2 dogs"}}])
+
+
 @pytest.mark.slow
 def test_missing_and_cut_pictures_are_made_again(tmp_path: Path) -> None:
     made: list[tuple[list[str], list[int]]] = []
@@ -267,6 +311,7 @@ def test_pictures_with_names_that_are_no_text_are_scored_and_reported(tmp_path: 
     name = os.fsdecode(b"a caf\xe9")
     (tmp_path / "theirs" / name).mkdir(parents=True)
     save_png(Image.new("RGB", (8, 8)), tmp_path / "theirs" / name / "0.png")
+    assert [prompt.text for prompt in prompts(tmp_path)] == ["a caf?"]  # which tokenizers take
     for _ in range(2):
         (line,) = score(tmp_path, [Ones()])
         assert (line["prompt"], line["scores"]) == (name, {"full": 1.0})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -358,6 +359,12 @@ def test_edited_files_are_no_trace(tmp_path: Path) -> None:
             save_file({**tensors, name: cut.contiguous()}, tmp_path / "edited", {"ebama": text})
             with pytest.raises(ValueError, match="is no trace"):
                 Trace.load(tmp_path / "edited")
+
+
+def test_a_pipe_in_a_folder_is_no_trace_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "sample-00000-call-00000.safetensors")
+    with pytest.raises(ValueError, match="is no trace"):
+        Trace.load(tmp_path)
 
 
 def test_load_refuses_files_that_are_no_trace(tmp_path: Path) -> None:

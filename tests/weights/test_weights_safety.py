@@ -457,6 +457,30 @@ def test_a_link_that_leads_nowhere_is_not_passed_over(tmp_path: Path, name: str)
         load(tmp_path / "m")
 
 
+@pytest.mark.parametrize("name", ["scheduler", "tokenizer", "text_encoder_2", "tokenizer_2"])
+@pytest.mark.parametrize("instead", ["a link", "a loop", "a text"])
+def test_what_stands_in_a_folders_place_is_named(tmp_path: Path, name: str, instead: str) -> None:
+    folder = tmp_path / "m"
+    for part in ("unet", "vae", "text_encoder"):
+        (folder / part).mkdir(parents=True)
+    if instead == "a text":
+        (folder / name).write_text(f"../blobs/{name}")
+    else:
+        (folder / name).symlink_to(tmp_path / "nowhere" if instead == "a link" else folder / name)
+    with pytest.raises(CheckpointError, match=rf"{name} is no folder, nor a link to one that is there"):
+        load(folder)
+
+
+@pytest.mark.parametrize("left", ["", "scheduler_config.json.incomplete", "config.json"])
+def test_a_scheduler_without_its_file_is_named(tmp_path: Path, left: str) -> None:
+    for part in ("unet", "vae", "text_encoder", "scheduler"):
+        (tmp_path / part).mkdir()
+    if left:
+        (tmp_path / "scheduler" / left).write_text("{}")
+    with pytest.raises(CheckpointError, match=r"scheduler holds no scheduler_config\.json, which says what"):
+        load(tmp_path)
+
+
 def test_nor_is_a_link_beside_a_file(tmp_path: Path) -> None:
     save_file(compvis_state(random_model()), tmp_path / "m.safetensors")
     (tmp_path / "m.yaml").symlink_to("nowhere")

@@ -16,7 +16,15 @@ import torch
 from reference import TINY_V2, TINY_V2_V, TINY_XL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from weights_samples import TINY, components, compvis_state, differing, openclip_state, random_model
+from weights_samples import (
+    TINY,
+    components,
+    compvis_state,
+    differing,
+    openclip_state,
+    random_model,
+    small_tokenizer,
+)
 
 from ebama.models import SD_V1, SD_V2, SD_V2_V, SDXL, Context, StableDiffusionConfig
 from ebama.pipeline import Pipeline
@@ -28,6 +36,7 @@ from ebama.weights.layouts.diffusers import read_folder_config
 from ebama.weights.layouts.padding import without_special_padding
 from ebama.weights.layouts.writing import folder_jsons
 from ebama.weights.networks import expected_shapes
+from ebama.weights.tokenizer import read_tokenizer
 from ebama.weights.verify import differences
 
 model = cache(random_model)
@@ -467,6 +476,17 @@ def test_a_tokenizer_that_fills_with_an_exclamation_mark(tmp_path: Path, contain
     for text in ("a cat!", "!", "wow!!! a frog ! ! and don't!"):
         assert sd.tokenizer(text)["input_ids"] == clip_tokenizer()(text)["input_ids"]
         assert torch.equal(sd.encode_text([text]), model(TINY_V2).encode_text([text]))
+
+
+@pytest.mark.parametrize("number", [914, 916])
+def test_an_added_token_has_the_id_that_its_file_gives_it(tmp_path: Path, number: int) -> None:
+    small_tokenizer(tmp_path)  # 914 tokens
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<cat-toy>": number}))
+    if number == 914:
+        assert read_tokenizer(tmp_path, 920, 77).convert_tokens_to_ids("<cat-toy>") == 914
+    else:
+        with pytest.raises(CheckpointError, match=r"adds the token '<cat-toy>' with id 916, but it is read as 914"):
+            read_tokenizer(tmp_path, 920, 77)
 
 
 def test_added_tokens_stay_where_padding_is_taken_off(tmp_path: Path) -> None:

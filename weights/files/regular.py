@@ -60,6 +60,16 @@ def check_regular(path: Path) -> None:
         raise CheckpointError(f"{path} is a device or a pipe; expected a file.")
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there that need not be; CheckpointError for anything else in its place: a link that leads
+    nowhere, or the text that stands for one where there are no links."""
+    if path.is_dir():
+        return True
+    if path.is_symlink() or path.exists():
+        raise CheckpointError(f"{path} is no folder, nor a link to one that is there; expected a folder, or nothing.")
+    return False
+
+
 def is_utf8(path: Path) -> bool:
     """Whether the path can be given to libraries that take names for texts."""
     return not any("\ud800" <= letter <= "\udfff" for letter in str(path))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import CheckpointError
-from ..files.regular import check_regular, is_there, read_json
+from ..files.regular import check_regular, is_folder, is_there, read_json
 
 # Stems of a component's file of weights, as safetensors and as pickle.
 STEMS = {
@@ -30,6 +30,16 @@ def components(folder: Path) -> list[str]:
 def missing_components(folder: Path) -> list[str]:
     """Components that have no folder of their own in `folder`."""
     return [name for name in COMPONENTS if not (folder / name).is_dir()]
+
+
+def check_scheduler(folder: Path) -> None:
+    """Raise CheckpointError for a scheduler/ without the file that says what the U-Net predicts."""
+    scheduler = folder / "scheduler"
+    if is_folder(scheduler) and not is_there(scheduler / "scheduler_config.json"):
+        raise CheckpointError(
+            f"{scheduler} holds no scheduler_config.json, which says what the U-Net predicts; download it again, or "
+            "delete the folder to go by the weights."
+        )
 
 
 def not_a_pipeline(folder: Path, missing: list[str]) -> str:

@@ -15,6 +15,7 @@ from ebama.models import TextConfig
 from ..files.regular import is_there, read_json
 
 OPENCLIP_PADDING = 0
+_CONFIG, _ADDED = "tokenizer_config.json", "added_tokens"
 
 
 def is_openclip(text: TextConfig) -> bool:
@@ -64,6 +65,22 @@ def _id(folder: Path, token: str) -> int | None:
         vocabulary = model.get("vocab") if isinstance(model, dict) else {}
     number = vocabulary.get(token) if isinstance(vocabulary, dict) else None
     return number if type(number) is int else None
+
+
+def added_tokens(folder: Path) -> dict[str, int]:
+    """The ids of the tokens that a `tokenizer/` folder adds to its vocabulary, by the files that have them."""
+
+    def read(name: str, key: str | None = None) -> Any:
+        values = read_json(folder / name) if is_there(folder / name) else {}
+        return values if key is None else values.get(key)
+
+    old, new, fast = read("added_tokens.json"), read(_CONFIG, "added_tokens_decoder"), read("tokenizer.json", _ADDED)
+    found = [*old.items()]
+    found += [(_content(token), number) for number, token in (new if isinstance(new, dict) else {}).items()]
+    found += [
+        (_content(token), token.get("id")) for token in (fast if isinstance(fast, list) else []) if _content(token)
+    ]
+    return {token: int(number) for token, number in found if isinstance(token, str) and str(number).isdecimal()}
 
 
 def without_special_padding(folder: Path, copy: Path, pad: str) -> None:

@@ -15,7 +15,7 @@ from .prompt import BenchmarkPrompt, read_boxes
 Groups = tuple[tuple[str, tuple[str, ...]], ...]
 
 _MARKS = re.compile("(^|[\r\n])\ufeff+")  # byte-order marks: files that were joined have some within
-_OBJECT = re.compile(r"\s*\{\s*(?:[\"'}]|$)")  # of JSON, or meant to be one; "{red|blue} car" is a prompt
+_OBJECT = re.compile(r"\s*\{\s*(?:[\"'}“”„«]|$)")  # of JSON, or meant to be one; "{red|blue} car" is a prompt
 _COLUMN = r"\W?(?:(?:text|input|image|positive)[ _])?prompts?(?:[ _](?:text|string|id))?\W?"
 _HEADER = re.compile(rf"(?:[^,;\t]+[,;\t])*{_COLUMN}(?:[,;\t][^,;\t]+)*\s*", re.IGNORECASE)  # "prompt,seed"
 _FORM = (
@@ -50,7 +50,7 @@ def _once(prompts: Iterable[BenchmarkPrompt]) -> list[BenchmarkPrompt]:
 
 def _read_file(path: Path, name: str) -> list[BenchmarkPrompt]:
     try:
-        lines = _lines(_MARKS.sub(r"\1", read_text(path)))
+        lines = _lines(_MARKS.sub(r"\1", read_text(path)).removesuffix("\x1a"))  # the mark of an end under DOS
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a text of prompts: {error}") from error
     prompts = [_read_line(path, number, name, line) for number, line in enumerate(lines, start=1) if line.strip()]

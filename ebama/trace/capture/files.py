@@ -82,6 +82,8 @@ def _load_folder(folder: Path, texts: OtherTexts | None) -> Trace:
     calls: dict[tuple[int, ...], dict[int, tuple[Path, int]]] = {}
     try:
         for path in sorted(folder.glob("*.safetensors")):
+            if not path.is_file():
+                raise ValueError(f"{path} is no file")
             facts = _facts(path)
             calls.setdefault(tuple(facts["samples"]), {})[facts["call"]] = path, facts["timesteps"][0]
         total = 1 + max(call for made in calls.values() for call in made)
