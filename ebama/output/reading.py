@@ -28,8 +28,10 @@ def read_bytes(path: Path, at_most: int = MAX_BYTES) -> bytes:
         facts = os.fstat(file.fileno())
         if not stat.S_ISREG(facts.st_mode):
             raise ValueError(f"{path} is a pipe or a device; expected a regular file.")
-        content = file.read(at_most + 1) if facts.st_size <= at_most else None
-    if content is None or len(content) > at_most:  # it may grow meanwhile
+        content = file.read(facts.st_size + 1) if facts.st_size <= at_most else None  # as much memory is taken
+        if content is not None and len(content) > facts.st_size:  # it grows meanwhile
+            content += file.read(at_most + 1 - len(content))
+    if content is None or len(content) > at_most:
         raise ValueError(f"{path} is too large; expected at most {at_most / 2**20:g} MiB.")
     return content
 

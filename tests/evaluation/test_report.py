@@ -369,6 +369,16 @@ def test_a_second_opinion_is_shown_and_makes_no_failure(folder: Path, lines: lis
     assert {score["name"] for score in data["scores"]} >= opinions.keys()
 
 
+@pytest.mark.usefixtures("without_charts")
+def test_names_of_any_folder_leave_the_table_one(tmp_path: Path) -> None:
+    save(tmp_path, [line("a|b", "a cat", seed, {"full": 0.5}, set="x|\ny") for seed in (0, 1)])
+    report.write(tmp_path, "a|b")
+    head, rule, row = [text for text in (tmp_path / "table.md").read_text().splitlines() if text.startswith("|")]
+    assert head == "| method | all | x\\| y | pictures |"
+    assert row.startswith("| a\\|b | 0.500")
+    assert {re.sub(r"\\\|", "", text).count("|") for text in (head, rule, row)} == {rule.count("|")}
+
+
 def test_a_set_named_all_does_not_replace_the_whole() -> None:
     lines = [line("sd", name, 0, {"full": value}, set=name) for name, value in (("all", 0.0), ("other", 1.0))]
     rows = {row.set: row.value.mean for row in compare(lines)}

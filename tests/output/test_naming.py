@@ -81,16 +81,16 @@ def test_other_images_are_what_pillow_makes_of_them(mode: str) -> None:
     ],
     ids=lambda value: str(getattr(value, "dtype", "")),
 )
+def test_grey_of_more_bits_is_seen_in_its_scale(values: Any, grey: list[int], tmp_path: Path) -> None:
+    Image.fromarray(values).save(tmp_path / "grey.tif")
+    assert np.asarray(as_rgb(read_picture(tmp_path / "grey.tif")))[0, :, 0].tolist() == grey
+
+
 def test_a_clear_colour_of_16_bits_is_on_white() -> None:
     image = Image.new("RGB", (2, 1), (3, 7, 11))
     image.putpixel((1, 0), (3, 7, 12))
     image.info["transparency"] = (1000, 2000, 3001)  # of which Pillow keeps the upper 8 bits in the pixels
     assert [as_rgb(image).getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (3, 7, 12)]
-
-
-def test_grey_of_more_bits_is_seen_in_its_scale(values: Any, grey: list[int], tmp_path: Path) -> None:
-    Image.fromarray(values).save(tmp_path / "grey.tif")
-    assert np.asarray(as_rgb(read_picture(tmp_path / "grey.tif")))[0, :, 0].tolist() == grey
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,16 @@ def test_large_files_are_not_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"large is too large; expected at most 256 MiB\.$"):
         reading.read_bytes(path)
     assert reading.read_bytes(Path(__file__), Path(__file__).stat().st_size) == Path(__file__).read_bytes()
+
+
+def test_no_more_memory_is_taken_than_a_file_needs() -> None:
+    tracemalloc.start()
+    try:
+        content = reading.read_bytes(Path(__file__), 2**31)
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(content) + 100_000
+    finally:
+        tracemalloc.stop()
+    assert content == Path(__file__).read_bytes()
 
 
 def test_a_text_has_no_byte_order_mark_and_is_utf_8(tmp_path: Path) -> None:

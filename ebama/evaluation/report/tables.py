@@ -61,15 +61,22 @@ def _markdown(table: Sequence[Row]) -> str:
     blocks = []
     for score, rows in by_score(table).items():
         against = f"difference to {rows[0].baseline} at the same prompts and seeds"
-        block = [f"**{score}{', %' if rows[0].share else ''}** [95 % interval]; {against}", ""]
-        block += ["| method | " + " | ".join(sets) + " | pictures |", "|---" * (len(sets) + 2) + "|"]
+        block = [f"**{_in_cell(score)}{', %' if rows[0].share else ''}** [95 % interval]; {_in_cell(against)}", ""]
+        block += ["| method | " + " | ".join(map(_in_cell, sets)) + " | pictures |", "|---" * (len(sets) + 2) + "|"]
         for method, by_set in by_method(rows).items():
             cells = [_cell(by_set[name]) if name in by_set else "-" for name in sets]
-            block.append(f"| {method} | {' | '.join(cells)} | {max(row.value.count for row in by_set.values())} |")
+            block.append(
+                f"| {_in_cell(method)} | {' | '.join(cells)} | {max(row.value.count for row in by_set.values())} |"
+            )
         blocks.append("\n".join(block))
     if any(row.paper is not None for row in table):
         blocks.append(paper.NOTE)
     return "\n\n".join(blocks) + "\n" if blocks else ""
+
+
+def _in_cell(name: str) -> str:
+    """A name in a table of Markdown: folders of other programs may have any."""
+    return " ".join(name.split()).replace("|", "\\|")
 
 
 def _cell(row: Row) -> str:
