@@ -26,20 +26,11 @@ PREPOSITIONS = _words(
 )
 # Read as one preposition each, so that "front" and "top" are no objects.
 PLACES = _words("left right front back top bottom middle center centre side foreground background distance")
-COMPOUND_PREPOSITIONS = frozenset(
-    (
-        *((place, "of") for place in ("left", "right")),
-        *((to, place, "of") for to in ("in", "on", "to", "at") for place in sorted(PLACES)),
-        *((to, "the", place, "of") for to in ("in", "on", "to", "at") for place in sorted(PLACES)),
-        *(
-            ("next", "to"),
-            ("close", "to"),
-            ("because", "of"),
-            ("instead", "of"),
-            ("in", "place", "of"),
-            ("how", "about"),
-        ),
-    )
+COMPOUND_PREPOSITIONS = (
+    *((place, "of") for place in ("left", "right")),
+    *((to, place, "of") for to in ("in", "on", "to", "at") for place in sorted(PLACES)),
+    *((to, "the", place, "of") for to in ("in", "on", "to", "at") for place in sorted(PLACES)),
+    *(("next", "to"), ("close", "to"), ("because", "of"), ("instead", "of"), ("in", "place", "of"), ("how", "about")),
 )
 # In "in the lower left corner" they name a place too, and in "on the far left" they describe one.
 PARTS = PLACES | _words("corner edge half third quarter part")

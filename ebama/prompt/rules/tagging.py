@@ -21,6 +21,7 @@ _BY_LIST = (
     (lexicon.PAST_FORMS, "VERB"),
     (lexicon.NOUNS, "NOUN"),
 )
+_PREPOSITIONS = frozenset(lexicon.COMPOUND_PREPOSITIONS)
 _DESCRIBED = ("NOUN", "ADJ", "ADV")
 _BEFORE_A_NOUN = ("DET", "NUM", "ADJ", "ADP", "CCONJ", "PUNCT", "PART", "END")
 
@@ -30,7 +31,7 @@ def tag(words: Sequence[str]) -> list[str]:
     tags = [_tag_alone(word) for word in words]
     for i in range(len(words) - 1):
         for count in (2, 3, 4):
-            if tuple(words[i : i + count]) in lexicon.COMPOUND_PREPOSITIONS:
+            if tuple(words[i : i + count]) in _PREPOSITIONS:
                 tags[i : i + count] = ["ADP"] * count
     for i, word in enumerate(words):
         last = i - 1
