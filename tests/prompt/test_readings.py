@@ -715,6 +715,7 @@ def test_words_with_their_heads_are_a_reading() -> None:
             parse(prompt, TOKENIZER, wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the text encoder sees")
 def test_messages_that_quote_a_long_prompt_are_one_short_line() -> None:
     prompt = f"a red car, {'mossy ' * 1500}".strip()

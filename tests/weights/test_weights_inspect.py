@@ -92,6 +92,7 @@ def test_inspect_counts_a_full_size_file_in_under_two_seconds(tmp_path: Path) ->
     assert json.loads(json.dumps(found.as_dict()))["components"]["vae"]["parameters"] == 83_653_863
 
 
+@pytest.mark.slow
 def test_inspect_lists_what_a_full_size_file_lacks(tmp_path: Path) -> None:
     path, shapes = tmp_path / "v1.safetensors", _sd_v1_shapes()
     gone = "model.diffusion_model.out.2.bias"

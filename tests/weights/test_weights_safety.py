@@ -384,6 +384,7 @@ def test_deeply_nested_json_is_refused(tmp_path: Path) -> None:
             load(tmp_path / "m", config=TINY)
 
 
+@pytest.mark.slow
 def test_names_of_weights_do_not_steer_the_terminal(tmp_path: Path) -> None:
     name = "model.diffusion_model.x\n\x1b[2Jcomplete: can be loaded"
     torch.save({"state_dict": {**compvis_state(random_model()), name: torch.zeros(1)}}, tmp_path / "m.ckpt")
@@ -442,6 +443,7 @@ def test_a_header_as_long_as_a_pickle_begins_is_no_pickle(tmp_path: Path, versio
     assert open_tensors(path).container == "safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

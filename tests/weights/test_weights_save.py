@@ -309,6 +309,7 @@ def test_shards_that_were_there_are_not_read_in_place_of_what_is_saved(
     assert [path.exists() for path in (*kept, shard)] == [True, True, True, False]
 
 
+@pytest.mark.slow
 def test_what_another_model_left_is_not_read_with_this_one(
     model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
