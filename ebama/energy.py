@@ -76,9 +76,10 @@ def ebama_loss(
     log_intensity: bool = False,
 ) -> Tensor:
     """L = sum over objects of L_b(s) + lambda L_n(s), [B]; `intensity_weight` is lambda, the rest as in its parts."""
-    energy = EbamaEnergy.of(groups, tokens, len(_checked(scores, "scores")))
-    if len(_checked(probabilities, "probabilities")) != len(scores):
+    scores, probabilities = _checked(scores, "scores"), _checked(probabilities, "probabilities")
+    if len(scores) != len(probabilities):
         raise ValueError(f"There are {len(scores)} samples of scores and {len(probabilities)} of probabilities.")
+    energy = EbamaEnergy.of(groups, tokens, len(scores))
     losses = energy.loss(
         scores, probabilities, intensity_weight=intensity_weight, center=center, log_intensity=log_intensity
     )

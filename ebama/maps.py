@@ -151,16 +151,20 @@ class WordPositions:
         """1 for words, 0 for padding: [B, word]."""
         return self.shares.sum(dim=-1).gt(0).to(like)
 
+    def check(self, keys: int) -> None:
+        """Raise ValueError for positions outside a key axis of so many keys."""
+        beyond = (self.positions < 0) | (self.positions >= keys)
+        if beyond.any():
+            wrong = tuple(self.positions[beyond].unique().tolist())
+            raise ValueError(f"Positions {wrong} do not all lie on the key axis of length {keys}.")
+
     def columns(self, maps: Tensor) -> Tensor:
         """The map of every token, [B, word, token, h, w], from maps [B, h, w, key].
 
         Raises ValueError for positions outside the key axis.
         """
-        keys, (samples, words, tokens) = maps.shape[-1], self.positions.shape
-        beyond = (self.positions < 0) | (self.positions >= keys)
-        if beyond.any():
-            wrong = tuple(self.positions[beyond].unique().tolist())
-            raise ValueError(f"Positions {wrong} do not all lie on the key axis of length {keys}.")
+        self.check(maps.shape[-1])
+        samples, words, tokens = self.positions.shape
         index = self.positions.to(maps.device).view(samples, 1, 1, words * tokens).expand(-1, *maps.shape[1:3], -1)
         columns: Tensor = maps.gather(-1, index).movedim(-1, 1).unflatten(1, (words, tokens))
         return columns

@@ -12,7 +12,7 @@ from ebama.models import SD_V2, SD_V2_V, StableDiffusionConfig
 from ebama.samplers.schedule import STABLE_DIFFUSION_V1, NoiseSchedule
 
 from .errors import CheckpointError, listed
-from .files.regular import check_folder, is_folder, is_there
+from .files.regular import check_folder, is_folder
 from .files.tensors import Entry, TensorFile, open_tensors
 from .layouts.compvis import ComponentNames, component_names, ema_name
 from .layouts.detect import file_kind, preset_of
@@ -20,7 +20,7 @@ from .layouts.diffusers import read_folder_config
 from .layouts.folder import (
     STEMS,
     TOKENIZERS,
-    check_scheduler,
+    has_scheduler,
     missing_components,
     not_a_pipeline,
     variant_of,
@@ -208,7 +208,7 @@ def _open_folder(folder: Path, config: StableDiffusionConfig | None, meta: bool,
     for name in (*STEMS, *TOKENIZERS, "scheduler"):
         if is_folder(folder / name):
             check_folder(folder / name)
-    check_scheduler(folder)
+    says_prediction = has_scheduler(folder)
     config = config or read_folder_config(folder)
     components, containers, notes = {}, set(), []
     for component, names in component_names(config).items():
@@ -224,7 +224,7 @@ def _open_folder(folder: Path, config: StableDiffusionConfig | None, meta: bool,
     opened = Checkpoint(
         folder, "diffusers", tuple(sorted(containers)), config, components, notes=tuple(notes), **tokenizers
     )
-    return _predicting(opened, prediction, guess=not is_there(folder / "scheduler" / "scheduler_config.json"))
+    return _predicting(opened, prediction, guess=not says_prediction)
 
 
 def _component(

@@ -16,6 +16,11 @@ class CheckpointError(ValueError):
         super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
 
 
+def is_text(value: object) -> bool:
+    """Whether it is a string without half a character, which no other library takes."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
 def listed(names: Sequence[str]) -> str:
     """The first ten names out of a file, none of them long, without what would break a line or steer a terminal."""
     short = [name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..." for name in names[:_LISTED]]

@@ -23,6 +23,7 @@ from ebama.models.text import TextEncoding
 from ebama.samplers import Sampler, get
 from ebama.samplers.schedule import STABLE_DIFFUSION_V1, NoiseSchedule, is_integer
 
+from .errors import is_text
 from .fingerprint import fingerprint
 from .tokenizer import token_rows
 from .vocabulary import Vocabulary
@@ -92,7 +93,7 @@ class StableDiffusion:
 
         Prompts are padded to 77 positions, which the U-Net reads too, and cut there.
         """
-        if isinstance(prompts, str) or not isinstance(prompts, Sequence) or not all(map(_is_text, prompts)):
+        if isinstance(prompts, str) or not isinstance(prompts, Sequence) or not all(map(is_text, prompts)):
             raise TypeError(f"encode_text got {prompts!r}; expected a list of strings.")
         if not prompts:
             raise ValueError("encode_text got no prompts; expected at least one.")
@@ -197,11 +198,6 @@ class StableDiffusion:
         pixels = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
         x = pixels.view(1, height, width, 3).movedim(-1, 1) / 127.5 - 1
         return self.vae.encode(x.to(next(self.vae.parameters()))).mean * self.vae.scale
-
-
-def _is_text(prompt: object) -> bool:
-    """Whether it is a string without half a character, which no tokenizer reads."""
-    return isinstance(prompt, str) and not any("\ud800" <= letter <= "\udfff" for letter in prompt)
 
 
 def _encoded(prompts: Sequence[str], encoder: TextEncoder, tokenizer: CLIPTokenizer) -> TextEncoding:

@@ -73,6 +73,7 @@ def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokeniz
         raise CheckpointError(f"{folder} holds no tokenizer: expected tokenizer.json, or vocab.json and merges.txt.")
     with as_read(folder) as (files, options):
         tokenizer = _from_folder(files, **options)
+        added = added_tokens(files)
     last = max(tokenizer.get_vocab().values(), default=-1)
     least = max(2 * len(_byte_symbols()) + 1, int(_FILLED * vocabulary))
     if len(tokenizer) < least or last >= vocabulary:
@@ -80,7 +81,7 @@ def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokeniz
             f"{folder} holds {len(tokenizer)} tokens, the last with id {last}; expected {least} or more, since this "
             f"text encoder's table has {vocabulary} rows, and no id beyond them."
         )
-    _check_added(folder, tokenizer)
+    _check_added(folder, added, tokenizer.get_vocab())
     check_words(folder, tokenizer, "</w>")
     ends = tokenizer.convert_ids_to_tokens(tokenizer("")["input_ids"])
     if ends != [_START, _END]:
@@ -91,11 +92,10 @@ def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokeniz
     return tokenizer
 
 
-def _check_added(folder: Path, tokenizer: CLIPTokenizer) -> None:
-    """Raise CheckpointError if an added token does not have the id that its file gives it, whose row it would read."""
-    pad, known = borrowed_padding(folder), tokenizer.get_vocab()
-    for token, number in added_tokens(folder).items():
-        if token != pad and known.get(token) != number:
+def _check_added(folder: Path, added: Mapping[str, int], known: Mapping[str, int]) -> None:
+    """Raise CheckpointError if an added token is not known by its file's id, whose row it would read."""
+    for token, number in added.items():
+        if known.get(token) != number:
             raise CheckpointError(
                 f"{folder} adds the token {token[:80]!r} with id {number}, but it is read as {known.get(token)}; "
                 "expected ids that follow those of the vocabulary, without gaps."

@@ -35,6 +35,7 @@ def _run(options: argparse.Namespace) -> None:
         raise ValueError(f"serve needs {error.name}: pip install fastapi uvicorn (the extra `app`).") from error
     from ..app.api import create_app
     from ..app.service import Service
+    from ..runtime.stops import SIGNALS
     from .model import open_pipeline
 
     with _listening(options.host, options.port) as listener:
@@ -58,9 +59,8 @@ def _run(options: argparse.Namespace) -> None:
                 self.should_exit = True  # told twice, uvicorn would leave without a word to the application
 
         server = Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # uvicorn minds the first two, once it runs
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+        for number in SIGNALS:  # uvicorn minds the first two, once it runs
+            if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, server.handle_exit)
         shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)
         print(f"http://{f'[{shown}]' if ':' in shown else shown}:{port}  (Ctrl-C stops it)", flush=True)

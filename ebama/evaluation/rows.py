@@ -54,7 +54,7 @@ def check_score(row: dict[str, Any]) -> None:
 def check_scores(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Raise ValueError if a score is a text of some pictures and a number of others: means would leave some out."""
     texts: dict[str, bool] = {}
-    written: dict[str, str] = {}
+    written = ""
     for row in rows:
         for name, score in row["scores"].items():
             is_text = isinstance(score, str)
@@ -64,13 +64,9 @@ def check_scores(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
                     f"{'text' if is_text else 'number'} unlike others. Mend the file, or delete it and score again."
                 )
             if is_text and _NUMBER.fullmatch(score):
-                written.setdefault(name, f"{short(score)} of {row['file']}")
+                written = written or f"{name!r} is a number written as a text, {short(score)} of {row['file']}"
     if written:
-        name, score = next(iter(written.items()))
-        raise ValueError(
-            f"{path} is damaged: the score {name!r} is a number written as a text, {score}. Mend the file, or delete "
-            "it and score again."
-        )
+        raise ValueError(f"{path} is damaged: the score {written}. Mend the file, or delete it and score again.")
 
 
 def read_judges(folder: Path) -> dict[str, str]:

@@ -164,13 +164,15 @@ def _add_earlier(
     for line in lines:
         same = before.get((line["file"], line["prompt"]), {})
         same = same if "scores" in same else same.get("kept", {})
-        if "scores" not in line and same:  # until the picture can be read again
-            line["kept"] = {key: same[key] for key in ("sha256", "scores") if key in same}
-            others |= {key: earlier_judges.get(key, "an unknown judge") for key in same.get("scores", {})}
-        elif "scores" in line and same.get("sha256") == line["sha256"]:
-            scores = {key: value for key, value in same.get("scores", {}).items() if key not in judges}
+        scores = same.get("scores", {})
+        if "scores" not in line:  # until the picture can be read again
+            line |= {"kept": {key: same[key] for key in ("sha256", "scores") if key in same}} if same else {}
+        elif same.get("sha256") == line["sha256"]:
+            scores = {key: value for key, value in scores.items() if key not in judges}
             line["scores"] = {**scores, **line["scores"]}
-            others |= {key: earlier_judges.get(key, "an unknown judge") for key in scores}
+        else:
+            continue
+        others |= {key: earlier_judges.get(key, "an unknown judge") for key in scores}
     return {**others, **judges}
 
 

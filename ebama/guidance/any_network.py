@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..checks import expect, is_whole, items, plain, short
-from ..maps import Groups, Tokens, per_sample
+from ..maps import Groups, Tokens, WordPositions, per_sample
 from ..models import Network, Site
 from ..models.attention import site_names
 from ..prompt import Parsed
@@ -148,10 +148,8 @@ def _task(
         raise ValueError("tokens are None; expected the content positions, or prompts as `parse` reads them as groups.")
     count = len(context)
     task = Task(network, context, per_sample(prompts, count), per_sample(tokens, count), calls=calls, steps=calls)
-    keys = context.shape[1]
-    words = [word for sample in task.groups for group in sample for word in (group.object, *group.modifiers)]
-    if beyond := [int(at) for word in words for at in word if not 0 <= at < keys]:
-        raise ValueError(f"Positions {tuple(dict.fromkeys(beyond))} do not all lie on the key axis of length {keys}.")
+    words = [[word for group in sample for word in (group.object, *group.modifiers)] for sample in task.groups]
+    WordPositions.of(words).check(context.shape[1])
     boxes = [getattr(group, "box", None) for sample in task.groups for group in sample]
     if method.needs.boxes and boxes and not any(boxes):
         raise ValueError(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import expect, is_whole, items, plain, several, short
+from ..checks import expect, is_number, is_whole, items, plain, several, short
 from ..hidden import refuse_hidden
 from ..models import AttentionRecords
 from .method import GuidanceResult, Guide
@@ -170,11 +170,8 @@ def check_latents(z: Tensor, count: int) -> None:
 def _check_inputs(z: Tensor, t: Any, samples: list[int]) -> None:
     """Raise ValueError for latents, timesteps and samples of them that do not go together."""
     check_latents(z, len(z) if isinstance(z, Tensor) else 1)
-    number = plain(t)
-    if not isinstance(t, Tensor) and (isinstance(number, bool) or not isinstance(number, int | float)):
+    if not (t.isfinite().all() if isinstance(t, Tensor) else is_number(t)):
         raise ValueError(f"t is {short(t)}; expected a finite timestep.")
-    if not (t.isfinite().all() if isinstance(t, Tensor) else not isinstance(number, float) or math.isfinite(number)):
-        raise ValueError(f"t is {t}; expected a finite timestep.")
     if isinstance(t, Tensor) and t.ndim and t.shape != (len(z),):
         raise ValueError(f"t has shape {list(t.shape)} for {len(z)} latents; expected a timestep, or one for each.")
     if sorted(samples) != [i for i in range(len(z)) if i in samples] or not all(map(is_whole, samples)):

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
 
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""By which a program is asked to end."""
+
 
 class Stopped(KeyboardInterrupt):
     """Another program, or the terminal's end, asked this one to stop; `code` is what it should exit with."""
@@ -53,10 +56,9 @@ def raised_stops() -> Iterator[Stops]:
             raise raised[-1]
         held.append(raised[-1])
 
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     in_main_thread = threading.current_thread() is threading.main_thread()
     usual = (signal.SIG_DFL, signal.default_int_handler)
-    before = {number: signal.getsignal(number) for number in numbers if in_main_thread}
+    before = {number: signal.getsignal(number) for number in SIGNALS if in_main_thread}
     taken = [number for number, handler in before.items() if handler in usual]
     for number in taken:
         signal.signal(number, stop)

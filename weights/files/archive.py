@@ -12,7 +12,7 @@ import struct
 import zipfile
 from collections import Counter
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..errors import CheckpointError
 from .regular import is_refusal
@@ -80,16 +80,20 @@ def _check(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
 
 def _stored(file: BinaryIO, record: zipfile.ZipInfo) -> bytes:
     """The bytes of a sound record, whatever its checksum."""
-    file.seek(record.header_offset)
-    *_, name_size, extra_size = _HEADER.unpack(file.read(_HEADER.size))
+    *_, name_size, extra_size = _header(file, record)
     file.seek(name_size + extra_size, os.SEEK_CUR)
     return file.read(record.file_size)
 
 
+def _header(file: BinaryIO, record: zipfile.ZipInfo) -> tuple[Any, ...]:
+    """The fields of a record's own header, after which the file stands."""
+    file.seek(record.header_offset)
+    return _HEADER.unpack(file.read(_HEADER.size))
+
+
 def _is_sound(file: BinaryIO, record: zipfile.ZipInfo, limit: int) -> bool:
     """Whether a record's own header agrees with the directory, and its data end where they should, before `limit`."""
-    file.seek(record.header_offset)
-    signature, _, flags, _, _, _, _, _, size, name_size, extra_size = _HEADER.unpack(file.read(_HEADER.size))
+    signature, _, flags, _, _, _, _, _, size, name_size, extra_size = _header(file, record)
     if signature != b"PK\x03\x04" or file.read(name_size) != record.orig_filename.encode():
         return False
     end: int = record.header_offset + _HEADER.size + name_size + extra_size + record.file_size

@@ -70,11 +70,6 @@ def is_folder(path: Path) -> bool:
     return False
 
 
-def is_utf8(path: Path) -> bool:
-    """Whether the path can be given to libraries that take names for texts."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in str(path))
-
-
 def is_there(path: Path) -> bool:
     """Whether a file is there that need not be; CheckpointError for a link that leads nowhere, or to no file."""
     if path.is_symlink():

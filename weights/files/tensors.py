@@ -13,10 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import CheckpointError, listed
+from ..errors import CheckpointError, is_text, listed
 from .archive import is_zip
 from .pickle_safety import load_pickle, plain_settings, plain_tensors
-from .regular import check_regular, is_refusal, is_utf8, named_refusals
+from .regular import check_regular, is_refusal, named_refusals
 from .settings import Setting, yaml_settings
 
 _SAFETENSORS_DTYPES = {
@@ -120,7 +120,7 @@ def container(path: Path) -> str:
     Raises CheckpointError, which says what the file is, if it stores none.
     """
     check_regular(path)
-    if not is_utf8(path):
+    if not is_text(str(path)):
         raise CheckpointError(f"{path} has letters in its name that are no UTF-8, which cannot be opened; rename it.")
     with named_refusals(path), path.open("rb") as file:
         size, head = os.fstat(file.fileno()).st_size, file.read(512)

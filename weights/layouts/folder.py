@@ -32,14 +32,15 @@ def missing_components(folder: Path) -> list[str]:
     return [name for name in COMPONENTS if not (folder / name).is_dir()]
 
 
-def check_scheduler(folder: Path) -> None:
-    """Raise CheckpointError for a scheduler/ without the file that says what the U-Net predicts."""
+def has_scheduler(folder: Path) -> bool:
+    """Whether a scheduler/ says what the U-Net predicts; CheckpointError for one without the file that does."""
     scheduler = folder / "scheduler"
     if is_folder(scheduler) and not is_there(scheduler / "scheduler_config.json"):
         raise CheckpointError(
             f"{scheduler} holds no scheduler_config.json, which says what the U-Net predicts; download it again, or "
             "delete the folder to go by the weights."
         )
+    return scheduler.is_dir()
 
 
 def not_a_pipeline(folder: Path, missing: list[str]) -> str:

@@ -15,7 +15,6 @@ from ebama.models import TextConfig
 from ..files.regular import is_there, read_json
 
 OPENCLIP_PADDING = 0
-_CONFIG, _ADDED = "tokenizer_config.json", "added_tokens"
 
 
 def is_openclip(text: TextConfig) -> bool:
@@ -74,13 +73,15 @@ def added_tokens(folder: Path) -> dict[str, int]:
         values = read_json(folder / name) if is_there(folder / name) else {}
         return values if key is None else values.get(key)
 
-    old, new, fast = read("added_tokens.json"), read(_CONFIG, "added_tokens_decoder"), read("tokenizer.json", _ADDED)
-    found = [*old.items()]
-    found += [(_content(token), number) for number, token in (new if isinstance(new, dict) else {}).items()]
-    found += [
-        (_content(token), token.get("id")) for token in (fast if isinstance(fast, list) else []) if _content(token)
-    ]
+    by_id, listed = read("tokenizer_config.json", "added_tokens_decoder"), read("tokenizer.json", "added_tokens")
+    found: list[tuple[Any, Any]] = [*read("added_tokens.json").items()]
+    found += [(_content(token), number) for number, token in by_id.items()] if isinstance(by_id, dict) else []
+    found += [(_content(token), token["id"]) for token in listed if _has_id(token)] if isinstance(listed, list) else []
     return {token: int(number) for token, number in found if isinstance(token, str) and str(number).isdecimal()}
+
+
+def _has_id(token: Any) -> bool:
+    return isinstance(token, dict) and "id" in token
 
 
 def without_special_padding(folder: Path, copy: Path, pad: str) -> None:
