@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             options = _parser().parse_args(arguments)
             _check_surroundings()
+            os.umask(os.umask(0o077) & 0o077)  # what this writes it can read, whatever the environment says
             keep_freed_memory()
             options.run(options)
             output.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
 from .arguments import METHOD_HELP, MODEL, add_shared, positive
@@ -61,6 +62,7 @@ def _run(options: argparse.Namespace) -> None:
 
     options.device = own_device(options.device)
     check_device(options.device)
+    _check_temporary_folder()
     if options.clip is not None or options.blip is not None:  # refused here, before hours of pictures
         from ..evaluation.judges.similarity import check
 
@@ -148,6 +150,14 @@ def _score(options: argparse.Namespace, folder: Path) -> None:
         print("Nobody judges these pictures: --clip and --blip name models, --judge takes the miniature's judge.")
     score(folder, scorers, benchmark=benchmark)
     show(folder)
+
+
+def _check_temporary_folder() -> None:
+    """Raise ValueError if there is none: judges come with libraries that want one, when all pictures are made."""
+    try:
+        gettempdir()
+    except FileNotFoundError as error:
+        raise ValueError(f"{error.strerror}; let TMPDIR name one that can be written.") from error
 
 
 def _shard(text: str) -> tuple[int, int]:

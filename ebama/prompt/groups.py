@@ -7,6 +7,7 @@ no start token, and its first is 0.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from .rules.tagging import tag
 from .tokenization import PromptError, Span, Tokenizer
 
 _STOPS = frozenset(",.;:|!\n")
+_OWNER = re.compile(r"\w+(?:['’]s|s['’]) +$")
 _LONGEST_NAME = 120  # characters
 
 
@@ -187,7 +189,7 @@ def _check_texts(ignore: Collection[str], separator: str | None) -> None:
 
 def _without(ignore: Collection[str], objects: Sequence[Object], prompt: str) -> list[Object]:
     """The objects that stand in none of the words or phrases to ignore."""
-    ignored = [span for words in ignore for span in _ignored(words, prompt)]
+    ignored = [(_begin_of_owner(prompt, start), end) for words in ignore for start, end in _ignored(words, prompt)]
     return [
         (noun, modifiers)
         for noun, modifiers in objects
@@ -216,6 +218,12 @@ def _begin_of_phrase(prompt: str, span: Span) -> int:
     begin = max(span[0] - _LONGEST_NAME, 1 + max(before.rfind(stop) for stop in _STOPS))
     tags = tag([match[0].lower() for match in matches(prompt[begin : span[1]])])
     return begin if set(tags) <= {"NOUN", "ADJ", "ADV", "NUM"} else span[0]
+
+
+def _begin_of_owner(prompt: str, start: int) -> int:
+    """Where the word begins that says whose a stretch is, as in "a child's drawing of"; else where the stretch does."""
+    owner = _OWNER.search(prompt, max(start - _LONGEST_NAME, 0), start)
+    return owner.start() if owner else start
 
 
 def _length_of_name(prompt: str, start: int, before: str) -> int:

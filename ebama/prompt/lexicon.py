@@ -41,7 +41,7 @@ PRONOUNS = _words(
     "somebody everyone everybody everything nobody nothing anyone anybody anything there"
 )
 # Some parsers call them nouns; they name nothing that can be drawn.
-NO_NOUNS = DETERMINERS | PRONOUNS | _words("others dozen hundred thousand s xd lol")
+NO_NOUNS = DETERMINERS | PRONOUNS | _words("others dozen hundred thousand s xd lol thanks")
 # Words that name nothing: of the classes that never grow.
 FUNCTION_WORDS = (
     DETERMINERS

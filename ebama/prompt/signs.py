@@ -37,6 +37,8 @@ _STOP = re.compile(  # "a red car.a blue bowl", "dog&cat", "dog&a cat", which ar
 _JOINED = re.compile(  # "1girl", not "3d", "10kg", "4th"; "quality,1girl", not "1,000"
     r"(?<!\w)\d+(?=[^\W\d_]{3})|(?<=\w),(?=[^\W\d_])|(?<=[^\W\d_]),(?=\d)"
 )
+_ENDLESS = re.compile(r"\S{100,}")
+_SIGN = re.compile(r"[^\w\s](?!$)")
 _DECADE_MARK = re.compile(r"(?<=\b\d0)['’](?=s\b)|(?<=\b\d{3}0)['’](?=s\b)")  # "1960's"
 _SHORT = re.compile(  # "a cat w/ a hat"
     r"(?<![\w/])[wW](?:/o(?!\w)|/)(?=[\s\w])|(?<=\w )(?:(?i:vs)\.?(?= \w)|['’]n['’](?= an? ))"
@@ -133,9 +135,11 @@ def _plain(character: str) -> str:
 
 
 def with_parted_words(text: str) -> tuple[str, list[int]]:
-    """A text with a space between a number and the word that it is written to, as in "1girl", and after a comma, for no
-    statistical parser parts them; and the index in the text of each character."""
+    """A text with spaces for statistical parsers, and the index in the text of each character: between a number and the
+    word that it is written to, as in "1girl", and after a comma, which none parts; and after each sign of a stretch
+    that goes on for too long, for spaCy looks at each together with all that follow."""
     ends = {match.end() for match in _JOINED.finditer(text)}
+    ends |= {match.start() + sign.end() for match in _ENDLESS.finditer(text) for sign in _SIGN.finditer(match[0])}
     indices = [i for i in range(len(text)) for _ in range(1 + (i in ends))]
     return "".join(f" {character}" if i in ends else character for i, character in enumerate(text)), indices
 

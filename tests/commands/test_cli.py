@@ -7,6 +7,8 @@ import json
 import os
 import re
 import signal
+import stat
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -435,6 +437,28 @@ def test_generate_keeps_finished_files_when_interrupted(tmp_path: Path) -> None:
     shown = (tmp_path / "shown.err").read_text()
     assert "Traceback" not in shown
     assert shown.strip().splitlines()[-1].endswith("interrupted; files that were finished are kept")
+
+
+def test_pictures_can_be_read_whatever_the_environment_keeps_from_files(tmp_path: Path) -> None:
+    before = os.umask(0o777)
+    try:
+        assert main(["generate", "a cat", "--steps", "2", "--out", str(tmp_path / "out")]) == 0
+    finally:
+        os.umask(before)
+    paths = list((tmp_path / "out").rglob("*"))
+    assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [
+        0o700 if path.is_dir() else 0o600 for path in paths
+    ]
+
+
+def test_an_evaluation_that_could_not_be_judged_is_refused_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "missing")])
+    assert main(["evaluate", "--methods", "sd", "--steps", "2", "--out", str(tmp_path / "out")]) == 2
+    assert re.fullmatch("error: No usable temporary directory .*; let TMPDIR name one .*\n", capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_working_folder_that_was_deleted_is_named(

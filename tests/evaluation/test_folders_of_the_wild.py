@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from ebama.evaluation.report import tables
 from ebama.evaluation.scoring import prompts, score
 from ebama.evaluation.work import Run
 from ebama.models import MINIATURE
+from ebama.output.claims import alone
 from ebama.output.files import to_json
 from ebama.output.png import save_png
 from ebama.weights import load
@@ -305,6 +307,20 @@ def test_edited_prompt_files(seed: int, tmp_path: Path) -> None:
             assert re.match(r"Line \d of .*prompts\.jsonl is no prompt|.*prompts\.jsonl holds no prompts", line)
         else:
             assert all(isinstance(prompt.text, str) and prompt.text for prompt in load_benchmark(path))
+
+
+def test_tables_wait_for_the_scores_of_others(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    (tmp_path / "theirs" / "a cat").mkdir(parents=True)
+    save_png(Image.new("RGB", (8, 8)), tmp_path / "theirs" / "a cat" / "0.png")
+    (line,) = score(tmp_path, [])
+    with alone(tmp_path, "scores"):
+        writing = threading.Thread(target=tables.write, args=(tmp_path, "theirs"))
+        writing.start()
+        time.sleep(0.1)
+        (tmp_path / "scores.jsonl").write_text(json.dumps(line | {"scores": {"full": 0.5}}) + "\n")
+    writing.join()
+    assert "full" in (tmp_path / "table.md").read_text()
 
 
 def test_pictures_with_names_that_are_no_text_are_scored_and_reported(tmp_path: Path) -> None:

@@ -27,8 +27,9 @@ from ebama.prompt import (
 )
 from ebama.prompt.alignment import LONGEST
 from ebama.prompt.objects import checked
+from ebama.prompt.objects.tree import Tree
 from ebama.prompt.phrases import with_noun_phrases
-from ebama.prompt.signs import without_signs
+from ebama.prompt.signs import with_parted_words, without_signs
 from ebama.weights import clip_tokenizer
 
 TOKENIZER = clip_tokenizer()
@@ -495,6 +496,14 @@ READ_BY_ALL: dict[str, Words] = {
             *("a cinematic still", "drone shot", "a product shot"),
         )
     },
+    # what is said to somebody
+    **{
+        f"a red car {word}{rest}": [("car", ["red"]), *([("bowl", ["blue"])] if rest else [])]
+        for word in ("lol", "XD", "hahaha", "thanks", "omg")
+        for rest in ("", " and a blue bowl", ", a blue bowl")
+    },
+    "a child's drawing of a red car": [("car", ["red"])],
+    "kids' drawing of a red car": [("car", ["red"])],
     "a red car, ISO 100, 1/200s, f/2.8, Canon EOS R5, DSLR": [("car", ["red"])],
     "a red car and a blue bowl, f1.8, isometric": CAR_AND_BOWL,
     "a red car and a bowl, isometric, a white wall": [("car", ["red"]), ("bowl", []), ("wall", ["white"])],
@@ -829,6 +838,22 @@ def test_any_word_may_be_ignored() -> None:
 def test_what_goes_on_and_on_is_read(prompt: str, parser: str) -> None:
     with pytest.warns(UserWarning, match="does not see"):
         assert parse(prompt, TOKENIZER, parser, groups=[]).groups == ()
+
+
+def test_what_describes_words_that_describe_is_looked_at_once() -> None:
+    chain = [ParsedWord("x", 2 * i, 2 * i + 1, "NOUN", "compound", min(i + 1, 99)) for i in range(100)]
+    modifiers = Tree(chain).modifiers()
+    assert modifiers[99] == set(range(99))
+    assert not any(modifiers[i] for i in range(99))
+
+
+def test_no_stretch_of_signs_goes_on_for_long() -> None:
+    for text in ("::" * 100, "a," * 100, "cat-" * 100 + "cat"):
+        parted, indices = with_parted_words(text)
+        assert max(map(len, parted.split())) <= 4
+        assert "".join(parted.split()) == text
+        assert "".join(text[i] for i in dict.fromkeys(indices)) == text
+    assert with_parted_words("black-and-white cat, t-shirt")[0] == "black-and-white cat, t-shirt"
 
 
 @pytest.mark.parametrize("before", range(66, 76))

@@ -90,16 +90,29 @@ class InertList:
         return []
 
 
-_CONTAINERS: dict[str, type] = {"defaultdict": InertMapping, "deque": InertList}
+class InertParameters(OrderedDict[object, object]):
+    """Stands for torch's dictionary of parameters, which is a module: holds what it held."""
+
+    def __setstate__(self, state: object) -> None:
+        held = state.get("_parameters") if isinstance(state, dict) else None
+        self.update(held if isinstance(held, dict) else {})
+
+
+_CONTAINERS: dict[str, type] = {
+    "collections.defaultdict": InertMapping,
+    "collections.deque": InertList,
+    "torch.nn.modules.container.ParameterDict": InertParameters,
+}
 
 
 def stand_in(name: str) -> type | None:
     """What stands for `module.name` of a pickle; None for what no rule allows."""
-    module, _, attribute = modern_name(name).rpartition(".")
+    name = modern_name(name)
+    module, _, attribute = name.rpartition(".")
     if module.partition(".")[0] in _CONFIGURATIONS:
         return InertMapping if _MAPPINGS.search(attribute) else Inert
-    if module == "collections" and attribute in _CONTAINERS:
-        return _CONTAINERS[attribute]
+    if name in _CONTAINERS:
+        return _CONTAINERS[name]
     module = module.replace("pathlib._local", "pathlib").replace("numpy._core", "numpy.core")
     is_numpy = f"{module}.".startswith(("numpy.dtypes.", "numpy.ma.", "numpy.random."))
     return Inert if is_numpy or attribute in _BY_NAME.get(module, ()) else None

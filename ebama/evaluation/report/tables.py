@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ...output.claims import alone
 from ...output.files import write_text
 from ...output.reading import read_object
 from .. import jsonl
@@ -31,6 +32,11 @@ def write(folder: Path, baseline: str = BASELINE) -> str:
     path = folder / "scores.jsonl"
     if not path.is_file():
         raise ValueError(f"There is no {path}; `evaluate --score-only {folder}` makes it.")
+    with alone(folder, f"makes the tables of {folder}"):
+        return _write(folder, path, baseline)
+
+
+def _write(folder: Path, path: Path, baseline: str) -> str:
     lines = [{"file": None, "scores": {}, **line} for line in jsonl.read(path, check_score, whole=True)]
     check_scores(path, lines)
     about, judges = settings(folder), read_judges(folder)

@@ -45,13 +45,13 @@ def find_structure(words: Sequence[ParsedWord]) -> Structure:
     object.
     """
     tree = Tree(words)
-    modifiers = {noun: tree.modifiers(noun) for noun in range(len(words)) if tree.is_noun(noun)}
+    modifiers = tree.modifiers()
     for verb, word in enumerate(words):
         if word.pos in ("AUX", "VERB") and (said := tree.said(verb)):
             for subject in tree.subjects(verb):
                 modifiers[subject] |= said - {subject}
     serving = set().union(*modifiers.values())
-    nouns = [noun for noun in modifiers if noun not in serving]
+    nouns = sorted(modifiers.keys() - serving)
     return Structure(
         objects=tuple(
             (words[noun].span, tuple(words[i].span for i in sorted(modifiers[noun])))

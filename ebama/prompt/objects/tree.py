@@ -43,14 +43,18 @@ class Tree:
         return reached
 
     @cached_property
+    def _heads_first(self) -> list[int]:
+        """The words, each before what depends on it."""
+        order = sorted(set(range(len(self._words))) - {child for children in self._children for child in children})
+        for i in order:  # it grows meanwhile
+            order += self._children[i]
+        return order
+
+    @cached_property
     def _extents(self) -> list[tuple[int, int]]:
         """Of each word: the first and the last of itself and all that depends on it."""
         extents = [(i, i) for i in range(len(self._words))]
-        roots = set(range(len(self._words))) - {child for children in self._children for child in children}
-        order = list(roots)
-        for i in order:  # it grows meanwhile: heads before what depends on them
-            order += self._children[i]
-        for i in reversed(order):
+        for i in reversed(self._heads_first):
             extents[i] = self._extent(i, self._children[i], extents)
         return extents
 
@@ -78,14 +82,23 @@ class Tree:
         has_determiner = word.pos in ("NOUN", "PROPN") and self._below(i, "det")
         return not has_determiner and not (word.dep == "advmod" and self._below(i, "prep"))
 
-    def modifiers(self, noun: int) -> set[int]:
-        """The words that describe a noun in its own phrase, and a colour that somebody is in."""
+    def modifiers(self) -> dict[int, set[int]]:
+        """Of each noun, heads first: the words that describe it in its own phrase, and a colour that somebody is in. Of
+        those that describe another noun, the latter alone: what describes them describes the other."""
+        modifiers: dict[int, set[int]] = {}
+        describing: set[int] = set()
+        for noun in filter(self.is_noun, self._heads_first):
+            own = [] if noun in describing else self._below(noun, *MODIFIER)
+            modifiers[noun] = self._described_by([*own, *self._worn(noun)])
+            describing |= modifiers[noun]
+        return modifiers
+
+    def _worn(self, noun: int) -> list[int]:
         clad = [i for i in self._below(noun, "acl") if self._words[i].text.lower() in _CLAD]
         inside = [i for k in (noun, *clad) for i in self._below(k, "prep") if self._words[i].text.lower() == "in"]
-        worn = [
+        return [
             i for preposition in inside for i in self._below(preposition, "pobj", "amod") if self._is_plain_colour(i)
         ]
-        return self._described_by([*self._below(noun, *MODIFIER), *worn])
 
     def _is_plain_colour(self, i: int) -> bool:
         """Whether a word is a colour and nothing else, as in "a woman in red"."""

@@ -121,10 +121,11 @@ def join_material(words: list[ParsedWord], i: int) -> bool:
 def join_participle(words: list[ParsedWord], i: int) -> bool:
     """A participle that describes, taken for what is done: "with glowing red eyes", "in matching blue coats"."""
     word, preposition = words[i], words[i].head
-    things = [k for k, other in enumerate(words) if other.head == i and other.dep == "dobj" and k > i]
-    if not _is_participle(word) or word.dep != "pcomp" or preposition != i - 1 or not things:
+    if not _is_participle(word) or word.dep != "pcomp" or preposition != i - 1:
         return False
-    noun = things[0]
+    noun = next((k for k in range(i + 1, len(words)) if words[k].head == i and words[k].dep == "dobj"), i)
+    if noun == i:
+        return False
     if any(other.head != noun or other.pos == "DET" for other in words[i + 1 : noun]):
         return False
     gather(words, range(i, noun + 1), noun)
