@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 
 from .tokenization import PromptError, Span, Tokenizer, tokenize
 
@@ -21,6 +22,7 @@ WORD_OR_SIGN = re.compile(rf"\w+(?:{_LINK}\w+)*|\S")
 NUMBER_SIGNS = "[\u2460-\u249b\u24eb-\u24ff\u2776-\u2793]"  # as "①": signs of a list or a note, and no part of a word
 _SPACES = re.compile(rf"_|\\[nrt]|{NUMBER_SIGNS}")  # "long_hair", and a line break as programs write it
 _INVISIBLE = "\xad\u200c\u200d\u2060"  # a hyphen for line breaks, joiners of letters
+_LINE_OF_PROSE = 40  # characters
 _NUMBERED = re.compile(r"(.+)#([1-9]\d{0,4})")
 
 
@@ -162,6 +164,13 @@ def _whole(prompt: str, words: str) -> list[Span]:
 def normalised(text: str) -> str:
     """A text in composed characters (NFC) and single spaces."""
     return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def with_line_breaks(text: str) -> str:
+    """The `normalised` text, with a line break for the space after each line that is too short to be one of prose."""
+    lines = [line for written in text.splitlines() if (line := normalised(written))]
+    joined = ["\n" if len(line) < _LINE_OF_PROSE else " " for line in lines[:-1]]
+    return "".join(map("".join, zip_longest(lines, joined, fillvalue="")))
 
 
 def check_characters(text: str, name: str = "prompt") -> None:

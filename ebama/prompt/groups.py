@@ -15,13 +15,14 @@ from itertools import combinations
 
 from ..boxes import Box
 from ..checks import plain_all
-from .alignment import Alignment, align, find_all, matches, positions
+from .alignment import Alignment, align, find_all, matches, positions, with_line_breaks
 from .given_words import Words, assign
 from .lexicon import DETERMINERS, PICTURE_WORDS
 from .objects import Object, find_structure
 from .parsers import Parser, analyse
 from .phrases import joined
 from .rules.tagging import tag
+from .signs import readable
 from .tokenization import PromptError, Span, Tokenizer
 
 _STOPS = frozenset(",.;:|!\n")
@@ -147,7 +148,7 @@ def parse(
     if groups is not None:
         chosen = _given(groups, alignment)
     elif structure.objects:
-        chosen = _groups(_without(ignore, structure.objects, alignment.prompt) or structure.objects, alignment)
+        chosen = _groups(_without(ignore, structure.objects, with_line_breaks(prompt)) or structure.objects, alignment)
     else:
         raise PromptError(
             f"no noun found in {alignment.prompt!r} (parser: {name}): name the objects and their modifiers yourself, "
@@ -188,8 +189,14 @@ def _check_texts(ignore: Collection[str], separator: str | None) -> None:
 
 
 def _without(ignore: Collection[str], objects: Sequence[Object], prompt: str) -> list[Object]:
-    """The objects that stand in none of the words or phrases to ignore."""
-    ignored = [(_begin_of_owner(prompt, start), end) for words in ignore for start, end in _ignored(words, prompt)]
+    """The objects that stand in none of the words or phrases to ignore, as they are written or as they are read."""
+    plain, places = readable(prompt)
+    ignored = [
+        (at[_begin_of_owner(text, start)], at[end - 1] + 1)
+        for text, at in ((prompt, range(len(prompt))), (plain.replace("-", " "), places))
+        for words in ignore
+        for start, end in _ignored(words, text)
+    ]
     return [
         (noun, modifiers)
         for noun, modifiers in objects

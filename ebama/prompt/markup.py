@@ -8,14 +8,14 @@ from string import ascii_lowercase
 from . import lexicon
 from .alignment import NUMBER_SIGNS
 
-# It parts phrases: "<lora:name:0.8>", "BREAK", addresses, "&amp;", '"a car".blend(0.5)', "1) a car", "❶"; and so does
+# It parts phrases: "<lora:name:0.8>", "BREAK", addresses, '"a car".blend(0.5)', "1) a car", "❶"; and so does
 # what is said to somebody: "a red car :D", "a red car lol and a bowl".
 # Parameters end a prompt: "--ar 16:9 --no people, cats", "Negative prompt: cats".
 _PARAMETER = r"(?:--[a-z]+|[-—–][a-z]+(?= [\d.:]+(?!\S)))"
 _MARKUP = re.compile(
     r"^(?i:/imagine +(?:prompt *:)?|(?:positive )?prompt *:)|<\w+:[^<>]*>|<(?i:break)>|"
     r"\b(?:BREAK|ADD(?:BASE|COL|ROW|COMM))\b|\bembedding:[\w./-]+|\bscore_\d(?:_up)?\b|(?<!\S)\(?\d{1,2}\)(?= )|"
-    rf"\d\ufe0f?\u20e3|{NUMBER_SIGNS}|\b(?:https?://|www\.)\S+|(?<!\S)[:;]-?[dDoOpP3)(](?![^\s,.])|&(?:[a-z]+|#\d+);|"
+    rf"\d\ufe0f?\u20e3|{NUMBER_SIGNS}|\b(?:https?://|www\.)\S+|(?<!\S)[:;]-?[dDoOpP3)(](?![^\s,.])|"
     r"(?<=\w )(?i:xd+|lol|lmao|rofl|omg|haha(?:ha)*|hehe|pl[sz]|thx|thanks|thank you)"
     r"(?= *(?:$|[,.;!?]|(?:and|an?|the)\b))|"
     r"\b[fF](?:/\d+(?:\.\d+)?|\d\.\d)\b|\bISO ?\d{2,6}\b|\b1/\d{2,4} ?s(?:ec)?\b|"  # of a camera
@@ -30,13 +30,14 @@ _TEXT_TAGS = frozenset(("b", "i", "u", "em", "strong", "span", "font"))
 _COUNT = r"(?<=\w )(?:x\d{1,2}(?= *(?:[,.;|]|and\b|$))|\(x\d{1,2}\))|(?:^|(?<=[,.;|] ))x\d{1,2}(?= )"
 _TAG = re.compile(
     r"</(\w+) *>|<(\w+)(?: +[\w-]+=[^<>]*)?(/?) *>|<!--.*?-->|(?<=\w)\(e?s\)|<\|\w+\|>|&nbsp;|\[/?(?:b|i|u)\]|"
-    rf"(\\[nrt]) *(?=(\w*))|(?<=\w){NUMBER_SIGNS}|{_COUNT}"
+    rf"(\\[nrt]|\n) *(?=(\w*))|(?<=\w){NUMBER_SIGNS}|{_COUNT}"
 )
 _NUMERAL = r"-?(?:\d+\.?|\d*\.\d+)"
 _WEIGHT = re.compile(  # "(red:1.3)", "red car::2"; "( red : 1.3 )"; "(red)1.3"
     rf"(?<!\d)::?{_NUMERAL}([)\]}}>]*)(?![\w:.])|\s:\s?{_NUMERAL}(?=\s?[)\]}}>])|(?<=\)){_NUMERAL}(?![\w:.])"
 )
 _WEIGHT_BEFORE = re.compile(rf"(?<![\w:.]){_NUMERAL}::(?=[^\W\d_])(?:([^:]*)::)?")  # "1.2::red car::, 0.8::bowl::"
+_MORE_OR_LESS = re.compile(r"(?<=[\w)\"])(?:\+{1,5}|-{1,5})(?=[\s,.)]|$)")  # "red++ car", "(red car)-"
 _ESCAPE = re.compile(r"\\(?=[^\w\s]|_)")  # "red\_car", "\(red\)"
 _MARK = re.compile(r"(?<!\S)([(\[#]?)(\d{1,2}|[a-zA-Z]|[ivx]{2,4}|[IVX]{2,4})(?!\w)([).\]:]?)(?= ?[^\W\d_])")
 _ROMAN = ["i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii"]
@@ -67,14 +68,21 @@ def without_markup(prompt: str) -> str:
         parts = "," if match[0].startswith("::") else ""  # "red car::2 blue bowl::1"
         return (match[1] or parts).ljust(len(match[0]))
 
+    prompt = _MORE_OR_LESS.sub(_without_more_or_less, prompt)
     prompt = _MARKUP.sub(part, _without_list_marks(_TAG.sub(blank, prompt)))
     return _WEIGHT.sub(without_weight, _WEIGHT_BEFORE.sub(_without_weight_before, prompt))
 
 
 def _begins_a_phrase(line_break: re.Match[str]) -> bool:
-    """Whether a phrase ends before a line break as programs write it, and another begins after it."""
+    """Whether a phrase ends before a line break, or one as programs write it, and another begins after it."""
     before = word_before(line_break.string, line_break.start())
     return before not in _BEFORE_A_PHRASE | lexicon.ADJECTIVES and line_break[5].lower() not in _BETWEEN_PHRASES
+
+
+def _without_more_or_less(match: re.Match[str]) -> str:
+    """A single "-" may be a dash instead, as in "a dog- a cat"."""
+    is_weight = len(match[0]) > 1 or match[0] == "+" or word_before(match.string, match.start()) in lexicon.ADJECTIVES
+    return " " * len(match[0]) if is_weight else match[0]
 
 
 def _without_weight_before(match: re.Match[str]) -> str:

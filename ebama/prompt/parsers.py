@@ -6,6 +6,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 import sys
 import threading
 import warnings
@@ -13,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from . import rules
-from .alignment import normalised
+from . import lexicon, rules
+from .alignment import normalised, with_line_breaks
 from .objects import ParsedWord, checked
 from .phrases import with_noun_phrases
 from .rules.pairs import parted
@@ -42,6 +43,7 @@ MODELS = (
 )
 
 
+_CAPITALS = re.compile(rf"\b(?:{'|'.join(sorted(lexicon.CONJUNCTIONS | lexicon.PREPOSITIONS)).upper()})\b")
 _ONE_AT_A_TIME = threading.RLock()
 
 
@@ -58,13 +60,14 @@ def analyse(prompt: str, parser: Parser = "auto", written: str | None = None) ->
     `parser`: "auto" (the best that is installed), "rules", the name of an installed spaCy model, a loaded spaCy
     `Language`, the `Doc` that one made of this prompt, or a list of `ParsedWord`s. Anything else is a `PromptError`.
     """
+    lines = prompt if written is None else with_line_breaks(written)
     if isinstance(parser, str):
-        return _by_name(prompt, parser)
+        return _by_name(lines, parser)
     if sys.modules.get("spacy"):  # it is there, if a spaCy object is given
         import spacy
 
         if isinstance(parser, spacy.language.Language):
-            return _by_model(prompt, parser), f"{parser.meta['lang']}_{parser.meta['name']}"
+            return _by_model(lines, parser), f"{parser.meta['lang']}_{parser.meta['name']}"
         if isinstance(parser, spacy.tokens.Doc):
             if normalised(parser.text) != prompt:
                 raise PromptError(f"parser= is the Doc of {parser.text!r}, but the prompt is {prompt!r}")
@@ -147,9 +150,12 @@ def _load(name: str) -> Language:
 
 
 def _in_lower_case(prompt: str) -> str:
-    """The prompt in lower case if every word is capitalised: the same to CLIP, and spaCy would see names everywhere."""
+    """The prompt in lower case if every word is capitalised, else "AND" and its like: the same to CLIP, and spaCy would
+    see names everywhere."""
     lower = prompt.lower()
-    return lower if len(lower) == len(prompt) and (prompt.istitle() or prompt.isupper()) else prompt
+    if len(lower) == len(prompt) and (prompt.istitle() or prompt.isupper()):
+        return lower
+    return _CAPITALS.sub(lambda word: word[0].lower(), prompt)
 
 
 def _words(doc: Doc) -> list[ParsedWord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ _SENTENCE = frozenset(".,;:!?")
 _KEPT_INSIDE = _SENTENCE | frozenset("-'’&@")
 _ENCLOSING = ("Ps", "Pe", "Pi", "Pf")  # Unicode's brackets and quotes
 _BRACKETS = {"Ps": "(", "Pe": ")"}  # for those of other scripts: "【", "〉"
-_PRIMES = {"′": "'", "″": '"'}
+_WRITTEN_SO = {"′": "'", "″": '"', **dict.fromkeys("،、", ","), "؛": ";", "؟": "?", **dict.fromkeys("。۔।", ".")}
+_ENTITY = re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{1,5}|#x[\da-fA-F]{1,4});")  # "&quot;" of pages
 _HYPHENS = frozenset("‐‑–")
 _JOINING = frozenset('"_\u200b')  # between words, as spaces: "long_hair"
 _ENCLOSED = re.compile(  # by single quotes, which are apostrophes between letters, or by other signs
@@ -32,7 +34,7 @@ _PICTOGRAPH = "[\u2600-\u27bf\U0001f000-\U0001faff][\u2600-\u27bf\U0001f000-\U00
 _PICTOGRAPHS = re.compile(rf"{_PICTOGRAPH}(?:\s+{_PICTOGRAPH})*")
 _NUMBER_INSIDE = re.compile(r"(?<=[^\W\d_] )['’]?\d{2,4}(?= [^\W\d_])")  # "a blue '65 Mustang"
 _STOP = re.compile(  # "a red car.a blue bowl", "dog&cat", "dog&a cat", which are no abbreviations
-    rf"(?<=[^\W\d_]{{3}})(?:[.:;!?](?=[^\W\d_])|;(?=\d)|&(?=[^\W\d_]{{3}}|(?i:{'|'.join(sorted(lexicon.DETERMINERS))})\b))"
+    rf"(?<=[^\W\d_]{{3}})(?:(?:::|[.:;!?])(?=[^\W\d_])|;(?=\d)|&(?=[^\W\d_]{{3}}|(?i:{'|'.join(sorted(lexicon.DETERMINERS))})\b))"
 )
 _JOINED = re.compile(  # "1girl", not "3d", "10kg", "4th"; "quality,1girl", not "1,000"
     r"(?<!\w)\d+(?=[^\W\d_]{3})|(?<=\w),(?=[^\W\d_])|(?<=[^\W\d_]),(?=\d)"
@@ -57,7 +59,7 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
     they stand around modifiers of the noun that follows: '"red" car' and "a red car | a bowl" are read like the same
     words in plain writing.
     """
-    prompt = _STOP.sub(",", without_markup(prompt))
+    prompt = _STOP.sub(lambda stop: ",".ljust(len(stop[0])), without_markup(prompt))
     prompt = _PICTOGRAPHS.sub(_without_pictographs, _NUMBER_INSIDE.sub(_without_number, prompt))
     prompt = _PAIRS.sub(lambda match: match[0].replace(" ", "-"), prompt)
     parting = _enclosing_signs(prompt)
@@ -79,7 +81,16 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
             if prompt[i] not in _SENTENCE and prompt[i] != apostrophe:
                 text[i] = "," if i in commas else " "
     indices = _as_people_write("".join(text))
+    while indices and text[indices[-1]] in ", ":
+        indices.pop()
     return "".join(text[i] for i in indices), indices
+
+
+def readable(prompt: str) -> tuple[str, list[int]]:
+    """A prompt in plain letters and without signs, and the index in the prompt of each character."""
+    letters, places = in_plain_letters(prompt)
+    text, indices = without_signs(letters)
+    return text, [places[i] for i in indices]
 
 
 def _as_people_write(text: str) -> list[int]:
@@ -119,17 +130,21 @@ def in_plain_letters(prompt: str) -> tuple[str, list[int]]:
     plain = ["" if character in _UNSEEN else _plain(character) for character in prompt]
     for match in _DECADE_MARK.finditer(prompt):
         plain[match.start()] = ""
+    for match in _ENTITY.finditer(prompt):
+        plain[match.start() : match.end()] = html.unescape(match[0]), *[""] * (len(match[0]) - 1)
     for match in _SHORT.finditer(prompt):
         plain[match.start() : match.end()] = _WRITTEN[match[0].lower()], *" " * (len(match[0]) - 1)
     return "".join(plain), [i for i, letters in enumerate(plain) for _ in letters]
 
 
 def _plain(character: str) -> str:
-    if character in _PRIMES:
-        return _PRIMES[character]
+    if character in _WRITTEN_SO:
+        return _WRITTEN_SO[character]
     if unicodedata.mirrored(character) and (kind := unicodedata.category(character)) in _BRACKETS:
         return character if character.isascii() else _BRACKETS[kind]
     letters = unicodedata.normalize("NFKC", character)
+    if len(letters) == 1 and letters.isascii() and not (letters.isalnum() or letters.isspace()):
+        return letters  # "：" of an input method
     is_letter = character.isalnum() and letters.isalnum() and not re.match(NUMBER_SIGNS, character)
     return letters if is_letter else character
 
@@ -149,7 +164,8 @@ def _enclosing_signs(prompt: str) -> dict[int, bool]:
     modifiers of the noun that follows, as in 'a "bright red" car'."""
     parting: dict[int, bool] = {}
     for match in _ENCLOSED.finditer(prompt):
-        inside, before = _is_in_a_phrase(prompt, match.start()), word_before(prompt, match.start())
+        before = word_before(prompt, match.start())
+        inside = before in _IN_A_PHRASE | lexicon.ATTRIBUTES
         after = re.match(r"[^\w.,;:!?]*(\w+)", prompt[match.end() : match.end() + 40].lower())
         words = match[1] or match[2]
         alone = " " not in words.strip()
@@ -157,7 +173,7 @@ def _enclosing_signs(prompt: str) -> dict[int, bool]:
             parts = len(words) > 1
         else:
             begins = inside or not before or before in _BETWEEN_PHRASES | _SENTENCE
-            before_a_noun = after is not None and after[1] not in _NO_NOUN
+            before_a_noun = after is not None and after[1] not in _NO_NOUN - {"of"}
             is_aside = match[0][0] in "([{" and after is not None and after[1] in lexicon.PLAIN_ADJECTIVES
             is_aside &= before not in lexicon.ATTRIBUTES and tag([before]) == ["NOUN"]  # "red car (new) blue bowl"
             parts = not ((alone and inside) or (before_a_noun and (begins or (alone and not is_aside))))

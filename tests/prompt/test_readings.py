@@ -25,7 +25,7 @@ from ebama.prompt import (
     rules,
     words,
 )
-from ebama.prompt.alignment import LONGEST
+from ebama.prompt.alignment import LONGEST, normalised, with_line_breaks
 from ebama.prompt.objects import checked
 from ebama.prompt.objects.tree import Tree
 from ebama.prompt.phrases import with_noun_phrases
@@ -496,6 +496,30 @@ READ_BY_ALL: dict[str, Words] = {
             *("a cinematic still", "drone shot", "a product shot"),
         )
     },
+    # words for the picture, however they are written
+    **{
+        prompt: [("fox", ["red"])]
+        for prompt in (
+            *("looking_at_viewer, red fox, depth_of_field", "(photo:1.2) of a red fox", '"photo" of a red fox'),
+            *("*photo* of a red fox", "a red fox (photo)", "a red fox / photo", "a red fox - oil_painting"),
+            *("high-quality, a red fox", "**Style:** oil painting, a red fox", "[Digital-Art], a red fox"),
+        )
+    },
+    # weights, signs and letters of programs, pages and other scripts
+    "a lamp and a pink- chair": [("lamp", []), ("chair", ["pink"])],
+    "a red++ car and a (blue bowl)--": CAR_AND_BOWL,
+    "a (red)+ car and a (blue)- bowl": CAR_AND_BOWL,
+    "red car::blue bowl": CAR_AND_BOWL,
+    "(red car:1.2), (blue bowl:1.2)": CAR_AND_BOWL,
+    "red car AND blue bowl": CAR_AND_BOWL,
+    "a &quot;red&quot; car &amp; a blue bowl": CAR_AND_BOWL,
+    "a &#39;red&#39; car, &lt;blue&gt; bowl": CAR_AND_BOWL,
+    "(red：1.2) car，blue bowl": CAR_AND_BOWL,
+    "red car، blue bowl": CAR_AND_BOWL,
+    "red car。blue bowl": CAR_AND_BOWL,
+    "a leather (jacket:1.3)": [("jacket", ["leather"])],
+    'a velvet "car"': [("car", ["velvet"])],
+    "1girl, depth of field": [("1girl", [])],
     # what is said to somebody
     **{
         f"a red car {word}{rest}": [("car", ["red"]), *([("bowl", ["blue"])] if rest else [])]
@@ -569,10 +593,10 @@ def test_a_symbol_inside_a_token_does_not_hide_the_word() -> None:
         ("a red car | a bowl", "a red car, a bowl"),
         ("red|blue—cat", "red,blue,cat"),
         ("t-shirt and 1/2 O’Neil", "t-shirt and 1,2 O’Neil"),
-        ("हिन्दी ❤️ dog…", "हिन्दी, dog "),
+        ("हिन्दी ❤️ dog…", "हिन्दी, dog"),
         ("- a cat", "a cat"),
         ("cat ,| , (dog) ,bird", "cat, dog, bird"),
-        ("the dogs' hats, (two)", "the dogs' hats, two,"),
+        ("the dogs' hats, (two)", "the dogs' hats, two"),
     ],
 )
 def test_the_text_that_parsers_read(prompt: str, wanted: str) -> None:
@@ -764,11 +788,31 @@ def test_what_hangs_on_a_sign_hangs_on_its_head() -> None:
 
 @pytest.mark.parametrize("parser", SMALL)
 def test_lines_and_lists_are_read_one_by_one(parser: str) -> None:
-    for prompt in ("A cat\nA dog\nA red bird", "cat; dog; red bird", "- a cat\n- a dog\n- a red bird"):
+    for prompt in (
+        "A cat\nA dog\nA red bird",
+        "cat\r\ndog\n\n  red bird\n",
+        "cat; dog; red bird",
+        "- a cat\n- a dog\n- a red bird",
+    ):
         assert [(noun.lower(), m) for noun, m in named(parse(prompt, TOKENIZER, parser))] == [
             *CAT_AND_DOG,
             ("bird", ["red"]),
         ]
+
+
+@pytest.mark.parametrize("parser", SMALL)
+def test_lines_of_prose_are_read_as_one_text(parser: str) -> None:
+    for prompt in (
+        "a cat and a red\nbird",
+        "a cat next to\na red\nbird",
+        "a cat that sits in the garden near an old stone\nbird and looks up",
+    ):
+        assert named(parse(prompt, TOKENIZER, parser)) == named(parse(prompt.replace("\n", " "), TOKENIZER, parser))
+
+
+@given(TEXTS)
+def test_line_breaks_stand_where_spaces_do(text: str) -> None:
+    assert with_line_breaks(text).replace("\n", " ") == normalised(text)
 
 
 # Words for the picture itself

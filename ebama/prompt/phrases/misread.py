@@ -176,7 +176,8 @@ def part_tag(words: list[ParsedWord], i: int) -> bool:
     """A participle or noun that is a phrase of its own, and no adjective among those of a later noun: "smiling, red
     hair", "anime, 1girl"."""
     word, after = words[i], words[i + 1 : i + 2]
-    alone = (i == 0 or words[i - 1].pos == "PUNCT") and bool(after) and after[0].text == ","
+    first = i - (i > 0 and words[i - 1].pos == "NUM")
+    alone = (first == 0 or words[first - 1].pos == "PUNCT") and bool(after) and after[0].text == ","
     if not alone or word.dep not in MODIFIER or word.head < i or is_adjective(word):
         return False
     if any(other.head == word.head and other.dep in ("det", *MODIFIER) for other in words[:i]):
