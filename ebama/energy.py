@@ -20,7 +20,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .hidden import checked_losses
-from .maps import GroupLike, Groups, Tokens, Word, WordPairs, WordPositions, at_least_float32, outside, per_sample
+from .maps import (
+    GroupLike,
+    Groups,
+    Tokens,
+    Word,
+    WordPairs,
+    WordPositions,
+    at_least_float32,
+    groups_per_sample,
+    outside,
+    per_sample,
+)
 from .smoothing import gaussian_peak
 
 
@@ -103,7 +114,7 @@ class EbamaEnergy:
     @classmethod
     def of(cls, groups: Groups, tokens: Tokens, count: int) -> EbamaEnergy:
         """The energy of `count` samples."""
-        groups_of, tokens_of = per_sample(groups, count), per_sample(tokens, count)
+        groups_of, tokens_of = groups_per_sample(groups, count), per_sample(tokens, count)
         return cls(
             WordPairs.of([binding_weights(*sample) for sample in zip(groups_of, tokens_of, strict=True)]),
             WordPositions.of([[group.object for group in sample] for sample in groups_of]),

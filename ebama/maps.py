@@ -61,6 +61,15 @@ def per_sample(values: Sequence[Any], count: int) -> Sequence[Any]:
     return lists if any(nested) else [[leaf for leaves in lists for leaf in leaves]] * count
 
 
+def groups_per_sample(groups: Groups, count: int) -> Sequence[Sequence[GroupLike]]:
+    """As `per_sample`, of groups alone."""
+    samples: Sequence[Sequence[GroupLike]] = per_sample(groups, count)
+    for group in (group for sample in samples for group in sample):
+        if not hasattr(group, "object"):
+            raise ValueError(f"Got {group!r} among groups; expected groups, as Group((3,), ((2,),)) of positions.")
+    return samples
+
+
 def _leaf(value: Any) -> Any:
     """A position as Python's number, or a group with such positions; ValueError for anything else."""
     if hasattr(value, "object"):

@@ -12,6 +12,7 @@ with EBAMA_NATIVE=0 (see `ebama/kernels`). `python -m ebama.bench.smoothing` mea
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from functools import cache, lru_cache
 from numbers import Integral, Real
@@ -187,7 +188,7 @@ def _check(maps: Tensor, kernel_size: int, sigma: float) -> tuple[int, float]:
         or kernel_size % 2 == 0
     ):
         raise ValueError(f"kernel_size is {kernel_size!r}; expected a positive odd integer such as 3.")
-    if not _is_number(sigma, Real) or not 0 < sigma < math.inf:
+    if not _is_number(sigma, Real) or not 0 < sigma <= sys.float_info.max:
         raise ValueError(f"sigma is {sigma!r}; expected a positive number of pixels such as 0.7071.")
     if maps.ndim < 2:
         raise ValueError(f"maps have shape {list(maps.shape)}; expected [..., h, w].")

@@ -69,10 +69,12 @@ class NoiseSchedule:
             raise ValueError(
                 f"alphas_cumprod has dtype {table.dtype}, shape {list(table.shape)}; expected numbers [train_steps]."
             )
-        # A unit in the last place and not its half: a merge of two tables in half precision is rounded again.
-        values, rounding = table.detach().cpu().double(), max(torch.finfo(table.dtype).eps, 1e-5)
+        # A unit in the last place and not its half: a merge of two tables in half precision is rounded again. In eight
+        # bits that unit is large beside what is left in the end, and each value has its own.
+        values, info = table.detach().cpu().double(), torch.finfo(table.dtype)
+        near = (info.eps, info.tiny * info.eps) if info.bits == 8 else (0, max(info.eps, 1e-5))
         for usual in (cls(len(table)), cls(len(table), 0.0001, 0.02, "linear"), cls(len(table), kind="cosine")):
-            if torch.allclose(values, usual.alphas_cumprod, rtol=0, atol=rounding):
+            if torch.allclose(values, usual.alphas_cumprod, rtol=near[0], atol=near[1]):
                 return replace(usual, prediction=prediction)
         return cls(len(table), kind="table", table=tuple(values.tolist()), prediction=prediction)
 

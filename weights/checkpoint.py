@@ -29,14 +29,16 @@ from .layouts.folder import (
 from .layouts.keys import EMA_PREFIX, name_in_folder, read_key
 from .layouts.parametrisation import (
     Statement,
-    check_text_layer,
     guessed_prediction,
     stated_prediction,
+    stated_text,
     stored_scale,
     stored_schedule,
 )
 from .layouts.token_table import expand_entries
 from .networks import expected_shapes
+
+_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def open_checkpoint(
         return _open_folder(path, config, meta, prediction)
     if not path.exists() and not path.is_symlink():
         message = f"There is no file or folder {path}."
-        if len(path.parts) == 2 and not path.is_absolute() and not path.suffix:
+        if len(path.parts) == 2 and not path.is_absolute() and path.suffix not in _FILES:
             message += " A repository of the Hugging Face hub has to be fetched first: "
             message += f"hf download {path} --local-dir DIR."
         raise CheckpointError(message)
@@ -129,8 +131,8 @@ def from_single_file(
     average. Without a `config` it is that of the kind of model that the shapes are of; `statement` is the file's
     `stated_prediction`."""
     usual, config = config is None, config or preset_of(_shapes(file))
-    if usual:
-        check_text_layer(file, config.text)
+    if usual and config.text_2 is None:
+        config = replace(config, text=stated_text(file, config.text))
     keys = [(read_key(key), entry) for key, entry in file.entries.items()]
     trained = {key.component for key, _ in keys if not key.average}
 
@@ -145,6 +147,8 @@ def from_single_file(
     }
     averages, complete = _averages(entries_of("unet", average=True), names["unet"], config)
     notes = [f"{name}: ignored {listed(part.ignored)}" for name, part in components.items() if part.ignored]
+    if usual and (layer := -config.text.output_layer) > 1 and config.text.final_norm:
+        notes.append(f"text_encoder: read at layer {layer} from its end (clip skip {layer}), as the metadata say")
     if ema and not complete:
         raise CheckpointError(
             f"{file.path} holds {'only some of the' if averages.entries else 'no'} EMA weights ({EMA_PREFIX}*); "

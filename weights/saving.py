@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -24,6 +24,7 @@ from .files.tensors import write_tensors
 from .layouts.compvis import component_names, rank_may_differ
 from .layouts.detect import preset_of
 from .layouts.folder import STEMS, TOKENIZERS, is_of_shards
+from .layouts.padding import is_openclip
 from .layouts.token_table import TABLE, trim
 from .layouts.writing import folder_jsons
 from .networks import expected_shapes, shapes
@@ -61,7 +62,8 @@ def save(
 
     A noise schedule that is not Stable Diffusion v1's is written as `alphas_cumprod`, which folders have no place for.
     A single file of a U-Net that predicts v has an empty `v_pred`, one of latents of another scale than its kind's has
-    `scale_factor`; of OpenCLIP it holds what the model reads, without the last layer of Stable Diffusion 2's.
+    `scale_factor`, one that reads CLIP at an earlier layer says so in its metadata; of OpenCLIP it holds what the model
+    reads, without the last layer of Stable Diffusion 2's.
 
     Raises ValueError for a dtype that is not floating point, for weights that are not finite in it, which `load` would
     refuse, for a network that is not as its configuration says, for what the layout cannot hold, and for a path where
@@ -83,7 +85,7 @@ def save(
             weights = compvis_weights(sd)
             marks = {"v_pred": torch.zeros(0, device="cpu")} if sd.config.prediction == "v" else {}
             marks |= _stored_scale(sd, weights) | _stored_schedule(sd.schedule)
-            _write(weights, folder / target.name, dtype, marks)
+            _write(weights, folder / target.name, dtype, marks, _stored_layer(sd))
             os.replace(folder / target.name, target)
     elif layout == "diffusers":
         if target.exists() and not target.is_dir():
@@ -156,6 +158,16 @@ def _stored_schedule(schedule: NoiseSchedule) -> Weights:
     return {} if schedule == NoiseSchedule() else {"alphas_cumprod": schedule.alphas_cumprod.float()}
 
 
+def _stored_layer(sd: StableDiffusion) -> dict[str, str]:
+    """Which layer is read of a text encoder as Stable Diffusion v1's, in the words of kohya's trainer."""
+    text = sd.config.text
+    if is_openclip(text) or sd.config.text_2 is not None or (text.output_layer, text.final_norm) == (-1, True):
+        return {}
+    if not text.final_norm:
+        raise ValueError("final_norm is False, for which no layout has a place; give it to load(..., config=...).")
+    return {"modelspec.encoder_layer": str(-text.output_layer)}
+
+
 def _stored_scale(sd: StableDiffusion, weights: Weights) -> Weights:
     """The scale of the latents, unless it is that of the kind of model that `load` would take these weights for."""
     usual = preset_of({name: tuple(weight.shape) for name, weight in weights.items()}).vae.scale
@@ -164,18 +176,24 @@ def _stored_scale(sd: StableDiffusion, weights: Weights) -> Weights:
     return {"scale_factor": torch.tensor(sd.vae.scale, dtype=torch.float64, device="cpu")}
 
 
-def _write(weights: Weights, path: Path, dtype: torch.dtype | None, tables: Weights | None = None) -> None:
+def _write(
+    weights: Weights,
+    path: Path,
+    dtype: torch.dtype | None,
+    tables: Weights | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write weights in `dtype`, and tables in their own."""
     ready: Weights = dict(tables or {})
     storages = set()
     for name, weight in weights.items():
         value = weight.detach().to("cpu", dtype if weight.is_floating_point() else None).contiguous()
-        if not value.isfinite().all():
+        if not (value if value.element_size() > 1 else value.float()).isfinite().all():  # torch asks no float8
             raise ValueError(f"{name} has values that are NaN or infinite in {value.dtype}; nothing was saved.")
         storage = value.untyped_storage().data_ptr()
         ready[name] = value.clone() if storage in storages else value  # safetensors refuses tensors that share theirs
         storages.add(storage)
-    write_tensors(path, ready, {"format": "pt"})
+    write_tensors(path, ready, {"format": "pt", **(metadata or {})})
 
 
 def _write_folder(sd: StableDiffusion, folder: Path, dtype: torch.dtype | None, trim_ids: Tensor | None) -> None:

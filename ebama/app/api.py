@@ -59,7 +59,7 @@ def create_app(service: Service, *, names: frozenset[str] = frozenset()) -> Fast
     protect(app, names)
     facts = _facts(service)
 
-    @app.get("/")
+    @app.api_route("/", methods=["GET", "HEAD"])  # as those ask who wait until it is there
     async def page() -> FileResponse:
         return FileResponse(PAGE / "page.html")
 
@@ -191,4 +191,6 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
         where = ".".join(str(part) for part in first["loc"] if part != "body") or "the request"
         got = f", got {str(first['input'])[:60]!r}" if first["type"] != "missing" else ""
         text = str(first["ctx"]["error"]) if first["type"] == "value_error" else f"{where}: {first['msg']}{got}"
+        if first["type"] == "model_attributes_type":
+            text = "The request is no JSON object; expected one, sent with the header Content-Type: application/json."
     return JSONResponse({"error": one_line(text)}, getattr(error, "status_code", 400))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
 from torch import distributed
 
 from ..checks import expect, one_line
+
+_PATIENCE = 5  # seconds
 
 
 @contextmanager
@@ -24,7 +29,10 @@ def workers() -> Iterator[tuple[int, int]]:
     # gloo on GPUs too: the processes only wait for each other, and nccl would keep a waiting GPU busy. Some may have
     # much more to do than others.
     try:
-        distributed.init_process_group("gloo", timeout=timedelta(days=1))
+        _wait(
+            lambda: distributed.init_process_group("gloo", timeout=timedelta(days=1)),
+            f"the other processes of this run (WORLD_SIZE is {count})",
+        )
     except (ValueError, RuntimeError) as error:
         raise ConnectionError(
             f"The {count} processes of this run cannot meet ({one_line(error)}); torchrun sets MASTER_ADDR and "
@@ -32,8 +40,12 @@ def workers() -> Iterator[tuple[int, int]]:
         ) from error
     try:
         yield distributed.get_rank(), count
-    finally:
+    except KeyboardInterrupt:
+        raise  # perhaps while a thread still waits for the others
+    except BaseException:
         distributed.destroy_process_group()
+        raise
+    distributed.destroy_process_group()
 
 
 def barrier() -> None:
@@ -41,11 +53,33 @@ def barrier() -> None:
     if not distributed.is_initialized():
         return
     try:
-        distributed.barrier()
+        _wait(distributed.barrier, "the other processes of this run to end their parts")
     except RuntimeError as error:
         raise ConnectionError(
             "Another process of this run has ended. What was made is kept: the same command makes the rest."
         ) from error
+
+
+def _wait(join: Callable[[], object], purpose: str) -> None:
+    """Do what waits for other processes, and say so where it takes long. It waits in another thread: in the middle of a
+    library no signal reaches Python."""
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            join()
+        except Exception as error:
+            errors.append(error)
+
+    thread, began, is_told = threading.Thread(target=run, daemon=True), time.monotonic(), False
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)
+        if not is_told and time.monotonic() > began + _PATIENCE:
+            print(f"waiting for {purpose}", file=sys.stderr)
+            is_told = True
+    if errors:
+        raise errors[0]
 
 
 def _number(name: str, default: str) -> int:

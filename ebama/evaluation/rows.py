@@ -48,7 +48,8 @@ def check_score(row: dict[str, Any]) -> None:
         for name, given in (("scores", scores), ("kept", kept.get("scores", {}) if isinstance(kept, dict) else None)):
             _expect(name, given, isinstance(given, dict) and all(map(_is_score, given.values())))
     except ValueError as error:
-        raise ValueError(f"is no score; expected {expected}.") from error
+        why = str(error).removeprefix("is no picture: ").rstrip(".")
+        raise ValueError(f"is no score: {why}; expected {expected}.") from error
 
 
 def check_scores(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

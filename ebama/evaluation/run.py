@@ -79,6 +79,11 @@ def make(run: Run, pipeline: Pipeline, out: Path, shard: int = 0, shards: int = 
                 began = time.perf_counter()
                 lines = _make_batch(run, pipeline, out, batch)
                 seconds = time.perf_counter() - began
+                if not (out / "run.json").is_file():
+                    raise ValueError(
+                        f"{out} was removed while pictures for it were made, or lost its run.json; delete what is left "
+                        "of it, and give the same command again."
+                    )
                 jsonl.append(log, lines)
                 jsonl.append(timings, [{"method": batch.method, "pictures": len(lines), "seconds": seconds}])
                 bar.update(len(lines))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from .benchmarks.prompt import describe_boxes, read_boxes
 from .judges.scorer import Scorer
 from .rows import FIELDS, check_score, read_judges
 from .run import rows
+
+_OTHER_PICTURES = {".avif", ".heic", ".heif", ".jxl"}  # some of which Pillow may not know
 
 
 def score(
@@ -96,24 +99,28 @@ def _pictures(folder: Path, benchmark: Sequence[BenchmarkPrompt]) -> list[dict[s
             )
         return listed
     paths = sorted(_files(folder), key=lambda path: (path.parts[:-1], len(path.stem), path.stem))
-    by_folder = {file_name(prompt.text): prompt for prompt in benchmark}
-    rest = "other" if any(path.parent.name in by_folder for path in paths) else "all"
+    by_folder = {_as_text(file_name(prompt.text)): prompt for prompt in benchmark}
+    rest = "other" if any(_as_text(path.parent.name) in by_folder for path in paths) else "all"
     pictures = []
     for path in paths:
         method, name = path.parts[-3:-1]
-        prompt = by_folder.get(name, BenchmarkPrompt(rest, name))
+        prompt = by_folder.get(_as_text(name), BenchmarkPrompt(rest, name))
         seed = int(path.stem) if path.stem.isdecimal() else path.stem
         about = {"method": method, "set": prompt.set, "prompt": prompt.text, "seed": seed}
         pictures.append({**about, "file": path.relative_to(folder).as_posix(), **describe_boxes(prompt.boxes)})
     return pictures
 
 
+def _as_text(name: str) -> str:
+    """A folder's name with what other programs write for spaces, and macOS for letters with marks."""
+    return unicodedata.normalize("NFC", name.replace("_", " "))
+
+
 def _files(folder: Path) -> list[Path]:
     """Every METHOD/PROMPT/SEED.png; not what systems hide under names that begin with a dot, as `._0.png` of macOS."""
     shown = [path for path in folder.glob("*/*/*") if not any(part[0] == "." for part in path.parts[-3:])]
-    others = sorted(
-        path for path in shown if path.suffix.lower() in (".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff")
-    )
+    kinds = (Image.registered_extensions().keys() | _OTHER_PICTURES) - {".png"}
+    others = sorted(path for path in shown if path.suffix.lower() in kinds)
     if others:
         warnings.warn(f"{len(others)} files are passed over, as they are no .png ({others[0]} ...).", stacklevel=2)
     return [path for path in shown if path.suffix.lower() == ".png"]

@@ -22,6 +22,7 @@ from ..maps import (
     WordPairs,
     WordPositions,
     first_tokens,
+    groups_per_sample,
     outside,
     per_sample,
 )
@@ -70,7 +71,8 @@ def official_loss(probabilities: Tensor, groups: Groups, tokens: Tokens, *, inte
 
     Raises ValueError for lists that do not match the batch and for positions outside the key axis.
     """
-    groups_of, tokens_of = (per_sample(values, len(probabilities)) for values in (groups, tokens))
+    count = len(probabilities)
+    groups_of, tokens_of = groups_per_sample(groups, count), per_sample(tokens, count)
     pairs = WordPairs.of([_weights(*sample) for sample in zip(groups_of, tokens_of, strict=True)])
     losses = _loss(probabilities, pairs, first_tokens(groups_of), ContentRange.of(tokens_of), intensity_weight)
     return checked_losses(losses, probabilities)

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+_DEEPEST = 500  # folders within each other, which are made by recursion
 _APPENDING = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -58,6 +59,8 @@ def is_replaceable(path: Path) -> bool:
 
 def check_folder(out: Path, remedy: str = "another folder with --out") -> None:
     """Raise ValueError unless files could be made in `out`, which need not exist yet and is not made here."""
+    if len(out.parts) > _DEEPEST:
+        raise ValueError(f"{str(out)[:80]}... is a folder in {len(out.parts):,} others; choose {remedy}.")
     try:
         existing = next(path for path in (out, *out.absolute().parents) if _is_taken(path))
         with tempfile.TemporaryFile(dir=existing):

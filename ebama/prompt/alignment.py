@@ -6,7 +6,7 @@ import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import zip_longest
 
@@ -166,6 +166,12 @@ def normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
+def as_normalised(text: str, span: Span) -> Span:
+    """A stretch of a text in the `normalised` one."""
+    end = len(normalised(text[: span[1]]))
+    return max(end - len(normalised(text[slice(*span)])), 0), end
+
+
 def with_line_breaks(text: str) -> str:
     """The `normalised` text, with a line break for the space after each line that is too short to be one of prose."""
     lines = [line for written in text.splitlines() if (line := normalised(written))]
@@ -186,15 +192,17 @@ def check_characters(text: str, name: str = "prompt") -> None:
 
 
 def align(prompt: str, tokenizer: Tokenizer) -> Alignment:
-    """Tokenize a prompt without cutting it.
+    """Tokenize a prompt without cutting it, as it is written: to some tokenizers white space is a token.
 
     An empty prompt, one of more than `LONGEST` characters or one that is not a string is a `PromptError`.
     """
     if not isinstance(prompt, str):
         raise PromptError(f"a prompt is a string, got {type(prompt).__name__}: {prompt!r}")
     check_characters(prompt)
-    prompt = normalised(prompt)
+    written, prompt = prompt, normalised(prompt)
     tokens = tokenize(prompt, tokenizer)
+    if prompt != written and (as_written := tokenize(written, tokenizer)).ids != tokens.ids:  # it keeps white space
+        tokens = replace(as_written, spans=tuple(as_normalised(written, span) for span in as_written.spans))
     if not tokens.spans:
         raise PromptError(
             "the prompt is empty: describe what to draw, for example 'a purple crown and a blue suitcase'"

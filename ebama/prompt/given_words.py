@@ -29,7 +29,8 @@ def assign(prompt: str, groups: Sequence[Words]) -> list[tuple[Span, list[Span]]
     objects: dict[int, Span] = {}
     modifiers: dict[tuple[int, int], Span] = {}
     with_modifiers = [k for k, (_, words) in enumerate(groups) if words]
-    for k in sorted(with_modifiers, key=lambda k: -len(groups[k][1])):
+    longest_first = sorted(range(len(groups)), key=lambda k: -len(groups[k][0]))  # "hot dog" before "dog"
+    for k in sorted(filter(with_modifiers.__contains__, longest_first), key=lambda k: -len(groups[k][1])):
         objects[k] = _nearest_object(prompt, groups[k], list(objects.values()))
     occurrences = {(k, m): _find(prompt, word) for k in with_modifiers for m, word in enumerate(groups[k][1])}
     choices = sorted(
@@ -42,7 +43,7 @@ def assign(prompt: str, groups: Sequence[Words]) -> list[tuple[Span, list[Span]]
         taken = [objects[k], *(other for (group_index, _), other in modifiers.items() if group_index == k)]
         if (k, m) not in modifiers and _is_free(span, taken):
             modifiers[k, m] = span
-    for k in range(len(groups)):
+    for k in longest_first:
         if k not in objects:
             objects[k] = _nearest_object(prompt, groups[k], [*objects.values(), *modifiers.values()])
     for k, m in occurrences:

@@ -247,6 +247,7 @@ PICTURE_WORDS = (
     | frozenset(f"{how} {the}{who}" for how in _TOWARDS for the in ("", "the ") for who in ("viewer", "camera"))
     | frozenset(f"a {amount} of" for amount in ("lot", "pair", "couple", "kind", "variety", "number", "bit"))
     | frozenset(("lots of", "plenty of", "all kinds of", "kodak portra", "kodak gold", "fujifilm"))
-    | _words("artwork photography art, absurdres highres photorealistic hyperrealistic")
+    | frozenset(("close up", "close-up"))
+    | _words("closeup artwork photography art, absurdres highres photorealistic hyperrealistic")
     | QUALITIES
 )

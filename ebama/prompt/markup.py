@@ -13,7 +13,7 @@ from .alignment import NUMBER_SIGNS
 # Parameters end a prompt: "--ar 16:9 --no people, cats", "Negative prompt: cats".
 _PARAMETER = r"(?:--[a-z]+|[-—–][a-z]+(?= [\d.:]+(?!\S)))"
 _MARKUP = re.compile(
-    r"^(?i:/imagine +(?:prompt *:)?|(?:positive )?prompt *:)|<\w+:[^<>]*>|<(?i:break)>|"
+    r"^(?i:/imagine +(?:prompt *:)?|[\"'{ ]*(?:positive )?prompt[\"']? *:)|<\w+:[^<>]*>|<(?i:break)>|"
     r"\b(?:BREAK|ADD(?:BASE|COL|ROW|COMM))\b|\bembedding:[\w./-]+|\bscore_\d(?:_up)?\b|(?<!\S)\(?\d{1,2}\)(?= )|"
     rf"\d\ufe0f?\u20e3|{NUMBER_SIGNS}|\b(?:https?://|www\.)\S+|(?<!\S)[:;]-?[dDoOpP3)(](?![^\s,.])|"
     r"(?<=\w )(?i:xd+|lol|lmao|rofl|omg|haha(?:ha)*|hehe|pl[sz]|thx|thanks|thank you)"
@@ -26,10 +26,11 @@ _MARKUP = re.compile(
 )
 _LINE_TAGS = frozenset(("br", "p", "div", "li", "ul", "ol", "hr", "tr", "td", "h1", "h2", "h3"))  # they part phrases
 _TEXT_TAGS = frozenset(("b", "i", "u", "em", "strong", "span", "font"))
-# These part none; nor do counts: "red cars x2, bowls (x3)".
+# These part none; nor do counts and ages: "red cars x2, bowls (x3)", "26 y.o woman".
 _COUNT = r"(?<=\w )(?:x\d{1,2}(?= *(?:[,.;|]|and\b|$))|\(x\d{1,2}\))|(?:^|(?<=[,.;|] ))x\d{1,2}(?= )"
 _TAG = re.compile(
     r"</(\w+) *>|<(\w+)(?: +[\w-]+=[^<>]*)?(/?) *>|<!--.*?-->|(?<=\w)\(e?s\)|<\|\w+\|>|&nbsp;|\[/?(?:b|i|u)\]|"
+    r"\b\d{1,3}(?: y\.?/?o|y\.o)\.?(?!\w)|"
     rf"(\\[nrt]|\n) *(?=(\w*))|(?<=\w){NUMBER_SIGNS}|{_COUNT}"
 )
 _NUMERAL = r"-?(?:\d+\.?|\d*\.\d+)"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from . import lexicon
-from .alignment import NUMBER_SIGNS, is_mark, normalised
+from .alignment import NUMBER_SIGNS, as_normalised, is_mark
 from .markup import without_markup, word_before
 from .objects import ParsedWord
 from .rules.tagging import tag
@@ -214,9 +214,5 @@ def moved(words: Sequence[ParsedWord], indices: Sequence[int]) -> list[ParsedWor
 
 def composed(words: Sequence[ParsedWord], text: str) -> list[ParsedWord]:
     """Words of a text as those of the `normalised` text."""
-    result = []
-    for word in words:
-        end = len(normalised(text[: word.end]))
-        start = max(end - len(normalised(text[word.start : word.end])), 0)
-        result.append(replace(word, start=start, end=end))
-    return result
+    spans = [as_normalised(text, word.span) for word in words]
+    return [replace(word, start=start, end=end) for word, (start, end) in zip(words, spans, strict=True)]

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""By which a program is asked to end."""
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGALRM")
+SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+"""By which a program is asked to end, also by batch systems before its time is over."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -40,7 +41,7 @@ def check_stops() -> None:
 
 @contextmanager
 def raised_stops() -> Iterator[Stops]:
-    """Within this context SIGINT, SIGTERM and SIGHUP raise `Stopped`, unless they are ignored or somebody handles them.
+    """Within this context `SIGNALS` raise `Stopped`, unless they are ignored or somebody handles them.
 
     Yields a list of what was raised: an import in whose middle that happens may end in another error, and long work
     asks `check_stops`. Only the main thread can be told of signals; in others this does nothing.

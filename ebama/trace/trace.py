@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -223,7 +224,7 @@ class Trace(TraceTensors):
     def _call(self, call: Any) -> Any:
         """The index of a model call; ValueError for one that there was not."""
         call, count = plain(call), len(self.timesteps)
-        there = not is_whole(call) or -count <= call < count
+        there = not isinstance(call, Real) or (is_whole(call) and -count <= call < count)
         return expect("call", call, there, f"one of the trace's {count} model calls, which count from 0")
 
     def _texts(self) -> OtherTexts:

@@ -270,7 +270,16 @@ def test_a_run_that_broke_off_leaves_its_whole_calls(tmp_path: Path) -> None:
 def test_folders_that_hold_no_trace(content: bytes | None, tmp_path: Path) -> None:
     if content:
         (tmp_path / "file.safetensors").write_bytes(content)
-    with pytest.raises(ValueError, match=r"is no trace; expected a file .* or the folder of a run"):
+    expected = (
+        r"file\.safetensors is no trace \(.*; copy it again, or delete it"
+        if content
+        else r"is no trace; expected a file"
+    )
+    with pytest.raises(ValueError, match=expected):
+        Trace.load(tmp_path)
+    for name in ("._file.safetensors", ".syncthing.file.safetensors"):  # as copies leave beside
+        (tmp_path / name).write_bytes(b"words")
+    with pytest.raises(ValueError, match=expected):
         Trace.load(tmp_path)
 
 

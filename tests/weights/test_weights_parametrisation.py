@@ -20,7 +20,7 @@ from ebama.samplers import DDIM, NoiseSchedule
 from ebama.weights import CheckpointError, inspect, load, save
 from ebama.weights.checkpoint import open_checkpoint
 from ebama.weights.files.tensors import open_tensors
-from ebama.weights.layouts.parametrisation import check_text_layer
+from ebama.weights.layouts.parametrisation import stated_text
 
 State = dict[str, Tensor]
 
@@ -221,6 +221,17 @@ def test_a_yaml_that_is_no_configuration_is_named(some: State, tmp_path: Path, t
     with pytest.raises(CheckpointError, match=r"m\.yaml is (no readable YAML|too large)") as caught:
         open_checkpoint(tmp_path / "m.safetensors", TINY)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["404: Not Found", "<!DOCTYPE html>\n<p>", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1"],
+)
+def test_what_came_in_place_of_a_yaml_is_named(some: State, tmp_path: Path, text: str) -> None:
+    save_file(some, tmp_path / "m.safetensors")
+    (tmp_path / "m.yaml").write_text(text)
+    with pytest.raises(CheckpointError, match=r"m\.yaml is a web page, its error or a Git LFS pointer"):
+        open_checkpoint(tmp_path / "m.safetensors", TINY)
 
 
 # --- noise schedule ---
@@ -466,7 +477,7 @@ def test_a_yaml_that_names_another_layer_of_the_text_encoder_is_refused(
     def read(layer: str) -> None:
         lines = ("model:", "  params:", "    cond_stage_config:", "      params:", f"        layer: {layer}")
         (tmp_path / "m.yaml").write_text("\n".join(lines))
-        check_text_layer(open_tensors(tmp_path / "m.safetensors"), text)
+        stated_text(open_tensors(tmp_path / "m.safetensors"), text)
 
     save_file(some, tmp_path / "m.safetensors")
     for layer in (usual, usual.upper(), "null"):
@@ -474,6 +485,35 @@ def test_a_yaml_that_names_another_layer_of_the_text_encoder_is_refused(
     for layer in others:
         with pytest.raises(CheckpointError, match=rf"m\.yaml: .*\.layer is '{layer[:80]}'; expected '{usual}', or"):
             read(layer)
+
+
+def test_the_layer_that_a_trainer_names_is_read(state: State, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    for metadata, layer in (
+        ({"modelspec.encoder_layer": "2"}, -2),
+        ({"ss_clip_skip": " 2 "}, -2),
+        ({"ss_clip_skip": "None", "modelspec.encoder_layer": "1"}, -1),
+        ({"ss_clip_skip": ""}, -1),
+        ({"about": "ss_clip_skip 2"}, -1),
+    ):
+        save_file(state, path, metadata)
+        opened = open_tensors(path)
+        assert stated_text(opened, TINY.text).output_layer == layer
+        assert stated_text(opened, TINY_V2.text) == TINY_V2.text
+    for value in ("3", "two", "-1", "2" * 100):
+        save_file(state, path, {"ss_clip_skip": value})
+        with pytest.raises(CheckpointError, match=rf"ss_clip_skip is '{value[:80]}'; expected which layer .* to 2\."):
+            stated_text(open_tensors(path), TINY.text)
+
+
+def test_a_saved_model_keeps_its_layer(tmp_path: Path) -> None:
+    sd = random_model(replace(TINY, text=replace(TINY.text, output_layer=-2)))
+    save(sd, tmp_path / "m.safetensors", "compvis")
+    assert stated_text(open_tensors(tmp_path / "m.safetensors"), TINY.text) == sd.config.text
+    other = random_model(replace(TINY, text=replace(TINY.text, final_norm=False)))
+    with pytest.raises(ValueError, match="final_norm is False, for which no layout has a place"):
+        save(other, tmp_path / "other.safetensors", "compvis")
+    assert not (tmp_path / "other.safetensors").exists()
 
 
 def test_sgms_yaml_may_give_the_schedule(some: State, tmp_path: Path) -> None:
@@ -508,6 +548,20 @@ def test_betas_of_eight_bits_are_no_schedule(some: State, tmp_path: Path) -> Non
             _schedule(tmp_path / "m.safetensors")
         save_file({**some, "betas": betas.to(dtype), "alphas_cumprod": alphas.to(dtype)}, tmp_path / "m.safetensors")
         assert _schedule(tmp_path / "m.safetensors") == NoiseSchedule()
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("table", ["alphas_cumprod", "denoiser.sigmas"])
+def test_another_schedule_in_eight_bits_is_not_taken_for_the_usual_one(
+    some: State, tmp_path: Path, dtype: torch.dtype, table: str
+) -> None:
+    roots = _table(NoiseSchedule()).sqrt()
+    without_end = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2  # zero terminal SNR
+    for alphas in (without_end, _table(LINEAR) if table == "denoiser.sigmas" else without_end):
+        stored = alphas if table == "alphas_cumprod" else (1 / alphas.clamp(min=1e-4) - 1).sqrt()
+        save_file({**some, table: stored.to(dtype)}, tmp_path / "m.safetensors")
+        with pytest.raises(CheckpointError, match=r"too coarse|cannot be used"):
+            _schedule(tmp_path / "m.safetensors")
 
 
 def test_who_gives_a_configuration_says_which_layer_is_read(some: State, tmp_path: Path) -> None:

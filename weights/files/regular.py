@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, is_text
 
 _SHOWN = 300  # characters of a path in a message
 _REFUSALS = ("unable to open file <", "unable to mmap ", "Cannot allocate memory")  # torch's and safetensors' words
@@ -21,7 +21,14 @@ def given_path(path: object, expected: str = "a file or a folder") -> Path:
     """What a caller gave as a path; CheckpointError for what is none."""
     if not isinstance(path, str | os.PathLike) or not isinstance(name := os.fspath(path), str) or not name:
         raise CheckpointError(f"path is {repr(path)[:_SHOWN]}; expected {expected}.")
+    check_name(Path(name))
     return Path(name)
+
+
+def check_name(path: Path) -> None:
+    """Raise CheckpointError for a path that safetensors and torch cannot open or write."""
+    if not is_text(str(path)):
+        raise CheckpointError(f"{path} has letters in its name that are no UTF-8, which cannot be opened; rename it.")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from .regular import is_there, read_text
 Setting: TypeAlias = tuple[str, str, bool]
 """Dotted name, value as text, and whether it is quoted: written as JSON within another."""
 
+_NO_YAML = re.compile(r"\s*(?:<|\d{3}: |version https://git-lfs)")  # "404: Not Found"
 _DEPTH = 8
 _LONGEST = 1 << 17  # characters of a configuration; published ones have some thousands
 _MOST_SETTINGS = 10_000  # counted as often as a configuration repeats them
@@ -44,6 +46,11 @@ def yaml_settings(path: Path) -> list[Setting]:
     if not is_there(path):
         return []
     text = read_text(path)
+    if _NO_YAML.match(text):
+        raise CheckpointError(
+            f"{path} is a web page, its error or a Git LFS pointer in place of a configuration; fetch it again, or "
+            "remove it."
+        )
     try:
         # This loader takes every value for a text and asks no tag what it means.
         documents = list(yaml.load_all(text, yaml.BaseLoader)) if len(text) <= _LONGEST else []

@@ -13,12 +13,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import CheckpointError, is_text, listed
+from ..errors import CheckpointError, listed
 from .archive import is_zip
 from .pickle_safety import load_pickle, plain_settings, plain_tensors
-from .regular import check_regular, is_refusal, named_refusals
+from .regular import check_name, check_regular, is_refusal, named_refusals
 from .settings import Setting, yaml_settings
 
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ")
+"""How .gz, .zst, .7z, .rar, .bz2 and .xz begin."""
 _SAFETENSORS_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -120,8 +122,7 @@ def container(path: Path) -> str:
     Raises CheckpointError, which says what the file is, if it stores none.
     """
     check_regular(path)
-    if not is_text(str(path)):
-        raise CheckpointError(f"{path} has letters in its name that are no UTF-8, which cannot be opened; rename it.")
+    check_name(path)
     with named_refusals(path), path.open("rb") as file:
         size, head = os.fstat(file.fileno()).st_size, file.read(512)
     if not head:
@@ -145,6 +146,8 @@ def _description(head: bytes) -> str:
         return "a web page (a login or error page saved in place of the checkpoint)"
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the file it points to (fetch it with `git lfs pull`)"
+    if head.startswith(_COMPRESSED) or head[257:262] == b"ustar":
+        return "an archive (unpack it and give the file or folder in it)"
     if head.startswith(b"GGUF"):
         return "a GGUF file, whose weights are quantised"
     if all(32 <= byte < 127 or byte in b"\t\n\r\f" for byte in head):

@@ -53,6 +53,7 @@ _ENDS = {"start": 1e-4, "end": 2e-2}  # of betas: CompVis's own, where its confi
 _SGM, _SGM_KIND = "denoiser_config.params.discretization_config", "LegacyDDPMDiscretization"
 _SGM_ENDS = {"start": 0.00085, "end": 0.012}
 _TEXT_LAYER = "cond_stage_config.params.layer"
+_SKIPPED = re.compile(r"(?:^|[. ])(?:modelspec\.encoder_layer|ss_clip_skip)$")
 _PRECISION = 0.004  # of bfloat16
 
 
@@ -135,9 +136,11 @@ def stored_schedule(file: TensorFile) -> NoiseSchedule | None:
             return None
         if not values.any():  # a table that nobody filled in
             continue
-        if name == "betas" and values.itemsize == 1:
+        if name != "alphas_cumprod" and values.itemsize == 1:
+            if name == "denoiser.sigmas" and _are_usual_sigmas(values):
+                return NoiseSchedule(len(values))
             raise CheckpointError(
-                f"{file.path}: betas in {values.dtype} are too coarse for a noise schedule; expected 16 bits, or "
+                f"{file.path}: {name} in {values.dtype} are too coarse for a noise schedule; expected 16 bits, or "
                 "alphas_cumprod."
             )
         try:
@@ -145,6 +148,13 @@ def stored_schedule(file: TensorFile) -> NoiseSchedule | None:
         except ValueError as error:
             raise CheckpointError(f"{file.path} stores a noise schedule that cannot be used: {error}") from error
     return _configured_schedule(file)
+
+
+def _are_usual_sigmas(sigmas: Tensor) -> bool:
+    """Whether they are those of Stable Diffusion, up to their own rounding: in eight bits abar is another."""
+    abar, precision = NoiseSchedule(len(sigmas)).alphas_cumprod, torch.finfo(sigmas.dtype)
+    usual, smallest = ((1 - abar) / abar).sqrt(), precision.tiny * precision.eps
+    return torch.allclose(sigmas.double().sort().values, usual, rtol=precision.eps, atol=smallest)
 
 
 def _configured_schedule(file: TensorFile) -> NoiseSchedule | None:
@@ -199,9 +209,12 @@ def stored_scale(file: TensorFile, usual: float) -> float:
     return usual
 
 
-def check_text_layer(file: TensorFile, text: TextConfig) -> None:
-    """Raise CheckpointError if the .yaml beside the file has the U-Net see another layer of its text encoder than the
-    one that such a model is known to see."""
+def stated_text(file: TensorFile, text: TextConfig) -> TextConfig:
+    """The text encoder of a file; Stable Diffusion v1's is read at the layer that the metadata of kohya's trainer say.
+
+    Raises CheckpointError for a layer that there is not, and if the .yaml beside the file has the U-Net see another
+    layer than the one that such a model is known to see.
+    """
     usual = "penultimate" if is_openclip(text) else "last"
     for name, layer in _configured(file, _TEXT_LAYER).items():
         if layer.lower() != usual:
@@ -209,6 +222,15 @@ def check_text_layer(file: TensorFile, text: TextConfig) -> None:
                 f"{file.path.with_suffix('.yaml')}: {name} is {layer[:80]!r}; expected {usual!r}, or a `config` "
                 "whose `text` says what to read instead."
             )
+    for name, value, _ in nested_settings(file.metadata):
+        if _SKIPPED.search(name) and not is_openclip(text) and (said := value.strip().lower()) not in _OFF:
+            if not (said.isdecimal() and len(said) < 3 and int(said) <= text.layers):
+                raise CheckpointError(
+                    f"{file.path}: {name[-80:]} is {value[:80]!r}; expected which layer of its text encoder to read, "
+                    f"from 1, the last, to {text.layers}."
+                )
+            return replace(text, output_layer=-int(said))
+    return text
 
 
 def _scales(file: TensorFile) -> Iterator[tuple[str, str, float]]:

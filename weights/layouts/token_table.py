@@ -61,10 +61,16 @@ def expand_entries(where: Path, entries: dict[str, Entry], vocabulary: int) -> d
     if TABLE in entries:
         raise CheckpointError(f"{where} holds the token table twice, whole and trimmed; expected one of them.")
     width = unknown.shape[-1] if unknown.shape else 0
-    if ids.shape != rows.shape[:1] or rows.shape[1:] != (width,) or ids.dtype != torch.int64:
+    if (
+        ids.shape != rows.shape[:1]
+        or not 0 < rows.shape[0] <= vocabulary
+        or rows.shape[1:] != (width,)
+        or ids.dtype != torch.int64
+    ):
         raise CheckpointError(
             f"The trimmed token table of {where} has rows {list(rows.shape)}, ids {list(ids.shape)} ({ids.dtype}) and "
-            f"unknown {list(unknown.shape)}; expected [n, D], [n] (int64) and [D]."
+            f"unknown {list(unknown.shape)}; expected [n, D], [n] (int64) and [D], n at "
+            f"most {vocabulary:,}."
         )
 
     def read() -> Tensor:

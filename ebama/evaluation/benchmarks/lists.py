@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from collections.abc import Iterable
@@ -18,6 +20,9 @@ _MARKS = re.compile("(^|[\r\n])\ufeff+")  # byte-order marks: files that were jo
 _OBJECT = re.compile(r"\s*\{\s*(?:[\"'}“”„«]|$)")  # of JSON, or meant to be one; "{red|blue} car" is a prompt
 _COLUMN = r"\W?(?:(?:text|input|image|positive)[ _])?prompts?(?:[ _](?:text|string|id))?\W?"
 _HEADER = re.compile(rf"(?:[^,;\t]+[,;\t])*{_COLUMN}(?:[,;\t][^,;\t]+)*\s*", re.IGNORECASE)  # "prompt,seed"
+_COLUMNS = re.compile(rf"{_COLUMN}|text|captions?", re.IGNORECASE)
+_TABLES = {".csv": ",", ".tsv": "\t"}
+_NO_LIST = re.compile(r"\s*(?:<!doctype html|<html|version https://git-lfs)", re.IGNORECASE)
 _FORM = (
     '{"prompt": TEXT}, perhaps with "set": NAME, "groups": [[OBJECT, [MODIFIER, ...]], ...] and '
     '"boxes": {WORD: [LEFT, TOP, RIGHT, BOTTOM], ...}, or a line of GenEval\'s, with "tag" and "include"'
@@ -50,8 +55,10 @@ def _once(prompts: Iterable[BenchmarkPrompt]) -> list[BenchmarkPrompt]:
 
 def _read_file(path: Path, name: str) -> list[BenchmarkPrompt]:
     try:
-        lines = _lines(_MARKS.sub(r"\1", read_text(path)).removesuffix("\x1a"))  # the mark of an end under DOS
-    except (OSError, ValueError) as error:
+        text = _MARKS.sub(r"\1", read_text(path)).removesuffix("\x1a")  # the mark of an end under DOS
+        delimiter = _TABLES.get(path.suffix.lower())
+        lines = _cells(text, delimiter) if delimiter else _lines(text)
+    except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read as a text of prompts: {error}") from error
     prompts = [_read_line(path, number, name, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not prompts:
@@ -63,12 +70,24 @@ def _lines(text: str) -> list[str]:
     """The lines of a list of prompts; JSON strings may hold the other separators of splitlines."""
     if "\0" in text:
         raise ValueError("it holds null characters, as UTF-16 has them; save it in UTF-8.")
+    if _NO_LIST.match(text):
+        raise ValueError("it is a web page or a Git LFS pointer in place of the file; download it again.")
     if _is_json_list(text):
         raise ValueError("it is one JSON list; write one prompt a line.")
     lines = re.split("\r\n?|\n", text)
     if _HEADER.fullmatch(lines[0]):
         raise ValueError("its first line names columns of a table; write one prompt a line.")
     return lines
+
+
+def _cells(text: str, delimiter: str) -> list[str]:
+    """The cells of a table of one column, which a spreadsheet puts in quotes where they hold commas."""
+    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+    if any(len(row) > 1 for row in rows):
+        raise ValueError("it is a table of several columns; write one prompt a line, in a .txt file.")
+    if rows and _COLUMNS.fullmatch(rows[0][0]):
+        raise ValueError("its first line names a column; write one prompt a line, in a .txt file.")
+    return [cell for (cell,) in rows]
 
 
 def _is_json_list(text: str) -> bool:
@@ -86,10 +105,11 @@ def _read_line(path: Path, number: int, name: str, line: str) -> BenchmarkPrompt
     except ValueError as error:
         raise ValueError(f"Line {number} of {path} is no prompt ({said(error)}); expected {_FORM}.") from error
     try:
+        entry = {key: value for key, value in entry.items() if value is not None}  # tables have nulls for what is not
         text, part = entry["prompt"], entry.get("set", entry.get("tag", name))
         if not (isinstance(text, str) and text.strip() and isinstance(part, str)):
             raise ValueError
-        groups = _groups(entry["groups"]) if entry.get("groups") is not None else _included(text, entry.get("include"))
+        groups = _groups(entry["groups"]) if "groups" in entry else _included(text, entry.get("include"))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"Line {number} of {path} is no prompt; expected {_FORM}.") from error
     try:
@@ -123,6 +143,8 @@ def _groups(stored: Any) -> Groups:
 def _included(text: str, objects: Any) -> Groups | None:
     """The objects and colours that GenEval says a picture of the prompt includes; None, for the parser, where they are
     not words of the prompt, as the one "clock" of "two clocks"."""
-    groups = _groups([[entry["class"], [entry["color"]] if "color" in entry else []] for entry in objects or ()])
+    groups = _groups(
+        [[entry["class"], [entry["color"]] if entry.get("color") is not None else []] for entry in objects or ()]
+    )
     named = groups and all(find_all(text, word) for noun, colours in groups for word in (noun, *colours))
     return groups if named else None

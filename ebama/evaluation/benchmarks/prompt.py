@@ -31,7 +31,8 @@ def describe_boxes(boxes: Boxes) -> dict[str, Any]:
 
 
 def read_boxes(stored: object) -> Boxes:
-    """From {word: [left, top, right, bottom]} or nothing; ValueError for anything else, and for a box that is none."""
+    """From {word: [left, top, right, bottom]} or nothing, a word without a box passed over; ValueError for anything
+    else, and for a box that is none."""
     if not isinstance(stored, Mapping | None) or not all(isinstance(word, str) for word in stored or ()):
         raise ValueError(f"the boxes {stored!r} need words: {{WORD: [LEFT, TOP, RIGHT, BOTTOM], ...}}.")
-    return tuple((word, Box.of(sides)) for word, sides in (stored or {}).items())
+    return tuple((word, Box.of(sides)) for word, sides in (stored or {}).items() if sides is not None)

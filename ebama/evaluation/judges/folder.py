@@ -31,7 +31,7 @@ Json = dict[str, Any]
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WEIGHT_FILE = r"(model|pytorch_model){variant}(-\d+-of-\d+)?\.(safetensors|bin)"
-_SETTINGS = ("preprocessor_config.json", "processor_config.json")  # of transformers 4; of 5, which saves no other
+_SETTINGS = ("processor_config.json", "preprocessor_config.json")  # of transformers 5, which reads it first; of 4
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,10 @@ def image_settings(folder: Path, kind: Kind) -> Json:
     for name in _SETTINGS:
         if _holds(folder, name):
             settings = read_json(folder / name)
-            if name == _SETTINGS[0] or "image_processor" in settings:
+            if name == _SETTINGS[1] or "image_processor" in settings:
                 return _checked(folder / name, settings.get("image_processor", settings), kind)
     raise ValueError(
-        f"{folder} holds no {_SETTINGS[0]} (nor {_SETTINGS[1]} with an image_processor), which says how pictures are "
+        f"{folder} holds no {_SETTINGS[1]} (nor {_SETTINGS[0]} with an image_processor), which says how pictures are "
         "prepared."
     )
 

@@ -29,6 +29,7 @@ from .stored import Batch, Stored
 from .texts import OtherTexts
 
 KEY = "ebama"
+_CALLS = "[!.]*.safetensors"  # without what macOS and programs that copy put beside
 PICTURE = "image/"
 """What the names of pictures in a file begin with; their numbers follow."""
 
@@ -74,17 +75,15 @@ def check_empty(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"folder is {folder}, which cannot be made ({error.strerror}); choose another.") from error
-    if any(folder.glob("*.safetensors")):
+    if any(folder.glob(_CALLS)):
         raise ValueError(f"folder is {folder}, which holds a trace already; choose another or empty it.")
 
 
 def _load_folder(folder: Path, texts: OtherTexts | None) -> Trace:
     calls: dict[tuple[int, ...], dict[int, tuple[Path, int]]] = {}
+    found = {path: _facts_of_call(path) for path in sorted(folder.glob(_CALLS))}
     try:
-        for path in sorted(folder.glob("*.safetensors")):
-            if not path.is_file():
-                raise ValueError(f"{path} is no file")
-            facts = _facts(path)
+        for path, facts in found.items():
             calls.setdefault(tuple(facts["samples"]), {})[facts["call"]] = path, facts["timesteps"][0]
         total = 1 + max(call for made in calls.values() for call in made)
         times = {call: t for made in calls.values() for call, (_, t) in made.items()}
@@ -98,6 +97,18 @@ def _load_folder(folder: Path, texts: OtherTexts | None) -> Trace:
         return replace(whole, kept=stored, timesteps=tuple(times[call] for call in range(total)))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _no_trace(folder) from error
+
+
+def _facts_of_call(path: Path) -> dict[str, Any]:
+    try:
+        if not path.is_file():
+            raise OSError("it is no file")
+        return _facts(path)
+    except (OSError, SafetensorError) as error:
+        why = f"{path} is no trace ({error}); copy it again, or delete it to go without this call of the network."
+        raise ValueError(why) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise _no_trace(path) from error
 
 
 def _facts(path: Path) -> dict[str, Any]:
