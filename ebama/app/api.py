@@ -191,6 +191,6 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
         where = ".".join(str(part) for part in first["loc"] if part != "body") or "the request"
         got = f", got {str(first['input'])[:60]!r}" if first["type"] != "missing" else ""
         text = str(first["ctx"]["error"]) if first["type"] == "value_error" else f"{where}: {first['msg']}{got}"
-        if first["type"] == "model_attributes_type":
+        if first["type"] == "dataclass_type":
             text = "The request is no JSON object; expected one, sent with the header Content-Type: application/json."
     return JSONResponse({"error": one_line(text)}, getattr(error, "status_code", 400))

@@ -76,7 +76,7 @@ def _wait(join: Callable[[], object], purpose: str) -> None:
     while thread.is_alive():
         thread.join(0.1)
         if not is_told and time.monotonic() > began + _PATIENCE:
-            print(f"waiting for {purpose}", file=sys.stderr)
+            print(f"waiting for {purpose}", file=sys.stderr, flush=True)
             is_told = True
     if errors:
         raise errors[0]

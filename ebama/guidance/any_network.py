@@ -139,8 +139,8 @@ def _task(
     prompts: Any = list(groups) if isinstance(groups, Iterator) else groups
     if isinstance(prompts, Parsed):
         prompts, content = prompts.groups, prompts.tokens
-    elif prompts and all(isinstance(prompt, Parsed) for prompt in prompts):
-        prompts, content = [prompt.groups for prompt in prompts], [prompt.tokens for prompt in prompts]
+    elif isinstance(prompts, Iterable) and (listed := [*prompts]) and all(isinstance(each, Parsed) for each in listed):
+        prompts, content = [prompt.groups for prompt in listed], [prompt.tokens for prompt in listed]
     else:
         content = None
     tokens = content if tokens is None else tokens

@@ -135,6 +135,7 @@ def _by_words(text: str, tokenizer: Any) -> _Sequence:
                 "a text goes on after it: take its fast version, or give a function from a text to spans"
             )
         spans += [word.span()] * (len(ids) - len(spans))
+    spans += [(len(text), len(text))] * (len(whole) - len(spans))  # white space in the end
     return _Sequence(mask.index(0) if 0 in mask else 0, sum(mask), spans, whole)
 
 

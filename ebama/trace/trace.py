@@ -224,7 +224,7 @@ class Trace(TraceTensors):
     def _call(self, call: Any) -> Any:
         """The index of a model call; ValueError for one that there was not."""
         call, count = plain(call), len(self.timesteps)
-        there = not isinstance(call, Real) or (is_whole(call) and -count <= call < count)
+        there = not isinstance(call, Real) or (is_whole(call) and call in range(-count, count))
         return expect("call", call, there, f"one of the trace's {count} model calls, which count from 0")
 
     def _texts(self) -> OtherTexts:

@@ -631,3 +631,14 @@ def test_who_is_still_sending_when_the_server_stops_is_answered() -> None:
     asyncio.run(stop())
     assert sent[0]["status"] == 503
     assert json.loads(sent[1]["body"]) == {"error": "The server stops."}
+
+
+def test_who_asks_whether_the_page_is_there_is_told(client: TestClient) -> None:
+    answer = client.head("/")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_a_request_that_is_no_json_is_told_what_to_send(client: TestClient) -> None:
+    answer = client.post("/api/words", content='{"prompt": "a red car"}')
+    assert answer.status_code == 400
+    assert "expected one, sent with the header Content-Type: application/json" in answer.json()["error"]

@@ -461,6 +461,11 @@ def test_an_evaluation_that_could_not_be_judged_is_refused_before_it_begins(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_in_too_many_others_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "a cat", "--out", str(tmp_path.joinpath(*"a" * 600))]) == 2
+    assert re.fullmatch(r"error: .*\.\.\. is a folder in 6\d\d others; choose another .*\n", capsys.readouterr().err)
+
+
 def test_a_working_folder_that_was_deleted_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -82,6 +82,51 @@ def test_the_header_of_a_table_is_no_prompt(header: str, tmp_path: Path) -> None
         load(str(tmp_path / "table.txt"))
 
 
+def test_tables_of_one_column_are_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text('"a red car, a blue bowl"\r\n\r\na cat\r\n"a ""red"" dog"\r\n')
+    assert [prompt.text for prompt in load(str(path))] == ["a red car, a blue bowl", "a cat", 'a "red" dog']
+    for name, text in (
+        ("metadata.csv", "file_name,text\n1.png,a red car\n"),
+        ("list.csv", "1,a red car\n"),
+        ("list.tsv", "a red car\t3\n"),
+        ("list.csv", "a red car, a blue bowl\n"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=rf"{name} cannot be read.*table of several columns; write one prompt"):
+            load(str(tmp_path / name))
+    for header in ("caption", "text", "Prompt"):
+        path.write_text(f"{header}\na red car\n")
+        with pytest.raises(ValueError, match=r"list\.csv cannot be read.*its first line names a column"):
+            load(str(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<!DOCTYPE html>\n<p>a car", "\n<html>", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1"],
+)
+def test_what_came_in_place_of_a_list_is_no_prompt(text: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(text)
+    with pytest.raises(ValueError, match=r"list\.txt cannot be read.*a web page or a Git LFS pointer"):
+        load(str(tmp_path / "list.txt"))
+
+
+def test_nulls_of_tables_are_what_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "list.jsonl"
+    bench = {"class": "bench", "count": 1, "color": None, "position": None}
+    row = {
+        "prompt": "a bench",
+        "tag": "single",
+        "include": [bench],
+        "set": None,
+        "boxes": {"bench": None},
+        "groups": None,
+    }
+    path.write_text(json.dumps(row))
+    (prompt,) = load(str(path))
+    assert (prompt.set, prompt.groups, prompt.boxes) == ("single", (("bench", ()),), ())
+
+
 def test_marks_of_other_programs_are_no_prompts(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("a red car\n\x1a")
     assert [prompt.text for prompt in load(str(tmp_path / "list.txt"))] == ["a red car"]

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import time
+import unicodedata
 import warnings
 import zlib
 from collections import Counter
@@ -41,7 +42,7 @@ from ebama.evaluation.scoring import score
 from ebama.evaluation.work import Batch, Run
 from ebama.models import MINIATURE
 from ebama.output.naming import file_name
-from ebama.output.png import read_metadata
+from ebama.output.png import read_metadata, save_png
 from ebama.prompt import parsers
 from ebama.training.drawing.scenes import TRAINING, Composer
 from ebama.weights import load
@@ -395,9 +396,11 @@ def test_pictures_that_are_gone_in_the_end_are_an_error(
     monkeypatch.setattr(run, "_make_batch", make_batch)
     assert evaluate(prompts, out, *SMALL) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert re.fullmatch(
-        f"error: {out} lacks [1-9]\\d* pictures that were just made: .* Give the same command again.", said
+    lacks, removed = (
+        "lacks [1-9]\\d* pictures that were just made: .* Give",
+        "was removed while .*; delete .*, and give",
     )
+    assert re.fullmatch(f"error: {out} {removed if damage == 'folder' else lacks} the same command again.", said)
 
 
 @pytest.mark.slow
@@ -834,6 +837,56 @@ def test_no_warning_when_all_is_well(scenes: tuple[Path, list[str]]) -> None:
         assert len(score(scenes[0], [JudgeScorer()])) == 4
 
 
+def test_folders_are_prompts_however_their_letters_are_written(tmp_path: Path) -> None:
+    for name in ("a_red_car", unicodedata.normalize("NFD", "a piñata"), "a dog"):
+        (tmp_path / "theirs" / name).mkdir(parents=True)
+        save_png(Image.new("RGB", (8, 8)), tmp_path / "theirs" / name / "0.png")
+    listed = [BenchmarkPrompt("mine", "a red car"), BenchmarkPrompt("mine", "a piñata")]
+    lines = score(tmp_path, [], benchmark=listed)
+    assert {(line["set"], line["prompt"]) for line in lines} == {
+        *(("mine", prompt.text) for prompt in listed),
+        ("other", "a dog"),
+    }
+
+
+def test_a_folder_that_is_removed_meanwhile_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = [BenchmarkPrompt("a", text) for text in ("a cat", "a dog")]
+    work = Run(listed, {"sd": SD}, [0], steps=2, sampler="ddim", batch_size=1, parser="rules", size=(32, 32))
+    pipeline, out, whole = Pipeline(load()), tmp_path / "out", run._make_batch
+
+    def make_batch(*arguments: Any) -> list[dict[str, Any]]:
+        shutil.rmtree(out)
+        return whole(*arguments)
+
+    run.start(work, out, "miniature", "0a")
+    with monkeypatch.context() as removing:
+        removing.setattr(run, "_make_batch", make_batch)
+        with pytest.raises(
+            ValueError, match=r"was removed while .*; delete what is left of it, and give the same command"
+        ):
+            run.make(work, pipeline, out)
+    run.start(work, out, "miniature", "0a")  # the same command
+    run.make(work, pipeline, out)
+    assert run.finish(work, out)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_that_waits_for_others_can_be_ended(
+    number: int, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "_PATIENCE", 0)
+    command = ["evaluate", "--benchmark", str(prompts), *QUICK, "--out", str(tmp_path / "out")]
+    process, shown, began = forked(command, tmp_path / "shown"), tmp_path / "shown.err", time.monotonic()
+    while not (shown.exists() and "waiting" in shown.read_text()) and time.monotonic() < began + 60:
+        time.sleep(0.02)
+    os.kill(process.pid or 0, number)
+    process.join(30)
+    assert process.exitcode == 128 + number
+    assert "waiting for the other processes of this run (WORLD_SIZE is 2)\ninterrupted" in shown.read_text()
+
+
 def test_pictures_are_those_that_nobody_hid(tmp_path: Path) -> None:
     """macOS puts `._NAME` beside each file on other disks, Jupyter copies in `.ipynb_checkpoints`."""
     for name in ("sd/a cat/0.png", "sd/a cat/1.PNG", "sd/a dog/0.jpg", "sd/a dog/0.txt"):
@@ -843,6 +896,8 @@ def test_pictures_are_those_that_nobody_hid(tmp_path: Path) -> None:
     for name in hidden:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"^1 files are passed over, .* \(.*a dog/0\.jpg"):
+    for name in ("0.tif", "1.jfif", "2.avif", "3.HEIC", "4.ppm"):
+        (tmp_path / "sd" / "a dog" / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"^6 files are passed over, .* \(.*a dog/0\.jpg"):
         lines_of = score(tmp_path, [])
     assert [(line["file"], line["seed"]) for line in lines_of] == [("sd/a cat/0.png", 0), ("sd/a cat/1.PNG", 1)]

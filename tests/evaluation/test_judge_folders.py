@@ -92,6 +92,18 @@ def test_folders_of_both_versions_of_transformers_score_alike(
         assert torch.equal(ours.texts(texts), original.texts(texts))
 
 
+@pytest.mark.parametrize("part", PARTS)
+def test_the_settings_that_transformers_reads_win(part: str, copy: Path) -> None:
+    """transformers 5 saves settings of its own beside those of a folder that version 4 made."""
+    kind = folders.CLIP if part == "clip" else folders.BLIP
+    older = folders.image_settings(copy, kind)
+    newer = {**older, "image_mean": [0.1, 0.2, 0.3]}
+    (copy / "processor_config.json").write_text(json.dumps({"image_processor": newer}))
+    assert folders.image_settings(copy, kind) == newer
+    (copy / "preprocessor_config.json").write_text("{}")
+    assert folders.image_settings(copy, kind) == newer
+
+
 @pytest.mark.slow
 def test_a_folder_that_transformers_itself_saves_opens(tmp_path: Path) -> None:
     from transformers import CLIPModel, CLIPProcessor

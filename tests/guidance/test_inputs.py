@@ -47,6 +47,8 @@ WRONG_POSITIONS = {
     "words": ([[("cat", ["red"])]] * 2, TOKENS, r"Got \('cat', \['red'\]\) among"),
     "dictionaries": ([{"object": (2,)}], TOKENS, "Got {'object'"),
     "no groups": (None, TOKENS, "Got None among"),
+    "positions of objects": ([2, 5], TOKENS, "Got 2 among groups; expected groups, as Group"),
+    "positions in a tensor": (torch.tensor([2, 5]), TOKENS, "Got 2 among groups"),
 }
 
 

@@ -520,6 +520,8 @@ READ_BY_ALL: dict[str, Words] = {
     "a leather (jacket:1.3)": [("jacket", ["leather"])],
     'a velvet "car"': [("car", ["velvet"])],
     "1girl, depth of field": [("1girl", [])],
+    '"prompt": "a red car"': [("car", ["red"])],
+    "a close up portrait photo of 26 y.o woman in a red coat": [("woman", []), ("coat", ["red"])],
     # what is said to somebody
     **{
         f"a red car {word}{rest}": [("car", ["red"]), *([("bowl", ["blue"])] if rest else [])]

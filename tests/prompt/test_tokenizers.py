@@ -81,6 +81,18 @@ def test_positions_are_those_of_the_tokenizer_s_own_sequence(name: str) -> None:
     assert parsed.phrases[1][:2] == (first, wanted[0][0][-1] + 1)
 
 
+@pytest.mark.parametrize(
+    "prompt", ["a  red cat", "\na red\ncat ", "a red\xa0 cat", "a re\u0301d cat", "cafe\u0301  cat"]
+)
+def test_positions_are_those_of_the_prompt_as_it_is_written(prompt: str) -> None:
+    tokenizer = ByT5Tokenizer()  # to which white space is tokens
+    parsed = parse(prompt, tokenizer, "rules")
+    ids = tokenizer(prompt)["input_ids"]
+    (group,) = [group for group in parsed.groups if parsed.text(*group.object).strip() == "cat"]
+    assert tokenizer.decode([ids[position] for position in group.object]).strip() == "cat"
+    assert len(parsed.tokens) == len(ids) - 1
+
+
 @pytest.mark.parametrize("text", ["a  漢dog, a\u0301 <|endoftext|> x", "漢", "dog,dog", " a", "a zzz dog"])
 @pytest.mark.parametrize("name", GROUPS)
 def test_spans_lie_in_the_text_in_order(name: str, text: str) -> None:

@@ -106,7 +106,7 @@ def test_what_an_encoding_lacks_is_escaped(encoding: str, shown: str) -> None:
     assert stream.encoding == encoding
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU"])
 def test_stops_are_raised_and_the_old_way_comes_back(name: str) -> None:
     number = getattr(signal, name)
     usual = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL

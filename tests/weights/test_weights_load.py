@@ -634,6 +634,10 @@ def test_trimmed_token_table_loads_whole(model: StableDiffusion, copy: Path) -> 
     _rewrite(file, lambda weights: {**weights, IDS: torch.tensor([1, 2, 49408])})
     with pytest.raises(CheckpointError, match=r"ids outside 0\.\.49407"):
         load(copy)
+    many = {ROWS: torch.zeros(50_000, 8), IDS: torch.zeros(50_000, dtype=torch.int64)}  # more than it has tokens
+    _rewrite(file, lambda weights: weights | many)
+    with pytest.raises(CheckpointError, match=r"rows \[50000, 8\], .*; expected .*, n at most 49,408"):
+        load(copy)
     _rewrite(file, lambda weights: {**weights, IDS: torch.tensor([1, 2])})
     with pytest.raises(CheckpointError, match=f"trimmed token table of {copy / 'text_encoder'}"):
         load(copy)

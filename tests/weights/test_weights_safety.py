@@ -11,6 +11,7 @@ import datetime
 import decimal
 import errno
 import fractions
+import gzip
 import io
 import json
 import os
@@ -540,6 +541,11 @@ _SAFETENSORS, _ZIP, _LEGACY = save(_WEIGHTS), _saved(_WEIGHTS), _saved(_WEIGHTS,
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
         (b"GGUF\x03\0\0\0" + bytes(64), "is a GGUF file, whose weights are quantised"),
         (bytes(range(200, 256)) * 10, "is not a file of weights"),
+        *(
+            (begin + bytes(600), r"is an archive \(unpack it")
+            for begin in (gzip.compress(b""), b"7z\xbc\xaf'\x1c", b"Rar!")
+        ),
+        (bytes(257) + b"ustar" + bytes(250), r"is an archive \(unpack it"),
         (_SAFETENSORS[:-1], "damaged or cut-off safetensors file"),
         (_SAFETENSORS[:20], "cut-off safetensors file"),
         (_ZIP[:-30], "cut-off or damaged zip archive"),
@@ -648,6 +654,9 @@ def test_paths_that_hold_no_checkpoint_get_a_remedy(tmp_path: Path) -> None:
         load(tmp_path / "nowhere.ckpt")
     with pytest.raises(CheckpointError, match=r"hf download CompVis/stable-diffusion-v1-4 --local-dir"):
         load("CompVis/stable-diffusion-v1-4")
+    for name in ("stabilityai/stable-diffusion-xl-base-1.0", "SG161222/Realistic_Vision_V5.1_noVAE"):
+        with pytest.raises(CheckpointError, match=f"hf download {name} --local-dir"):
+            load(name)
     with pytest.raises(CheckpointError, match="is an empty folder"):
         load(tmp_path)
     (tmp_path / "notes.txt").touch()

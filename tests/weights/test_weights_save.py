@@ -135,6 +135,22 @@ def test_configuration_survives_save_and_load(tmp_path: Path, changes: dict[str,
     assert networks_of(tmp_path / "m").config.vae == config.vae
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_weights_of_eight_bits_are_written(model: StableDiffusion, tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "m.safetensors"
+    save(model, path, "compvis", dtype=dtype)
+    weight, name = model.unet.state_dict()["conv_in.weight"], "model.diffusion_model.input_blocks.0.0.weight"
+    assert torch.equal(load_file(path)[name].float(), weight.to(dtype).float())
+    assert torch.equal(load(path, config=TINY).unet.state_dict()["conv_in.weight"], weight.to(dtype).float())
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "compvis"])
+def test_names_that_no_library_can_open_are_refused(model: StableDiffusion, tmp_path: Path, layout: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"letters in its name that are no UTF-8.*; rename it"):
+        save(model, tmp_path / "caf\udce9.safetensors", layout)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"output_layer": -2}, {"final_norm": False}])
 def test_output_layers_that_a_folder_cannot_name_are_refused(
