@@ -131,8 +131,8 @@ def from_single_file(
     average. Without a `config` it is that of the kind of model that the shapes are of; `statement` is the file's
     `stated_prediction`."""
     usual, config = config is None, config or preset_of(_shapes(file))
-    if usual and config.text_2 is None:
-        config = replace(config, text=stated_text(file, config.text))
+    if usual and (text := stated_text(file, config.text)) != config.text and config.text_2 is None:
+        config = replace(config, text=text)
     keys = [(read_key(key), entry) for key, entry in file.entries.items()]
     trained = {key.component for key, _ in keys if not key.average}
 

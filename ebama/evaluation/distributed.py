@@ -40,9 +40,7 @@ def workers() -> Iterator[tuple[int, int]]:
         ) from error
     try:
         yield distributed.get_rank(), count
-    except KeyboardInterrupt:
-        raise  # perhaps while a thread still waits for the others
-    except BaseException:
+    except Exception:  # not Stopped, at which a thread may still wait in the group
         distributed.destroy_process_group()
         raise
     distributed.destroy_process_group()

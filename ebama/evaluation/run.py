@@ -68,6 +68,7 @@ def make(run: Run, pipeline: Pipeline, out: Path, shard: int = 0, shards: int = 
     """
     log, timings = (out / f"{name}-{shard}-of-{shards}.jsonl" for name in ("images", "seconds"))
     timings.touch()
+    begun = (out / "run.json").is_file()
     with alone(timings, f"makes part {shard} of {shards} of {out}"):
         for path in (log, timings):
             jsonl.drop_half_line(path)
@@ -79,7 +80,7 @@ def make(run: Run, pipeline: Pipeline, out: Path, shard: int = 0, shards: int = 
                 began = time.perf_counter()
                 lines = _make_batch(run, pipeline, out, batch)
                 seconds = time.perf_counter() - began
-                if not (out / "run.json").is_file():
+                if begun and not (out / "run.json").is_file():
                     raise ValueError(
                         f"{out} was removed while pictures for it were made, or lost its run.json; delete what is left "
                         "of it, and give the same command again."

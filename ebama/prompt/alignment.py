@@ -151,6 +151,8 @@ def named(prompt: str, stretch: Span) -> str:
 
 
 def _whole(prompt: str, words: str) -> list[Span]:
+    if prompt.isascii() and words.lower() not in prompt.lower():
+        return []  # at once, for most of many words
     letters, spans, after = f" {_in_letters(prompt)} ", [], 0
     for match in re.finditer(rf"(?=({re.escape(words)}))", prompt, re.IGNORECASE) if words else ():
         start, end = match.span(1)
