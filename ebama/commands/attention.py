@@ -71,8 +71,9 @@ def _run(options: argparse.Namespace) -> None:
     from ..prompt import PromptError, parse
     from ..trace import TraceOptions
     from ..trace.map_rows import map_rows, share_scales
-    from .model import open_pipeline
+    from .model import check_drawing, open_pipeline
 
+    check_drawing()
     if options.format != "html" and (options.by_site or "all" in (options.head, options.resolution)):
         raise ValueError("--by-site, --head all and --resolution all are to choose from on a page; add --format html.")
     names = ("kind", "resolution", "sites", "by_site", "head")

@@ -59,10 +59,12 @@ def _run(options: argparse.Namespace) -> None:
     from ebama.weights.loading import check_device
 
     from ..evaluation.distributed import own_device, workers
+    from .model import check_drawing
 
     options.device = own_device(options.device)
     check_device(options.device)
     _check_temporary_folder()
+    check_drawing()
     if options.clip is not None or options.blip is not None:  # refused here, before hours of pictures
         from ..evaluation.judges.similarity import check
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import warnings
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -30,6 +32,18 @@ def open_pipeline(options: argparse.Namespace, *, memory: str | None = None, **c
         if not is_exhausted(error):
             raise
         raise MemoryError(f"The weights do not fit into the memory of {device!r}; try --dtype float16.") from error
+
+
+def check_drawing() -> None:
+    """Raise ValueError, before there is any work to lose, if matplotlib cannot be imported for its settings."""
+    os.environ.pop("MPLBACKEND", None)  # of windows, of which there are none
+    try:
+        import_module("matplotlib")
+    except ValueError as error:
+        raise ValueError(
+            f"matplotlib cannot read its settings ({error}); mend or remove the matplotlibrc of this folder or of its "
+            "own configuration."
+        ) from error
 
 
 def check_prompts(

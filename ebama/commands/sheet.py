@@ -25,9 +25,11 @@ def _run(options: argparse.Namespace) -> None:
     from .. import methods
     from ..output.files import check_folder
     from ..prompt import Box
+    from .model import check_drawing, check_prompts, open_pipeline
+
+    check_drawing()
     from ..trace import figures
     from ..trace.export import write_figure
-    from .model import check_prompts, open_pipeline
 
     systems = {name: methods.parse(name) for name in options.method}
     placed = boxes(options.box)

@@ -8,6 +8,8 @@ import os
 import re
 import signal
 import stat
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,6 +27,8 @@ from ebama.commands import model as commands_model
 from ebama.models import MINIATURE
 from ebama.output.png import read_metadata, save_png
 from ebama.weights import StableDiffusion, save
+
+ROOT = Path(__file__).parents[2]
 
 PROMPT = "a purple crown and a blue suitcase"
 FOLDER = "a-purple-crown-and-a-blue-suitcase"
@@ -449,6 +453,21 @@ def test_pictures_can_be_read_whatever_the_environment_keeps_from_files(tmp_path
     assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [
         0o700 if path.is_dir() else 0o600 for path in paths
     ]
+
+
+@pytest.mark.parametrize(
+    "command", [["attention", "a red car"], ["sheet", "a red car"], ["evaluate", "--methods", "sd"]]
+)
+def test_drawing_that_would_fail_is_refused_before_it_begins(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_bytes(b"font.family: Fran\xe7ois\n")
+    environment = {**os.environ, "MPLBACKEND": "Qt4Agg"}
+    line = [sys.executable, str(ROOT / "train_free.py"), *command, "--steps", "2", "--out", str(tmp_path / "out")]
+    ended = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert ended.returncode == 2
+    assert re.search(
+        r"\nerror: matplotlib cannot read its settings \(.*\); mend or remove the matplotlibrc.*\n$", ended.stderr
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_evaluation_that_could_not_be_judged_is_refused_before_it_begins(
