@@ -131,6 +131,8 @@ class Pipeline:
         completed, solver = methods.complete(method, self.sd.config), self._sampler(sampler, steps)
         arguments.check_watching(trace, progress, on_call)
         arguments.check(prompts, seeds, guidance, output, batch_size)
+        channels = self.sd.vae.config.image_channels
+        expect("output", output, output == "latent" or channels == 3, f"'latent' of a VAE of {channels} channels")
         fit = memory.Split(batch_size, self.checkpoint, batch_size)
         weight = next(self.sd.text_encoder.parameters())  # the contexts' device and dtype, which latents follow
         with running(weight, lambda: memory.advice(fit.batch_size, fit.checkpoint, self.budget)):

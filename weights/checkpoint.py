@@ -96,7 +96,9 @@ def open_checkpoint(
         return _open_folder(path, config, meta, prediction)
     if not path.exists() and not path.is_symlink():
         message = f"There is no file or folder {path}."
-        if len(path.parts) == 2 and not path.is_absolute() and path.suffix not in _FILES:
+        if "://" in str(path) or ":/" in str(path):
+            message += " Addresses are not opened: fetch it first, and give the file's path."
+        elif len(path.parts) == 2 and path.parts[0] not in ("~", ".", "..") and path.suffix not in _FILES:
             message += " A repository of the Hugging Face hub has to be fetched first: "
             message += f"hf download {path} --local-dir DIR."
         raise CheckpointError(message)

@@ -20,7 +20,7 @@ from ebama.samplers import NoiseSchedule
 
 from .errors import listed
 from .files.regular import given_path
-from .files.tensors import write_tensors
+from .files.tensors import DTYPES, write_tensors
 from .layouts.compvis import component_names, rank_may_differ
 from .layouts.detect import preset_of
 from .layouts.folder import STEMS, TOKENIZERS, is_of_shards
@@ -69,10 +69,16 @@ def save(
     refuse, for a network that is not as its configuration says, for what the layout cannot hold, and for a path where
     it cannot be written.
     """
+    if not isinstance(sd, StableDiffusion):
+        raise ValueError(
+            f"sd is a {type(sd).__name__}; expected a StableDiffusion, as `load` gives and a Pipeline has."
+        )
     if not isinstance(sd.unet, UNet):
         raise ValueError(f"The network is a {type(sd.unet).__name__}, which no layout has; only a UNet can be saved.")
-    if dtype is not None and not dtype.is_floating_point:
-        raise ValueError(f"dtype is {dtype}; expected one of floating point, as torch.float16, or None.")
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(map(str, DTYPES))}, or None.")
+    if not isinstance(trim_ids, Tensor | None):
+        raise ValueError(f"trim_ids is a {type(trim_ids).__name__}; expected a tensor of token ids, or None.")
     target = given_path(path)
     if target.exists() and not target.is_file() and not target.is_dir():
         raise ValueError(f"{target} is a device or a pipe; expected a file or a folder.")

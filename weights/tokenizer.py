@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -82,6 +83,12 @@ def read_tokenizer(folder: Path, vocabulary: int, positions: int) -> CLIPTokeniz
             f"text encoder's table has {vocabulary} rows, and no id beyond them."
         )
     _check_added(folder, added, tokenizer.get_vocab())
+    if several := [token for token in added if f"{token}_1" in added]:
+        warnings.warn(
+            f"{folder} has further vectors of {several[0][:80]!r}, which a prompt names one by one: "
+            f"'{several[0][:80]} {several[0][:80]}_1', and so on.",
+            stacklevel=2,
+        )
     check_words(folder, tokenizer, "</w>")
     ends = tokenizer.convert_ids_to_tokens(tokenizer("")["input_ids"])
     if ends != [_START, _END]:

@@ -32,6 +32,7 @@ from .request import LIMITS, GenerateRequest, ReadRequest, longest_side
 from .service import PreparedRequest, Service
 from .uploads import NoSuchUploadError
 
+_JSON = "expected one in UTF-8, sent with the header Content-Type: application/json."
 PAGE = Path(__file__).parent / "page"
 mimetypes.add_type("text/javascript", ".js")  # some systems say text/plain, which browsers refuse to run
 
@@ -191,6 +192,8 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
         where = ".".join(str(part) for part in first["loc"] if part != "body") or "the request"
         got = f", got {str(first['input'])[:60]!r}" if first["type"] != "missing" else ""
         text = str(first["ctx"]["error"]) if first["type"] == "value_error" else f"{where}: {first['msg']}{got}"
-        if first["type"] == "dataclass_type":
-            text = "The request is no JSON object; expected one, sent with the header Content-Type: application/json."
+        if first["type"] in ("dataclass_type", "json_invalid") or first["loc"] == ("body",):
+            text = f"The request is no JSON object ({first['msg']}); {_JSON}"
+    elif isinstance(error, HTTPException) and "parsing the body" in text:
+        text = f"{text}; {_JSON}"
     return JSONResponse({"error": one_line(text)}, getattr(error, "status_code", 400))

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from ..output.claims import alone
-from ..output.files import to_json, write_text
+from ..output.files import to_json, write_text, written_whole
 from ..output.naming import file_name
 from ..output.png import as_rgb, decoded
 from ..output.reading import read_bytes
@@ -71,8 +71,9 @@ def _score_all(
             done |= {_key(line): line for line in scored}
     lines = [done[_key(row)] for row in pictures]
     judges = _add_earlier(lines, earlier, judges, before)
-    write_text(folder / "judges.json", to_json(judges, indent=1) + "\n")
-    write_text(folder / "scores.jsonl", jsonl.text(lines))
+    with written_whole(folder / "judges.json") as names, written_whole(folder / "scores.jsonl") as scores:
+        names.write_text(to_json(judges, indent=1) + "\n", encoding="utf-8")  # both or neither, on a full disk too
+        scores.write_text(jsonl.text(lines), encoding="utf-8")
     unfinished.unlink()
     return lines
 

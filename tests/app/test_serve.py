@@ -639,6 +639,13 @@ def test_who_asks_whether_the_page_is_there_is_told(client: TestClient) -> None:
 
 
 def test_a_request_that_is_no_json_is_told_what_to_send(client: TestClient) -> None:
-    answer = client.post("/api/words", content='{"prompt": "a red car"}')
-    assert answer.status_code == 400
-    assert "expected one, sent with the header Content-Type: application/json" in answer.json()["error"]
+    json = {"Content-Type": "application/json"}
+    for content, headers in (
+        ('{"prompt": "a red car"}', {}),
+        ("{'prompt': 'a red car'}", json),
+        ('{"prompt": "a café"}'.encode("latin-1"), json),
+        ("", json),
+    ):
+        answer = client.post("/api/words", content=content, headers=headers)
+        assert answer.status_code == 400
+        assert "; expected one in UTF-8, sent with the header Content-Type" in answer.json()["error"]

@@ -91,14 +91,22 @@ def test_tables_of_one_column_are_prompts(tmp_path: Path) -> None:
         ("list.csv", "1,a red car\n"),
         ("list.tsv", "a red car\t3\n"),
         ("list.csv", "a red car, a blue bowl\n"),
+        ("list.csv", "a red car;1\r\na cat;2\r\n"),
+        ("list.csv", "a red car\t1\na cat\t2\n"),
     ):
         (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match=rf"{name} cannot be read.*table of several columns; write one prompt"):
             load(str(tmp_path / name))
-    for header in ("caption", "text", "Prompt"):
+    for header in ("caption", "text", "Prompt", "prompt;seed", "0", "sep=;"):
         path.write_text(f"{header}\na red car\n")
-        with pytest.raises(ValueError, match=r"list\.csv cannot be read.*its first line names a column"):
+        with pytest.raises(ValueError, match=r"list\.csv cannot be read.*its first line names (a column|columns)"):
             load(str(path))
+    (tmp_path / "list.tsv").write_text('"Hello on a sign\na cat\n"big" dog\n')
+    with pytest.raises(ValueError, match=r"list\.tsv cannot be read"):
+        load(str(tmp_path / "list.tsv"))
+    path.write_bytes("a red car\n".encode("utf-16-le"))
+    with pytest.raises(ValueError, match=r"list\.csv cannot be read.*save it in UTF-8"):
+        load(str(path))
 
 
 @pytest.mark.parametrize(
@@ -106,9 +114,10 @@ def test_tables_of_one_column_are_prompts(tmp_path: Path) -> None:
     ["<!DOCTYPE html>\n<p>a car", "\n<html>", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1"],
 )
 def test_what_came_in_place_of_a_list_is_no_prompt(text: str, tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text(text)
-    with pytest.raises(ValueError, match=r"list\.txt cannot be read.*a web page or a Git LFS pointer"):
-        load(str(tmp_path / "list.txt"))
+    for name in ("list.txt", "list.csv"):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=rf"{name} cannot be read.*a web page, its error or a Git LFS pointer"):
+            load(str(tmp_path / name))
 
 
 def test_nulls_of_tables_are_what_is_not_there(tmp_path: Path) -> None:

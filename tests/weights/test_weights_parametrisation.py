@@ -225,13 +225,31 @@ def test_a_yaml_that_is_no_configuration_is_named(some: State, tmp_path: Path, t
 
 @pytest.mark.parametrize(
     "text",
-    ["404: Not Found", "<!DOCTYPE html>\n<p>", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1"],
+    [
+        *(
+            "Entry not found",
+            "Repository not found",
+            "Not Found\n",
+            "404 page not found",
+            '{"error":"Entry not found"}',
+        ),
+        *('{"message": "Not Found", "status": "404"}', '<?xml version="1.0"?><Error>', "429: Too Many Requests"),
+        *("404: Not Found", "<!DOCTYPE html>\n<p>", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1"),
+    ],
 )
 def test_what_came_in_place_of_a_yaml_is_named(some: State, tmp_path: Path, text: str) -> None:
     save_file(some, tmp_path / "m.safetensors")
     (tmp_path / "m.yaml").write_text(text)
     with pytest.raises(CheckpointError, match=r"m\.yaml is a web page, its error or a Git LFS pointer"):
         open_checkpoint(tmp_path / "m.safetensors", TINY)
+
+
+def test_a_yaml_that_says_nothing_of_a_model_is_told(some: State, tmp_path: Path) -> None:
+    save_file(some, tmp_path / "m.safetensors")
+    for text in ("", "a: 1\n", "just words", "- model\n"):
+        (tmp_path / "m.yaml").write_text(text)
+        with pytest.warns(UserWarning, match=r"m\.yaml says nothing of a model"):
+            open_checkpoint(tmp_path / "m.safetensors", TINY)
 
 
 # --- noise schedule ---
@@ -495,6 +513,11 @@ def test_the_layer_that_a_trainer_names_is_read(state: State, tmp_path: Path) ->
         ({"ss_clip_skip": "None", "modelspec.encoder_layer": "1"}, -1),
         ({"ss_clip_skip": ""}, -1),
         ({"about": "ss_clip_skip 2"}, -1),
+        ({"modelspec.encoder_layer": "1", "ss_clip_skip": "2"}, -2),
+        ({"sd_merge_recipe": '{"x": {"ss_clip_skip": 2}}', "modelspec.encoder_layer": "1"}, -1),
+        ({"sd_merge_recipe": '{"x": {"ss_clip_skip": 2}}'}, -2),
+        ({"ot_config": '{"text_encoder_layer_skip": 1}'}, -2),
+        ({"ot_config": '{"text_encoder_layer_skip": 0}'}, -1),
     ):
         save_file(state, path, metadata)
         opened = open_tensors(path)
@@ -502,7 +525,7 @@ def test_the_layer_that_a_trainer_names_is_read(state: State, tmp_path: Path) ->
         assert stated_text(opened, TINY_V2.text) == TINY_V2.text
     for value in ("3", "two", "-1", "2" * 100):
         save_file(state, path, {"ss_clip_skip": value})
-        with pytest.raises(CheckpointError, match=rf"ss_clip_skip is '{value[:80]}'; expected which layer .* to 2\."):
+        with pytest.raises(CheckpointError, match=rf"ss_clip_skip is '{value[:80]}'; expected which of the 2 layers"):
             stated_text(open_tensors(path), TINY.text)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,20 @@ from typing import Any
 
 from ..errors import CheckpointError, is_text
 
+_IN_PLACE = re.compile(
+    r"\s*(?:<!doctype html|<html|<\?xml|version https://git-lfs|\d{3}: ?[a-z]+|\d{3} page not found|"
+    r"(?:(?:entry|repository|revision|page) )?not found\s*$|invalid username or password|"
+    r"\{\s*\"(?:error|message)\"\s*:)",
+    re.IGNORECASE,
+)
 _SHOWN = 300  # characters of a path in a message
 _REFUSALS = ("unable to open file <", "unable to mmap ", "Cannot allocate memory")  # torch's and safetensors' words
 _MOST_BYTES = 1 << 26  # of a text: a tokenizer's are the largest, of 4 MB
+
+
+def stands_in_place(text: str) -> bool:
+    """Whether a text is what a server or Git puts in place of a file: a web page, an error, a pointer."""
+    return bool(_IN_PLACE.match(text))
 
 
 def given_path(path: object, expected: str = "a file or a folder") -> Path:

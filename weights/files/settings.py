@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
@@ -12,12 +13,12 @@ from typing import TypeAlias
 import yaml
 
 from ..errors import CheckpointError
-from .regular import is_there, read_text
+from .regular import is_there, read_text, stands_in_place
 
 Setting: TypeAlias = tuple[str, str, bool]
 """Dotted name, value as text, and whether it is quoted: written as JSON within another."""
 
-_NO_YAML = re.compile(r"\s*(?:<|\d{3}: |version https://git-lfs)")  # "404: Not Found"
+_OF_A_MODEL = re.compile(r"model|param|pred|snr|scal|beta|linear")  # names of its first settings
 _DEPTH = 8
 _LONGEST = 1 << 17  # characters of a configuration; published ones have some thousands
 _MOST_SETTINGS = 10_000  # counted as often as a configuration repeats them
@@ -46,7 +47,7 @@ def yaml_settings(path: Path) -> list[Setting]:
     if not is_there(path):
         return []
     text = read_text(path)
-    if _NO_YAML.match(text):
+    if stands_in_place(text):
         raise CheckpointError(
             f"{path} is a web page, its error or a Git LFS pointer in place of a configuration; fetch it again, or "
             "remove it."
@@ -61,4 +62,10 @@ def yaml_settings(path: Path) -> list[Setting]:
     settings = [(f"{path.name}: {name}", value, False) for name, value, _ in islice(leaves, _MOST_SETTINGS)]
     if len(text) > _LONGEST or len(settings) == _MOST_SETTINGS:
         raise CheckpointError(f"{path} is too large for the configuration of a checkpoint; take it from there.")
+    if not any(isinstance(document, Mapping) and any(map(_OF_A_MODEL.search, document)) for document in documents):
+        warnings.warn(
+            f"{path} says nothing of a model, which is then taken for the usual one of its kind; take the file from "
+            "where the checkpoint is from, or remove it.",
+            stacklevel=2,
+        )
     return settings

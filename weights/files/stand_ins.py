@@ -90,6 +90,13 @@ class InertList:
         return []
 
 
+class InertNamespace(OrderedDict[object, object]):
+    """Stands for an object of nothing but attributes: holds them."""
+
+    def __setstate__(self, state: object) -> None:
+        self.update(state if isinstance(state, dict) else {})
+
+
 class InertParameters(OrderedDict[object, object]):
     """Stands for torch's dictionary of parameters, which is a module: holds what it held."""
 
@@ -99,6 +106,8 @@ class InertParameters(OrderedDict[object, object]):
 
 
 _CONTAINERS: dict[str, type] = {
+    "argparse.Namespace": InertNamespace,
+    "types.SimpleNamespace": InertNamespace,
     "collections.defaultdict": InertMapping,
     "collections.deque": InertList,
     "torch.nn.modules.container.ParameterDict": InertParameters,
@@ -108,11 +117,11 @@ _CONTAINERS: dict[str, type] = {
 def stand_in(name: str) -> type | None:
     """What stands for `module.name` of a pickle; None for what no rule allows."""
     name = modern_name(name)
+    if name in _CONTAINERS:
+        return _CONTAINERS[name]
     module, _, attribute = name.rpartition(".")
     if module.partition(".")[0] in _CONFIGURATIONS:
         return InertMapping if _MAPPINGS.search(attribute) else Inert
-    if name in _CONTAINERS:
-        return _CONTAINERS[name]
     module = module.replace("pathlib._local", "pathlib").replace("numpy._core", "numpy.core")
     is_numpy = f"{module}.".startswith(("numpy.dtypes.", "numpy.ma.", "numpy.random."))
     return Inert if is_numpy or attribute in _BY_NAME.get(module, ()) else None

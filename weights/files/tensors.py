@@ -36,6 +36,9 @@ _SAFETENSORS_DTYPES = {
     "BOOL": torch.bool,
 }
 
+DTYPES = tuple(dtype for dtype in _SAFETENSORS_DTYPES.values() if dtype.is_floating_point)
+"""In which weights can be read and written."""
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -54,6 +54,7 @@ _SGM, _SGM_KIND = "denoiser_config.params.discretization_config", "LegacyDDPMDis
 _SGM_ENDS = {"start": 0.00085, "end": 0.012}
 _TEXT_LAYER = "cond_stage_config.params.layer"
 _SKIPPED = re.compile(r"(?:^|[. ])(?:modelspec\.encoder_layer|ss_clip_skip)$")
+_ONE_TRAINERS = "ot_config.text_encoder_layer_skip"  # how many layers are left out
 _PRECISION = 0.004  # of bfloat16
 
 
@@ -222,15 +223,24 @@ def stated_text(file: TensorFile, text: TextConfig) -> TextConfig:
                 f"{file.path.with_suffix('.yaml')}: {name} is {layer[:80]!r}; expected {usual!r}, or a `config` "
                 "whose `text` says what to read instead."
             )
-    for name, value, _ in nested_settings(file.metadata):
-        if _SKIPPED.search(name) and not is_openclip(text) and (said := value.strip().lower()) not in _OFF:
-            if not (said.isdecimal() and len(said) < 3 and int(said) <= text.layers):
-                raise CheckpointError(
-                    f"{file.path}: {name[-80:]} is {value[:80]!r}; expected which layer of its text encoder to read, "
-                    f"from 1, the last, to {text.layers}."
-                )
-            return replace(text, output_layer=-int(said))
-    return text
+    layers = [] if is_openclip(text) else list(_read_layers(file, text.layers))
+    own = [layer for layer, quoted in layers if not quoted] or [layer for layer, _ in layers]
+    return replace(text, output_layer=-max(own)) if own else text
+
+
+def _read_layers(file: TensorFile, layers: int) -> Iterator[tuple[int, bool]]:
+    """Every layer, counted from the last, that trainers say to read, and whether that is quoted."""
+    for name, value, quoted in nested_settings(file.metadata):
+        is_skip, said = name == _ONE_TRAINERS, value.strip().lower()
+        if not (is_skip or _SKIPPED.search(name)) or said in _OFF:
+            continue
+        layer = int(said) + is_skip if said.isdecimal() and len(said) < 3 else 0
+        if not 0 < layer <= layers:
+            raise CheckpointError(
+                f"{file.path}: {name[-80:]} is {value[:80]!r}; expected which of the {layers} layers of its text "
+                "encoder to read, as 2 for the last but one."
+            )
+        yield layer, quoted and not is_skip
 
 
 def _scales(file: TensorFile) -> Iterator[tuple[str, str, float]]:

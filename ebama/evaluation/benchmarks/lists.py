@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ebama.weights.files.regular import stands_in_place
+
 from ...output.reading import parse_object, read_text, said
 from ...prompt.alignment import find_all
 from .prompt import BenchmarkPrompt, read_boxes
@@ -20,9 +22,8 @@ _MARKS = re.compile("(^|[\r\n])\ufeff+")  # byte-order marks: files that were jo
 _OBJECT = re.compile(r"\s*\{\s*(?:[\"'}“”„«]|$)")  # of JSON, or meant to be one; "{red|blue} car" is a prompt
 _COLUMN = r"\W?(?:(?:text|input|image|positive)[ _])?prompts?(?:[ _](?:text|string|id))?\W?"
 _HEADER = re.compile(rf"(?:[^,;\t]+[,;\t])*{_COLUMN}(?:[,;\t][^,;\t]+)*\s*", re.IGNORECASE)  # "prompt,seed"
-_COLUMNS = re.compile(rf"{_COLUMN}|text|captions?", re.IGNORECASE)
+_COLUMNS = re.compile(r"text|captions?|sep=.|\d+", re.IGNORECASE)
 _TABLES = {".csv": ",", ".tsv": "\t"}
-_NO_LIST = re.compile(r"\s*(?:<!doctype html|<html|version https://git-lfs)", re.IGNORECASE)
 _FORM = (
     '{"prompt": TEXT}, perhaps with "set": NAME, "groups": [[OBJECT, [MODIFIER, ...]], ...] and '
     '"boxes": {WORD: [LEFT, TOP, RIGHT, BOTTOM], ...}, or a line of GenEval\'s, with "tag" and "include"'
@@ -68,26 +69,33 @@ def _read_file(path: Path, name: str) -> list[BenchmarkPrompt]:
 
 def _lines(text: str) -> list[str]:
     """The lines of a list of prompts; JSON strings may hold the other separators of splitlines."""
-    if "\0" in text:
-        raise ValueError("it holds null characters, as UTF-16 has them; save it in UTF-8.")
-    if _NO_LIST.match(text):
-        raise ValueError("it is a web page or a Git LFS pointer in place of the file; download it again.")
+    _check(text)
     if _is_json_list(text):
         raise ValueError("it is one JSON list; write one prompt a line.")
-    lines = re.split("\r\n?|\n", text)
-    if _HEADER.fullmatch(lines[0]):
-        raise ValueError("its first line names columns of a table; write one prompt a line.")
-    return lines
+    return re.split("\r\n?|\n", text)
 
 
 def _cells(text: str, delimiter: str) -> list[str]:
     """The cells of a table of one column, which a spreadsheet puts in quotes where they hold commas."""
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
-    if any(len(row) > 1 for row in rows):
-        raise ValueError("it is a table of several columns; write one prompt a line, in a .txt file.")
-    if rows and _COLUMNS.fullmatch(rows[0][0]):
+    _check(text)
+    for separator in {delimiter, ";", "\t"}:
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) if row]
+        widths = {len(row) for row in rows}
+        if max(widths, default=1) > 1 and (separator == delimiter or len(widths) == 1):
+            raise ValueError("it is a table of several columns; write one prompt a line, in a .txt file.")
+    cells = [row[0] for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+    if cells and _COLUMNS.fullmatch(cells[0]):
         raise ValueError("its first line names a column; write one prompt a line, in a .txt file.")
-    return [cell for (cell,) in rows]
+    return cells
+
+
+def _check(text: str) -> None:
+    if "\0" in text:
+        raise ValueError("it holds null characters, as UTF-16 has them; save it in UTF-8.")
+    if stands_in_place(text):
+        raise ValueError("it is a web page, its error or a Git LFS pointer in place of the file; download it again.")
+    if _HEADER.fullmatch(re.split("[\r\n]", text, maxsplit=1)[0]):
+        raise ValueError("its first line names columns of a table; write one prompt a line.")
 
 
 def _is_json_list(text: str) -> bool:

@@ -30,6 +30,7 @@ from ...checks import is_number, short
 Json = dict[str, Any]
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+_ATTENTION = ("eager", "sdpa")  # transformers' own
 _WEIGHT_FILE = r"(model|pytorch_model){variant}(-\d+-of-\d+)?\.(safetensors|bin)"
 _SETTINGS = ("processor_config.json", "preprocessor_config.json")  # of transformers 5, which reads it first; of 4
 
@@ -60,8 +61,10 @@ def check(folder: Path, kind: Kind) -> None:
     config = read_json(folder / "config.json")
     if (stored := config.get("model_type")) != kind.type:
         raise ValueError(f"{folder} holds a model of type {stored!r}; expected {kind.type!r}.")
-    check_numbers(folder / "config.json", config)
+    check_settings(folder / "config.json", config)
     variant(folder)
+    if _holds(folder, "adapter_config.json"):
+        raise ValueError(f"{folder} holds an adapter beside the model; merge it into the weights, or take it out.")
     missing = [name for name in kind.vocabulary if not _holds(folder, name)]
     if missing and not _holds(folder, "tokenizer.json"):
         raise ValueError(
@@ -83,13 +86,16 @@ def variant(folder: Path) -> str | None:
     return variants[0]
 
 
-def check_numbers(file: Path, settings: object, name: str = "") -> None:
-    """Raise ValueError for a number with which only building the network would take forever."""
+def check_settings(file: Path, settings: object, name: str = "") -> None:
+    """Raise ValueError for a number with which only building the network would take forever, and for an implementation
+    of attention by others, whose code transformers would fetch and import."""
     if isinstance(settings, Mapping):
         for key, value in settings.items():
-            check_numbers(file, value, str(key))
+            check_settings(file, value, str(key))
     elif isinstance(settings, int) and settings > (most := 1000 if "layers" in name else 10_000_000):
         raise ValueError(f"{file}: {name} is {settings:,}; expected at most {most:,}.")
+    elif isinstance(settings, str) and name.endswith("attn_implementation") and settings not in _ATTENTION:
+        raise ValueError(f"{file}: {name} is {short(settings)}; expected {' or '.join(_ATTENTION)}, or leave it out.")
 
 
 def check_weights(folder: Path, model: Any) -> None:

@@ -18,7 +18,7 @@ from ebama.weights.layouts.openclip import split
 from ebama.weights.tokenizer import VOCABULARY, clip_tokenizer
 
 from ...checks import short
-from .folder import check_numbers, check_processor, check_size, in_one_line
+from .folder import check_processor, check_settings, check_size, in_one_line
 from .transformers_names import CLIPImageProcessorPil
 
 CONFIG = "open_clip_config.json"
@@ -64,7 +64,7 @@ def read(folder: Path) -> tuple[CLIPModel, CLIPTokenizer, CLIPImageProcessorPil]
     path = folder / CONFIG
     check_folder(folder)
     settings = read_json(path)
-    check_numbers(path, settings)
+    check_settings(path, settings)
     with in_one_line(f"{path} describes no CLIP model"):
         described, prepared = settings["model_cfg"], settings.get("preprocess_cfg", {})
         side = described["vision_cfg"]["image_size"]
@@ -143,9 +143,9 @@ def _processor(prepared: Mapping[str, Any], side: int) -> CLIPImageProcessorPil:
 def _renamed(entries: Mapping[str, Entry]) -> Iterator[tuple[str, Entry]]:
     """The tensors under transformers' names; those of unknown names keep theirs."""
     for key, entry in entries.items():
-        if key in _IGNORED:
+        if (plain := key.removeprefix("module.")) in _IGNORED:  # of several GPUs
             continue
-        for name, part in split(key, entry):
+        for name, part in split(plain, entry):
             renamed = next((re.sub(f"^{old}", new, name) for old, new in _RENAMES.items() if re.match(old, name)), name)
             if ".encoder.layers." in renamed:
                 for old, new in _RENAMES_IN_LAYERS.items():

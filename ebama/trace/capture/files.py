@@ -83,18 +83,19 @@ def _load_folder(folder: Path, texts: OtherTexts | None) -> Trace:
     calls: dict[tuple[int, ...], dict[int, tuple[Path, int]]] = {}
     found = {path: _facts_of_call(path) for path in sorted(folder.glob(_CALLS))}
     try:
+        if not found:
+            raise ValueError("no files")
         for path, facts in found.items():
             calls.setdefault(tuple(facts["samples"]), {})[facts["call"]] = path, facts["timesteps"][0]
-        total = 1 + max(call for made in calls.values() for call in made)
         times = {call: t for made in calls.values() for call, (_, t) in made.items()}
         batches = [
-            Batch(samples, tuple(made[call][0] if call in made else None for call in range(total)))
+            Batch(samples, tuple(made[call][0] if call in made else None for call in sorted(times)))
             for samples, made in sorted(calls.items())
         ]
         stored = Stored(folder, batches)
         parts = [_trace(_facts(next(path for path in batch.files if path)), {}, [], texts) for batch in batches]
         whole = Trace.joined(parts, stored.order)
-        return replace(whole, kept=stored, timesteps=tuple(times[call] for call in range(total)))
+        return replace(whole, kept=stored, timesteps=tuple(times[call] for call in sorted(times)))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _no_trace(folder) from error
 
