@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from reference import FEW, relative, run
+from weights_samples import TINY, random_model
 
 from ebama import Pipeline, methods
 from ebama.methods import Choice
@@ -218,3 +220,12 @@ def test_words_of_a_negative_prompt_that_are_not_seen_are_said() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run("a red car", "sd", steps=1, negative_prompt="blurred")
+
+
+def test_a_vae_of_other_pictures_gives_latents_alone() -> None:
+    """Of depth beside colours, as LDM3D's: refused before there is any work to lose."""
+    pipeline = Pipeline(random_model(replace(TINY, vae=replace(TINY.vae, image_channels=4))))
+    arguments: dict[str, Any] = {"method": "sd", "steps": 1, "progress": False, "parser": "rules"}
+    with pytest.raises(ValueError, match=r"output is 'pil'; expected 'latent' of a VAE of 4 channels"):
+        pipeline("a cat", **arguments)
+    assert pipeline("a cat", output="latent", **arguments).images is None

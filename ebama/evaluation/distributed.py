@@ -87,6 +87,11 @@ def _number(name: str, default: str) -> int:
     return int(expect(name, text, is_number, "a whole number, as torchrun sets it, or no WORLD_SIZE"))
 
 
+def own_place() -> int:
+    """Which of the processes that `torchrun` started on a machine this is, from 0."""
+    return _number("LOCAL_RANK", "0")
+
+
 def own_device(device: str) -> str:
     """Where this process computes: "cuda" becomes "cuda:I" in the I-th process that `torchrun` started on a machine."""
     index = os.environ.get("LOCAL_RANK")

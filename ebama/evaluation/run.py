@@ -28,6 +28,7 @@ from ..runtime.progress import Bar
 from . import jsonl
 from .benchmarks import BenchmarkPrompt
 from .benchmarks.prompt import describe_boxes
+from .distributed import own_place
 from .rows import check_picture
 from .work import Batch, Key, Run
 
@@ -75,7 +76,7 @@ def make(run: Run, pipeline: Pipeline, out: Path, shard: int = 0, shards: int = 
         done = _made(out, rows(out))
         batches = [batch for batch in run.share(shard, shards) if not done.issuperset(batch.pictures())]
         count = sum(len(batch.pictures()) for batch in batches)
-        with Bar(total=count, desc=f"pictures {shard + 1}/{shards}", unit="picture", position=shard) as bar:
+        with Bar(total=count, desc=f"pictures {shard + 1}/{shards}", unit="picture", position=own_place()) as bar:
             for batch in batches:
                 began = time.perf_counter()
                 lines = _make_batch(run, pipeline, out, batch)

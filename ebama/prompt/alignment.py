@@ -175,8 +175,9 @@ def as_normalised(text: str, span: Span) -> Span:
 
 
 def with_line_breaks(text: str) -> str:
-    """The `normalised` text, with a line break for the space after each line that is too short to be one of prose."""
-    lines = [line for written in text.splitlines() if (line := normalised(written))]
+    """The `normalised` text, with a line break for the space after each line, or cell of a table, that is too short to
+    be one of prose."""
+    lines = [line for written in text.replace("\t", "\n").splitlines() if (line := normalised(written))]
     joined = ["\n" if len(line) < _LINE_OF_PROSE else " " for line in lines[:-1]]
     return "".join(map("".join, zip_longest(lines, joined, fillvalue="")))
 

@@ -10,18 +10,20 @@ from .alignment import NUMBER_SIGNS
 
 # It parts phrases: "<lora:name:0.8>", "BREAK", addresses, '"a car".blend(0.5)', "1) a car", "❶"; and so does
 # what is said to somebody: "a red car :D", "a red car lol and a bowl".
-# Parameters end a prompt: "--ar 16:9 --no people, cats", "Negative prompt: cats".
+# Parameters end a prompt: "--ar 16:9 --no people, cats", "Negative prompt: cats", "### cats".
 _PARAMETER = r"(?:--[a-z]+|[-—–][a-z]+(?= [\d.:]+(?!\S)))"
 _MARKUP = re.compile(
-    r"^(?i:/imagine +(?:prompt *:)?|[\"'{ ]*(?:positive )?prompt[\"']? *:)|<\w+:[^<>]*>|<(?i:break)>|"
-    r"\b(?:BREAK|ADD(?:BASE|COL|ROW|COMM))\b|\bembedding:[\w./-]+|\bscore_\d(?:_up)?\b|(?<!\S)\(?\d{1,2}\)(?= )|"
+    r"^(?i:/imagine +(?:prompt *:)?|[\"'{#* ]*(?:positive )?prompt[\"'*]* *[:=]\**|#+ *prompt *,)|"
+    r"<\w+:[^<>]*>|<(?i:break)>|\b(?:source|rating)[_:]\w+|\bartist:[^,]+|"
+    r"\b(?:BREAK|ADD(?:BASE|COL|ROW|COMM)|AND_(?:PERP|SALT|TOPK))\b|"
+    r"\b(?:MASK|FEATHER|COUPLE)(?:\([^()]*\)|\b)|\bembedding:[\w./-]+|\bscore_\d(?:_up)?\b|(?<!\S)\(?\d{1,2}\)(?= )|"
     rf"\d\ufe0f?\u20e3|{NUMBER_SIGNS}|\b(?:https?://|www\.)\S+|(?<!\S)[:;]-?[dDoOpP3)(](?![^\s,.])|"
     r"(?<=\w )(?i:xd+|lol|lmao|rofl|omg|haha(?:ha)*|hehe|pl[sz]|thx|thanks|thank you)"
     r"(?= *(?:$|[,.;!?]|(?:and|an?|the)\b))|"
     r"\b[fF](?:/\d+(?:\.\d+)?|\d\.\d)\b|\bISO ?\d{2,6}\b|\b1/\d{2,4} ?s(?:ec)?\b|"  # of a camera
     r"(?<=[)\"”])\.[a-z]+\([\d., ]*\)?|"
     rf"(?<=\S ){_PARAMETER}(?!\S).*|(?<!\S){_PARAMETER}(?: [\d.:]+)?(?!\S)|"
-    r"(?i:\b(?:negative prompt:|steps: \d+, sampler:).*)",
+    r"(?i:[\"']?\bnegative[_ ]prompt[\"']? *:.*|\bsteps: \d+, sampler:.*)|(?<=\w )###(?= ).*",
     re.DOTALL,
 )
 _LINE_TAGS = frozenset(("br", "p", "div", "li", "ul", "ol", "hr", "tr", "td", "h1", "h2", "h3"))  # they part phrases

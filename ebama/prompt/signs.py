@@ -29,6 +29,8 @@ _ENCLOSED = re.compile(  # by single quotes, which are apostrophes between lette
     r"""(?:(?<!\w)["“„«<'‘]|[(\[{])([^"“”„«»()\[\]{}<>‘]+)["”“»)\]}>'’](?!\w)"""
 )
 _PAIRS = re.compile(rf"\b(?i:{'|'.join(lexicon.JOINED)})(?= [^\W\d_])")
+_QUOTED_LIST = re.compile(r"(?<=\w)['\"],(?= ?['\"]\w)")  # "['lion','crown']"
+_TAG_OF_WORDS = re.compile(r"[a-z\d]+(?:_[a-z\d()]+)+")
 _HASHTAG = re.compile(r"(?<=\s)#(?=[^\W\d_])")
 _PICTOGRAPH = "[\u2600-\u27bf\U0001f000-\U0001faff][\u2600-\u27bf\U0001f000-\U0001faff\u200d\ufe0f]*"
 _PICTOGRAPHS = re.compile(rf"{_PICTOGRAPH}(?:\s+{_PICTOGRAPH})*")
@@ -60,6 +62,7 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
     words in plain writing.
     """
     prompt = _STOP.sub(lambda stop: ",".ljust(len(stop[0])), without_markup(prompt))
+    prompt = _QUOTED_LIST.sub(" ,", _parted_tags(prompt))
     prompt = _PICTOGRAPHS.sub(_without_pictographs, _NUMBER_INSIDE.sub(_without_number, prompt))
     prompt = _PAIRS.sub(lambda match: match[0].replace(" ", "-"), prompt)
     parting = _enclosing_signs(prompt)
@@ -74,7 +77,11 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
             parts = start and any(parting.get(i, True) for i in range(start, end))
             text[start:end] = match[0] if stays else ("," if parts else " ").ljust(end - start)
             continue
-        text[start:first] = ("," if i in commas or (start and prompt[i] in ",;") else " " for i in range(start, first))
+        parts = start and not _is_in_a_phrase(prompt, start)
+        text[start:first] = (
+            "," if i in commas or (start and prompt[i] in ",;") or (parts and _is_bullet(prompt[i])) else " "
+            for i in range(start, first)
+        )
         text[first:after] = ("," if i in commas else _inside(prompt[i]) for i in range(first, after))
         apostrophe = prompt[after] if prompt[after - 1 : after + 1] in ("s'", "s’") and start == first else ""
         for i in range(after, end):
@@ -106,6 +113,18 @@ def _as_people_write(text: str) -> list[int]:
         elif not character.isspace() or (before and not before[-1].isspace()):
             indices.append(i)
     return indices
+
+
+def _parted_tags(prompt: str) -> str:
+    """Tags of image boards, which stand apart by spaces alone: "1girl blue_eyes red_hair"."""
+    words = prompt.split(" ")
+    are_tags = sum(map(bool, map(_TAG_OF_WORDS.fullmatch, words))) > 1 and "," not in prompt
+    return prompt.replace(" ", ",") if are_tags and _NO_NOUN.isdisjoint(words) else prompt
+
+
+def _is_bullet(character: str) -> bool:
+    """Whether it begins an entry of a list, as "•", "→" and pictographs do."""
+    return character in "•‣◦▪▸→⇒➤" or unicodedata.category(character) == "So"
 
 
 def _without_pictographs(match: re.Match[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -213,6 +214,31 @@ def test_pictures_that_a_cut_list_lacks_are_named(made: dict[str, str], folder: 
     (folder / "images.jsonl").write_text(made["images.jsonl"][:-30])
     with pytest.warns(UserWarning, match=r"1 pictures are in no list of .*1\.png"):
         assert len(score(folder, [Ones()])) == 3
+
+
+def test_a_disk_that_fills_leaves_the_old_scores_with_their_judge(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score(folder, [Ones()])
+    before = {name: (folder / name).read_text() for name in ("judges.json", "scores.jsonl")}
+
+    class Twos(Ones):
+        name = "another"
+
+        def __call__(self, images: Sequence[Image.Image], prompts: Sequence[BenchmarkPrompt]) -> list[Scores]:
+            return [{"full": 2.0} for _ in images]
+
+    whole = jsonl.text
+
+    def text(rows: Any) -> str:
+        if len(rows := list(rows)) == 4:  # the whole list, and no batch of it
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(rows)
+
+    monkeypatch.setattr(jsonl, "text", text)
+    with pytest.raises(OSError, match="No space left"):
+        score(folder, [Twos()], batch_size=1)
+    assert before == {name: (folder / name).read_text() for name in before}
 
 
 class Others(Ones):

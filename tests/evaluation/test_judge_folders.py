@@ -555,3 +555,25 @@ def test_judges_read_the_same_under_another_default_dtype() -> None:
         torch.set_default_dtype(before)
     assert again[:2] == expected[:2]
     assert torch.equal(again[2], expected[2])
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("name", ["_attn_implementation", "attn_implementation"])
+def test_no_code_that_a_folder_names_is_fetched(part: str, name: str, copy: Path) -> None:
+    """transformers would ask the hub for the repository, and import what it holds."""
+    settings = json.loads((copy / "config.json").read_text())
+    for value in ("evil/repo@main", "kernels-community/flash-attn2", "flash_attention_2"):
+        for changed in (
+            {**settings, name: value},
+            settings | {"text_config": {**settings["text_config"], name: value}},
+        ):
+            (copy / "config.json").write_text(json.dumps(changed))
+            assert f"{name} is '{value}'; expected eager or sdpa" in _refusal(part, copy)
+    (copy / "config.json").write_text(json.dumps({**settings, name: "eager"}))
+    CHECKS[part](copy)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_an_adapter_beside_a_judge_is_named(part: str, copy: Path) -> None:
+    (copy / "adapter_config.json").write_text("{}")
+    assert "holds an adapter beside the model; merge it" in _refusal(part, copy)

@@ -135,7 +135,8 @@ def test_equals_the_network_written_down(tmp_path: Path, network: Reference, qui
     folder = folder_of(tmp_path / "clip", network, settings)
     if pickled:
         (folder / "open_clip_model.safetensors").unlink()
-        torch.save(network.state_dict(), folder / "open_clip_pytorch_model.bin")
+        parallel = {f"module.{name}": weight for name, weight in network.state_dict().items()}  # of several GPUs
+        torch.save({"state_dict": parallel, "epoch": 3}, folder / "open_clip_pytorch_model.bin")
     clip = Clip.open(folder)
     assert re.fullmatch(r"CLIP model clip \([0-9a-f]{8}\)", clip.name)
     tokens = clip_tokenizer()(TEXTS, padding="max_length", max_length=77, return_tensors="pt")["input_ids"]

@@ -266,6 +266,20 @@ def test_a_run_that_broke_off_leaves_its_whole_calls(tmp_path: Path) -> None:
         trace_of(TraceOptions(folder=tmp_path))
 
 
+def test_a_trace_goes_without_a_call_whose_file_was_deleted(tmp_path: Path) -> None:
+    whole = trace_of(TraceOptions(folder=tmp_path), sampler=DDIM(3))
+    maps = whole.maps("crown")
+    cut = sorted(tmp_path.iterdir())[1]
+    cut.write_bytes(cut.read_bytes()[:100])
+    with pytest.raises(ValueError, match=rf"{cut.name} is no trace \(.*; copy it again, or delete it to go without"):
+        Trace.load(tmp_path)
+    cut.unlink()
+    left = Trace.load(tmp_path)
+    kept = [0, *range(2, len(whole.timesteps))]
+    assert left.timesteps == tuple(whole.timesteps[call] for call in kept)
+    torch.testing.assert_close(left.maps("crown"), maps[kept], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("content", [None, b"words"])
 def test_folders_that_hold_no_trace(content: bytes | None, tmp_path: Path) -> None:
     if content:

@@ -119,6 +119,14 @@ def test_words_stand_at_the_left_whatever_the_folder_says(tmp_path: Path) -> Non
     assert tokenizer("a crown", padding="max_length")["input_ids"][0] == vocabulary["<|startoftext|>"]
 
 
+def test_further_vectors_of_a_word_are_told(tmp_path: Path) -> None:
+    vocabulary = small_tokenizer(tmp_path)
+    added = {token: len(vocabulary) + k for k, token in enumerate(("<cat>", "<cat>_1", "<dog>"))}
+    (tmp_path / "added_tokens.json").write_text(json.dumps(added))
+    with pytest.warns(UserWarning, match=r"further vectors of '<cat>', which a prompt names .*'<cat> <cat>_1'"):
+        read_tokenizer(tmp_path, len(vocabulary) + 3, 77)
+
+
 def test_folders_without_a_clip_tokenizer_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no tokenizer"):
         read_tokenizer(tmp_path, 49408, 77)

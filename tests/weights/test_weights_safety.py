@@ -157,6 +157,12 @@ def test_dictionaries_of_their_own_kind_are_filled(tmp_path: Path) -> None:
     assert open_tensors(tmp_path / "m.ckpt").metadata == {"hyper_parameters.parameterization": "v"}
 
 
+def test_settings_in_a_namespace_are_read(tmp_path: Path) -> None:
+    for made in (argparse.Namespace, types.SimpleNamespace):
+        torch.save({"a": torch.zeros(1), "args": made(prediction_type="v_prediction", lr=0.1)}, tmp_path / "m.ckpt")
+        assert open_tensors(tmp_path / "m.ckpt").metadata == {"args.prediction_type": "v_prediction", "args.lr": "0.1"}
+
+
 def test_dictionaries_that_hold_themselves_are_read_once(tmp_path: Path) -> None:
     inside: dict[str, object] = {"x": torch.ones(1), "n": 3}
     holds: dict[str, object] = {f"k{i}": inside for i in range(1000)}
@@ -657,6 +663,10 @@ def test_paths_that_hold_no_checkpoint_get_a_remedy(tmp_path: Path) -> None:
     for name in ("stabilityai/stable-diffusion-xl-base-1.0", "SG161222/Realistic_Vision_V5.1_noVAE"):
         with pytest.raises(CheckpointError, match=f"hf download {name} --local-dir"):
             load(name)
+    with pytest.raises(CheckpointError, match=r"Addresses are not opened: fetch it first"):
+        load("https://huggingface.co/a/b/m.safetensors")
+    with pytest.raises(CheckpointError, match=r"There is no file or folder ~/sd-v1-4\.$"):
+        load("~/sd-v1-4")
     with pytest.raises(CheckpointError, match="is an empty folder"):
         load(tmp_path)
     (tmp_path / "notes.txt").touch()

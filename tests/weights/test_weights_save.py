@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from reference import TINY_V2_V
@@ -142,6 +143,18 @@ def test_weights_of_eight_bits_are_written(model: StableDiffusion, tmp_path: Pat
     weight, name = model.unet.state_dict()["conv_in.weight"], "model.diffusion_model.input_blocks.0.0.weight"
     assert torch.equal(load_file(path)[name].float(), weight.to(dtype).float())
     assert torch.equal(load(path, config=TINY).unet.state_dict()["conv_in.weight"], weight.to(dtype).float())
+
+
+def test_arguments_of_other_kinds_are_named(model: StableDiffusion, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    for dtype in ("float16", np.float16, 16, torch.int8, torch.float8_e4m3fnuz):
+        with pytest.raises(ValueError, match=r"dtype is .*; expected one of torch.float64, .*, or None"):
+            save(model, path, "compvis", dtype=dtype)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"sd is a UNet; expected a StableDiffusion"):
+        save(model.unet, path, "compvis")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"trim_ids is a list; expected a tensor"):
+        save(model, tmp_path / "m", trim_ids=[1, 2])  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("layout", ["diffusers", "compvis"])
