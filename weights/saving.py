@@ -76,7 +76,9 @@ def save(
     if not isinstance(sd.unet, UNet):
         raise ValueError(f"The network is a {type(sd.unet).__name__}, which no layout has; only a UNet can be saved.")
     if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(map(str, DTYPES))}, or None.")
+        raise ValueError(
+            f"dtype is {dtype!r}; expected one of floating point, {' or '.join(map(str, DTYPES))}, or None."
+        )
     if not isinstance(trim_ids, Tensor | None):
         raise ValueError(f"trim_ids is a {type(trim_ids).__name__}; expected a tensor of token ids, or None.")
     target = given_path(path)

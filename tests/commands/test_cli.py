@@ -443,6 +443,7 @@ def test_generate_keeps_finished_files_when_interrupted(tmp_path: Path) -> None:
     assert shown.strip().splitlines()[-1].endswith("interrupted; files that were finished are kept")
 
 
+@pytest.mark.slow
 def test_pictures_can_be_read_whatever_the_environment_keeps_from_files(tmp_path: Path) -> None:
     before = os.umask(0o777)
     try:
