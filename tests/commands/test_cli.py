@@ -456,6 +456,7 @@ def test_pictures_can_be_read_whatever_the_environment_keeps_from_files(tmp_path
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", [["attention", "a red car"], ["sheet", "a red car"], ["evaluate", "--methods", "sd"]]
 )
