@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain, starmap
@@ -96,7 +97,7 @@ def open_checkpoint(
         return _open_folder(path, config, meta, prediction)
     if not path.exists() and not path.is_symlink():
         message = f"There is no file or folder {path}."
-        if "://" in str(path) or ":/" in str(path):
+        if re.match(r"https?:/", str(path)):
             message += " Addresses are not opened: fetch it first, and give the file's path."
         elif len(path.parts) == 2 and path.parts[0] not in ("~", ".", "..") and path.suffix not in _FILES:
             message += " A repository of the Hugging Face hub has to be fetched first: "
@@ -133,7 +134,8 @@ def from_single_file(
     average. Without a `config` it is that of the kind of model that the shapes are of; `statement` is the file's
     `stated_prediction`."""
     usual, config = config is None, config or preset_of(_shapes(file))
-    if usual and (text := stated_text(file, config.text)) != config.text and config.text_2 is None:
+    if usual:
+        text = stated_text(file, config.text, skips=config.text_2 is None)
         config = replace(config, text=text)
     keys = [(read_key(key), entry) for key, entry in file.entries.items()]
     trained = {key.component for key, _ in keys if not key.average}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,12 +101,15 @@ def _pictures(folder: Path, benchmark: Sequence[BenchmarkPrompt]) -> list[dict[s
             )
         return listed
     paths = sorted(_files(folder), key=lambda path: (path.parts[:-1], len(path.stem), path.stem))
-    by_folder = {_as_text(file_name(prompt.text)): prompt for prompt in benchmark}
-    rest = "other" if any(_as_text(path.parent.name) in by_folder for path in paths) else "all"
+    named = {file_name(prompt.text): prompt for prompt in benchmark}
+    alike = Counter(map(_as_text, named))
+    named |= {text: prompt for name, prompt in named.items() if alike[text := _as_text(name)] == 1}
+    by_folder = {path.parent.name: named.get(path.parent.name, named.get(_as_text(path.parent.name))) for path in paths}
+    rest = "other" if any(by_folder.values()) else "all"
     pictures = []
     for path in paths:
         method, name = path.parts[-3:-1]
-        prompt = by_folder.get(_as_text(name), BenchmarkPrompt(rest, name))
+        prompt = by_folder[name] or BenchmarkPrompt(rest, name)
         seed = int(path.stem) if path.stem.isdecimal() else path.stem
         about = {"method": method, "set": prompt.set, "prompt": prompt.text, "seed": seed}
         pictures.append({**about, "file": path.relative_to(folder).as_posix(), **describe_boxes(prompt.boxes)})

@@ -176,9 +176,9 @@ def as_normalised(text: str, span: Span) -> Span:
 
 def with_line_breaks(text: str) -> str:
     """The `normalised` text, with a line break for the space after each line, or cell of a table, that is too short to
-    be one of prose."""
+    be one of prose, or a list."""
     lines = [line for written in text.replace("\t", "\n").splitlines() if (line := normalised(written))]
-    joined = ["\n" if len(line) < _LINE_OF_PROSE else " " for line in lines[:-1]]
+    joined = ["\n" if len(line) < _LINE_OF_PROSE or line.count(",") > 2 else " " for line in lines[:-1]]
     return "".join(map("".join, zip_longest(lines, joined, fillvalue="")))
 
 

@@ -26,7 +26,7 @@ from .signs import readable
 from .tokenization import PromptError, Span, Tokenizer
 
 _STOPS = frozenset(",.;:|!\n")
-_OWNER = re.compile(r"\w+(?:['’]s|s['’]) +$")
+_OWNER = re.compile(r"\b(?:child|children|kid|toddler|student|artist|painter|master|beginner)(?:['’]s|s['’]) +$", re.I)
 _LONGEST_NAME = 120  # characters
 
 
@@ -192,7 +192,7 @@ def _without(ignore: Collection[str], objects: Sequence[Object], prompt: str) ->
     """The objects that stand in none of the words or phrases to ignore, as they are written or as they are read."""
     plain, places = readable(prompt)
     ignored = [
-        (at[_begin_of_owner(text, start)], at[end - 1] + 1)
+        (at[_begin_of_owner(text, start) if words.endswith(" of") else start], at[end - 1] + 1)
         for text, at in ((prompt, range(len(prompt))), (plain.replace("-", " "), places))
         for words in ignore
         for start, end in _ignored(words, text)
@@ -228,7 +228,7 @@ def _begin_of_phrase(prompt: str, span: Span) -> int:
 
 
 def _begin_of_owner(prompt: str, start: int) -> int:
-    """Where the word begins that says whose a stretch is, as in "a child's drawing of"; else where the stretch does."""
+    """Where the word begins that says who made the picture, as in "a child's drawing of"; else `start`."""
     owner = _OWNER.search(prompt, max(start - _LONGEST_NAME, 0), start)
     return owner.start() if owner else start
 

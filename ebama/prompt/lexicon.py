@@ -247,7 +247,9 @@ PICTURE_WORDS = (
     | frozenset(f"{how} {the}{who}" for how in _TOWARDS for the in ("", "the ") for who in ("viewer", "camera"))
     | frozenset(f"a {amount} of" for amount in ("lot", "pair", "couple", "kind", "variety", "number", "bit"))
     | frozenset(("lots of", "plenty of", "all kinds of", "kodak portra", "kodak gold", "fujifilm"))
-    | frozenset(("close up", "close-up"))
-    | _words("closeup artwork photography art, absurdres highres photorealistic hyperrealistic")
+    | frozenset(
+        f"close{sign}up {what}" for sign in " -" for what in ("photo", "photograph", "portrait", "shot", "view")
+    )
+    | _words("artwork photography art, absurdres highres photorealistic hyperrealistic")
     | QUALITIES
 )

@@ -14,16 +14,16 @@ from .alignment import NUMBER_SIGNS
 _PARAMETER = r"(?:--[a-z]+|[-—–][a-z]+(?= [\d.:]+(?!\S)))"
 _MARKUP = re.compile(
     r"^(?i:/imagine +(?:prompt *:)?|[\"'{#* ]*(?:positive )?prompt[\"'*]* *[:=]\**|#+ *prompt *,)|"
-    r"<\w+:[^<>]*>|<(?i:break)>|\b(?:source|rating)[_:]\w+|\bartist:[^,]+|"
+    r"<\w+:[^<>]*>|<(?i:break)>|\bsource_(?:anime|cartoon|furry|pony|real)\b|\brating[_:](?:safe|questionable|explicit|general|sensitive)\b|\bartist:[^\s,|()\[\]{}]+|"
     r"\b(?:BREAK|ADD(?:BASE|COL|ROW|COMM)|AND_(?:PERP|SALT|TOPK))\b|"
-    r"\b(?:MASK|FEATHER|COUPLE)(?:\([^()]*\)|\b)|\bembedding:[\w./-]+|\bscore_\d(?:_up)?\b|(?<!\S)\(?\d{1,2}\)(?= )|"
+    r"\b(?:MASK|FEATHER|COUPLE)\([^()]*\)|\bembedding:[\w./-]+|\bscore_\d(?:_up)?\b|(?<!\S)\(?\d{1,2}\)(?= )|"
     rf"\d\ufe0f?\u20e3|{NUMBER_SIGNS}|\b(?:https?://|www\.)\S+|(?<!\S)[:;]-?[dDoOpP3)(](?![^\s,.])|"
     r"(?<=\w )(?i:xd+|lol|lmao|rofl|omg|haha(?:ha)*|hehe|pl[sz]|thx|thanks|thank you)"
     r"(?= *(?:$|[,.;!?]|(?:and|an?|the)\b))|"
     r"\b[fF](?:/\d+(?:\.\d+)?|\d\.\d)\b|\bISO ?\d{2,6}\b|\b1/\d{2,4} ?s(?:ec)?\b|"  # of a camera
     r"(?<=[)\"”])\.[a-z]+\([\d., ]*\)?|"
     rf"(?<=\S ){_PARAMETER}(?!\S).*|(?<!\S){_PARAMETER}(?: [\d.:]+)?(?!\S)|"
-    r"(?i:[\"']?\bnegative[_ ]prompt[\"']? *:.*|\bsteps: \d+, sampler:.*)|(?<=\w )###(?= ).*",
+    r"(?i:[\"']?\bnegative[_ ]prompt[\"']? *:.*|\bsteps: \d+, sampler:.*)|(?<=\w )###(?= )[^#]*$",
     re.DOTALL,
 )
 _LINE_TAGS = frozenset(("br", "p", "div", "li", "ul", "ol", "hr", "tr", "td", "h1", "h2", "h3"))  # they part phrases
@@ -32,7 +32,7 @@ _TEXT_TAGS = frozenset(("b", "i", "u", "em", "strong", "span", "font"))
 _COUNT = r"(?<=\w )(?:x\d{1,2}(?= *(?:[,.;|]|and\b|$))|\(x\d{1,2}\))|(?:^|(?<=[,.;|] ))x\d{1,2}(?= )"
 _TAG = re.compile(
     r"</(\w+) *>|<(\w+)(?: +[\w-]+=[^<>]*)?(/?) *>|<!--.*?-->|(?<=\w)\(e?s\)|<\|\w+\|>|&nbsp;|\[/?(?:b|i|u)\]|"
-    r"\b\d{1,3}(?: y\.?/?o|y\.o)\.?(?!\w)|"
+    r"\b\d{1,3}(?: y\.?/?o|y\.o)\.?(?![\w-])|"
     rf"(\\[nrt]|\n) *(?=(\w*))|(?<=\w){NUMBER_SIGNS}|{_COUNT}"
 )
 _NUMERAL = r"-?(?:\d+\.?|\d*\.\d+)"
@@ -48,6 +48,7 @@ _NUMBERINGS = ([str(n) for n in range(1, 100)], [*ascii_lowercase], [*ascii_lowe
 
 _BETWEEN_PHRASES = lexicon.PREPOSITIONS | lexicon.CONJUNCTIONS
 _BEFORE_A_PHRASE = _BETWEEN_PHRASES | lexicon.DETERMINERS | lexicon.NUMBERS
+_IN_A_PHRASE = _BEFORE_A_PHRASE | lexicon.ADJECTIVES
 _STOPS = tuple(".,;:!?")
 
 
@@ -64,6 +65,8 @@ def without_markup(prompt: str) -> str:
         return ("," if parts else " ").ljust(len(match[0]))
 
     def part(match: re.Match[str]) -> str:
+        if match[0].startswith("###") and (":" in match[0] or "#" in match.string[: match.start()]):  # a heading
+            return ",  " + match[0][3:]
         before = word_before(match.string, match.start())
         return ("," if match.start() and before not in _BEFORE_A_PHRASE else " ").ljust(len(match[0]))
 
@@ -78,8 +81,13 @@ def without_markup(prompt: str) -> str:
 
 def _begins_a_phrase(line_break: re.Match[str]) -> bool:
     """Whether a phrase ends before a line break, or one as programs write it, and another begins after it."""
-    before = word_before(line_break.string, line_break.start())
-    return before not in _BEFORE_A_PHRASE | lexicon.ADJECTIVES and line_break[5].lower() not in _BETWEEN_PHRASES
+    text, after = line_break.string[: line_break.start()].rstrip(" "), line_break[5].lower()
+    before, line = word_before(text, len(text)), text[text.rfind("\n") + 1 :].split()
+    goes_on = before.endswith("ing") and (len(line) > 2 or after in lexicon.DETERMINERS)  # "a dog chasing"
+    goes_on |= line[:1] in ([word] for word in lexicon.DETERMINERS) and after not in _IN_A_PHRASE  # "a cowboy" "hat"
+    if goes_on or text.endswith("-") or before in _BEFORE_A_PHRASE | lexicon.ADJECTIVES | lexicon.ATTRIBUTES:
+        return False
+    return after not in _BETWEEN_PHRASES
 
 
 def _without_more_or_less(match: re.Match[str]) -> str:

@@ -69,6 +69,7 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
     parting |= {match.start(): not _is_in_a_phrase(prompt, match.start()) for match in _HASHTAG.finditer(prompt)}
     commas = {i for i, parts in parting.items() if parts}
     text = list(prompt)
+    is_list = sum(_is_bullet(match[0][0]) for match in _CHUNK.finditer(prompt)) > 1
     for match in _CHUNK.finditer(prompt):
         start, end = match.span()
         first, after = core(prompt, match.span())
@@ -77,7 +78,7 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
             parts = start and any(parting.get(i, True) for i in range(start, end))
             text[start:end] = match[0] if stays else ("," if parts else " ").ljust(end - start)
             continue
-        parts = start and not _is_in_a_phrase(prompt, start)
+        parts = start and is_list and not _is_in_a_phrase(prompt, start)
         text[start:first] = (
             "," if i in commas or (start and prompt[i] in ",;") or (parts and _is_bullet(prompt[i])) else " "
             for i in range(start, first)
@@ -119,7 +120,7 @@ def _parted_tags(prompt: str) -> str:
     """Tags of image boards, which stand apart by spaces alone: "1girl blue_eyes red_hair"."""
     words = prompt.split(" ")
     are_tags = sum(map(bool, map(_TAG_OF_WORDS.fullmatch, words))) > 1 and "," not in prompt
-    return prompt.replace(" ", ",") if are_tags and _NO_NOUN.isdisjoint(words) else prompt
+    return prompt.replace(" ", ",") if are_tags and (_NO_NOUN | lexicon.ADJECTIVES).isdisjoint(words) else prompt
 
 
 def _is_bullet(character: str) -> bool:

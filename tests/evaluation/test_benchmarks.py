@@ -93,6 +93,7 @@ def test_tables_of_one_column_are_prompts(tmp_path: Path) -> None:
         ("list.csv", "a red car, a blue bowl\n"),
         ("list.csv", "a red car;1\r\na cat;2\r\n"),
         ("list.csv", "a red car\t1\na cat\t2\n"),
+        ("list.csv", "a red car;1\na cat;2\n"),
     ):
         (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match=rf"{name} cannot be read.*table of several columns; write one prompt"):
@@ -102,7 +103,7 @@ def test_tables_of_one_column_are_prompts(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"list\.csv cannot be read.*its first line names (a column|columns)"):
             load(str(path))
     (tmp_path / "list.tsv").write_text('"Hello on a sign\na cat\n"big" dog\n')
-    with pytest.raises(ValueError, match=r"list\.tsv cannot be read"):
+    with pytest.raises(ValueError, match=r"list\.tsv cannot be read.* its quotes are no table's .* in a \.txt file"):
         load(str(tmp_path / "list.tsv"))
     path.write_bytes("a red car\n".encode("utf-16-le"))
     with pytest.raises(ValueError, match=r"list\.csv cannot be read.*save it in UTF-8"):
@@ -118,6 +119,23 @@ def test_what_came_in_place_of_a_list_is_no_prompt(text: str, tmp_path: Path) ->
         (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match=rf"{name} cannot be read.*a web page, its error or a Git LFS pointer"):
             load(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["list.txt", "list.csv", "list.tsv"])
+def test_what_only_looks_like_an_error_is_a_prompt(name: str, tmp_path: Path) -> None:
+    for prompt in (
+        "a cat; a dog",
+        "001: a red car",
+        "404: a red car",
+        "911: a red Porsche",
+        "an error not found on a screen",
+    ):
+        (tmp_path / name).write_text(f"{prompt}\na cat\n")
+        assert [prompt.text for prompt in load(str(tmp_path / name))] == [prompt, "a cat"]
+    (tmp_path / "list.jsonl").write_text('{"error": null, "prompt": "a"}\n{"message": "x", "prompt": "b"}\n')
+    assert [prompt.text for prompt in load(str(tmp_path / "list.jsonl"))] == ["a", "b"]
+    (tmp_path / "list.jsonl").write_text('{"message": "x", "prompt": "b"}\n')
+    assert [prompt.text for prompt in load(str(tmp_path / "list.jsonl"))] == ["b"]
 
 
 def test_nulls_of_tables_are_what_is_not_there(tmp_path: Path) -> None:

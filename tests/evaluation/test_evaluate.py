@@ -849,6 +849,15 @@ def test_folders_are_prompts_however_their_letters_are_written(tmp_path: Path) -
     }
 
 
+def test_prompts_that_differ_in_a_sign_keep_their_folders(tmp_path: Path) -> None:
+    names = ("a b car", "a_b car")
+    for name in names:
+        (tmp_path / "theirs" / name).mkdir(parents=True)
+        save_png(Image.new("RGB", (8, 8)), tmp_path / "theirs" / name / "0.png")
+    lines = score(tmp_path, [], benchmark=[BenchmarkPrompt(f"set {name}", name) for name in names])
+    assert {(line["set"], line["prompt"]) for line in lines} == {(f"set {name}", name) for name in names}
+
+
 def test_a_folder_that_is_removed_meanwhile_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = [BenchmarkPrompt("a", text) for text in ("a cat", "a dog")]
     work = Run(listed, {"sd": SD}, [0], steps=2, sampler="ddim", batch_size=1, parser="rules", size=(32, 32))

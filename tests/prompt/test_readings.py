@@ -527,9 +527,20 @@ READ_BY_ALL: dict[str, Words] = {
     "### Prompt\na red car": [("car", ["red"])],
     "a red car ### blurry, ugly dog": [("car", ["red"])],
     "score_9, source_anime, rating_safe, 1girl": [("1girl", [])],
-    "artist:wlop, artist:some one, 1girl": [("1girl", [])],
+    "artist:wlop, (artist:some_one:1.2) 1girl": [("1girl", [])],
     "1girl blue_eyes red_hair": [("1girl", []), ("eyes", ["blue"]), ("hair", ["red"])],
     "a dog_house and a cat_tree": [("house", ["dog"]), ("tree", ["cat"])],
+    # and what only looks like theirs
+    "A GOLDEN MASK AND A RED FEATHER": [("MASK", ["GOLDEN"]), ("FEATHER", ["RED"])],
+    "artist: a man painting a red car": [("artist", []), ("man", []), ("car", ["red"])],
+    "3 yo-yos and a red car": [("yo-yos", []), ("car", ["red"])],
+    "a leather\njacket": [("jacket", ["leather"])],
+    "a big fire\ntruck": [("truck", ["big", "fire"])],
+    "## Scene ### a red car": [("Scene", []), ("car", ["red"])],
+    "a red car ### Background: a bowl": [("car", ["red"]), ("bowl", [])],
+    "a coffee ☕mug": [("mug", ["coffee"])],
+    "a multi-\ncolored bird": [("bird", ["multi", "colored"])],
+    "a cat chasing\na white horse": [("cat", []), ("horse", ["white"])],
     "•red car •blue bowl": CAR_AND_BOWL,
     "✅red car →blue bowl": CAR_AND_BOWL,
     "🚗red car 🥣blue bowl": CAR_AND_BOWL,
@@ -874,6 +885,17 @@ def test_marks_do_not_end_a_word() -> None:
 def test_a_phrase_of_its_own_may_be_ignored() -> None:
     for prompt, wanted in (("dog, a cat", ["cat"]), ("a cat. Dog", ["cat"]), ("a dog, a cat", ["dog", "cat"])):
         assert [noun for noun, _ in named(parse(prompt, TOKENIZER, "rules", ignore=["dog,"]))] == wanted
+
+
+def test_who_is_in_the_picture_stays() -> None:
+    for prompt, ignore, wanted in (
+        ("a red fox's painting of a bird", None, ["fox", "bird"]),
+        ("a child's toy and a ball", ["toy"], ["child", "ball"]),
+        ("the king's crown and a ball", ["crown"], ["king", "ball"]),
+        ("a girl's close-up portrait, hair", None, ["girl", "hair"]),
+    ):
+        options = {} if ignore is None else {"ignore": ignore}
+        assert [noun for noun, _ in named(parse(prompt, TOKENIZER, "rules", **options))] == wanted
 
 
 def test_any_word_may_be_ignored() -> None:

@@ -236,14 +236,12 @@ def test_a_scheduler_of_other_noise_is_refused_though_it_has_betas(name: str) ->
         assert _prediction({**values, "_class_name": usual}) == "epsilon"
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("timestep_type", "continuous"), ("sigma_min", 0.002), ("sigma_max", 120.0)]
-)
-def test_a_scheduler_of_continuous_noise_is_refused(name: str, value: object) -> None:
+def test_a_scheduler_of_continuous_noise_is_refused() -> None:
     values = {**FILES["scheduler/scheduler_config.json"], "_class_name": "EulerDiscreteScheduler"}
-    assert _prediction({**values, "timestep_type": "discrete", "sigma_min": None, "sigma_max": None}) == "epsilon"
-    with pytest.raises(ValueError, match=f"{name} is {value!r}; Stable Diffusion v1 has"):
-        _prediction({**values, name: value})
+    karras = {"timestep_type": "discrete", "sigma_min": 0.0292, "sigma_max": 14.6146, "use_karras_sigmas": True}
+    assert _prediction({**values, **karras}) == "epsilon"
+    with pytest.raises(ValueError, match="timestep_type is 'continuous'; Stable Diffusion v1 has"):
+        _prediction({**values, **karras, "timestep_type": "continuous"})
 
 
 def test_sigmas_of_flow_matching_are_refused() -> None:

@@ -522,7 +522,13 @@ def test_the_layer_that_a_trainer_names_is_read(state: State, tmp_path: Path) ->
         save_file(state, path, metadata)
         opened = open_tensors(path)
         assert stated_text(opened, TINY.text).output_layer == layer
-        assert stated_text(opened, TINY_V2.text) == TINY_V2.text
+        if "ot_config" not in metadata:
+            assert stated_text(opened, TINY_V2.text) == TINY_V2.text
+    for key in ("text_encoder_layer_skip", "text_encoder_2_layer_skip"):
+        save_file(state, path, {"ot_config": f'{{"{key}": 1}}'})
+        for text, skips in ((TINY_V2.text, True), (TINY.text, False)):  # where the layer is of the kind of model
+            with pytest.raises(CheckpointError, match=rf"ot_config\.{key} is '1'; expected 0, or a `config`"):
+                stated_text(open_tensors(path), text, skips=skips)
     for value in ("3", "two", "-1", "2" * 100):
         save_file(state, path, {"ss_clip_skip": value})
         with pytest.raises(CheckpointError, match=rf"ss_clip_skip is '{value[:80]}'; expected which of the 2 layers"):

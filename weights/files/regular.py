@@ -14,9 +14,10 @@ from typing import Any
 from ..errors import CheckpointError, is_text
 
 _IN_PLACE = re.compile(
-    r"\s*(?:<!doctype html|<html|<\?xml|version https://git-lfs|\d{3}: ?[a-z]+|\d{3} page not found|"
+    r"\s*(?:<!doctype html|<html|<\?xml|version https://git-lfs|"
+    r"[45]\d\d:? (?:[a-z]+ ){0,3}(?:not found|forbidden|unauthorized|requests?|error|gateway|unavailable)\s*$|"
     r"(?:(?:entry|repository|revision|page) )?not found\s*$|invalid username or password|"
-    r"\{\s*\"(?:error|message)\"\s*:)",
+    r"\{\s*\"(?:error|message)\"\s*:\s*\"[^\"]+\"(?!.*\"prompt\"))",
     re.IGNORECASE,
 )
 _SHOWN = 300  # characters of a path in a message

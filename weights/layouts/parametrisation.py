@@ -54,7 +54,7 @@ _SGM, _SGM_KIND = "denoiser_config.params.discretization_config", "LegacyDDPMDis
 _SGM_ENDS = {"start": 0.00085, "end": 0.012}
 _TEXT_LAYER = "cond_stage_config.params.layer"
 _SKIPPED = re.compile(r"(?:^|[. ])(?:modelspec\.encoder_layer|ss_clip_skip)$")
-_ONE_TRAINERS = "ot_config.text_encoder_layer_skip"  # how many layers are left out
+_ONE_TRAINERS = ("ot_config.text_encoder_layer_skip", "ot_config.text_encoder_2_layer_skip")  # layers left out
 _PRECISION = 0.004  # of bfloat16
 
 
@@ -210,8 +210,9 @@ def stored_scale(file: TensorFile, usual: float) -> float:
     return usual
 
 
-def stated_text(file: TensorFile, text: TextConfig) -> TextConfig:
-    """The text encoder of a file; Stable Diffusion v1's is read at the layer that the metadata of kohya's trainer say.
+def stated_text(file: TensorFile, text: TextConfig, *, skips: bool = True) -> TextConfig:
+    """The text encoder of a file: Stable Diffusion v1's is read at the layer that its trainer's metadata say; of other
+    kinds, of which none `skips`, the usual one alone is.
 
     Raises CheckpointError for a layer that there is not, and if the .yaml beside the file has the U-Net see another
     layer than the one that such a model is known to see.
@@ -223,7 +224,15 @@ def stated_text(file: TensorFile, text: TextConfig) -> TextConfig:
                 f"{file.path.with_suffix('.yaml')}: {name} is {layer[:80]!r}; expected {usual!r}, or a `config` "
                 "whose `text` says what to read instead."
             )
-    layers = [] if is_openclip(text) else list(_read_layers(file, text.layers))
+    if is_openclip(text) or not skips:
+        for name, value, _ in nested_settings(file.metadata):
+            if name.startswith(_ONE_TRAINERS) and value.strip().lower() not in _OFF:
+                raise CheckpointError(
+                    f"{file.path}: {name[-80:]} is {value[:80]!r}; expected 0, or a `config` whose `text` says which "
+                    "layer to read."
+                )
+        return text
+    layers = list(_read_layers(file, text.layers))
     own = [layer for layer, quoted in layers if not quoted] or [layer for layer, _ in layers]
     return replace(text, output_layer=-max(own)) if own else text
 
@@ -231,7 +240,7 @@ def stated_text(file: TensorFile, text: TextConfig) -> TextConfig:
 def _read_layers(file: TensorFile, layers: int) -> Iterator[tuple[int, bool]]:
     """Every layer, counted from the last, that trainers say to read, and whether that is quoted."""
     for name, value, quoted in nested_settings(file.metadata):
-        is_skip, said = name == _ONE_TRAINERS, value.strip().lower()
+        is_skip, said = name == _ONE_TRAINERS[0], value.strip().lower()
         if not (is_skip or _SKIPPED.search(name)) or said in _OFF:
             continue
         layer = int(said) + is_skip if said.isdecimal() and len(said) < 3 else 0

@@ -59,7 +59,7 @@ def _read_file(path: Path, name: str) -> list[BenchmarkPrompt]:
         text = _MARKS.sub(r"\1", read_text(path)).removesuffix("\x1a")  # the mark of an end under DOS
         delimiter = _TABLES.get(path.suffix.lower())
         lines = _cells(text, delimiter) if delimiter else _lines(text)
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a text of prompts: {error}") from error
     prompts = [_read_line(path, number, name, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not prompts:
@@ -78,12 +78,17 @@ def _lines(text: str) -> list[str]:
 def _cells(text: str, delimiter: str) -> list[str]:
     """The cells of a table of one column, which a spreadsheet puts in quotes where they hold commas."""
     _check(text)
-    for separator in {delimiter, ";", "\t"}:
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) if row]
-        widths = {len(row) for row in rows}
-        if max(widths, default=1) > 1 and (separator == delimiter or len(widths) == 1):
-            raise ValueError("it is a table of several columns; write one prompt a line, in a .txt file.")
-    cells = [row[0] for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if row]
+    except csv.Error as error:
+        raise ValueError(f"its quotes are no table's ({error}); write one prompt a line, in a .txt file.") from error
+    widths = [max(map(len, rows), default=1)]
+    for other in (";", "\t"):  # all rows have as many columns, unlike in "a cat; a dog"
+        counts = {len(row) for row in csv.reader(io.StringIO(text, newline=""), delimiter=other) if row}
+        widths += counts if len(counts) == 1 and f"{other} " not in text else []
+    if max(widths) > 1:
+        raise ValueError("it is a table of several columns; write one prompt a line, in a .txt file.")
+    cells = [row[0] for row in rows]
     if cells and _COLUMNS.fullmatch(cells[0]):
         raise ValueError("its first line names a column; write one prompt a line, in a .txt file.")
     return cells

@@ -91,7 +91,7 @@ def check_settings(file: Path, settings: object, name: str = "") -> None:
     of attention by others, whose code transformers would fetch and import."""
     if isinstance(settings, Mapping):
         for key, value in settings.items():
-            check_settings(file, value, str(key))
+            check_settings(file, value, name if name.endswith("attn_implementation") else str(key))
     elif isinstance(settings, int) and settings > (most := 1000 if "layers" in name else 10_000_000):
         raise ValueError(f"{file}: {name} is {settings:,}; expected at most {most:,}.")
     elif isinstance(settings, str) and name.endswith("attn_implementation") and settings not in _ATTENTION:
@@ -142,7 +142,7 @@ def image_settings(folder: Path, kind: Kind) -> Json:
     for name in _SETTINGS:
         if _holds(folder, name):
             settings = read_json(folder / name)
-            if name == _SETTINGS[1] or "image_processor" in settings:
+            if name == _SETTINGS[1] or settings.get("image_processor") is not None:
                 return _checked(folder / name, settings.get("image_processor", settings), kind)
     raise ValueError(
         f"{folder} holds no {_SETTINGS[1]} (nor {_SETTINGS[0]} with an image_processor), which says how pictures are "
