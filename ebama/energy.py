@@ -28,9 +28,8 @@ from .maps import (
     WordPairs,
     WordPositions,
     at_least_float32,
-    groups_per_sample,
+    groups_and_tokens,
     outside,
-    per_sample,
 )
 from .smoothing import gaussian_peak
 
@@ -114,7 +113,7 @@ class EbamaEnergy:
     @classmethod
     def of(cls, groups: Groups, tokens: Tokens, count: int) -> EbamaEnergy:
         """The energy of `count` samples."""
-        groups_of, tokens_of = groups_per_sample(groups, count), per_sample(tokens, count)
+        groups_of, tokens_of = groups_and_tokens(groups, tokens, count)
         return cls(
             WordPairs.of([binding_weights(*sample) for sample in zip(groups_of, tokens_of, strict=True)]),
             WordPositions.of([[group.object for group in sample] for sample in groups_of]),

@@ -61,13 +61,13 @@ def per_sample(values: Sequence[Any], count: int) -> Sequence[Any]:
     return lists if any(nested) else [[leaf for leaves in lists for leaf in leaves]] * count
 
 
-def groups_per_sample(groups: Groups, count: int) -> Sequence[Sequence[GroupLike]]:
-    """As `per_sample`, of groups alone."""
-    samples: Sequence[Sequence[GroupLike]] = per_sample(groups, count)
+def groups_and_tokens(groups: Groups, tokens: Tokens, count: int) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Both as `per_sample` has them; ValueError for positions where groups belong."""
+    samples = per_sample(groups, count)
     for group in (group for sample in samples for group in sample):
         if not hasattr(group, "object"):
             raise ValueError(f"Got {group!r} among groups; expected groups, as Group((3,), ((2,),)) of positions.")
-    return samples
+    return samples, per_sample(tokens, count)
 
 
 def _leaf(value: Any) -> Any:

@@ -26,15 +26,19 @@ FIELDS: dict[str, type | UnionType] = {
 
 def check_picture(row: dict[str, Any]) -> None:
     """Raise ValueError unless a line of images.jsonl is one."""
+    try:
+        _check_fields(row)
+    except ValueError as error:
+        raise ValueError(f"is no picture: {error}") from error
+
+
+def _check_fields(row: dict[str, Any]) -> None:
     if missing := FIELDS.keys() - row.keys():
-        raise ValueError(f"is no picture: it lacks {', '.join(sorted(missing))}.")
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}.")
     for key, kind in FIELDS.items():
         _expect(key, row[key], isinstance(row[key], kind) and not isinstance(row[key], bool))
     _expect("file", row["file"], row["file"] is None or _is_inside(row["file"]))
-    try:
-        read_boxes(row.get("boxes"))
-    except ValueError as error:
-        raise ValueError(f"is no picture: {error}") from error
+    read_boxes(row.get("boxes"))
     _expect("error", row.get("error"), isinstance(row.get("error", ""), str))
 
 
@@ -42,14 +46,13 @@ def check_score(row: dict[str, Any]) -> None:
     """Raise ValueError unless a line of scores.jsonl is one; "file" and "scores" may be missing."""
     expected = '{"method": ..., "set": ..., "prompt": ..., "seed": ..., "file": ..., "scores": {NAME: NUMBER, ...}}'
     try:
-        check_picture({"file": None, **row})
+        _check_fields({"file": None, **row})
         scores = row.get("scores", {})
         kept = row.get("kept", {})
         for name, given in (("scores", scores), ("kept", kept.get("scores", {}) if isinstance(kept, dict) else None)):
             _expect(name, given, isinstance(given, dict) and all(map(_is_score, given.values())))
     except ValueError as error:
-        why = str(error).removeprefix("is no picture: ").rstrip(".")
-        raise ValueError(f"is no score: {why}; expected {expected}.") from error
+        raise ValueError(f"is no score: {str(error).rstrip('.')}; expected {expected}.") from error
 
 
 def check_scores(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -82,7 +85,7 @@ def read_judges(folder: Path) -> dict[str, str]:
 
 def _expect(name: str, value: object, fits: bool) -> None:
     if not fits:
-        raise ValueError(f"is no picture: its {name} is {short(value)}.")
+        raise ValueError(f"its {name} is {short(value)}.")
 
 
 def _is_inside(file: str) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..checks import expect, is_whole, items, plain, short
-from ..maps import Groups, Tokens, WordPositions, groups_per_sample, per_sample
+from ..maps import Groups, Tokens, WordPositions, groups_and_tokens
 from ..models import Network, Site
 from ..models.attention import site_names
 from ..prompt import Parsed
@@ -146,10 +146,7 @@ def _task(
     tokens = content if tokens is None else tokens
     if tokens is None:
         raise ValueError("tokens are None; expected the content positions, or prompts as `parse` reads them as groups.")
-    count = len(context)
-    task = Task(
-        network, context, groups_per_sample(prompts, count), per_sample(tokens, count), calls=calls, steps=calls
-    )
+    task = Task(network, context, *groups_and_tokens(prompts, tokens, len(context)), calls=calls, steps=calls)
     words = [[word for group in sample for word in (group.object, *group.modifiers)] for sample in task.groups]
     WordPositions.of(words).check(context.shape[1])
     boxes = [getattr(group, "box", None) for sample in task.groups for group in sample]

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..guidance import Energy, GradientMethod, Needs, Refinement, Task
 from ..guidance.options import option, switch, thresholds, whole
 from ..hidden import checked_losses
-from ..maps import ContentRange, Groups, Tokens, WordPositions, first_tokens, groups_per_sample, per_sample
+from ..maps import ContentRange, Groups, Tokens, WordPositions, first_tokens, groups_and_tokens
 from ..smoothing import gaussian_peak
 
 
@@ -60,8 +60,7 @@ def ane_loss(probabilities: Tensor, groups: Groups, tokens: Tokens = ()) -> Tens
     `ContentRange` goes by, CLIP's if none are given. Raises ValueError for a sample without objects, for lists that do
     not match the batch and for positions outside the key axis.
     """
-    count = len(probabilities)
-    samples, content = groups_per_sample(groups, count), per_sample(tokens, count)
+    samples, content = groups_and_tokens(groups, tokens, len(probabilities))
     if not all(samples):
         raise ValueError("A sample has no object to excite; expected at least one group for each.")
     return checked_losses(_least_excited(probabilities, first_tokens(samples), ContentRange.of(content)), probabilities)

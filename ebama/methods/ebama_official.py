@@ -22,9 +22,8 @@ from ..maps import (
     WordPairs,
     WordPositions,
     first_tokens,
-    groups_per_sample,
+    groups_and_tokens,
     outside,
-    per_sample,
 )
 from ..smoothing import gaussian_peak
 
@@ -71,8 +70,7 @@ def official_loss(probabilities: Tensor, groups: Groups, tokens: Tokens, *, inte
 
     Raises ValueError for lists that do not match the batch and for positions outside the key axis.
     """
-    count = len(probabilities)
-    groups_of, tokens_of = groups_per_sample(groups, count), per_sample(tokens, count)
+    groups_of, tokens_of = groups_and_tokens(groups, tokens, len(probabilities))
     pairs = WordPairs.of([_weights(*sample) for sample in zip(groups_of, tokens_of, strict=True)])
     losses = _loss(probabilities, pairs, first_tokens(groups_of), ContentRange.of(tokens_of), intensity_weight)
     return checked_losses(losses, probabilities)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..guidance import Energy, GradientMethod, Needs, Task
 from ..hidden import checked_losses
-from ..maps import GroupLike, Groups, Tokens, Word, WordPairs, at_least_float32, groups_per_sample, outside, per_sample
+from ..maps import GroupLike, Groups, Tokens, Word, WordPairs, at_least_float32, groups_and_tokens, outside
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,7 @@ def syngen_loss(probabilities: Tensor, groups: Groups, tokens: Tokens) -> Tensor
 
     Raises ValueError for lists that do not match the batch and for positions outside the key axis, or hidden ones.
     """
-    count = len(probabilities)
-    samples = zip(groups_per_sample(groups, count), per_sample(tokens, count), strict=True)
+    samples = zip(*groups_and_tokens(groups, tokens, len(probabilities)), strict=True)
     losses = _loss(probabilities, WordPairs.of([_weights(*sample) for sample in samples]))
     return checked_losses(losses, probabilities)
 

@@ -14,7 +14,8 @@ from .alignment import NUMBER_SIGNS
 _PARAMETER = r"(?:--[a-z]+|[-—–][a-z]+(?= [\d.:]+(?!\S)))"
 _MARKUP = re.compile(
     r"^(?i:/imagine +(?:prompt *:)?|[\"'{#* ]*(?:positive )?prompt[\"'*]* *[:=]\**|#+ *prompt *,)|"
-    r"<\w+:[^<>]*>|<(?i:break)>|\bsource_(?:anime|cartoon|furry|pony|real)\b|\brating[_:](?:safe|questionable|explicit|general|sensitive)\b|\bartist:[^\s,|()\[\]{}]+|"
+    r"<\w+:[^<>]*>|<(?i:break)>|\bsource_(?:anime|cartoon|furry|pony|real)\b|\bartist:[^\s,|()\[\]{}]+|"
+    r"\brating[_:](?:safe|questionable|explicit|general|sensitive)\b|"
     r"\b(?:BREAK|ADD(?:BASE|COL|ROW|COMM)|AND_(?:PERP|SALT|TOPK))\b|"
     r"\b(?:MASK|FEATHER|COUPLE)\([^()]*\)|\bembedding:[\w./-]+|\bscore_\d(?:_up)?\b|(?<!\S)\(?\d{1,2}\)(?= )|"
     rf"\d\ufe0f?\u20e3|{NUMBER_SIGNS}|\b(?:https?://|www\.)\S+|(?<!\S)[:;]-?[dDoOpP3)(](?![^\s,.])|"
@@ -31,7 +32,7 @@ _TEXT_TAGS = frozenset(("b", "i", "u", "em", "strong", "span", "font"))
 # These part none; nor do counts and ages: "red cars x2, bowls (x3)", "26 y.o woman".
 _COUNT = r"(?<=\w )(?:x\d{1,2}(?= *(?:[,.;|]|and\b|$))|\(x\d{1,2}\))|(?:^|(?<=[,.;|] ))x\d{1,2}(?= )"
 _TAG = re.compile(
-    r"</(\w+) *>|<(\w+)(?: +[\w-]+=[^<>]*)?(/?) *>|<!--.*?-->|(?<=\w)\(e?s\)|<\|\w+\|>|&nbsp;|\[/?(?:b|i|u)\]|"
+    r"</(\w+) *>|<(\w+)(?: +[\w-]+=[^<>]*)?(/?) *>|<!--.*?-->|(?<=\w)\(e?s\)|<\|\w+\|>|\[/?(?:b|i|u)\]|"
     r"\b\d{1,3}(?: y\.?/?o|y\.o)\.?(?![\w-])|"
     rf"(\\[nrt]|\n) *(?=(\w*))|(?<=\w){NUMBER_SIGNS}|{_COUNT}"
 )
@@ -84,10 +85,9 @@ def _begins_a_phrase(line_break: re.Match[str]) -> bool:
     text, after = line_break.string[: line_break.start()].rstrip(" "), line_break[5].lower()
     before, line = word_before(text, len(text)), text[text.rfind("\n") + 1 :].split()
     goes_on = before.endswith("ing") and (len(line) > 2 or after in lexicon.DETERMINERS)  # "a dog chasing"
-    goes_on |= line[:1] in ([word] for word in lexicon.DETERMINERS) and after not in _IN_A_PHRASE  # "a cowboy" "hat"
-    if goes_on or text.endswith("-") or before in _BEFORE_A_PHRASE | lexicon.ADJECTIVES | lexicon.ATTRIBUTES:
-        return False
-    return after not in _BETWEEN_PHRASES
+    goes_on |= bool(line) and line[0] in lexicon.DETERMINERS and after not in _IN_A_PHRASE  # "a cowboy" "hat"
+    goes_on |= text.endswith("-") or before in _IN_A_PHRASE or before in lexicon.ATTRIBUTES
+    return not goes_on and after not in _BETWEEN_PHRASES
 
 
 def _without_more_or_less(match: re.Match[str]) -> str:

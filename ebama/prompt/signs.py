@@ -52,6 +52,9 @@ _UNSEEN = frozenset("\xad\u2060")  # where a word may or may not be broken
 _IN_A_PHRASE = lexicon.DETERMINERS | lexicon.NUMBERS | lexicon.ADJECTIVES
 _BETWEEN_PHRASES = lexicon.PREPOSITIONS | lexicon.CONJUNCTIONS
 _NO_NOUN = _BETWEEN_PHRASES | lexicon.DETERMINERS | lexicon.PRONOUNS | lexicon.AUXILIARIES
+_GOES_ON = _NO_NOUN - {"of"}  # '"photo" of a car'
+_NO_TAG = _NO_NOUN | lexicon.ADJECTIVES
+_BEFORE_ENCLOSED = _IN_A_PHRASE | lexicon.ATTRIBUTES
 
 
 def without_signs(prompt: str) -> tuple[str, list[int]]:
@@ -69,8 +72,9 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
     parting |= {match.start(): not _is_in_a_phrase(prompt, match.start()) for match in _HASHTAG.finditer(prompt)}
     commas = {i for i, parts in parting.items() if parts}
     text = list(prompt)
-    is_list = sum(_is_bullet(match[0][0]) for match in _CHUNK.finditer(prompt)) > 1
-    for match in _CHUNK.finditer(prompt):
+    chunks = list(_CHUNK.finditer(prompt))
+    is_list = sum(_is_bullet(match[0][0]) for match in chunks) > 1
+    for match in chunks:
         start, end = match.span()
         first, after = core(prompt, match.span())
         if first == after:
@@ -89,8 +93,6 @@ def without_signs(prompt: str) -> tuple[str, list[int]]:
             if prompt[i] not in _SENTENCE and prompt[i] != apostrophe:
                 text[i] = "," if i in commas else " "
     indices = _as_people_write("".join(text))
-    while indices and text[indices[-1]] in ", ":
-        indices.pop()
     return "".join(text[i] for i in indices), indices
 
 
@@ -102,8 +104,8 @@ def readable(prompt: str) -> tuple[str, list[int]]:
 
 
 def _as_people_write(text: str) -> list[int]:
-    """The characters of a text to read: single spaces, commas without one before them and none twice. Parsers that
-    learned from sentences lose words otherwise."""
+    """The characters of a text to read: single spaces, commas without one before them, none twice and none in the
+    end. Parsers that learned from sentences lose words otherwise."""
     indices: list[int] = []
     for i, character in enumerate(text):
         before = "".join(text[k] for k in indices[-2:])
@@ -113,6 +115,8 @@ def _as_people_write(text: str) -> list[int]:
             indices.insert(-1, i)
         elif not character.isspace() or (before and not before[-1].isspace()):
             indices.append(i)
+    while indices and text[indices[-1]] in ", ":
+        indices.pop()
     return indices
 
 
@@ -120,7 +124,7 @@ def _parted_tags(prompt: str) -> str:
     """Tags of image boards, which stand apart by spaces alone: "1girl blue_eyes red_hair"."""
     words = prompt.split(" ")
     are_tags = sum(map(bool, map(_TAG_OF_WORDS.fullmatch, words))) > 1 and "," not in prompt
-    return prompt.replace(" ", ",") if are_tags and (_NO_NOUN | lexicon.ADJECTIVES).isdisjoint(words) else prompt
+    return prompt.replace(" ", ",") if are_tags and _NO_TAG.isdisjoint(words) else prompt
 
 
 def _is_bullet(character: str) -> bool:
@@ -185,7 +189,7 @@ def _enclosing_signs(prompt: str) -> dict[int, bool]:
     parting: dict[int, bool] = {}
     for match in _ENCLOSED.finditer(prompt):
         before = word_before(prompt, match.start())
-        inside = before in _IN_A_PHRASE | lexicon.ATTRIBUTES
+        inside = before in _BEFORE_ENCLOSED
         after = re.match(r"[^\w.,;:!?]*(\w+)", prompt[match.end() : match.end() + 40].lower())
         words = match[1] or match[2]
         alone = " " not in words.strip()
@@ -193,7 +197,7 @@ def _enclosing_signs(prompt: str) -> dict[int, bool]:
             parts = len(words) > 1
         else:
             begins = inside or not before or before in _BETWEEN_PHRASES | _SENTENCE
-            before_a_noun = after is not None and after[1] not in _NO_NOUN - {"of"}
+            before_a_noun = after is not None and after[1] not in _GOES_ON
             is_aside = match[0][0] in "([{" and after is not None and after[1] in lexicon.PLAIN_ADJECTIVES
             is_aside &= before not in lexicon.ATTRIBUTES and tag([before]) == ["NOUN"]  # "red car (new) blue bowl"
             parts = not ((alone and inside) or (before_a_noun and (begins or (alone and not is_aside))))

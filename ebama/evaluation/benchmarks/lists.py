@@ -57,6 +57,7 @@ def _once(prompts: Iterable[BenchmarkPrompt]) -> list[BenchmarkPrompt]:
 def _read_file(path: Path, name: str) -> list[BenchmarkPrompt]:
     try:
         text = _MARKS.sub(r"\1", read_text(path)).removesuffix("\x1a")  # the mark of an end under DOS
+        _check(text)
         delimiter = _TABLES.get(path.suffix.lower())
         lines = _cells(text, delimiter) if delimiter else _lines(text)
     except (OSError, ValueError) as error:
@@ -69,7 +70,6 @@ def _read_file(path: Path, name: str) -> list[BenchmarkPrompt]:
 
 def _lines(text: str) -> list[str]:
     """The lines of a list of prompts; JSON strings may hold the other separators of splitlines."""
-    _check(text)
     if _is_json_list(text):
         raise ValueError("it is one JSON list; write one prompt a line.")
     return re.split("\r\n?|\n", text)
@@ -77,7 +77,6 @@ def _lines(text: str) -> list[str]:
 
 def _cells(text: str, delimiter: str) -> list[str]:
     """The cells of a table of one column, which a spreadsheet puts in quotes where they hold commas."""
-    _check(text)
     try:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if row]
     except csv.Error as error:
