@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .betas import BETAS
-from .values import plain_fields, plain_time
+from .values import plain_fields, plain_time, rounded_to
 
 Time: TypeAlias = float | Tensor
 """A timestep for all samples, or a tensor [B] with one for each. A fractional one lies between two of the table, where
@@ -56,22 +56,22 @@ class NoiseSchedule:
     def of(cls, alphas_cumprod: Tensor | Iterable[float], prediction: str = "epsilon") -> NoiseSchedule:
         """The schedule of abar_t [train_steps], as checkpoints and diffusers' schedulers hold them.
 
-        Those of Stable Diffusion, DDPM (linear, 0.0001 to 0.02) and cosine, up to the rounding of their dtype, are the
-        schedule of that name. Raises ValueError for values that do not fall from below 1 and stay above 0.
+        Those of Stable Diffusion, DDPM (linear, 0.0001 to 0.02) and cosine, up to the rounding of their dtype, or of a
+        coarser one that holds them all, are the schedule of that name. Raises ValueError for values that do not fall
+        from below 1 and stay above 0.
         """
         table = alphas_cumprod
         if not isinstance(table, Tensor):
-            entries = list(table) if isinstance(table, Iterable) else []
-            dtypes = {str(getattr(value, "dtype", "float64")).removeprefix("torch.") for value in entries}
-            rounded = getattr(torch, dtypes.pop(), torch.float64) if len(dtypes) == 1 else torch.float64
-            table = torch.tensor([float(value) for value in entries], dtype=torch.float64, device="cpu").to(rounded)
+            entries = map(float, table) if isinstance(table, Iterable) else ()
+            table = torch.tensor(list(entries), dtype=torch.float64, device="cpu")
         if not table.is_floating_point() or table.ndim != 1 or not len(table) or table.is_meta:
             raise ValueError(
                 f"alphas_cumprod has dtype {table.dtype}, shape {list(table.shape)}; expected numbers [train_steps]."
             )
         # A unit in the last place and not its half: a merge of two tables in half precision is rounded again. In eight
         # bits that unit is large beside what is left in the end, and each value has its own.
-        values, info = table.detach().cpu().double(), torch.finfo(table.dtype)
+        values = table.detach().cpu().double()
+        info = torch.finfo(rounded_to(values))
         near = (info.eps, info.tiny * info.eps) if info.bits == 8 else (0, max(info.eps, 1e-5))
         for usual in (cls(len(table)), cls(len(table), 0.0001, 0.02, "linear"), cls(len(table), kind="cosine")):
             if torch.allclose(values, usual.alphas_cumprod, rtol=near[0], atol=near[1]):

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_COARSEST = (torch.float8_e5m2, torch.float8_e4m3fn, torch.bfloat16, torch.float16)
+
 
 def plain(value: Any) -> Any:
     """A number of any library as Python's, whole ones whole; an array, a list or an iterator as a tuple of them; any
@@ -32,6 +34,11 @@ def plain_fields(holder: object, *names: str) -> None:
     """Hold fields of a frozen dataclass as `plain` values: JSON, equality and hashes know no others."""
     for name in names:
         object.__setattr__(holder, name, plain(getattr(holder, name)))
+
+
+def rounded_to(values: Tensor) -> torch.dtype:
+    """The coarsest dtype that holds each of these float64: files are rounded, and stored in a wider one again."""
+    return next((dtype for dtype in _COARSEST if torch.equal(values.to(dtype).double(), values)), values.dtype)
 
 
 def plain_time(t: Any) -> Any:

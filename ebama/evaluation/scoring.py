@@ -105,6 +105,12 @@ def _pictures(folder: Path, benchmark: Sequence[BenchmarkPrompt]) -> list[dict[s
     alike = Counter(map(_as_text, named))
     named |= {text: prompt for name, prompt in named.items() if alike[text := _as_text(name)] == 1}
     by_folder = {path.parent.name: named.get(path.parent.name, named.get(_as_text(path.parent.name))) for path in paths}
+    if benchmark and (own := [name for name, prompt in by_folder.items() if prompt is None]):
+        warnings.warn(
+            f"{len(own)} of {len(by_folder)} folders of {folder} are no prompts of the benchmark, but their own "
+            f"({own[0]!r} ...).",
+            stacklevel=4,
+        )
     rest = "other" if any(by_folder.values()) else "all"
     pictures = []
     for path in paths:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngInfo, iTXt
 
 from .claims import write_new
 from .files import to_json, written_whole
@@ -164,6 +165,9 @@ def metadata_of(image: Image.Image, path: Path | str) -> dict[str, Any]:
     text = image.info.get(KEY)
     if not isinstance(text, str):
         raise ValueError(f"{path} holds no recipe; expected a PNG that `generate` wrote (its text chunk {KEY!r}).")
+    if not isinstance(text, iTXt):  # another program wrote it again, in UTF-8 still, where Pillow expects Latin-1
+        with suppress(UnicodeError):
+            text = text.encode("latin-1").decode()
     try:
         return parse_object(text)
     except ValueError as error:

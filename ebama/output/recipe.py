@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field, fields, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ebama.samplers import Sampler
 from ..checks import expect, is_number, short
 from ..prompt import Box, Group
 from ..prompt.alignment import LONGEST
-from .png import read_metadata
+from .png import MAX_PIXELS, read_metadata
 from .stored_sampler import describe_sampler, read_sampler
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -76,13 +77,16 @@ class Recipe:
 
     def size(self, channels: int, factor: int) -> tuple[int, int] | None:
         """Height and width of the picture in pixels, by a model whose latents have so many `channels`, and so many
-        pixels to the side of one of theirs; None if the recipe does not say it. ValueError for another model's latent.
+        pixels to the side of one of theirs; None if the recipe does not say it. ValueError for another model's latent,
+        and for a picture too large to be read.
         """
         if not self.latent:
             return None
         stored, height, width = self.latent
         expect("latent", self.latent, stored == channels, f"{channels} channels, as this model has")
-        return height * factor, width * factor
+        size = height * factor, width * factor
+        expect("latent", self.latent, prod(size) <= MAX_PIXELS, f"a picture of at most {MAX_PIXELS:,} pixels")
+        return size
 
     def to_metadata(self) -> dict[str, Any]:
         """The recipe as values of JSON."""

@@ -12,10 +12,13 @@ from .alignment import NUMBER_SIGNS
 # what is said to somebody: "a red car :D", "a red car lol and a bowl".
 # Parameters end a prompt: "--ar 16:9 --no people, cats", "Negative prompt: cats", "### cats".
 _PARAMETER = r"(?:--[a-z]+|[-—–][a-z]+(?= [\d.:]+(?!\S)))"
+_CALL = r"(?:\w{1,20} *= *)?\w{0,20}pipe\w{0,20}\( *"
 _MARKUP = re.compile(
-    r"^(?i:/imagine +(?:prompt *:)?|[\"'{#* ]*(?:positive )?prompt[\"'*]* *[:=]\**|#+ *prompt *,)|"
-    r"<\w+:[^<>]*>|<(?i:break)>|\bsource_(?:anime|cartoon|furry|pony|real)\b|\bartist:[^\s,|()\[\]{}]+|"
-    r"\brating[_:](?:safe|questionable|explicit|general|sensitive)\b|"
+    r"^(?i:/imagine +(?:prompt *:)?|#+ *prompt *,|"
+    rf"(?:{_CALL}|const |[\"'{{#*> ]+)?(?:positive |image )?prompt(?: \d+)?[\"'*]* *[:=]\**|{_CALL}(?=[\"']))|"
+    r"\b[a-z]+(?:_[a-z]+)* ?= ?-?[\d.]+(?:\)[\w.]*\[0\])?\)?(?= *(?:,|$))|"
+    r"<\w+:[^<>]*>|<(?i:break)>|\bsource(?:_|: ?)(?:anime|cartoon|furry|pony|real)\b|\bartist:[^\s,|()\[\]{}]+|"
+    r"\brating(?:_|: ?)(?:safe|questionable|explicit|general|sensitive)\b|"
     r"\b(?:BREAK|ADD(?:BASE|COL|ROW|COMM)|AND_(?:PERP|SALT|TOPK))\b|"
     r"\b(?:MASK|FEATHER|COUPLE)\([^()]*\)|\bembedding:[\w./-]+|\bscore_\d(?:_up)?\b|(?<!\S)\(?\d{1,2}\)(?= )|"
     rf"\d\ufe0f?\u20e3|{NUMBER_SIGNS}|\b(?:https?://|www\.)\S+|(?<!\S)[:;]-?[dDoOpP3)(](?![^\s,.])|"
@@ -24,7 +27,7 @@ _MARKUP = re.compile(
     r"\b[fF](?:/\d+(?:\.\d+)?|\d\.\d)\b|\bISO ?\d{2,6}\b|\b1/\d{2,4} ?s(?:ec)?\b|"  # of a camera
     r"(?<=[)\"”])\.[a-z]+\([\d., ]*\)?|"
     rf"(?<=\S ){_PARAMETER}(?!\S).*|(?<!\S){_PARAMETER}(?: [\d.:]+)?(?!\S)|"
-    r"(?i:[\"']?\bnegative[_ ]prompt[\"']? *:.*|\bsteps: \d+, sampler:.*)|(?<=\w )###(?= )[^#]*$",
+    r"(?i:[\"']?\bnegative[_ ]prompt[\"']? *[:=].*|\bsteps: \d+, sampler:.*)|(?<=\w )###(?= )[^#:]*$",
     re.DOTALL,
 )
 _LINE_TAGS = frozenset(("br", "p", "div", "li", "ul", "ol", "hr", "tr", "td", "h1", "h2", "h3"))  # they part phrases
@@ -66,8 +69,8 @@ def without_markup(prompt: str) -> str:
         return ("," if parts else " ").ljust(len(match[0]))
 
     def part(match: re.Match[str]) -> str:
-        if match[0].startswith("###") and (":" in match[0] or "#" in match.string[: match.start()]):  # a heading
-            return ",  " + match[0][3:]
+        if match[0].startswith("###") and "#" in match.string[: match.start()]:  # a heading
+            return match[0]
         before = word_before(match.string, match.start())
         return ("," if match.start() and before not in _BEFORE_A_PHRASE else " ").ljust(len(match[0]))
 

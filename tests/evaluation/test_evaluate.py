@@ -745,7 +745,8 @@ def test_sets_of_another_programs_pictures_are_the_benchmarks(tmp_path: Path) ->
     for prompt in ("a cat and a dog", "a purple crown and a blue suitcase", "something else"):
         (tmp_path / "theirs" / prompt).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "theirs" / prompt / "0.png")
-    found = score(tmp_path, [], benchmark=load_benchmark("ane"))
+    with pytest.warns(UserWarning, match="1 of 3 folders .* are no prompts of the benchmark.*'something else'"):
+        found = score(tmp_path, [], benchmark=load_benchmark("ane"))
     assert [line["set"] for line in found] == ["animals", "objects", "other"]
     assert {line["set"] for line in score(tmp_path, [])} == {"all"}
 

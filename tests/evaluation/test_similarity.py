@@ -267,9 +267,14 @@ def test_a_damaged_folder_is_refused_in_one_line(tmp_path: Path) -> None:
         Clip.open(folder)
     assert "\n" not in str(found.value)
     tensors = load_file(SHIPPED["clip"] / "model.safetensors")
+    for around in ("module.", "_orig_mod.", "model."):
+        wrapped = {f"{around}{key}": tensor for key, tensor in tensors.items()}
+        save_file(wrapped, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(ValueError, match=rf"e\.g\. (\S+); it has {around}\1: save the model without"):
+            Clip.open(folder)
     del tensors["logit_scale"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"lacks 1 of the model's tensors, e\.g\. logit_scale"):
+    with pytest.raises(ValueError, match=r"lacks 1 of the model's tensors, e\.g\. logit_scale\.$"):
         Clip.open(folder)
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(ValueError, match=r"holds no preprocessor_config\.json"):

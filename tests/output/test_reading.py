@@ -18,6 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ebama.output import reading
+from ebama.output.files import to_json
 from ebama.output.png import decoded, is_whole, metadata_of, read_metadata, read_picture, save_png
 
 READERS = (reading.read_bytes, reading.read_text, reading.read_object, read_picture, read_metadata)
@@ -153,6 +154,22 @@ def test_text_before_and_behind_the_pixels_is_read(after: bool, tmp_path: Path) 
     info.add(b"tEXt", b"ebama\0" + b'{"seed": 3}', after_idat=after)
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png", pnginfo=info)
     assert read_metadata(tmp_path / "a.png") == {"seed": 3}
+
+
+@pytest.mark.parametrize("chunk", ["tEXt", "zTXt"])
+@pytest.mark.parametrize("text", ["a red piñata", "猫🐱 and a “car”", "plain"])
+def test_a_recipe_that_another_program_wrote_again_is_the_same(chunk: str, text: str, tmp_path: Path) -> None:
+    content, info = to_json({"prompt": text}).encode(), PngInfo()
+    info.add(chunk.encode(), b"ebama\0" + (content if chunk == "tEXt" else b"\0" + zlib.compress(content)))
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png", pnginfo=info)
+    assert read_metadata(tmp_path / "a.png") == {"prompt": text}
+
+
+def test_a_recipe_in_latin_1_is_read(tmp_path: Path) -> None:
+    info = PngInfo()
+    info.add_text("ebama", '{"prompt": "a piñata"}')
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png", pnginfo=info)
+    assert read_metadata(tmp_path / "a.png") == {"prompt": "a piñata"}
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -109,6 +109,8 @@ def test_the_size_is_that_of_the_latent_for_models_that_have_such() -> None:
     assert recipe.size(4, 8) == (128, 192)
     assert recipe.size(4, 2) == (32, 48)
     assert Recipe.from_metadata(STORED | {"latent": []}).size(4, 8) is None
+    with pytest.raises(ValueError, match=r"latent is \(4, 40000, 16\); expected a picture of at most 67,108,864"):
+        Recipe.from_metadata(STORED | {"latent": [4, 40000, 16]}).size(4, 16)
     with pytest.raises(ValueError, match=r"latent is \(4, 16, 24\); expected 16 channels, as this model has\."):
         recipe.size(16, 8)
 

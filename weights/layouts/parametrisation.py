@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ebama.models import TextConfig
 from ebama.samplers import NoiseSchedule
+from ebama.samplers.values import rounded_to
 
 from ..errors import CheckpointError, listed
 from ..files.settings import nested_settings
@@ -137,11 +138,12 @@ def stored_schedule(file: TensorFile) -> NoiseSchedule | None:
             return None
         if not values.any():  # a table that nobody filled in
             continue
+        values = values.to(rounded_to(values.double()))
         if name != "alphas_cumprod" and values.itemsize == 1:
             if name == "denoiser.sigmas" and _are_usual_sigmas(values):
                 return NoiseSchedule(len(values))
             raise CheckpointError(
-                f"{file.path}: {name} in {values.dtype} are too coarse for a noise schedule; expected 16 bits, or "
+                f"{file.path}: {name} of 8 bits are too coarse for a noise schedule; expected 16 bits, or "
                 "alphas_cumprod."
             )
         try:

@@ -188,8 +188,11 @@ def _read(path: Path, kind: Any) -> Any:
     folders.check_weights(path, kind)
     options: dict[str, Any] = {DTYPE: torch.float32, "output_loading_info": True}
     model, report = folders.call(path, kind.from_pretrained, variant=folders.variant(path), **options)
-    if missing := [*report["missing_keys"], *report["mismatched_keys"]]:
-        raise ValueError(f"{path} lacks {len(missing)} of the model's tensors, e.g. {sorted(map(str, missing))[0]}.")
+    if missing := sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"]))):
+        message = f"{path} lacks {len(missing)} of the model's tensors, e.g. {missing[0]}"
+        if wrapped := [key for key in report["unexpected_keys"] if key.endswith(f".{missing[0]}")]:
+            message += f"; it has {wrapped[0]}: save the model without the module around it"
+        raise ValueError(f"{message}.")
     if more := sorted(key for key in report["unexpected_keys"] if _OF_A_LAYER.search(key)):
         raise ValueError(f"{path} holds more layers than its config.json describes, e.g. {more[0]}.")
     for part in (model.config, model.config.text_config, model.config.vision_config):
