@@ -209,6 +209,7 @@ def test_a_strength_is_the_last_part_of_the_steps_from_the_noised_picture(streng
         assert torch.equal(same.latents, found.latents)
 
 
+@pytest.mark.slow
 def test_latents_are_the_noise_and_the_strength_is_four_fifths() -> None:
     seeded = run(CATS, "sd", image=picture(), steps=5, sampler="ddim", seeds=[3])
     given = torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(3))[None]
@@ -247,6 +248,7 @@ def test_one_picture_is_for_all_prompts_and_of_the_size_asked_for() -> None:
     )
 
 
+@pytest.mark.slow
 def test_p2p_edits_a_picture() -> None:
     prompts = ["a red cat", "a blue cat"]
     found = run(prompts, "p2p", image=picture(), strength=0.5, steps=4)

@@ -93,6 +93,7 @@ def test_unet_at_a_timestep_of_its_own_for_each_sample() -> None:
     assert relative(ours(z, t, context), theirs(z, t, context).sample) <= TOLERANCE
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_unet_with_every_site_recorded() -> None:
     """The way through explicit scores computes what the fused way does."""

@@ -16,6 +16,7 @@ def test_quick_start_is_one_block_of_two_commands() -> None:
     assert len(block.strip().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_the_scores_of_a_prompt(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
     exec(BLOCKS[0], names)

@@ -59,6 +59,7 @@ def ids_of(text: str, pad: int) -> Tensor:
     return torch.tensor([[*words, *[pad] * (77 - len(words))]])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_short_texts_are_filled_with_the_models_own_token() -> None:
     """Stable Diffusion 2.x fills them with token 0, a "!" inside of a word; a typed "!" stays what it is."""
@@ -106,6 +107,7 @@ def test_the_second_tokenizer_serves_the_second_encoder() -> None:
     assert torch.equal(both[..., 16:], longer[..., 16:])
 
 
+@pytest.mark.slow
 def test_the_fingerprint_covers_both_text_encoders() -> None:
     sd = model(TINY_XL)
     changed = random_model(TINY_XL)
@@ -203,6 +205,7 @@ def test_a_run_is_the_loop_by_hand(config: StableDiffusionConfig, kind: type[PND
         assert found.recipes[0].sampler.schedule == schedule
 
 
+@pytest.mark.slow
 def test_sizes_reach_the_network_and_the_recipe() -> None:
     z = torch.randn(1, 4, 16, 8, generator=torch.Generator().manual_seed(3))
     sizes: dict[str, Any] = {"original_size": [512, 300], "crop": tuple(np.array([3, 4])), "target_size": (900, 1000)}

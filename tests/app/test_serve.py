@@ -315,6 +315,7 @@ def test_words_have_their_group_and_role(service: Service) -> None:
 # --- the queue ---
 
 
+@pytest.mark.slow
 def test_one_job_at_a_time_and_the_position_of_the_others(client: TestClient, pipeline: Any) -> None:
     pipeline.go.clear()
     request = {"methods": ["sd"], "seeds": "0"}
@@ -330,6 +331,7 @@ def test_one_job_at_a_time_and_the_position_of_the_others(client: TestClient, pi
     assert client.delete(f"/api/jobs/{first}").json()["state"] == "done"
 
 
+@pytest.mark.slow
 def test_a_running_job_stops_before_its_next_call_and_keeps_what_it_has(client: TestClient, pipeline: Any) -> None:
     pipeline.go.clear()
     job = submit(client, methods=["sd", "cd"], seeds="0")
@@ -489,6 +491,7 @@ def test_a_visitor_who_leaves_in_mid_sentence_is_no_error(service: Service, path
     assert all(answer.get("status", 400) == 400 for answer in answers)
 
 
+@pytest.mark.slow
 def test_unknown_jobs_pictures_and_pages_are_not_found(client: TestClient) -> None:
     assert "no job 'none'" in refusal(client.get("/api/jobs/none"), 404)
     job = until(client, submit(client, methods=["sd"], seeds="0"), "done")["id"]

@@ -9,6 +9,7 @@ from ebama.bench import smoothing
 from ebama.smoothing import gaussian_peak
 
 
+@pytest.mark.slow
 def test_prints_two_rows_for_each_count(capsys: pytest.CaptureFixture[str]) -> None:
     smoothing.main(counts=(2, 64), calls=1, seconds=0.01)
     lines = capsys.readouterr().out.splitlines()

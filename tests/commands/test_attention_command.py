@@ -295,6 +295,7 @@ def test_comparison_keeps_row_labels_in_their_rows() -> None:
     assert all(upper.y0 > lower.y1 for upper, lower in pairwise(extents))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(8, 4), (4, 8)])
 def test_pictures_keep_their_shape_in_figures(size: tuple[int, int]) -> None:
     row = MapRow("cat", np.ones((1, size[1] // 2, size[0] // 2)), 0.0, 1.0)

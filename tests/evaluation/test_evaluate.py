@@ -372,6 +372,7 @@ def test_processes_of_several_machines_share_too(
     assert parts == [(part, 6) for part in (0, 2, 3, 4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["folder", "pictures", "list"])
 def test_pictures_that_are_gone_in_the_end_are_an_error(
     damage: str, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -859,6 +860,7 @@ def test_prompts_that_differ_in_a_sign_keep_their_folders(tmp_path: Path) -> Non
     assert {(line["set"], line["prompt"]) for line in lines} == {(f"set {name}", name) for name in names}
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_removed_meanwhile_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = [BenchmarkPrompt("a", text) for text in ("a cat", "a dog")]
     work = Run(listed, {"sd": SD}, [0], steps=2, sampler="ddim", batch_size=1, parser="rules", size=(32, 32))

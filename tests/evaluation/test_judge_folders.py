@@ -395,6 +395,7 @@ def test_what_a_model_returns_is_not_the_folders_choice(part: str, copy: Path) -
         assert changed.captions(pictures) == plain.captions(pictures)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["clip"])
 def test_texts_stand_at_the_left_whatever_the_folder_says(part: str, copy: Path) -> None:
     config = json.loads((copy / "tokenizer_config.json").read_text())
@@ -405,6 +406,7 @@ def test_texts_stand_at_the_left_whatever_the_folder_says(part: str, copy: Path)
     assert torch.equal(changed.texts(texts, cut=True), plain.texts(texts, cut=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["clip"])
 @pytest.mark.parametrize("pad", ["!", None])
 def test_what_fills_texts_changes_none(part: str, pad: str | None, copy: Path) -> None:
@@ -428,6 +430,7 @@ def test_a_null_in_the_place_of_a_number_is_named(part: str, tower: str, copy: P
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["captioner"])
 def test_captions_begin_with_a_token_of_their_own(part: str, copy: Path) -> None:
     config = json.loads((copy / "config.json").read_text())
@@ -539,6 +542,7 @@ def test_weights_that_are_missing_are_named(part: str, copy: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_judges_read_the_same_under_another_default_dtype() -> None:
     images = [Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 9 + i).convert("RGB") for i in range(2)]
     prompts = [BenchmarkPrompt("a", "a red car and a cat")] * 2

@@ -434,6 +434,7 @@ def test_report_rejects_folder_without_scores(folder: Path, tmp_path: Path, caps
     assert not (empty / "report.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_charts")
 def test_report_needs_either_pictures_or_scores(folder: Path, lines: list[dict[str, Any]]) -> None:
     for method in METHODS:

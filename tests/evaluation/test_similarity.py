@@ -69,6 +69,7 @@ def test_templates_are_edited_as_published_and_correctly() -> None:
     assert templates.corrected("cats")[0] == "a bad photo of a cats."
 
 
+@pytest.mark.slow
 def test_published_and_corrected_texts_agree_on_the_benchmark() -> None:
     assert not any(templates.differ(prompt.text) for prompt in benchmarks.load("ane"))
     dvmp = {prompt.text for prompt in benchmarks.load("dvmp") if templates.differ(prompt.text)}
@@ -284,6 +285,7 @@ def test_a_damaged_folder_is_refused_in_one_line(tmp_path: Path) -> None:
 # --- the embedded judges ---
 
 
+@pytest.mark.slow
 def test_embedded_judges_know_every_word_of_the_world() -> None:
     clip, captioner = Clip.open("miniature"), Captioner.open("miniature")
     for word in world.WORDS:

@@ -190,6 +190,7 @@ def forgetful(sd: StableDiffusion) -> StableDiffusion:
     return dataclasses.replace(sd, unet=unet)
 
 
+@pytest.mark.slow
 def test_ebca_on_a_network_that_drops_the_moved_context_is_refused() -> None:
     sd = model()
     lost = forgetful(sd)

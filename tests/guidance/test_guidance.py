@@ -109,6 +109,7 @@ class Brighter(GradientMethod):
         return energy
 
 
+@pytest.mark.slow
 def test_a_method_says_which_sites_its_energy_reads() -> None:
     found = run("a cat and a dog", Brighter())
     assert found.losses.isfinite().all()

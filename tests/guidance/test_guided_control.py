@@ -153,6 +153,7 @@ def test_every_control_is_checked() -> None:
     assert checked(lambda i: None, 0) is checked(None, 0) is None
 
 
+@pytest.mark.slow
 def test_a_checked_control_does_what_it_does_alone_and_under_checkpointing() -> None:
     for network in (model().unet, foreign("ldm")[1]):
         z = noise(0) if network is model().unet else noise(0, 8)
@@ -326,6 +327,7 @@ def test_padding_of_a_batch_does_not_read_a_hidden_key() -> None:
     assert gradient.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", ["a cat and a dog", [CROWN, "a cat and a dog"]])
 def test_divide_and_bind_of_prompts_without_modifiers(prompt: Any) -> None:
     options = {"mode": "tv-bind", "step_size": 1.0, "max_refinements": (1, 1)}

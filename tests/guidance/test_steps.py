@@ -95,6 +95,7 @@ class Heavy(AttendAndExcite):
         return Momentum(self.decay)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_a_method_with_momentum_is_one_by_one_and_every_guide_starts_anew(decay: float) -> None:
     _, network = foreign("ldm")

@@ -177,6 +177,7 @@ def test_cost() -> None:
     assert QUICK.cost(reading(CROWN), 3) == Cost(predictions=sum(rows_of(CROWN, QUICK)))
 
 
+@pytest.mark.slow
 def test_without_objects_or_edited_calls_it_is_plain_sampling() -> None:
     plain = run([CROWN, CAT], "sd").latents
     assert torch.equal(run([CROWN, CAT], QUICK, groups=[[], []]).latents, plain)

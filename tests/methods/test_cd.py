@@ -136,6 +136,7 @@ def test_a_guidance_scale_of_1() -> None:
     assert rows_of(CAT, ComposableDiffusion(), guidance=1) == [1] * 3
 
 
+@pytest.mark.slow
 def test_a_weight_of_zero_leaves_a_part_out() -> None:
     found = run("a cat | a dog", ComposableDiffusion((7.5, 0))).latents
     assert relative(found, run(CAT, "sd").latents) <= 1e-5

@@ -215,6 +215,7 @@ def test_whole_numbers_are_shares_too() -> None:
     assert torch.equal(whole, floats)
 
 
+@pytest.mark.slow
 def test_without_guidance() -> None:
     found, almost = (run([CATS, DOGS], PromptToPrompt(), guidance=w).latents for w in (1, 1 + 1e-6))
     assert relative(found, almost) <= 1e-4

@@ -173,6 +173,7 @@ def test_shapes_that_do_not_fit(unet: UNet, z: tuple[int, ...], context: tuple[i
         unet(torch.zeros(z), 5, torch.zeros(context))
 
 
+@pytest.mark.slow
 def test_timesteps_per_sample(unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
     z, context = inputs
     both = unet(z, torch.tensor([3, 700]), context)
@@ -225,6 +226,7 @@ def test_control_sees_every_site_and_may_change_nothing(unet: UNet, inputs: tupl
     assert log.sites == [site.name for site in unet.sites(z.shape)]
 
 
+@pytest.mark.slow
 def test_control_rewrites_scores(unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
     z, context = inputs
     only = context[:, 3:4].expand(-1, 77, -1)  # the same key everywhere: what hiding all others must give
@@ -252,6 +254,7 @@ class _Elsewhere(Control):
         return (self.other, context) if site.name == self.at else (context, context)
 
 
+@pytest.mark.slow
 def test_a_context_replaced_at_one_site_is_not_the_next_ones(
     unet: UNet, inputs: tuple[torch.Tensor, torch.Tensor]
 ) -> None:

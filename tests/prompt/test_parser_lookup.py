@@ -46,6 +46,7 @@ def test_names_of_no_installed_distribution_are_refused(name: str, site: Path) -
     assert not {module.partition(".")[0] for module in set(sys.modules) - before} & {"bare", "installed_bare"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["installed_bare", "torch", "spacy", "numpy"])
 def test_an_installed_package_that_is_no_model_is_not_imported(name: str, site: Path) -> None:
     for use in (parsers.check, lambda parser: parsers.analyse("a red dog", parser)):

@@ -368,6 +368,7 @@ def test_unknown_parsers_are_refused(parser: object) -> None:
         parse("a red dog", TOKENIZER, parser)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_doc_is_read_and_checked() -> None:
     spacy = pytest.importorskip("spacy")
     doc = spacy.tokens.Doc(

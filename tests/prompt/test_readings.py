@@ -797,6 +797,7 @@ def test_messages_that_quote_a_long_prompt_are_one_short_line() -> None:
         assert len(str(caught.value)) <= 1000
 
 
+@pytest.mark.slow
 def test_phrases_of_any_tree_leave_a_tree() -> None:
     rng = random.Random(0)
     names = ["a", "red", "colored", "rose", "sled", "orange", ",", "and", "wine"]
@@ -848,6 +849,7 @@ def test_lines_of_prose_are_read_as_one_text(parser: str) -> None:
         assert named(parse(prompt, TOKENIZER, parser)) == named(parse(prompt.replace("\n", " "), TOKENIZER, parser))
 
 
+@pytest.mark.slow
 @given(TEXTS)
 def test_line_breaks_stand_where_spaces_do(text: str) -> None:
     assert with_line_breaks(text).replace("\n", " ") == normalised(text)
@@ -995,6 +997,7 @@ def test_the_warning_lists_only_words_that_are_not_seen(prompt: str, lost: str |
         assert said == lost
 
 
+@pytest.mark.slow
 def test_any_tree_stays_one() -> None:
     rng = random.Random(0)
     names = ["a", "red", "ball", "right", "left", "of", "next", "to", ",", "in", "smiling", "viewer", "at", "Man"]

@@ -45,6 +45,7 @@ def records_at_first_call(prompt: str) -> Any:
 # --- layers, heads, words ---
 
 
+@pytest.mark.slow
 def test_every_layer_and_head_has_its_maps(whole: Trace) -> None:
     sites = records_at_first_call(CROWN)
     assert len(whole.sources) == sum(3 * (1 + len(sites.where(resolution=side))) for side in (16, 8))
@@ -104,6 +105,7 @@ def test_only_the_words_that_were_asked_for_are_kept(folder: bool, tmp_path: Pat
         some.maps("suitcase")
 
 
+@pytest.mark.slow
 def test_all_words_are_the_prompts_own_tokens() -> None:
     some, every = (trace_of(option, [CROWN, CAT, "!"], sampler=DDIM(1)) for option in (TraceOptions(words="all"), True))
     assert some.keys == tuple(prompt.tokens for prompt in every.prompts)
@@ -181,6 +183,7 @@ def test_masks_of_words(whole: Trace) -> None:
 # --- other words ---
 
 
+@pytest.mark.slow
 def test_the_prompts_own_text_has_the_maps_of_the_run(whole: Trace) -> None:
     for of, trace in product(("scores", "probabilities"), (whole, whole.select(resolution=8, head=1))):
         options: dict[str, Any] = {"of": of}
@@ -266,6 +269,7 @@ def test_a_run_that_broke_off_leaves_its_whole_calls(tmp_path: Path) -> None:
         trace_of(TraceOptions(folder=tmp_path))
 
 
+@pytest.mark.slow
 def test_a_trace_goes_without_a_call_whose_file_was_deleted(tmp_path: Path) -> None:
     whole = trace_of(TraceOptions(folder=tmp_path), sampler=DDIM(3))
     maps = whole.maps("crown")
@@ -297,6 +301,7 @@ def test_folders_that_hold_no_trace(content: bytes | None, tmp_path: Path) -> No
         Trace.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_of_a_run_in_files_one_word_is_read_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = trace_of(TraceOptions(resolution="all", folder=tmp_path), seeds=[3, 4, 5])
     monkeypatch.setattr("ebama.trace.capture.stored.Stored.__getitem__", lambda *_: pytest.fail("read whole"))

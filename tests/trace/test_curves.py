@@ -40,6 +40,7 @@ def peak(map_: np.ndarray) -> float:
     )
 
 
+@pytest.mark.slow
 def test_intensity_is_the_peak_of_smoothed_probabilities(trace: Trace) -> None:
     found = curves.intensity(trace)
     assert (found.quantity, found.labels, found.timesteps) == ("intensity", ("crown", "axolotl"), (501, 1))

@@ -23,6 +23,7 @@ def rectangles(axis: object) -> list[tuple[float, ...]]:
     return [(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in patches]
 
 
+@pytest.mark.slow
 def test_maps_of_an_object_and_its_modifiers_show_its_box() -> None:
     trace = run(CROWN, "ane", steps=1, trace=True, boxes={"crown": BOX}).trace
     assert trace is not None

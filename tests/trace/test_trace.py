@@ -82,6 +82,7 @@ def test_what_was_not_kept_says_how_to_ask_for_it() -> None:
         trace.map("crown", of="scores")
 
 
+@pytest.mark.slow
 def test_the_clean_latents_are_those_the_noise_estimates_predict() -> None:
     result = run([CAT, CROWN], "sd", seeds=[3], sampler=DDIM(2), trace=TraceOptions(latents=True), guidance=5.0)
     assert result.trace is not None
@@ -98,6 +99,7 @@ def test_the_clean_latents_are_those_the_noise_estimates_predict() -> None:
     assert relative(latents[:, -1], result.latents) <= 0.1  # the last call's are nearly the result, at timestep 1
 
 
+@pytest.mark.slow
 def test_trace_keeps_losses_and_gradient_norms(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
     unet = model().unet
@@ -120,12 +122,14 @@ def test_trace_keeps_losses_and_gradient_norms(monkeypatch: pytest.MonkeyPatch) 
     assert (moved > 0).all()
 
 
+@pytest.mark.slow
 def test_a_sample_that_is_left_alone_has_no_gradient() -> None:
     norms = trace_of([CROWN, CAT], "syngen", seeds=[3]).gradient_norms  # no modifier, nothing to bind
     assert norms[0].isfinite().all()
     assert norms[1].isnan().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [True, TraceOptions(latents=True, kind="self", resolution=8)])
 def test_a_trace_of_plain_sampling_costs_no_call_and_no_gradient(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def gradient(*_: Any, **__: Any) -> Any:
@@ -159,6 +163,7 @@ def test_trace_joins_batches_in_order() -> None:
         torch.testing.assert_close(split.kept[name], kept, rtol=5e-3, atol=2e-3, equal_nan=True)
 
 
+@pytest.mark.slow
 def test_a_coupling_method_keeps_the_order_too() -> None:
     trace = trace_of(["a red cat", "a blue dog"], "p2p", seeds=[3, 4])
     assert [prompt.prompt for prompt in trace.prompts] == ["a red cat", "a red cat", "a blue dog", "a blue dog"]
@@ -319,6 +324,7 @@ def test_trace_survives_save_and_load(tmp_path: Path) -> None:
     assert torch.equal(again.map("crown", sample=1), trace.map("crown", sample=1))
 
 
+@pytest.mark.slow
 def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.safetensors"
     trace_of().save(path)
@@ -334,6 +340,7 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_edited_files_are_no_trace(tmp_path: Path) -> None:
     trace_of().save(tmp_path / "trace")
     tensors = load_file(tmp_path / "trace")

@@ -60,6 +60,7 @@ def test_the_maps_in_a_page_are_the_traces(of: Any, tmp_path: Path) -> None:
             np.testing.assert_allclose(maps[index], expected, atol=np.ptp(expected) / 255 + 1e-6)
 
 
+@pytest.mark.slow
 def test_a_page_has_the_prompts_the_chosen_words_and_calls() -> None:
     trace = trace_of([CROWN, "a cat"])
     both = data_of(view.document(view.shown(trace)))
@@ -77,6 +78,7 @@ def test_a_page_has_the_prompts_the_chosen_words_and_calls() -> None:
     np.testing.assert_allclose(maps[0, 0], expected, atol=np.ptp(expected) / 255 + 1e-6)
 
 
+@pytest.mark.slow
 def test_a_page_has_every_layer_and_head_that_was_kept() -> None:
     trace = trace_of(options=TraceOptions(resolution=[16, 8], head="all", by_site=True, words=["crown", "blue"]))
     data = data_of(view.document(view.shown(trace)))
@@ -210,6 +212,7 @@ def test_a_notebook_shows_the_page_of_the_file(tmp_path: Path) -> None:
     assert trace_of(options=TraceOptions(probabilities=False, scores=False))._repr_html_() is None
 
 
+@pytest.mark.slow
 def test_a_trace_has_the_pictures_of_its_run(tmp_path: Path) -> None:
     result = run([CROWN, "a cat"], "sd", seeds=[3], sampler="ddim", trace=True, output="pil", batch_size=1)
     assert result.trace is not None

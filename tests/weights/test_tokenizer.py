@@ -203,6 +203,7 @@ TEXTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [77, 16, 248])
 def test_rows_are_what_the_tokenizer_pads_and_cuts(length: int) -> None:
     own = copy.deepcopy(clip_tokenizer())
@@ -222,6 +223,7 @@ def test_rows_do_not_depend_on_the_state_of_a_tokenizer_nor_change_it(side: str,
     assert (own.backend_tokenizer.truncation, own.backend_tokenizer.padding) == state
 
 
+@pytest.mark.slow
 def test_the_limit_is_the_text_encoder_s() -> None:
     assert clip_tokenizer(248).model_max_length == 248
     assert clip_tokenizer(248)("a crown")["input_ids"] == clip_tokenizer()("a crown")["input_ids"]

@@ -277,6 +277,7 @@ def test_too_many_open_files_are_no_damage(tmp_path: Path, kind: str) -> None:
     assert all(message.startswith(str(path)) for message in messages)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -297,6 +298,7 @@ def test_a_file_that_memory_has_no_room_for_is_no_damage(
         load(tmp_path / "m.ckpt", config=TINY)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(torch, "float4_e2m1fn_x2"), reason="this torch has no such numbers")
 def test_numbers_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     state = compvis_state(random_model())

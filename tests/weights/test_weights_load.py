@@ -99,6 +99,7 @@ def _single(state: State, path: Path) -> StableDiffusion:
     return load(path, config=TINY)
 
 
+@pytest.mark.slow
 def test_folder_says_its_own_configuration(model: StableDiffusion, folder: Path) -> None:
     loaded = load(folder)
     assert (loaded.config.unet, loaded.config.vae, loaded.config.text) == (TINY.unet, TINY.vae, TINY.text)
@@ -161,6 +162,7 @@ def test_loading_leaves_global_state_alone(folder: Path, tmp_path: Path) -> None
     assert torch.empty(1).device.type == "cpu"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["", ".fp16"])
 def test_folder_of_pickles_loads(model: StableDiffusion, copy: Path, variant: str) -> None:
     for name in COMPONENTS:
@@ -191,6 +193,7 @@ def test_full_precision_is_preferred(model: StableDiffusion, copy: Path) -> None
     assert differing(model, load(copy)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "index", ["{stem}.safetensors.index.json", "{stem}.safetensors.index.fp16.json", "{stem}.bin.index.json"]
 )
@@ -212,6 +215,7 @@ def test_folder_of_shards_loads(model: StableDiffusion, copy: Path, index: str) 
         load(copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("component", "stem", "shards_count"),
     [
@@ -397,6 +401,7 @@ def test_load_converts_to_the_given_dtype(model: StableDiffusion, folder: Path, 
         load(folder, dtype=torch.int8)
 
 
+@pytest.mark.slow
 def test_weights_stay_mapped_and_the_file_untouched(folder: Path, copy: Path) -> None:
     loaded = load(copy)
     file = copy / "unet" / "diffusion_pytorch_model.safetensors"
@@ -512,6 +517,7 @@ def test_nothing_may_be_left_on_the_meta_device(folder: Path, monkeypatch: pytes
         load(folder)
 
 
+@pytest.mark.slow
 def test_values_beyond_the_range_of_the_dtype_are_refused(model: StableDiffusion, tmp_path: Path) -> None:
     state, path = compvis_state(model), tmp_path / "large.safetensors"
     state["first_stage_model.quant_conv.bias"] = torch.full((8,), 7e4)
@@ -613,6 +619,7 @@ def test_a_configuration_given_by_hand_wins(folder: Path) -> None:
         load(folder, config=wrong)
 
 
+@pytest.mark.slow
 def test_trimmed_token_table_loads_whole(model: StableDiffusion, copy: Path) -> None:
     ids = torch.tensor([49407, 320, 6902])
     table = torch.ones(49408, 8).mul_(0.25)

@@ -193,6 +193,7 @@ def test_a_folder_may_have_the_names_of_single_files(
     assert unlike(model, copy) == []
 
 
+@pytest.mark.slow
 def test_other_peoples_weights_are_still_unexpected(model: StableDiffusion, state: State, tmp_path: Path) -> None:
     for name in ("model.diffusion_model.label_emb.0.0.weight", "first_stage_model.encoder.mid.attn_1.r.weight"):
         save_file({**state, name: torch.zeros(1)}, tmp_path / "m.safetensors")

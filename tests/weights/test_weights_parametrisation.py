@@ -390,6 +390,7 @@ def test_inspect_names_another_schedule(some: State, tmp_path: Path) -> None:
     assert f"noise schedule: {found.schedule}" in str(found)
 
 
+@pytest.mark.slow
 def test_a_sampler_chosen_by_name_follows_the_models_schedule(state: State, tmp_path: Path) -> None:
     save_file({**state, "alphas_cumprod": _table(LINEAR).float()}, tmp_path / "m.safetensors")
     usual, sd = random_model(), load(tmp_path / "m.safetensors", config=TINY)
@@ -522,6 +523,7 @@ def test_a_yaml_that_names_another_layer_of_the_text_encoder_is_refused(
             read(layer)
 
 
+@pytest.mark.slow
 def test_the_layer_that_a_trainer_names_is_read(state: State, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     for metadata, layer in (
@@ -552,6 +554,7 @@ def test_the_layer_that_a_trainer_names_is_read(state: State, tmp_path: Path) ->
             stated_text(open_tensors(path), TINY.text)
 
 
+@pytest.mark.slow
 def test_a_saved_model_keeps_its_layer(tmp_path: Path) -> None:
     sd = random_model(replace(TINY, text=replace(TINY.text, output_layer=-2)))
     save(sd, tmp_path / "m.safetensors", "compvis")
@@ -618,6 +621,7 @@ def test_who_gives_a_configuration_says_which_layer_is_read(some: State, tmp_pat
     assert open_checkpoint(tmp_path / "m.safetensors", TINY).config == TINY
 
 
+@pytest.mark.slow
 def test_a_saved_model_keeps_its_scale(tmp_path: Path) -> None:
     sd = random_model(replace(TINY, vae=replace(TINY.vae, scale=0.7)))
     save(sd, tmp_path / "m.safetensors", "compvis")

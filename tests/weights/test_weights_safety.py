@@ -434,6 +434,7 @@ def test_an_attribute_stands_before_no_method_of_a_dictionary(tmp_path: Path) ->
     assert opened.metadata == {"step": "7"}
 
 
+@pytest.mark.slow
 def test_keys_of_any_length_are_read_in_no_time_and_shown_short(tmp_path: Path) -> None:
     for key in ("model." * 50_000 + "x", "ema." * 50_000, "x" * 1_000_000):
         save_file({key: torch.zeros(1)}, tmp_path / "m.safetensors")

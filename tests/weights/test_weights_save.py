@@ -179,6 +179,7 @@ def test_output_layers_that_a_folder_cannot_name_are_refused(
     assert not torch.allclose(plain.encode_text(["a cat"]), other.encode_text(["a cat"]), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_trimmed_folder_holds_only_the_rows_asked_for(tmp_path: Path) -> None:
     model = random_model()
     ids = torch.tensor([320, 6902, 49407])
@@ -210,6 +211,7 @@ def test_a_table_that_is_there_twice_is_refused(model: StableDiffusion, tmp_path
         load(tmp_path / "m")
 
 
+@pytest.mark.slow
 def test_interrupted_saves_leave_what_was_there(
     model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +254,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(model: StableDiffusion, tmp_p
     assert file.read_text() == (folder / "keep.txt").read_text() == "before"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [1, 2])
 def test_a_folder_that_is_replaced_is_the_old_one_or_the_new_one(
     model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
@@ -302,6 +305,7 @@ def test_what_load_would_refuse_is_not_saved(tmp_path: Path) -> None:
     assert differing(random_model(), networks_of(tmp_path / "m")) == []
 
 
+@pytest.mark.slow
 def test_weights_that_share_memory_are_saved(model: StableDiffusion, tmp_path: Path) -> None:
     tied = random_model()
     first, second, *_ = (module for module in tied.unet.modules() if isinstance(module, torch.nn.GroupNorm))
@@ -322,6 +326,7 @@ def test_saving_over_the_folder_a_model_came_from(model: StableDiffusion, tmp_pa
     assert (tmp_path / "m" / "README.md").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_shards_that_were_there_are_not_read_in_place_of_what_is_saved(
     component: str, model: StableDiffusion, tmp_path: Path
@@ -370,6 +375,7 @@ def test_a_folder_of_two_text_encoders_is_not_made_one_of_one(model: StableDiffu
         save(model, tmp_path / "m")
 
 
+@pytest.mark.slow
 def test_save_goes_where_a_path_leads(model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, to in {"later": "there", "loop": "loop", "to working": "working/in"}.items():
         (tmp_path / name).symlink_to(tmp_path / to)

@@ -70,6 +70,7 @@ def saved(config: StableDiffusionConfig, path: Path, change: Callable[[dict[str,
 # --- single files ---
 
 
+@pytest.mark.slow
 @kinds
 def test_a_single_file_opens(config: StableDiffusionConfig, tmp_path: Path) -> None:
     path = saved(config, tmp_path / "m.safetensors")
@@ -210,6 +211,7 @@ def test_what_does_not_fit_is_named_by_the_files_own_keys(
     assert f"1 missing ({norm})" in refusal(lambda state: state.pop(norm))
 
 
+@pytest.mark.slow
 def test_a_v1_file_is_not_taken_for_others(tmp_path: Path) -> None:
     path = saved(TINY, tmp_path / "m.safetensors")
     for config in KINDS:
@@ -515,6 +517,7 @@ def test_without_a_tokenizer_the_kind_of_text_encoder_decides(tmp_path: Path) ->
         assert load(folder_of(config, tmp_path / config.name)).config == config
 
 
+@pytest.mark.slow
 def test_a_loaded_model_runs(tmp_path: Path) -> None:
     sd: StableDiffusion = load(saved(TINY_XL, tmp_path / "m.safetensors"), config=TINY_XL)
     condition = sd.condition(["a cat", ""])
