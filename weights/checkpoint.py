@@ -135,7 +135,7 @@ def from_single_file(
     `stated_prediction`."""
     usual, config = config is None, config or preset_of(_shapes(file))
     if usual:
-        config = replace(config, text=stated_text(file, config.text, skips=config.text_2 is None))
+        config = replace(config, text=stated_text(file, config))
     keys = [(read_key(key), entry) for key, entry in file.entries.items()]
     trained = {key.component for key, _ in keys if not key.average}
 

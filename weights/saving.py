@@ -24,7 +24,7 @@ from .files.tensors import DTYPES, write_tensors
 from .layouts.compvis import component_names, rank_may_differ
 from .layouts.detect import preset_of
 from .layouts.folder import STEMS, TOKENIZERS, is_of_shards
-from .layouts.padding import is_openclip
+from .layouts.parametrisation import may_skip_layers
 from .layouts.token_table import TABLE, trim
 from .layouts.writing import folder_jsons
 from .networks import expected_shapes, shapes
@@ -169,7 +169,7 @@ def _stored_schedule(schedule: NoiseSchedule) -> Weights:
 def _stored_layer(sd: StableDiffusion) -> dict[str, str]:
     """Which layer is read of a text encoder as Stable Diffusion v1's, in the words of kohya's trainer."""
     text = sd.config.text
-    if is_openclip(text) or sd.config.text_2 is not None or (text.output_layer, text.final_norm) == (-1, True):
+    if not may_skip_layers(sd.config) or (text.output_layer, text.final_norm) == (-1, True):
         return {}
     if not text.final_norm:
         raise ValueError("final_norm is False, for which no layout has a place; give it to load(..., config=...).")

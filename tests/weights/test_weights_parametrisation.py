@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from reference import TINY_V2
+from reference import TINY_V2, TINY_XL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from weights_samples import TINY, compvis_state, random_model
 
 from ebama import Pipeline
-from ebama.models import TextConfig
+from ebama.models import StableDiffusionConfig
 from ebama.samplers import DDIM, NoiseSchedule
 from ebama.weights import CheckpointError, inspect, load, save
 from ebama.weights.checkpoint import open_checkpoint
@@ -501,19 +501,19 @@ def test_a_yaml_beside_the_file_may_give_the_scale(some: State, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("text", "usual", "others"),
+    ("config", "usual", "others"),
     [
-        (TINY.text, "last", ("penultimate", "hidden", "pooled", "1" * 200)),
-        (TINY_V2.text, "penultimate", ("last", "hidden")),
+        (TINY, "last", ("penultimate", "hidden", "pooled", "1" * 200)),
+        (TINY_V2, "penultimate", ("last", "hidden")),
     ],
 )
 def test_a_yaml_that_names_another_layer_of_the_text_encoder_is_refused(
-    some: State, tmp_path: Path, text: TextConfig, usual: str, others: tuple[str, ...]
+    some: State, tmp_path: Path, config: StableDiffusionConfig, usual: str, others: tuple[str, ...]
 ) -> None:
     def read(layer: str) -> None:
         lines = ("model:", "  params:", "    cond_stage_config:", "      params:", f"        layer: {layer}")
         (tmp_path / "m.yaml").write_text("\n".join(lines))
-        stated_text(open_tensors(tmp_path / "m.safetensors"), text)
+        stated_text(open_tensors(tmp_path / "m.safetensors"), config)
 
     save_file(some, tmp_path / "m.safetensors")
     for layer in (usual, usual.upper(), "null"):
@@ -540,25 +540,25 @@ def test_the_layer_that_a_trainer_names_is_read(state: State, tmp_path: Path) ->
     ):
         save_file(state, path, metadata)
         opened = open_tensors(path)
-        assert stated_text(opened, TINY.text).output_layer == layer
+        assert stated_text(opened, TINY).output_layer == layer
         if "ot_config" not in metadata:
-            assert stated_text(opened, TINY_V2.text) == TINY_V2.text
+            assert stated_text(opened, TINY_V2) == TINY_V2.text
     for key in ("text_encoder_layer_skip", "text_encoder_2_layer_skip"):
         save_file(state, path, {"ot_config": f'{{"{key}": 1}}'})
-        for text, skips in ((TINY_V2.text, True), (TINY.text, False)):  # where the layer is of the kind of model
+        for config in (TINY_V2, TINY_XL):  # where the layer is of the kind of model
             with pytest.raises(CheckpointError, match=rf"ot_config\.{key} is '1'; expected 0, or a `config`"):
-                stated_text(open_tensors(path), text, skips=skips)
+                stated_text(open_tensors(path), config)
     for value in ("3", "two", "-1", "2" * 100):
         save_file(state, path, {"ss_clip_skip": value})
         with pytest.raises(CheckpointError, match=rf"ss_clip_skip is '{value[:80]}'; expected which of the 2 layers"):
-            stated_text(open_tensors(path), TINY.text)
+            stated_text(open_tensors(path), TINY)
 
 
 @pytest.mark.slow
 def test_a_saved_model_keeps_its_layer(tmp_path: Path) -> None:
     sd = random_model(replace(TINY, text=replace(TINY.text, output_layer=-2)))
     save(sd, tmp_path / "m.safetensors", "compvis")
-    assert stated_text(open_tensors(tmp_path / "m.safetensors"), TINY.text) == sd.config.text
+    assert stated_text(open_tensors(tmp_path / "m.safetensors"), TINY) == sd.config.text
     other = random_model(replace(TINY, text=replace(TINY.text, final_norm=False)))
     with pytest.raises(ValueError, match="final_norm is False, for which no layout has a place"):
         save(other, tmp_path / "other.safetensors", "compvis")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ebama.models import TextConfig
+from ebama.models import StableDiffusionConfig, TextConfig
 from ebama.samplers import NoiseSchedule
 from ebama.samplers.values import rounded_to
 
@@ -212,13 +212,18 @@ def stored_scale(file: TensorFile, usual: float) -> float:
     return usual
 
 
-def stated_text(file: TensorFile, text: TextConfig, *, skips: bool = True) -> TextConfig:
-    """The text encoder of a file: Stable Diffusion v1's is read at the layer that its trainer's metadata say; of other
-    kinds, of which none `skips`, the usual one alone is.
+def may_skip_layers(config: StableDiffusionConfig) -> bool:
+    """Whether its text encoder may be read at any layer, as Stable Diffusion v1's; other kinds' have one alone."""
+    return config.text_2 is None and not is_openclip(config.text)
+
+
+def stated_text(file: TensorFile, config: StableDiffusionConfig) -> TextConfig:
+    """The text encoder of a file: one that may skip layers is read at the one that its trainer's metadata say.
 
     Raises CheckpointError for a layer that there is not, and if the .yaml beside the file has the U-Net see another
     layer than the one that such a model is known to see.
     """
+    text = config.text
     usual = "penultimate" if is_openclip(text) else "last"
     for name, layer in _configured(file, _TEXT_LAYER).items():
         if layer.lower() != usual:
@@ -226,7 +231,7 @@ def stated_text(file: TensorFile, text: TextConfig, *, skips: bool = True) -> Te
                 f"{file.path.with_suffix('.yaml')}: {name} is {layer[:80]!r}; expected {usual!r}, or a `config` "
                 "whose `text` says what to read instead."
             )
-    if is_openclip(text) or not skips:
+    if not may_skip_layers(config):
         for name, value, _ in nested_settings(file.metadata):
             if name.startswith(_ONE_TRAINERS) and value.strip().lower() not in _OFF:
                 raise CheckpointError(
