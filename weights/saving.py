@@ -108,6 +108,11 @@ def save(
             raise ValueError(f"{target} is a loop of links; expected a folder.")
         if target in (here := Path.cwd(), *here.parents):
             raise ValueError(f"{target} is where this program runs, which cannot be replaced; choose a folder in it.")
+        if target.is_dir() and (os.path.ismount(target) or not os.access(target.parent, os.W_OK)):
+            raise ValueError(
+                f"{target} is a mounted disk, or in a folder that is read only, and cannot be replaced; choose one in "
+                f"it, as {target / 'model'}."
+            )
         if sd.text_encoder_2 is None and (target / "text_encoder_2").exists():
             raise ValueError(
                 f"{target} holds a text_encoder_2, which `load` would read and this model lacks; choose another folder."

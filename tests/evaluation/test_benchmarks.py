@@ -121,6 +121,23 @@ def test_what_came_in_place_of_a_list_is_no_prompt(text: str, tmp_path: Path) ->
             load(str(tmp_path / name))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{\\rtf1\\ansi\\f0 a red car\\\na cat}", "it is rich text; save it as plain text"),
+        ('a cat\n--prompt "a red car" --negative_prompt "dog" --steps 20', "options of a program, as '--prompt'"),
+        (
+            "--negative_prompt dog --prompt a cat",
+            "options of a program, as '--negative_prompt'; write the prompts alone",
+        ),
+    ],
+)
+def test_what_other_programs_read_is_no_list_of_prompts(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(text)
+    with pytest.raises(ValueError, match=rf"list\.txt cannot be read.*{said}"):
+        load(str(tmp_path / "list.txt"))
+
+
 @pytest.mark.parametrize("name", ["list.txt", "list.csv", "list.tsv"])
 def test_what_only_looks_like_an_error_is_a_prompt(name: str, tmp_path: Path) -> None:
     for prompt in (

@@ -375,6 +375,17 @@ def test_a_folder_of_two_text_encoders_is_not_made_one_of_one(model: StableDiffu
         save(model, tmp_path / "m")
 
 
+@pytest.mark.parametrize(("name", "found"), [("path.ismount", True), ("access", False)])
+def test_a_folder_that_cannot_be_replaced_is_refused_at_once(
+    model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, found: bool
+) -> None:
+    (tmp_path / "m").mkdir()
+    monkeypatch.setattr(f"os.{name}", lambda *_: found)
+    with pytest.raises(ValueError, match=r"m is a mounted disk, or in .* read only, .*; choose one in it, as .*/model"):
+        save(model, tmp_path / "m")
+    assert not list((tmp_path / "m").iterdir())
+
+
 @pytest.mark.slow
 def test_save_goes_where_a_path_leads(model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, to in {"later": "there", "loop": "loop", "to working": "working/in"}.items():

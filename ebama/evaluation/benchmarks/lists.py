@@ -23,6 +23,7 @@ _OBJECT = re.compile(r"\s*\{\s*(?:[\"'}“”„«]|$)")  # of JSON, or meant to
 _COLUMN = r"\W?(?:(?:text|input|image|positive)[ _])?prompts?(?:[ _](?:text|string|id))?\W?"
 _HEADER = re.compile(rf"(?:[^,;\t]+[,;\t])*{_COLUMN}(?:[,;\t][^,;\t]+)*\s*", re.IGNORECASE)  # "prompt,seed"
 _COLUMNS = re.compile(r"text|captions?|sep=.|\d+", re.IGNORECASE)
+_OPTION = re.compile(r"^--?(?:negative[_-]?)?prompt\b", re.MULTILINE)  # of scripts for web UIs
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _FORM = (
     '{"prompt": TEXT}, perhaps with "set": NAME, "groups": [[OBJECT, [MODIFIER, ...]], ...] and '
@@ -98,6 +99,10 @@ def _check(text: str) -> None:
         raise ValueError("it holds null characters, as UTF-16 has them; save it in UTF-8.")
     if stands_in_place(text):
         raise ValueError("it is a web page, its error or a Git LFS pointer in place of the file; download it again.")
+    if text.startswith(r"{\rtf"):
+        raise ValueError("it is rich text; save it as plain text.")
+    if option := _OPTION.search(text):
+        raise ValueError(f"it has options of a program, as {option[0]!r}; write the prompts alone, one a line.")
     if _HEADER.fullmatch(re.split("[\r\n]", text, maxsplit=1)[0]):
         raise ValueError("its first line names columns of a table; write one prompt a line.")
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import BlipForConditionalGeneration, CLIPModel
 
 from ebama.weights.files.mapped import is_finite
-from ebama.weights.files.regular import is_there
+from ebama.weights.files.regular import is_there, read_json
 from ebama.weights.fingerprint import fingerprint
 from ebama.weights.loading import MINIATURE_FOLDER
 from ebama.weights.tokenizer import clip_tokenizer_class
@@ -167,8 +167,9 @@ def clip_folder(folder: str | Path) -> Path:
 
 
 def _is_open_clip(folder: Path) -> bool:
-    """Whether only open_clip's layout is there; many folders have both."""
-    return is_there(folder / open_clip.CONFIG) and not is_there(folder / "config.json")
+    """Whether only open_clip's layout is there; many folders have both, and timm's a config.json of its own."""
+    config = folder / "config.json"
+    return is_there(folder / open_clip.CONFIG) and not (is_there(config) and "model_type" in read_json(config))
 
 
 def captioner_folder(folder: str | Path) -> Path:
