@@ -163,6 +163,34 @@ def test_settings_in_a_namespace_are_read(tmp_path: Path) -> None:
         assert open_tensors(tmp_path / "m.ckpt").metadata == {"args.prediction_type": "v_prediction", "args.lr": "0.1"}
 
 
+def _omegaconf(values: dict[str, object]) -> Call:
+    """A DictConfig as it is pickled: values in nodes, which know what they are in."""
+    content: dict[str, object] = {}
+    config = Call(Global("omegaconf.dictconfig", "DictConfig"), state={"_content": content, "_parent": None})
+    for name, value in values.items():
+        node = Call(Global("omegaconf.nodes", "AnyNode"), state={"_val": value, "_metadata": {}})
+        content[name] = _omegaconf(value) if isinstance(value, dict) else node
+    return config
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_settings_in_configurations_of_others_are_read(tmp_path: Path, legacy: bool) -> None:
+    settings: dict[str, object] = {"model": {"prediction_type": "v_prediction", "none": None}, "lr": 0.1}
+    nested = Call(Global("ml_collections.config_dict.config_dict", "ConfigDict"), state={"_fields": settings["model"]})
+    fields = {"model": nested, "lr": 0.1}
+    for config in (
+        _omegaconf(settings),
+        Call(Global("ml_collections.config_dict.config_dict", "FrozenConfigDict"), state={"_fields": fields}),
+    ):
+        save_with_globals({"a": torch.zeros(1), "cfg": config}, tmp_path / "m.ckpt", legacy=legacy)
+        found = open_tensors(tmp_path / "m.ckpt").metadata
+        assert found == {"cfg.model.prediction_type": "v_prediction", "cfg.lr": "0.1"}
+    for state in (None, 3, {"_content": "???"}, {}):
+        odd = Call(Global("omegaconf.dictconfig", "DictConfig"), state=state)
+        save_with_globals({"a": torch.zeros(1), "cfg": odd}, tmp_path / "m.ckpt", legacy=legacy)
+        assert open_tensors(tmp_path / "m.ckpt").metadata == {}
+
+
 def test_dictionaries_that_hold_themselves_are_read_once(tmp_path: Path) -> None:
     inside: dict[str, object] = {"x": torch.ones(1), "n": 3}
     holds: dict[str, object] = {f"k{i}": inside for i in range(1000)}

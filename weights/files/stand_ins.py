@@ -90,19 +90,46 @@ class InertList:
         return []
 
 
+class InertValue(Inert):
+    """Stands for a single value of omegaconf's."""
+
+    value: object = None
+
+    def __setstate__(self, state: object) -> None:
+        self.value = state.get("_val") if isinstance(state, dict) else None
+
+
 class InertNamespace(OrderedDict[object, object]):
-    """Stands for an object of nothing but attributes: holds them."""
+    """Stands for an object that holds values by name, as its attributes or `within` one of them: holds them."""
+
+    within: str | None = None
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        """Ignore the arguments."""
+        super().__init__()
 
     def __setstate__(self, state: object) -> None:
-        self.update(state if isinstance(state, dict) else {})
+        held = state.get(self.within) if self.within and isinstance(state, dict) else state
+        for name, value in held.items() if isinstance(held, dict) else ():
+            self[name] = value.value if isinstance(value, InertValue) else value
 
 
-class InertParameters(OrderedDict[object, object]):
-    """Stands for torch's dictionary of parameters, which is a module: holds what it held."""
+class InertParameters(InertNamespace):
+    """Stands for torch's dictionary of parameters, which is a module."""
 
-    def __setstate__(self, state: object) -> None:
-        held = state.get("_parameters") if isinstance(state, dict) else None
-        self.update(held if isinstance(held, dict) else {})
+    within = "_parameters"
+
+
+class InertDictConfig(InertNamespace):
+    """Stands for omegaconf's dictionary."""
+
+    within = "_content"
+
+
+class InertConfigDict(InertNamespace):
+    """Stands for the dictionary of ml_collections."""
+
+    within = "_fields"
 
 
 _CONTAINERS: dict[str, type] = {
@@ -110,6 +137,9 @@ _CONTAINERS: dict[str, type] = {
     "types.SimpleNamespace": InertNamespace,
     "collections.defaultdict": InertMapping,
     "collections.deque": InertList,
+    "ml_collections.config_dict.config_dict.ConfigDict": InertConfigDict,
+    "ml_collections.config_dict.config_dict.FrozenConfigDict": InertConfigDict,
+    "omegaconf.dictconfig.DictConfig": InertDictConfig,
     "torch.nn.modules.container.ParameterDict": InertParameters,
 }
 
@@ -120,6 +150,8 @@ def stand_in(name: str) -> type | None:
     if name in _CONTAINERS:
         return _CONTAINERS[name]
     module, _, attribute = name.rpartition(".")
+    if module == "omegaconf.nodes":
+        return InertValue
     if module.partition(".")[0] in _CONFIGURATIONS:
         return InertMapping if _MAPPINGS.search(attribute) else Inert
     module = module.replace("pathlib._local", "pathlib").replace("numpy._core", "numpy.core")
