@@ -191,9 +191,12 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body") or "the request"
         got = f", got {str(first['input'])[:60]!r}" if first["type"] != "missing" else ""
-        text = str(first["ctx"]["error"]) if first["type"] == "value_error" else f"{where}: {first['msg']}{got}"
-        if first["type"] in ("dataclass_type", "json_invalid") or first["loc"] == ("body",):
+        if first["type"] == "value_error":
+            text = str(first["ctx"]["error"])
+        elif first["type"] in ("dataclass_type", "json_invalid") or first["loc"] == ("body",):
             text = f"The request is no JSON object ({first['msg']}); {_JSON}"
+        else:
+            text = f"{where}: {first['msg']}{got}"
     elif isinstance(error, HTTPException) and "parsing the body" in text:
         text = f"{text}; {_JSON}"
     return JSONResponse({"error": one_line(text)}, getattr(error, "status_code", 400))

@@ -12,10 +12,11 @@ from .alignment import NUMBER_SIGNS
 # what is said to somebody: "a red car :D", "a red car lol and a bowl".
 # Parameters end a prompt: "--ar 16:9 --no people, cats", "Negative prompt: cats", "### cats".
 _PARAMETER = r"(?:--[a-z]+|[-—–][a-z]+(?= [\d.:]+(?!\S)))"
+_TITLE = r"(?:(?:positive |image )?prompt(?: \d+)?|positive)"
 _CALL = r"(?:\w{1,20} *= *)?\w{0,20}pipe\w{0,20}\( *"
 _MARKUP = re.compile(
     r"^(?i:/imagine +(?:prompt *:)?|#+ *prompt *,|"
-    rf"(?:{_CALL}|const |[\"'{{#*> ]+)?(?:positive |image )?prompt(?: \d+)?[\"'*]* *[:=]\**|{_CALL}(?=[\"']))|"
+    rf"(?:{_CALL}|const |[\"'{{#*> ]+)?{_TITLE}[\"'*]* *[:=]\**|{_CALL}(?=[\"']))|"
     r"\b[a-z]+(?:_[a-z]+)* ?= ?-?[\d.]+(?:\)[\w.]*\[0\])?\)?(?= *(?:,|$))|"
     r"<\w+:[^<>]*>|<(?i:break)>|\bsource(?:_|: ?)(?:anime|cartoon|furry|pony|real)\b|\bartist:[^\s,|()\[\]{}]+|"
     r"\brating(?:_|: ?)(?:safe|questionable|explicit|general|sensitive)\b|"
@@ -27,16 +28,17 @@ _MARKUP = re.compile(
     r"\b[fF](?:/\d+(?:\.\d+)?|\d\.\d)\b|\bISO ?\d{2,6}\b|\b1/\d{2,4} ?s(?:ec)?\b|"  # of a camera
     r"(?<=[)\"”])\.[a-z]+\([\d., ]*\)?|"
     rf"(?<=\S ){_PARAMETER}(?!\S).*|(?<!\S){_PARAMETER}(?: [\d.:]+)?(?!\S)|"
-    r"(?i:[\"']?\bnegative[_ ]prompt[\"']? *[:=].*|\bsteps: \d+, sampler:.*)|(?<=\w )###(?= )[^#:]*$",
+    r"(?i:(?:[\"']?\bnegative[_ ]prompt|(?:(?<=[|.,;])|(?<=[|.,;] ))negative)[\"'*]* *[:=].*|\bsteps: \d+, sampler:.*)|"
+    r"(?<=\w )###(?= )[^#:]*$",
     re.DOTALL,
 )
 _LINE_TAGS = frozenset(("br", "p", "div", "li", "ul", "ol", "hr", "tr", "td", "h1", "h2", "h3"))  # they part phrases
 _TEXT_TAGS = frozenset(("b", "i", "u", "em", "strong", "span", "font"))
-# These part none; nor do counts and ages: "red cars x2, bowls (x3)", "26 y.o woman".
+# These part none; nor do counts, ages and sizes: "red cars x2, bowls (x3)", "26 y.o woman", "a car 1024x1024".
 _COUNT = r"(?<=\w )(?:x\d{1,2}(?= *(?:[,.;|]|and\b|$))|\(x\d{1,2}\))|(?:^|(?<=[,.;|] ))x\d{1,2}(?= )"
 _TAG = re.compile(
     r"</(\w+) *>|<(\w+)(?: +[\w-]+=[^<>]*)?(/?) *>|<!--.*?-->|(?<=\w)\(e?s\)|<\|\w+\|>|\[/?(?:b|i|u)\]|"
-    r"\b\d{1,3}(?: y\.?/?o|y\.o)\.?(?![\w-])|"
+    r"\b\d{1,3}(?: y\.?/?o|y\.o)\.?(?![\w-])|\b\d{3,5} ?[x×] ?\d{3,5}(?: ?px)?\b|"
     rf"(\\[nrt]|\n) *(?=(\w*))|(?<=\w){NUMBER_SIGNS}|{_COUNT}"
 )
 _NUMERAL = r"-?(?:\d+\.?|\d*\.\d+)"

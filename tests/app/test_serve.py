@@ -138,6 +138,7 @@ def test_a_request_out_of_bounds_is_refused_in_one_line(client: TestClient, chan
     content = json.dumps(SMALL | changes)
     line = refusal(client.post("/api/jobs", content=content, headers={"Content-Type": "application/json"}), 400)
     assert says in line
+    assert "no JSON object" not in line
     assert len(line) < 400
 
 
