@@ -7,6 +7,7 @@ no start token, and its first is 0.
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
 from collections.abc import Collection, Iterable, Sequence
@@ -15,7 +16,7 @@ from itertools import combinations
 
 from ..boxes import Box
 from ..checks import plain_all
-from .alignment import Alignment, align, find_all, matches, positions, with_line_breaks
+from .alignment import Alignment, align, find_all, matches, normalised, positions, with_line_breaks
 from .given_words import Words, assign
 from .lexicon import DETERMINERS, PICTURE_WORDS
 from .objects import Object, find_structure
@@ -206,7 +207,9 @@ def _without(ignore: Collection[str], objects: Sequence[Object], prompt: str) ->
 
 def _ignored(words: str, prompt: str) -> list[Span]:
     """Where words to ignore stand, as `parse` says of commas and dots at their ends; "by the lake" names nobody."""
-    name = words.removeprefix("...").removeprefix(",").removesuffix("...").removesuffix(",").strip()
+    name, first = _name(words)
+    if prompt.isascii() and first not in prompt.lower():
+        return []  # at once, for most of many words
     spans = find_all(prompt, name)
     if words.startswith("..."):
         spans = [(_begin_of_phrase(prompt, span), span[1]) for span in spans]
@@ -217,6 +220,14 @@ def _ignored(words: str, prompt: str) -> list[Span]:
     if not words.endswith("..."):
         return spans
     return [(start, end + length) for start, end in spans if (length := _length_of_name(prompt, end, name))]
+
+
+@functools.lru_cache(maxsize=4096)
+def _name(words: str) -> tuple[str, str]:
+    """Words to ignore without the signs that say where; and their beginning in small letters, as in "crown" of
+    "crown#2"."""
+    name = normalised(words.removeprefix("...").removeprefix(",").removesuffix("...").removesuffix(",").strip())
+    return name, name.partition("#")[0].lower()
 
 
 def _begin_of_phrase(prompt: str, span: Span) -> int:
