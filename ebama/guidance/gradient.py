@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointError
 
 from ..checks import expect, is_number, is_whole, items, plain, several, short
 from ..hidden import refuse_hidden
@@ -60,6 +62,12 @@ class Refinement:
     closing: bool = True
 
 
+_CUT = (
+    "No gradient leads from the maps to the latents; expected a network that is called on the latents themselves, "
+    "without no_grad and without re-entrant checkpointing (`checkpoint=True` of its call saves the memory)."
+)
+
+
 def descent(z: Tensor, gradient: Tensor, step_size: float, samples: list[int], i: int) -> Tensor:
     """z - step_size * gradient: no normalisation, no clipping, no momentum."""
     return z - step_size * gradient
@@ -88,11 +96,13 @@ def gradient_guide(
 
     Raises:
         ValueError: from the guide, where the energy does not return a loss for each sample, or returns one of NaN since
-            a mask or a control hides keys from the maps.
+            a mask or a control hides keys from the maps; and where no gradient leads from the maps to the latents.
     """
 
     def measure(z: Tensor, t: Any, i: int, chosen: list[int]) -> tuple[Losses, AttentionRecords]:
         records = maps(z, t[chosen] if isinstance(t, Tensor) and t.ndim else t, chosen)
+        if not all(record.scores.requires_grad for record in records):
+            raise ValueError(_CUT)
         with torch.autocast(z.device.type, enabled=False):
             measured = energy(records, chosen, i)
         losses = measured.step if isinstance(measured, Losses) else measured
@@ -126,8 +136,10 @@ def gradient_guide(
                 losses, records = measure(moving, t, i, chosen)
                 followed = choose(losses)
                 gradient = torch.zeros_like(moving)
-                if followed.requires_grad:  # else no sample has anything to gain
-                    (gradient,) = torch.autograd.grad(followed.sum(), moving)
+                if followed.requires_grad:
+                    gradient = _gradient(followed, moving)
+                elif any(loss and not math.isnan(loss) for loss in followed.tolist()):  # else there is nothing to gain
+                    warnings.warn(f"The energy has no gradient at model call {i}, and nothing moves.", stacklevel=2)
             _check_visible(followed.detach(), gradient, records, chosen)
             values[chosen] = followed.detach().to(values)
             norms[chosen] = gradient.flatten(1).norm(dim=1).to(norms)
@@ -148,6 +160,19 @@ def gradient_guide(
         return GuidanceResult(z, values, norms)
 
     return guide
+
+
+def _gradient(losses: Tensor, z: Tensor) -> Tensor:
+    try:
+        (gradient,) = torch.autograd.grad(losses.sum(), z, allow_unused=True)
+    except CheckpointError as error:  # records are not made again when a block is computed again
+        raise ValueError(
+            "The network checkpoints blocks in which its attention is recorded; switch that off. `checkpoint=True` of "
+            "its call saves the memory."
+        ) from error
+    if gradient is None:
+        raise ValueError(_CUT)
+    return gradient
 
 
 def call_number(i: Any) -> int:

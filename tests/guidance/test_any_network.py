@@ -7,13 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from foreign_networks import DitCross, SeparateCross, foreign
+from foreign_networks import LDM, DitCross, LdmBlock, SeparateCross, foreign
 from reference import FEW, reading, relative
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ebama import methods
 from ebama.energy import ebama_loss
@@ -22,7 +24,7 @@ from ebama.methods import DivideAndBind, Ebama
 from ebama.methods.ane import ane_loss
 from ebama.methods.ebama_official import official_loss
 from ebama.methods.syngen import syngen_loss
-from ebama.models import AttentionRecords, Network, Site
+from ebama.models import AttentionRecords, Network, Site, adapt
 from ebama.prompt import Box, Group, Parsed
 
 GROUPS = [Group((2,), ((1,),), Box(0, 0, 0.5, 0.7)), Group((4, 5), ((3,),), Box(0.5, 0.2, 1, 1))]
@@ -118,6 +120,42 @@ def test_a_batch_is_what_its_samples_are_one_by_one(style: str, name: str) -> No
     for k in range(3):
         one = guide_for(name, network, context[k : k + 1], groups[k], tokens, calls=5)(z[k : k + 1], 500, 0)
         assert relative(together.latents[k : k + 1], one.latents) <= 1e-5
+
+
+def cut(block: Callable[..., Any], *, frozen: bool) -> Network:
+    """A network whose blocks run within something else."""
+    plain, _ = foreign("ldm")
+    for module in plain.children():
+        module.forward = block(module.forward) if isinstance(module, LdmBlock) else module.forward
+    plain.requires_grad_(not frozen)
+    return adapt(plain, LDM, lambda net, z, t, context: net(z, t, context), context_shape=(7, 10))
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        lambda forward: torch.no_grad()(forward),
+        lambda forward: lambda x, *more: forward(x.detach(), *more),
+        lambda forward: partial(checkpoint, forward, use_reentrant=True),
+    ],
+)
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_a_network_that_keeps_the_gradient_back_is_named(frozen: bool, block: Callable[..., Any]) -> None:
+    guide = guide_for("ebama", cut(block, frozen=frozen), contexts(2), GROUPS, TOKENS, calls=10)
+    with pytest.raises(ValueError, match=r"No gradient leads from the maps to the latents; .*re-entrant checkpointing"):
+        guide(noise(2), 500, 0)
+
+
+def test_a_network_that_checkpoints_itself_is_right_or_named() -> None:
+    found, expected = (
+        guide_for("ebama", network, contexts(2), GROUPS, TOKENS, calls=10)
+        for network in (cut(lambda f: partial(checkpoint, f, use_reentrant=False), frozen=True), foreign("ldm")[1])
+    )
+    torch.testing.assert_close(found(noise(2), 500, 0), expected(noise(2), 500, 0))
+    trained = cut(lambda forward: partial(checkpoint, forward, use_reentrant=False), frozen=False)
+    with pytest.raises(ValueError, match=r"The network checkpoints blocks .*; switch that off"):
+        guide_for("ebama", trained, contexts(2), GROUPS, TOKENS, calls=10)(noise(2), 500, 0)
 
 
 def test_every_guide_of_the_registry_is_tried() -> None:

@@ -82,7 +82,8 @@ def test_a_guide_takes_gradients_wherever_it_is_called(context: type[torch.no_gr
 
 def test_an_energy_that_does_not_depend_on_the_latent_moves_nothing() -> None:
     z = latents(2)
-    found = gradient_guide(network([]), lambda records, samples, i: torch.ones(2), SIZES)(z, 7, 0)
+    with pytest.warns(UserWarning, match="The energy has no gradient at model call 0, and nothing moves"):
+        found = gradient_guide(network([]), lambda records, samples, i: torch.ones(2), SIZES)(z, 7, 0)
     assert torch.equal(found.latents, z)
     assert found.losses is not None
     assert found.losses.tolist() == [1, 1]
