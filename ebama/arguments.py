@@ -94,7 +94,7 @@ def read(
         raise ValueError(f"groups is {short(groups)}; expected a list, as [('crown', ['purple'])].")
     if groups is None:
         groups = [None if reads_groups else ()] * len(prompts)
-    elif len(prompts) == 1 and not (groups and isinstance(groups[0], list)):
+    elif len(prompts) == 1 and not (groups and _are_groups(groups[0])):
         groups = [groups]
     if len(groups) != len(prompts):
         raise ValueError(f"groups has {len(groups)} entries for {len(prompts)} prompts; give one list for each prompt.")
@@ -103,6 +103,11 @@ def read(
         for prompt, given in zip(prompts, groups, strict=True)
     ]
     return _placed(parsed, boxes, method)
+
+
+def _are_groups(given: Any) -> bool:
+    """Whether it is a prompt's list of groups, and no group as JSON has it, ["crown", ["purple"]]."""
+    return isinstance(given, list) and not (given and isinstance(given[0], str))
 
 
 def _placed(parsed: list[Parsed], boxes: Boxes | Sequence[Boxes] | None, method: Method) -> list[Parsed]:

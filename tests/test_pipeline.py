@@ -359,6 +359,7 @@ def test_groups_by_words_by_position_and_by_parsing() -> None:
         {"object": (3,), "modifiers": ((2,),)},
         {"object": (7,), "modifiers": ((6,),)},
     ]
+    assert torch.equal(run(groups=[["crown", ["purple"]], ["suitcase", ["blue"]]]).latents, parsed.latents)  # of JSON
     other = run(groups=[("crown", ["blue"])])
     assert other.metadata[0]["groups"] == [{"object": (3,), "modifiers": ((6,),)}]
     assert relative(other.latents, parsed.latents) > 1e-5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain, starmap
@@ -13,7 +12,7 @@ from ebama.models import SD_V2, SD_V2_V, StableDiffusionConfig
 from ebama.samplers.schedule import STABLE_DIFFUSION_V1, NoiseSchedule
 
 from .errors import CheckpointError, listed
-from .files.regular import check_folder, is_folder
+from .files.regular import check_folder, is_folder, remedy
 from .files.tensors import Entry, TensorFile, open_tensors
 from .layouts.compvis import ComponentNames, component_names, ema_name
 from .layouts.detect import file_kind, preset_of
@@ -38,8 +37,6 @@ from .layouts.parametrisation import (
 )
 from .layouts.token_table import expand_entries
 from .networks import expected_shapes
-
-_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True)
@@ -96,13 +93,7 @@ def open_checkpoint(
             raise CheckpointError(f"{path} is a diffusers folder, which holds no EMA weights; leave ema=True out.")
         return _open_folder(path, config, meta, prediction)
     if not path.exists() and not path.is_symlink():
-        message = f"There is no file or folder {path}."
-        if re.match(r"https?:/", str(path)):
-            message += " Addresses are not opened: fetch it first, and give the file's path."
-        elif len(path.parts) == 2 and path.parts[0] not in ("~", ".", "..") and path.suffix not in _FILES:
-            message += " A repository of the Hugging Face hub has to be fetched first: "
-            message += f"hf download {path} --local-dir DIR."
-        raise CheckpointError(message)
+        raise CheckpointError(f"There is no file or folder {path}.{remedy(path)}")
     file = open_tensors(path, meta=meta)
     if kind := kind_of(file, statement := stated_prediction(file)):
         raise CheckpointError(f"{path} is {kind}; expected a complete checkpoint of Stable Diffusion v1, 2 or XL.")

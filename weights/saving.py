@@ -98,6 +98,8 @@ def save(
     elif layout == "diffusers":
         if target.exists() and not target.is_dir():
             raise ValueError(f"{target} is a file; a diffusers checkpoint is a folder.")
+        if target.suffix in (".safetensors", ".ckpt", ".pt", ".bin"):
+            raise ValueError(f"{target} would be a folder; layout='compvis' writes a single file, NAME.safetensors.")
         if _stored_schedule(sd.schedule):
             raise ValueError(
                 "This model has a noise schedule of its own, which `load` takes from single files only: "

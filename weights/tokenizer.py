@@ -6,7 +6,7 @@ import gzip
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from importlib import resources
 from itertools import islice
@@ -116,9 +116,18 @@ def as_read(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     if (pad := borrowed_padding(folder)) is None:
         yield folder, {}
         return
-    with TemporaryDirectory() as copy:
-        without_special_padding(folder, Path(copy), pad)
-        yield Path(copy), {"pad_token": _END}
+    with ExitStack() as stack:
+        try:
+            copy = stack.enter_context(TemporaryDirectory())
+            without_special_padding(folder, Path(copy), pad)
+        except OSError as error:
+            raise CheckpointError(
+                f"{folder} could not be copied into the temporary folder ({error}); let TMPDIR name another."
+            ) from error
+        try:
+            yield Path(copy), {"pad_token": _END}
+        except ValueError as error:  # which nobody finds in the copy, which is gone by then
+            raise type(error)(str(error).replace(copy, str(folder))) from error
 
 
 def stand_as_usual(tokenizer: Any) -> None:

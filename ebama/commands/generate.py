@@ -135,6 +135,10 @@ def _generate_again(options: argparse.Namespace) -> None:
             f"{options.from_png} was made from latents given by hand; there is no seed to make it again from."
         )
     weights, dtype = options.weights or stored.weights, options.dtype or stored.dtype or "float32"
+    if not options.weights and stored.weights and not Path(stored.weights).exists():
+        raise ValueError(
+            f"{options.from_png} was made by {stored.weights}, which is not here; say with --weights where it is."
+        )
     check_folder(options.out)
     hyperparameters = dict(stored.method)
     choice = methods.get(hyperparameters.pop("name"), **hyperparameters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections import Counter
 from pathlib import Path
@@ -22,6 +23,8 @@ def read_bytes(path: Path, at_most: int = MAX_BYTES) -> bytes:
     Raises OSError if it cannot be opened, and ValueError if it holds more than `at_most` bytes or is something else: a
     pipe would be waited for, a device never ends, and what a link that leads nowhere once was is lost.
     """
+    if re.match(r"https?:/", str(path)):
+        raise ValueError(f"{path} is an address, which is not opened; fetch it first, and give the file's path.")
     if path.is_symlink() and not path.exists():
         raise ValueError(f"{path} is a link that leads nowhere; delete it or mend it.")
     with path.open("rb") if os.name == "nt" else open(path, "rb", opener=_open_at_once) as file:

@@ -283,6 +283,19 @@ def test_from_png_makes_the_same_pixels(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
+def test_from_png_says_whose_model_is_not_here(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert generate(tmp_path, PROMPT, "--seeds", "5") == 0
+    (source,) = (tmp_path / FOLDER).iterdir()
+    metadata = read_metadata(source)
+    with Image.open(source) as image:
+        save_png(image, source, metadata | {"weights": "/home/alice/m.ckpt"})
+    capfd.readouterr()
+    line = refused(capfd, ["generate", "--from-png", str(source), "--out", str(tmp_path / "again")])
+    assert f"{source} was made by /home/alice/m.ckpt, which is not here; say with --weights where it is." in line
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny")
 def test_from_png_names_options_that_a_file_of_an_older_version_does_not_say(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -126,6 +126,9 @@ def test_what_came_in_place_of_a_list_is_no_prompt(text: str, tmp_path: Path) ->
     [
         ("{\\rtf1\\ansi\\f0 a red car\\\na cat}", "it is rich text; save it as plain text"),
         ('a cat\n--prompt "a red car" --negative_prompt "dog" --steps 20', "options of a program, as '--prompt'"),
+        ('[\n  "a red car",\n  "a dog",\n]\n', "it is one JSON list; write one prompt a line"),
+        ("1\ta red car\n2\ta dog\n", "each with a tab and a prompt; leave these out"),
+        ("img-1.png\ta red car\n\nimg-2.png\ta dog", "each with a tab and a prompt; leave these out"),
         (
             "--negative_prompt dog --prompt a cat",
             "options of a program, as '--negative_prompt'; write the prompts alone",
@@ -136,6 +139,23 @@ def test_what_other_programs_read_is_no_list_of_prompts(text: str, said: str, tm
     (tmp_path / "list.txt").write_text(text)
     with pytest.raises(ValueError, match=rf"list\.txt cannot be read.*{said}"):
         load(str(tmp_path / "list.txt"))
+
+
+def test_half_a_character_is_named_by_its_line(tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text('{"prompt": "a cat"}\n{"prompt": "a red car \\ud83d"}\n')
+    with pytest.raises(ValueError, match=r"Line 2 of .*list\.jsonl is no prompt"):
+        load(str(tmp_path / "list.jsonl"))
+    (tmp_path / "list.jsonl").write_text('{"prompt": "a cat", "set": "x\\ud83d"}\n')
+    with pytest.raises(ValueError, match=r"Line 1 of .*list\.jsonl is no prompt"):
+        load(str(tmp_path / "list.jsonl"))
+
+
+def test_no_set_of_several_is_called_as_all_of_them(tmp_path: Path) -> None:
+    for name in ("all", "animals"):
+        (tmp_path / f"{name}.txt").write_text(f"a cat of {name}\n")
+    with pytest.raises(ValueError, match="A set is called 'all'"):
+        load(str(tmp_path))
+    assert [prompt.set for prompt in load(str(tmp_path / "all.txt"))] == ["all"]
 
 
 @pytest.mark.parametrize("name", ["list.txt", "list.csv", "list.tsv"])

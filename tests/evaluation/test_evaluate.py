@@ -112,6 +112,7 @@ def test_a_folder_is_not_continued_with_other_settings(
     listed = [BenchmarkPrompt("a", "a cat")]
     run.start(Run(listed, method, [0]), out, "miniature", "0a")
     run.start(Run(listed, method, [0]), out, "miniature", "0a")
+    run.start(Run(listed, method, [0], benchmark="./the/same/list.txt"), out, "miniature", "0a")
     with pytest.raises(ValueError, match=r"other settings \(steps was 50, now 20\); choose another folder"):
         run.start(Run(listed, method, [0], steps=20), out, "miniature", "0a")
     with pytest.raises(ValueError, match=r"prediction was None, now 'v'; size was None, now \[64, 32\]"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +258,25 @@ def test_a_folder_of_another_model_is_refused_in_one_line(
     assert error.count("\n") == 1
     assert message in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("opened", [Clip.open, Captioner.open])
+def test_what_is_no_folder_here_has_a_remedy(opened: Callable[[str], object], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="hf download openai/clip-vit-large-patch14 --local-dir DIR"):
+        opened("openai/clip-vit-large-patch14")
+    (tmp_path / "ViT-B-32.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"ViT-B-32\.pt holds no config\.json: expected the folder of a"):
+        opened(str(tmp_path / "ViT-B-32.pt"))
+
+
+def test_leftovers_in_a_judges_pickle_are_named_in_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "clip"
+    shutil.copytree(SHIPPED["clip"], folder)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save({**tensors, "step": np.float64(3)}, folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"its pickle holds more than weights; save them alone, as model\.safe"):
+        Clip.open(folder)
 
 
 def test_a_damaged_folder_is_refused_in_one_line(tmp_path: Path) -> None:

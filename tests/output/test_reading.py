@@ -165,6 +165,11 @@ def test_a_recipe_that_another_program_wrote_again_is_the_same(chunk: str, text:
     assert read_metadata(tmp_path / "a.png") == {"prompt": text}
 
 
+def test_an_address_is_no_picture() -> None:
+    with pytest.raises(ValueError, match=r"https:/a\.b/c\.png is an address, which is not opened; fetch it first"):
+        read_picture(Path("https://a.b/c.png"))
+
+
 def test_a_recipe_in_latin_1_is_read(tmp_path: Path) -> None:
     info = PngInfo()
     info.add_text("ebama", '{"prompt": "a piñata"}')

@@ -387,9 +387,13 @@ def test_load_refuses_files_that_are_no_trace(tmp_path: Path) -> None:
     save_file({"scores": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="is no trace"):
         Trace.load(path)
-    save_file({"scores": torch.zeros(1)}, path, {"ebama": "{}"})
-    with pytest.raises(ValueError, match="is no trace"):
-        Trace.load(path)
+    for text in ("{}", "[]", "3", "null", '"x"', "[" * 100_000, '{"timesteps": ' + "[" * 100_000, '{"samples": [0, 0]'):
+        save_file({"scores": torch.zeros(1)}, path, {"ebama": text})
+        with pytest.raises(ValueError, match="is no trace"):
+            Trace.load(path)
+        (tmp_path / "sample-00000-call-00000.safetensors").write_bytes(path.read_bytes())
+        with pytest.raises(ValueError, match="is no trace"):
+            Trace.load(tmp_path)
 
 
 def test_numbers_of_other_libraries_choose_maps() -> None:

@@ -684,6 +684,14 @@ def _folder(tmp_path: Path) -> Path:
     return tmp_path / "m"
 
 
+def test_a_download_that_goes_on_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"a": torch.zeros(2)}, path)
+    (tmp_path / "m.safetensors.aria2").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"m\.safetensors is not downloaded yet: .*; let aria2 finish"):
+        open_tensors(path)
+
+
 def test_paths_that_hold_no_checkpoint_get_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"There is no file or folder .*nowhere\.ckpt\.$"):
         load(tmp_path / "nowhere.ckpt")

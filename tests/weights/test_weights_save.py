@@ -375,6 +375,13 @@ def test_a_folder_of_two_text_encoders_is_not_made_one_of_one(model: StableDiffu
         save(model, tmp_path / "m")
 
 
+@pytest.mark.parametrize("name", ["m.safetensors", "m.ckpt"])
+def test_a_folder_is_not_called_as_a_file_is(model: StableDiffusion, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name} would be a folder; layout='compvis' writes a single file"):
+        save(model, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("name", "found"), [("path.ismount", True), ("access", False)])
 def test_a_folder_that_cannot_be_replaced_is_refused_at_once(
     model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, found: bool

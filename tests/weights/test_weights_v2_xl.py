@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -478,6 +479,17 @@ def test_a_tokenizer_that_fills_with_an_exclamation_mark(tmp_path: Path, contain
     for text in ("a cat!", "!", "wow!!! a frog ! ! and don't!"):
         assert sd.tokenizer(text)["input_ids"] == clip_tokenizer()(text)["input_ids"]
         assert torch.equal(sd.encode_text([text]), model(TINY_V2).encode_text([text]))
+
+
+def test_a_tokenizer_that_is_copied_is_named_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "tokenizer"
+    tokenizer_folder(folder, "a name")
+    (folder / "merges.txt").write_text("Entry not found")
+    with pytest.raises(CheckpointError, match=rf"^{re.escape(str(folder))} could not be read as a CLIP tokenizer"):
+        read_tokenizer(folder, 49408, 77)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(CheckpointError, match=r"tokenizer could not be copied into .* \(.*none.*\); let TMPDIR name"):
+        read_tokenizer(folder, 49408, 77)
 
 
 @pytest.mark.parametrize("number", [914, 916])

@@ -20,6 +20,7 @@ _IN_PLACE = re.compile(
     r"\{\s*\"(?:error|message)\"\s*:\s*\"[^\"]+\"(?!.*\"prompt\"))",
     re.IGNORECASE,
 )
+_ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 _SHOWN = 300  # characters of a path in a message
 _REFUSALS = ("unable to open file <", "unable to mmap ", "Cannot allocate memory")  # torch's and safetensors' words
 _MOST_BYTES = 1 << 26  # of a text: a tokenizer's are the largest, of 4 MB
@@ -28,6 +29,15 @@ _MOST_BYTES = 1 << 26  # of a text: a tokenizer's are the largest, of 4 MB
 def stands_in_place(text: str) -> bool:
     """Whether a text is what a server or Git puts in place of a file: a web page, an error, a pointer."""
     return bool(_IN_PLACE.match(text))
+
+
+def remedy(path: Path) -> str:
+    """What to do about a path where nothing is, if it is an address or as the hub calls a repository."""
+    if re.match(r"https?:/", str(path)):
+        return " Addresses are not opened: fetch it first, and give the file's path."
+    if len(path.parts) == 2 and path.parts[0] not in ("~", ".", "..") and path.suffix not in _ENDINGS:
+        return f" A repository of the Hugging Face hub has to be fetched first: hf download {path} --local-dir DIR."
+    return ""
 
 
 def given_path(path: object, expected: str = "a file or a folder") -> Path:

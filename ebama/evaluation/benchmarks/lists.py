@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ebama.weights.errors import is_text
 from ebama.weights.files.regular import stands_in_place
 
 from ...output.reading import parse_object, read_text, said
@@ -24,6 +25,7 @@ _COLUMN = r"\W?(?:(?:text|input|image|positive)[ _])?prompts?(?:[ _](?:text|stri
 _HEADER = re.compile(rf"(?:[^,;\t]+[,;\t])*{_COLUMN}(?:[,;\t][^,;\t]+)*\s*", re.IGNORECASE)  # "prompt,seed"
 _COLUMNS = re.compile(r"text|captions?|sep=.|\d+", re.IGNORECASE)
 _OPTION = re.compile(r"^--?(?:negative[_-]?)?prompt\b", re.MULTILINE)  # of scripts for web UIs
+_NUMBERED = re.compile(r"(?:(?:\d+|\S+\.\w{3,4})\t.*\s*)+")
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _FORM = (
     '{"prompt": TEXT}, perhaps with "set": NAME, "groups": [[OBJECT, [MODIFIER, ...]], ...] and '
@@ -52,6 +54,8 @@ def _once(prompts: Iterable[BenchmarkPrompt]) -> list[BenchmarkPrompt]:
     for prompt in prompts:
         if by_text.setdefault(prompt.text, prompt).boxes != prompt.boxes:
             raise ValueError(f"{prompt.text!r} occurs twice with different boxes; a benchmark has a prompt once.")
+    if "all" in (sets := {prompt.set for prompt in by_text.values()}) and len(sets) > 1:
+        raise ValueError("A set is called 'all', as the tables call all sets together; give it another name.")
     return list(by_text.values())
 
 
@@ -101,6 +105,8 @@ def _check(text: str) -> None:
         raise ValueError("it is a web page, its error or a Git LFS pointer in place of the file; download it again.")
     if text.startswith(r"{\rtf"):
         raise ValueError("it is rich text; save it as plain text.")
+    if _NUMBERED.fullmatch(text):
+        raise ValueError("its lines are numbers or names of files, each with a tab and a prompt; leave these out.")
     if option := _OPTION.search(text):
         raise ValueError(f"it has options of a program, as {option[0]!r}; write the prompts alone, one a line.")
     if _HEADER.fullmatch(re.split("[\r\n]", text, maxsplit=1)[0]):
@@ -108,6 +114,8 @@ def _check(text: str) -> None:
 
 
 def _is_json_list(text: str) -> bool:
+    if re.match(r"\s*\[\s*\n", text):  # with a comma too many, perhaps
+        return True
     try:
         return text.lstrip().startswith("[") and isinstance(json.loads(text), list)
     except (ValueError, RecursionError):
@@ -115,6 +123,8 @@ def _is_json_list(text: str) -> bool:
 
 
 def _read_line(path: Path, number: int, name: str, line: str) -> BenchmarkPrompt:
+    if not is_text(line):
+        raise ValueError(f"Line {number} of {path} holds half a character; it was cut or decoded wrongly: mend it.")
     if not _OBJECT.match(line):
         return BenchmarkPrompt(name, _text(path, number, line.strip()))
     try:
@@ -124,7 +134,7 @@ def _read_line(path: Path, number: int, name: str, line: str) -> BenchmarkPrompt
     try:
         entry = {key: value for key, value in entry.items() if value is not None}  # tables have nulls for what is not
         text, part = entry["prompt"], entry.get("set", entry.get("tag", name))
-        if not (isinstance(text, str) and text.strip() and isinstance(part, str)):
+        if not (is_text(text) and text.strip() and is_text(part)):
             raise ValueError
         groups = _groups(entry["groups"]) if "groups" in entry else _included(text, entry.get("include"))
     except (KeyError, TypeError, ValueError) as error:

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 from transformers.utils import logging
 
-from ebama.weights.files.regular import check_folder, is_there, read_json
+from ebama.weights.files.regular import check_folder, is_there, read_json, remedy
 from ebama.weights.files.tensors import open_tensors
 from ebama.weights.layouts.folder import weight_names
 from ebama.weights.tokenizer import as_read, check_words, stand_as_usual
@@ -55,7 +55,7 @@ def check(folder: Path, kind: Kind) -> None:
     if not folder.is_dir() or not (folder / "config.json").exists():
         raise ValueError(
             f"{folder} holds no config.json: expected the folder of a {kind.type.upper()} model in transformers' "
-            'layout, or "miniature".'
+            f'layout, or "miniature".{"" if folder.exists() else remedy(folder)}'
         )
     check_folder(folder)
     config = read_json(folder / "config.json")
@@ -239,6 +239,8 @@ def in_one_line(what: str) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())[:200] or type(error).__name__
+    if text.startswith("Weights only load failed"):
+        return "its pickle holds more than weights; save them alone, as model.safetensors"
     return f"it lacks {text}" if isinstance(error, KeyError) else text
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BlipForConditionalGeneration, CLIPModel
 
+from ebama.weights.errors import listed
 from ebama.weights.files.mapped import is_finite
 from ebama.weights.files.regular import is_there, read_json
 from ebama.weights.fingerprint import fingerprint
@@ -192,10 +193,10 @@ def _read(path: Path, kind: Any) -> Any:
     if missing := sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"]))):
         message = f"{path} lacks {len(missing)} of the model's tensors, e.g. {missing[0]}"
         if wrapped := [key for key in report["unexpected_keys"] if key.endswith(f".{missing[0]}")]:
-            message += f"; it has {wrapped[0]}: save the model without the module around it"
+            message += f"; it has {listed(wrapped[:1])}: save the model without the module around it"
         raise ValueError(f"{message}.")
     if more := sorted(key for key in report["unexpected_keys"] if _OF_A_LAYER.search(key)):
-        raise ValueError(f"{path} holds more layers than its config.json describes, e.g. {more[0]}.")
+        raise ValueError(f"{path} holds more layers than its config.json describes, e.g. {listed(more[:1])}.")
     for part in (model.config, model.config.text_config, model.config.vision_config):
         part.return_dict, part.output_hidden_states, part.output_attentions = True, False, False
     return model

@@ -20,7 +20,9 @@ from torch import Tensor
 from ebama.models import Site
 from ebama.weights.files.tensors import write_tensors
 
+from ...checks import is_number
 from ...output.files import written_whole
+from ...output.reading import parse_object
 from ...output.recipe import read_group
 from ...prompt import Parsed
 from ..trace import Trace
@@ -96,7 +98,7 @@ def _load_folder(folder: Path, texts: OtherTexts | None) -> Trace:
         parts = [_trace(_facts(next(path for path in batch.files if path)), {}, [], texts) for batch in batches]
         whole = Trace.joined(parts, stored.order)
         return replace(whole, kept=stored, timesteps=tuple(times[call] for call in sorted(times)))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, LookupError, TypeError, ValueError) as error:
         raise _no_trace(folder) from error
 
 
@@ -114,8 +116,7 @@ def _facts_of_call(path: Path) -> dict[str, Any]:
 
 def _facts(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
-        facts: dict[str, Any] = json.loads(file.metadata()[KEY])
-    return facts
+        return parse_object(file.metadata()[KEY])
 
 
 def _trace(
@@ -124,8 +125,10 @@ def _trace(
     first, *more = sources = [_source(source) for source in facts.get("sources") or [facts]]
     prompts = tuple(_parsed(prompt) for prompt in facts["prompts"])
     timesteps = tuple(facts["timesteps"])
-    if not prompts or not all(source.sites for source in sources):
-        raise ValueError("of no prompt, or of no layer")
+    if not prompts or not timesteps or not all(source.sites for source in sources):
+        raise ValueError("of no prompt, of no call, or of no layer")
+    if not all(map(is_number, timesteps)):
+        raise ValueError("timesteps of wrong types")
     if any(tensor.shape[:2] != (len(prompts), len(timesteps)) for tensor in kept.values()):
         raise ValueError("not of every prompt at every call")
     return Trace(
