@@ -132,6 +132,19 @@ def test_every_page_is_in_the_index() -> None:
     assert [name(page) for page in PAGES[1:] if page not in {*reached, index}] == []
 
 
+def named_tests() -> list[tuple[str, str]]:
+    """(file, test) of every test that a page names, as `tests/a.py::test_b`."""
+    text = (ROOT / "docs" / "inputs.md").read_text(encoding="utf-8")
+    return re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+
+
+def test_the_tests_that_hold_something_are_there() -> None:
+    found = named_tests()
+    assert len(found) > 60
+    functions = {path: set(re.findall(r"^ *def (\w+)", (ROOT / path).read_text(), re.MULTILINE)) for path, _ in found}
+    assert [(path, test) for path, test in found if test not in functions[path]] == []
+
+
 def lines_of(path: str, code: str) -> list[int]:
     """Numbers of the lines of a file that begin with that code."""
     source = (ROOT / path).read_text(encoding="utf-8").splitlines()
