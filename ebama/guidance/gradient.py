@@ -64,7 +64,8 @@ class Refinement:
 
 _CUT = (
     "No gradient leads from the maps to the latents; expected a network that is called on the latents themselves, "
-    "without no_grad and without re-entrant checkpointing (`checkpoint=True` of its call saves the memory)."
+    "without no_grad and without re-entrant checkpointing (`checkpoint=True` of its call saves the memory), and "
+    "`sites=` without those that see other pictures alone."
 )
 
 
@@ -100,9 +101,7 @@ def gradient_guide(
     """
 
     def measure(z: Tensor, t: Any, i: int, chosen: list[int]) -> tuple[Losses, AttentionRecords]:
-        records = maps(z, t[chosen] if isinstance(t, Tensor) and t.ndim else t, chosen)
-        if not all(record.scores.requires_grad for record in records):
-            raise ValueError(_CUT)
+        records = maps_of(maps, z, t[chosen] if isinstance(t, Tensor) and t.ndim else t, chosen)
         with torch.autocast(z.device.type, enabled=False):
             measured = energy(records, chosen, i)
         losses = measured.step if isinstance(measured, Losses) else measured
@@ -116,7 +115,8 @@ def gradient_guide(
 
     sizes = items(step_sizes)
     is_list = bool(sizes) or isinstance(step_sizes, list | tuple)
-    expect("step_sizes", step_sizes, is_list, "a list, one for each guided call, as [20.0] * 25")
+    are_numbers = is_list and all(map(is_number, sizes))
+    expect("step_sizes", step_sizes, are_numbers, "a list, one for each guided call, as [20.0] * 25, of numbers")
     some = None if samples is None else several(samples)
     expect("refinements", refinements, isinstance(refinements, Mapping | None), "a mapping from model calls")
     refined = {call_number(i): refinement for i, refinement in (refinements or {}).items()}
@@ -137,7 +137,7 @@ def gradient_guide(
                 followed = choose(losses)
                 gradient = torch.zeros_like(moving)
                 if followed.requires_grad:
-                    gradient = _gradient(followed, moving)
+                    gradient = gradient_of(followed, moving)
                 elif any(loss and not math.isnan(loss) for loss in followed.tolist()):  # else there is nothing to gain
                     warnings.warn(f"The energy has no gradient at model call {i}, and nothing moves.", stacklevel=2)
             _check_visible(followed.detach(), gradient, records, chosen)
@@ -162,7 +162,23 @@ def gradient_guide(
     return guide
 
 
-def _gradient(losses: Tensor, z: Tensor) -> Tensor:
+def maps_of(maps: Maps, z: Tensor, t: Any, samples: list[int]) -> AttentionRecords:
+    """The records of latents that want a gradient; ValueError if it does not lead there."""
+    try:
+        records = maps(z, t, samples)
+    except RuntimeError as error:
+        if "Inference tensors" not in str(error):
+            raise
+        raise ValueError(
+            "The network's weights were made in torch.inference_mode, where nothing has a gradient; load it outside."
+        ) from error
+    if not all(record.scores.requires_grad for record in records):
+        raise ValueError(_CUT)
+    return records
+
+
+def gradient_of(losses: Tensor, z: Tensor) -> Tensor:
+    """That of the sum of losses of `maps_of` the latents; ValueError if there is none."""
     try:
         (gradient,) = torch.autograd.grad(losses.sum(), z, allow_unused=True)
     except CheckpointError as error:  # records are not made again when a block is computed again

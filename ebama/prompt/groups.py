@@ -194,7 +194,7 @@ def _without(ignore: Collection[str], objects: Sequence[Object], prompt: str) ->
     plain, places = readable(prompt)
     ignored = [
         (at[_begin_of_owner(text, start) if words.endswith(" of") else start], at[end - 1] + 1)
-        for text, at in ((prompt, range(len(prompt))), (plain.replace("-", " "), places))
+        for text, at in ((_straight(prompt), range(len(prompt))), (_straight(plain).replace("-", " "), places))
         for words in ignore
         for start, end in _ignored(words, text)
     ]
@@ -226,8 +226,14 @@ def _ignored(words: str, prompt: str) -> list[Span]:
 def _name(words: str) -> tuple[str, str]:
     """Words to ignore without the signs that say where; and their beginning in small letters, as in "crown" of
     "crown#2"."""
-    name = normalised(words.removeprefix("...").removeprefix(",").removesuffix("...").removesuffix(",").strip())
+    name = normalised(
+        _straight(words).removeprefix("...").removeprefix(",").removesuffix("...").removesuffix(",").strip()
+    )
     return name, name.partition("#")[0].lower()
+
+
+def _straight(text: str) -> str:
+    return text.replace("’", "'")
 
 
 def _begin_of_phrase(prompt: str, span: Span) -> int:

@@ -220,15 +220,17 @@ QUALITIES = _words("masterpiece bokeh artstation hd uhd hdr 4k 8k")  # they begi
 PICTURES = _words("picture image photo photograph scene frame canvas view shot")
 _MADE = ("detailed", "realistic", "sharp", "hd")
 _TOWARDS = ("at", "facing", "toward", "towards", "away from")  # whoever sees the picture
-_SHOWING = ("show", "depict", "feature", "portray", "capture", "contain")
+_SHOWING = _words("show depict feature portray capture contain display present showcase include")
 _SEEN = _words("image photo photograph picture")  # whatever is in it is what is drawn
+_OF_WHAT = ("with", "where", "that shows", "that captures", "in which", "is")
 _A = ("", "a ", "an ", "the ", "this ")
 PICTURE_WORDS = (
     frozenset(f"{word}{of}" for word in _PICTURES | _KINDS for of in (" of", "s of"))
     | frozenset(f"{word} {verb}s" for word in _PICTURES | _KINDS for verb in _SHOWING)
     | frozenset(f"{word} {verb.removesuffix('e')}ing" for word in _PICTURES | _KINDS for verb in _SHOWING)
-    | frozenset(f", {a}{word} {what}" for word in _SEEN for a in _A for what in ("with", "where", "that shows"))
-    | frozenset(f"in {the} {word}" for word in _SEEN for the in ("this", "the"))
+    | frozenset(f", {a}{word} {what}" for word in _SEEN for a in _A for what in _OF_WHAT)
+    | frozenset(f"in {the} {word}" for word in (*_SEEN, "scene") for the in ("this", "the"))
+    | frozenset(f"{subject} of the {word}" for word in _SEEN for subject in ("main subject", "subject", "focus"))
     | frozenset(f"{kind} {word}" for kind in ("oil", "digital", "acrylic", "matte") for word in ("painting", "drawing"))
     | frozenset(f"{kind} art" for kind in ("digital", "concept", "pixel", "line", "fan", "vector"))
     | frozenset(("octane render", "unreal engine", "depth of field", "oil on canvas"))

@@ -12,7 +12,7 @@ from .alignment import NUMBER_SIGNS
 # what is said to somebody: "a red car :D", "a red car lol and a bowl".
 # Parameters end a prompt: "--ar 16:9 --no people, cats", "Negative prompt: cats", "### cats".
 _PARAMETER = r"(?:--[a-z]+|[-—–][a-z]+(?= [\d.:]+(?!\S)))"
-_TITLE = r"(?:(?:positive |image )?prompt(?: \d+)?|positive)"
+_TITLE = r"(?:(?:\w{1,20} )?prompt(?: \d+)?|positive|caption)"
 _CALL = r"(?:\w{1,20} *= *)?\w{0,20}pipe\w{0,20}\( *"
 _MARKUP = re.compile(
     r"^(?i:/imagine +(?:prompt *:)?|#+ *prompt *,|"
@@ -28,7 +28,8 @@ _MARKUP = re.compile(
     r"\b[fF](?:/\d+(?:\.\d+)?|\d\.\d)\b|\bISO ?\d{2,6}\b|\b1/\d{2,4} ?s(?:ec)?\b|"  # of a camera
     r"(?<=[)\"”])\.[a-z]+\([\d., ]*\)?|"
     rf"(?<=\S ){_PARAMETER}(?!\S).*|(?<!\S){_PARAMETER}(?: [\d.:]+)?(?!\S)|"
-    r"(?i:(?:[\"']?\bnegative[_ ]prompt|(?:(?<=[|.,;])|(?<=[|.,;] ))negative)[\"'*]* *[:=].*|\bsteps: \d+, sampler:.*)|"
+    r"(?i:(?:[\"']?\bnegative[_ ]prompt|(?:(?<=[|.,;(-])|(?<=[|.,;(-] ))negative)[\"'*]* *[:=].*|"
+    r"\bsteps: \d+, sampler:.*)|"
     r"(?<=\w )###(?= )[^#:]*$",
     re.DOTALL,
 )
@@ -38,7 +39,7 @@ _TEXT_TAGS = frozenset(("b", "i", "u", "em", "strong", "span", "font"))
 _COUNT = r"(?<=\w )(?:x\d{1,2}(?= *(?:[,.;|]|and\b|$))|\(x\d{1,2}\))|(?:^|(?<=[,.;|] ))x\d{1,2}(?= )"
 _TAG = re.compile(
     r"</(\w+) *>|<(\w+)(?: +[\w-]+=[^<>]*)?(/?) *>|<!--.*?-->|(?<=\w)\(e?s\)|<\|\w+\|>|\[/?(?:b|i|u)\]|"
-    r"\b\d{1,3}(?: y\.?/?o|y\.o)\.?(?![\w-])|\b\d{3,5} ?[x×] ?\d{3,5}(?: ?px)?\b|"
+    r"\b\d{1,3}(?: y\.?/?o|y\.o)\.?(?![\w-])|\b\d{3,5} ?[xX×] ?\d{3,5}(?: ?px)?\b|"
     rf"(\\[nrt]|\n) *(?=(\w*))|(?<=\w){NUMBER_SIGNS}|{_COUNT}"
 )
 _NUMERAL = r"-?(?:\d+\.?|\d*\.\d+)"
@@ -88,6 +89,8 @@ def without_markup(prompt: str) -> str:
 def _begins_a_phrase(line_break: re.Match[str]) -> bool:
     """Whether a phrase ends before a line break, or one as programs write it, and another begins after it."""
     text, after = line_break.string[: line_break.start()].rstrip(" "), line_break[5].lower()
+    if text.endswith(_STOPS):
+        return False  # it parts them already
     before, line = word_before(text, len(text)), text[text.rfind("\n") + 1 :].split()
     goes_on = before.endswith("ing") and (len(line) > 2 or after in lexicon.DETERMINERS)  # "a dog chasing"
     goes_on |= bool(line) and line[0] in lexicon.DETERMINERS and after not in _IN_A_PHRASE  # "a cowboy" "hat"

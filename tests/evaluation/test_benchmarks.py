@@ -125,19 +125,35 @@ def test_what_came_in_place_of_a_list_is_no_prompt(text: str, tmp_path: Path) ->
     ("text", "said"),
     [
         ("{\\rtf1\\ansi\\f0 a red car\\\na cat}", "it is rich text; save it as plain text"),
-        ('a cat\n--prompt "a red car" --negative_prompt "dog" --steps 20', "options of a program, as '--prompt'"),
+        (
+            'a cat\n--prompt "a red car" --negative_prompt "dog" --steps 20',
+            "options or comments of a program, as '--prompt'",
+        ),
         ('[\n  "a red car",\n  "a dog",\n]\n', "it is one JSON list; write one prompt a line"),
+        ("a cat --n blurry --w 512 --h 512 --s 28\n", "options or comments of a program, as '--n '"),
+        ("# animals\na cat\n", "options or comments of a program, as '# '"),
+        ("a cat\nNegative prompt: a dog\nSteps: 20, Sampler: DDIM\n", "as 'Negative prompt:'"),
+        ("1000.jpg#0\ta cat\n1000.jpg#1\ta dog\n", "each with a tab and a prompt; leave these out"),
         ("1\ta red car\n2\ta dog\n", "each with a tab and a prompt; leave these out"),
         ("img-1.png\ta red car\n\nimg-2.png\ta dog", "each with a tab and a prompt; leave these out"),
         (
             "--negative_prompt dog --prompt a cat",
-            "options of a program, as '--negative_prompt'; write the prompts alone",
+            "options or comments of a program, as '--negative_prompt'; write the prompts alone",
         ),
     ],
 )
 def test_what_other_programs_read_is_no_list_of_prompts(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(text)
     with pytest.raises(ValueError, match=rf"list\.txt cannot be read.*{said}"):
+        load(str(tmp_path / "list.txt"))
+
+
+def test_a_list_of_one_line_of_another_form_is_read_at_once(tmp_path: Path) -> None:
+    lines = [f"IMG_{i}.jpg\ta red car \r\n" for i in range(60)]
+    (tmp_path / "list.txt").write_text("".join((*lines, "animals\r\n")), newline="")
+    assert len(load(str(tmp_path / "list.txt"))) == 61
+    (tmp_path / "list.txt").write_text("".join((*lines, "IMG 60 (1).jpg\ta dog\r\n")), newline="")
+    with pytest.raises(ValueError, match="each with a tab and a prompt"):
         load(str(tmp_path / "list.txt"))
 
 

@@ -142,9 +142,23 @@ def cut(block: Callable[..., Any], *, frozen: bool) -> Network:
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 def test_a_network_that_keeps_the_gradient_back_is_named(frozen: bool, block: Callable[..., Any]) -> None:
-    guide = guide_for("ebama", cut(block, frozen=frozen), contexts(2), GROUPS, TOKENS, calls=10)
-    with pytest.raises(ValueError, match=r"No gradient leads from the maps to the latents; .*re-entrant checkpointing"):
-        guide(noise(2), 500, 0)
+    network, says = cut(block, frozen=frozen), r"No gradient leads from the maps to the latents; .*re-entrant"
+    with pytest.raises(ValueError, match=says):
+        guide_for("ebama", network, contexts(2), GROUPS, TOKENS, calls=10)(noise(2), 500, 0)
+    start = start_for(
+        "initno", network, contexts(2), GROUPS, TOKENS, calls=10, generators=[torch.Generator(), torch.Generator()]
+    )
+    with pytest.raises(ValueError, match=says):
+        start(noise(2))
+
+
+def test_weights_that_were_made_without_gradients_are_named() -> None:
+    with torch.inference_mode():
+        network = cut(lambda forward: forward, frozen=True)
+    with pytest.raises(
+        ValueError, match=r"made in torch\.inference_mode, where nothing has a gradient; load it outside"
+    ):
+        guide_for("ebama", network, contexts(2), GROUPS, TOKENS, calls=10)(noise(2), 500, 0)
 
 
 def test_a_network_that_checkpoints_itself_is_right_or_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -153,6 +154,9 @@ def test_timesteps_samples_steps_and_generators_are_counted() -> None:
             gradient_guide(_maps, _energy, [1.0], samples=samples)(Z, T, 0)
     with pytest.raises(ValueError, match="expected a list, one for each guided call"):
         gradient_guide(_maps, _energy, 1.0)  # type: ignore[arg-type]
+    for sizes in ([None], ["20"], [[20.0]], [math.nan], [math.inf], [True]):
+        with pytest.raises(ValueError, match=r"step_sizes is .*, of numbers"):
+            gradient_guide(_maps, _energy, sizes)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="The energy returned a NoneType; expected"):
         gradient_guide(_maps, lambda *_: None, [1.0])(Z, T, 0)  # type: ignore[arg-type, return-value]
     for t in (None, "981", b"9", object(), True):

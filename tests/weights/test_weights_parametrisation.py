@@ -20,7 +20,7 @@ from ebama.samplers import DDIM, NoiseSchedule
 from ebama.weights import CheckpointError, inspect, load, save
 from ebama.weights.checkpoint import open_checkpoint
 from ebama.weights.files.tensors import open_tensors
-from ebama.weights.layouts.parametrisation import stated_text
+from ebama.weights.layouts.parametrisation import stated_prediction, stated_text
 
 State = dict[str, Tensor]
 
@@ -498,6 +498,27 @@ def test_a_yaml_beside_the_file_may_give_the_scale(some: State, tmp_path: Path) 
         configuration.write_text(f"model:\n  params: {{scale_factor: {wrong}}}\n")
         with pytest.raises(CheckpointError, match=rf"m\.yaml: scale_factor is {wrong}; expected a positive number"):
             open_checkpoint(file, TINY)
+
+
+@pytest.mark.parametrize(
+    ("settings", "prediction"),
+    [
+        ({"prediction_type": "${model.kind}", "model": {"kind": "v"}}, "v"),
+        ({"a": {"prediction_type": "${kind}"}, "kind": "epsilon"}, "epsilon"),
+        ({"prediction_type": "${prediction_type}", "a": {"prediction_type": "v_prediction"}}, "v"),
+        ({"prediction_type": "${nowhere}"}, None),
+        ({"prediction_type": "${oc.env:KIND,epsilon}"}, None),
+    ],
+)
+def test_a_setting_that_names_another_is_that(
+    some: State, tmp_path: Path, settings: dict[str, object], prediction: str | None
+) -> None:
+    torch.save({"state_dict": some, "cfg": settings}, tmp_path / "m.ckpt")
+    found = stated_prediction(open_tensors(tmp_path / "m.ckpt"))
+    assert found is not None
+    assert found.prediction == prediction
+    torch.save({"state_dict": some, "cfg": {"prediction_type": "???"}}, tmp_path / "m.ckpt")
+    assert stated_prediction(open_tensors(tmp_path / "m.ckpt")) is None
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,8 @@ _VALUES = {
     "epsilon": re.compile(rf"(?:eps(?:ilon)?|noise){_PREDICTION}|(?:[\w.]+\.)?epsscaling"),
     "v": re.compile(rf"v(?:elocity)?{_PREDICTION}|(?:[\w.]+\.)?vscaling"),
 }
-_NOTHING = {"", "none", "null", "~"}
+_INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")  # omegaconf's way to name another setting
+_NOTHING = {"", "none", "null", "~", "???"}
 # Names that stand for a choice by being there, as a weight or as a setting that is not switched off.
 _V_MARKS = re.compile(r"(?:^|[._ ])(?:v_?pred(?:iction)?|v_?paramete?ri[sz]ation)$", re.IGNORECASE)
 _OTHER_MARKS = re.compile(
@@ -90,7 +91,12 @@ def _statements(file: TensorFile) -> Iterator[Statement]:
         name = read_key(key).name
         if _V_MARKS.search(name) or _OTHER_MARKS.search(name):
             yield Statement("v" if _V_MARKS.search(name) else None, f"its key {listed([key])} says so")
-    for name, value, quoted in [*nested_settings(file.metadata), *file.configuration]:
+    settings = [*nested_settings(file.metadata), *file.configuration]
+    for name, value, quoted in settings:
+        if named := _INTERPOLATION.fullmatch(value):
+            value = next(
+                (other for at, other, _ in settings if at != name and f".{at}".endswith(f".{named[1]}")), value
+            )
         said, where = value.strip().lower(), f"{listed([name[-80:]])} is {value[:80]!r}"
         if _OTHER_MARKS.search(name) or _V_MARKS.search(name):
             if said not in _OFF:

@@ -24,8 +24,11 @@ _OBJECT = re.compile(r"\s*\{\s*(?:[\"'}“”„«]|$)")  # of JSON, or meant to
 _COLUMN = r"\W?(?:(?:text|input|image|positive)[ _])?prompts?(?:[ _](?:text|string|id))?\W?"
 _HEADER = re.compile(rf"(?:[^,;\t]+[,;\t])*{_COLUMN}(?:[,;\t][^,;\t]+)*\s*", re.IGNORECASE)  # "prompt,seed"
 _COLUMNS = re.compile(r"text|captions?|sep=.|\d+", re.IGNORECASE)
-_OPTION = re.compile(r"^--?(?:negative[_-]?)?prompt\b", re.MULTILINE)  # of scripts for web UIs
-_NUMBERED = re.compile(r"(?:(?:\d+|\S+\.\w{3,4})\t.*\s*)+")
+_OPTION = re.compile(  # of web UIs, their scripts and trainers
+    r"^--?(?:negative[_-]?)?prompt\b|(?<= )--[nwhdls] |^negative(?: prompt)?:|^steps: \d+, sampler:|^# ",
+    re.MULTILINE | re.IGNORECASE,
+)
+_NUMBERED = re.compile(r"(?:\d+|[^\t]+\.\w{3,4}(?:#\d)?)\t")
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _FORM = (
     '{"prompt": TEXT}, perhaps with "set": NAME, "groups": [[OBJECT, [MODIFIER, ...]], ...] and '
@@ -105,10 +108,13 @@ def _check(text: str) -> None:
         raise ValueError("it is a web page, its error or a Git LFS pointer in place of the file; download it again.")
     if text.startswith(r"{\rtf"):
         raise ValueError("it is rich text; save it as plain text.")
-    if _NUMBERED.fullmatch(text):
+    lines = [line for line in text.splitlines() if line.strip()]
+    if lines and all(map(_NUMBERED.match, lines)):
         raise ValueError("its lines are numbers or names of files, each with a tab and a prompt; leave these out.")
     if option := _OPTION.search(text):
-        raise ValueError(f"it has options of a program, as {option[0]!r}; write the prompts alone, one a line.")
+        raise ValueError(
+            f"it has options or comments of a program, as {option[0]!r}; write the prompts alone, one a line."
+        )
     if _HEADER.fullmatch(re.split("[\r\n]", text, maxsplit=1)[0]):
         raise ValueError("its first line names columns of a table; write one prompt a line.")
 

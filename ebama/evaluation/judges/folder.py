@@ -20,6 +20,7 @@ from PIL import Image
 from torch import nn
 from transformers.utils import logging
 
+from ebama.weights.errors import listed
 from ebama.weights.files.regular import check_folder, is_there, read_json, remedy
 from ebama.weights.files.tensors import open_tensors
 from ebama.weights.layouts.folder import weight_names
@@ -93,7 +94,7 @@ def check_settings(file: Path, settings: object, name: str = "") -> None:
         for key, value in settings.items():
             check_settings(file, value, name if name.endswith("attn_implementation") else str(key))
     elif isinstance(settings, int) and settings > (most := 1000 if "layers" in name else 10_000_000):
-        raise ValueError(f"{file}: {name} is {settings:,}; expected at most {most:,}.")
+        raise ValueError(f"{file}: {listed([name])} is {settings:,}; expected at most {most:,}.")
     elif isinstance(settings, str) and name.endswith("attn_implementation") and settings not in _ATTENTION:
         raise ValueError(f"{file}: {name} is {short(settings)}; expected {' or '.join(_ATTENTION)}, or leave it out.")
 
@@ -109,7 +110,7 @@ def check_weights(folder: Path, model: Any) -> None:
         for path in files:
             for key, entry in open_tensors(path, meta=True).entries.items():
                 if not entry.dtype.is_floating_point and not key.endswith("position_ids"):
-                    raise ValueError(f"{path.name} has {key} of {entry.dtype}; expected floating point.")
+                    raise ValueError(f"{path.name} has {listed([key])} of {entry.dtype}; expected floating point.")
     with in_one_line(f"{folder} could not be read by transformers"), quiet(), torch.device("meta"):
         config = model.config_class.from_pretrained(folder)
         _check_no_nulls(config, read_json(folder / "config.json"))
@@ -155,7 +156,7 @@ def _checked(file: Path, settings: object, kind: Kind) -> Json:
         raise ValueError(f"{file}: image_processor is {settings!r}; expected settings by name.")
     settings = {name: value for name, value in settings.items() if value is not None}  # null: as is usual
     if wrong := [name for name, value in settings.items() if name.startswith("do_") and not isinstance(value, bool)]:
-        raise ValueError(f"{file}: {wrong[0]} is {short(settings[wrong[0]])}; expected true or false.")
+        raise ValueError(f"{file}: {listed(wrong[:1])} is {short(settings[wrong[0]])}; expected true or false.")
     needed: dict[str, Callable[[object], bool]] = {}
     if settings.get("do_resize", True):
         needed |= {"size": _is_size, "resample": lambda value: type(value) is int and 0 <= value <= 5}

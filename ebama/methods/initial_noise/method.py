@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...guidance import Cost, Energy, GradientMethod, Losses, Needs, Refinement, Start, Task, guidance_resolution
+from ...guidance.gradient import gradient_of, maps_of
 from ...guidance.options import number, option, whole, whole_numbers
 from ...maps import ContentRange, WordPositions, first_tokens
 from ...models import AttentionRecords, Site
@@ -112,11 +113,11 @@ class NoiseMethod(GradientMethod):
         def judge(z: Tensor, samples: list[int]) -> Verdict:
             with torch.inference_mode(False), torch.enable_grad():
                 moving = z.detach().clone().requires_grad_(True)
-                records = maps(moving, task.first_timestep, samples)
+                records = maps_of(maps, moving, task.first_timestep, samples)
                 with torch.autocast(z.device.type, enabled=False):
                     terms = self._terms(records, objects[samples], content[samples], searching=True)
                     lowered, succeeded, scores = self.judge(terms)
-                (gradient,) = torch.autograd.grad(lowered.sum(), moving)
+                gradient = gradient_of(lowered, moving)
             return Verdict(succeeded.tolist(), scores.tolist(), gradient)
 
         return judge
