@@ -61,7 +61,11 @@ def _well_formed(group: object) -> bool:
 
 def _find(prompt: str, word: str) -> list[Span]:
     if not (spans := find_all(prompt, word)):
-        raise PromptError(f"{word!r} is not in the prompt {prompt!r}: its words are {listed_words(prompt)}")
+        message = f"{word!r} is not in the prompt {prompt!r}: its words are {listed_words(prompt)}"
+        within = (
+            "; it is a part of one: give the positions of its tokens, as Group((2,))" if word and word in prompt else ""
+        )
+        raise PromptError(message + within)
     return spans
 
 

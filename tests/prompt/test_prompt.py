@@ -503,6 +503,10 @@ def test_groups_from_words_takes_the_words_that_stand_together(prompt: str, word
     [
         ([("crwn", [])], "'crwn' is not in the prompt .*: its words are a, purple, crown, and, blue, t-shirt"),
         ([("crown", ["green"])], "'green' is not in the prompt"),
+        (
+            [("row", [])],
+            r"'row' is not in the prompt .*; it is a part of one: give the positions of its tokens, as Group",
+        ),
         ([("crown", []), ("crown", [])], "'crown' is asked for more often"),
         ([("crown", ["purple", "purple"])], "'purple' is asked for more often"),
         ([("crown", "purple")], r"expected an object and a list of modifiers, as in \('crown', \['purple'\]\)"),
