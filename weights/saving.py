@@ -89,6 +89,9 @@ def save(
             raise ValueError("trim_ids works for the diffusers layout only.")
         if target.suffix != ".safetensors" or target.is_dir():
             raise ValueError(f"{target} should be a file whose name ends in .safetensors.")
+        if (beside := target.with_suffix(".yaml")).exists():
+            raise ValueError(f"{beside} lies there, by which `load` would read {target.name}; choose another name.")
+        target = Path(os.path.realpath(target))  # a link to a file stays
         with _beside(target) as folder:
             weights = compvis_weights(sd)
             marks = {"v_pred": torch.zeros(0, device="cpu")} if sd.config.prediction == "v" else {}
@@ -129,8 +132,13 @@ def save(
 @contextmanager
 def _beside(target: Path) -> Iterator[Path]:
     """A temporary folder on the target's own disk, gone afterwards."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
+    except OSError as error:
+        raise ValueError(
+            f"Nothing can be written to {target.parent} ({error.strerror}); choose another folder."
+        ) from error
     try:
         yield folder
     finally:

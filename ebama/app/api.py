@@ -193,7 +193,7 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
         got = f", got {str(first['input'])[:60]!r}" if first["type"] != "missing" else ""
         if first["type"] == "value_error":
             text = str(first["ctx"]["error"])
-        elif first["type"] in ("dataclass_type", "json_invalid") or first["loc"] == ("body",):
+        elif first["type"] == "json_invalid" or first["loc"] == ("body",):
             text = f"The request is no JSON object ({first['msg']}); {_JSON}"
         else:
             text = f"{where}: {first['msg']}{got}"

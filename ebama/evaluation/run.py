@@ -50,6 +50,8 @@ def start(run: Run, out: Path, model: str, fingerprint: str) -> None:
     before, now = read_object(path), parse_object(to_json(settings))
     if before.get("prompts_sha256") == now["prompts_sha256"]:
         del now["benchmark"]  # by what path the same list is named
+    if before.get("fingerprint") == fingerprint:
+        del now["weights"]  # likewise
     if differing := [key for key in now if before.get(key) != now[key]]:
         values = "; ".join(f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in differing)
         raise ValueError(f"{out} was begun with other settings ({values}); choose another folder with --out.")

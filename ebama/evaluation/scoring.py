@@ -112,11 +112,13 @@ def _pictures(folder: Path, benchmark: Sequence[BenchmarkPrompt]) -> list[dict[s
             stacklevel=4,
         )
     rest = "other" if any(by_folder.values()) else "all"
-    pictures = []
+    pictures, taken = [], set()
     for path in paths:
         method, name = path.parts[-3:-1]
         prompt = by_folder[name] or BenchmarkPrompt(rest, name)
-        seed = int(path.stem) if path.stem.isdecimal() else path.stem
+        seeds = (int(path.stem) if path.stem.isdecimal() else path.stem, path.stem, f"{name}/{path.name}")
+        seed = next(seed for seed in seeds if (method, prompt, seed) not in taken)
+        taken.add((method, prompt, seed))
         about = {"method": method, "set": prompt.set, "prompt": prompt.text, "seed": seed}
         pictures.append({**about, "file": path.relative_to(folder).as_posix(), **describe_boxes(prompt.boxes)})
     return pictures

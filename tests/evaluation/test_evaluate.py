@@ -112,7 +112,8 @@ def test_a_folder_is_not_continued_with_other_settings(
     listed = [BenchmarkPrompt("a", "a cat")]
     run.start(Run(listed, method, [0]), out, "miniature", "0a")
     run.start(Run(listed, method, [0]), out, "miniature", "0a")
-    run.start(Run(listed, method, [0], benchmark="./the/same/list.txt"), out, "miniature", "0a")
+    for same in ({"benchmark": "./the/same/list.txt"}, {"weights": "./the/same/m.ckpt"}):
+        run.start(Run(listed, method, [0], **same), out, "miniature", "0a")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"other settings \(steps was 50, now 20\); choose another folder"):
         run.start(Run(listed, method, [0], steps=20), out, "miniature", "0a")
     with pytest.raises(ValueError, match=r"prediction was None, now 'v'; size was None, now \[64, 32\]"):
@@ -758,6 +759,9 @@ def test_another_programs_seeds_are_in_the_order_of_numbers(tmp_path: Path) -> N
     for seed in ("10", "9", "0", "best"):
         Image.new("RGB", (8, 8)).save(tmp_path / "theirs" / "a cat" / f"{seed}.png")
     assert [line["seed"] for line in score(tmp_path, [])] == [0, 9, 10, "best"]
+    for name in ("00.png", "0.PNG"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "theirs" / "a cat" / name)
+    assert {line["seed"] for line in score(tmp_path, [])} == {0, "0", "00", 9, 10, "best"}
 
 
 def test_another_programs_list_is_named_not_misread(tmp_path: Path) -> None:

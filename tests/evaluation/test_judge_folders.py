@@ -483,6 +483,14 @@ def test_a_tokenizer_too_large_for_its_model_is_refused(part: str, copy: Path) -
         folders.read_tokenizer(copy, KINDS[part], kind, 40)
 
 
+def test_other_weights_than_those_that_were_checked_are_not_read(tmp_path: Path) -> None:
+    folder = shutil.copytree(MINIATURE_FOLDER / "clip", tmp_path / "clip")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"transformers_weights": "other.safetensors"}))
+    with pytest.raises(ValueError, match="transformers_weights names other weights than those here"):
+        Clip.open(folder)
+
+
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("content", ["", "{}", "{", "[]"])
 def test_an_empty_tokenizer_is_refused(part: str, content: str, copy: Path) -> None:

@@ -688,7 +688,7 @@ def test_a_download_that_goes_on_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     save_file({"a": torch.zeros(2)}, path)
     (tmp_path / "m.safetensors.aria2").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"m\.safetensors is not downloaded yet: .*; let aria2 finish"):
+    with pytest.raises(CheckpointError, match=r"m\.safetensors is not downloaded yet: .*; let aria2 finish, or delete"):
         open_tensors(path)
 
 

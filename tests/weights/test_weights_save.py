@@ -375,6 +375,27 @@ def test_a_folder_of_two_text_encoders_is_not_made_one_of_one(model: StableDiffu
         save(model, tmp_path / "m")
 
 
+def test_a_file_is_not_saved_where_it_would_be_read_as_another(model: StableDiffusion, tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text("model: {params: {parameterization: v}}")
+    with pytest.raises(ValueError, match=r"m\.yaml lies there, by which `load` would read m\.safetensors; choose"):
+        save(model, tmp_path / "m.safetensors", "compvis")
+
+
+def test_a_link_to_a_file_stays(model: StableDiffusion, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "m.safetensors").symlink_to(tmp_path / "disk" / "m.safetensors")
+    save(model, tmp_path / "m.safetensors", "compvis")
+    assert (tmp_path / "m.safetensors").is_symlink()
+    assert (tmp_path / "disk" / "m.safetensors").is_file()
+
+
+def test_where_nothing_can_be_written_is_named(model: StableDiffusion, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path, layout in (("file/m", "diffusers"), ("file/m.safetensors", "compvis")):
+        with pytest.raises(ValueError, match=r"Nothing can be written to .*file \(.*\); choose another folder"):
+            save(model, tmp_path / path, layout)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["m.safetensors", "m.ckpt"])
 def test_a_folder_is_not_called_as_a_file_is(model: StableDiffusion, tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=rf"{name} would be a folder; layout='compvis' writes a single file"):

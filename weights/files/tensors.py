@@ -75,7 +75,10 @@ def open_tensors(path: Path, *, meta: bool = False) -> TensorFile:
     Raises CheckpointError, in one line that names the file and says what it is instead.
     """
     if path.with_name(f"{path.name}.aria2").exists():
-        raise CheckpointError(f"{path} is not downloaded yet: {path.name}.aria2 lies beside it; let aria2 finish.")
+        raise CheckpointError(
+            f"{path} is not downloaded yet: {path.name}.aria2 lies beside it; let aria2 finish, or delete that file if "
+            "this one is whole."
+        )
     stored = container(path)
     if stored == "safetensors":
         return _open_safetensors(path)
