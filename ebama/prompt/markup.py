@@ -40,7 +40,7 @@ _COUNT = r"(?<=\w )(?:x\d{1,2}(?= *(?:[,.;|]|and\b|$))|\(x\d{1,2}\))|(?:^|(?<=[,
 _TAG = re.compile(
     r"</(\w+) *>|<(\w+)(?: +[\w-]+=[^<>]*)?(/?) *>|<!--.*?-->|(?<=\w)\(e?s\)|<\|\w+\|>|\[/?(?:b|i|u)\]|"
     r"\b\d{1,3}(?: y\.?/?o|y\.o)\.?(?![\w-])|\b\d{3,5} ?[xX×] ?\d{3,5}(?: ?px)?\b|"
-    rf"(\\[nrt]|\n) *(?=(\w*))|(?<=\w){NUMBER_SIGNS}|{_COUNT}"
+    rf"(\\[nrt]|\n) *(?:[-*•](?=\w))?(?=(\w*))|(?<=\w){NUMBER_SIGNS}|{_COUNT}"
 )
 _NUMERAL = r"-?(?:\d+\.?|\d*\.\d+)"
 _WEIGHT = re.compile(  # "(red:1.3)", "red car::2"; "( red : 1.3 )"; "(red)1.3"
@@ -49,7 +49,7 @@ _WEIGHT = re.compile(  # "(red:1.3)", "red car::2"; "( red : 1.3 )"; "(red)1.3"
 _WEIGHT_BEFORE = re.compile(rf"(?<![\w:.]){_NUMERAL}::(?=[^\W\d_])(?:([^:]*)::)?")  # "1.2::red car::, 0.8::bowl::"
 _MORE_OR_LESS = re.compile(r"(?<=[\w)\"])(?:\+{1,5}|-{1,5})(?=[\s,.)]|$)")  # "red++ car", "(red car)-"
 _ESCAPE = re.compile(r"\\(?=[^\w\s]|_)")  # "red\_car", "\(red\)"
-_MARK = re.compile(r"(?<!\S)([(\[#]?)(\d{1,2}|[a-zA-Z]|[ivx]{2,4}|[IVX]{2,4})(?!\w)([).\]:]?)(?= ?[^\W\d_])")
+_MARK = re.compile(r"(?<![^\s,])([(\[#]?)(\d{1,2}|[a-zA-Z]|[ivx]{2,4}|[IVX]{2,4})(?!\w)([).\]:]?)(?= ?[^\W\d_])")
 _ROMAN = ["i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii"]
 _NUMBERINGS = ([str(n) for n in range(1, 100)], [*ascii_lowercase], [*ascii_lowercase.upper()], _ROMAN)
 
@@ -93,7 +93,8 @@ def _begins_a_phrase(line_break: re.Match[str]) -> bool:
         return False  # it parts them already
     before, line = word_before(text, len(text)), text[text.rfind("\n") + 1 :].split()
     goes_on = before.endswith("ing") and (len(line) > 2 or after in lexicon.DETERMINERS)  # "a dog chasing"
-    goes_on |= bool(line) and line[0] in lexicon.DETERMINERS and after not in _IN_A_PHRASE  # "a cowboy" "hat"
+    begins = not after.isalpha() or after in _IN_A_PHRASE
+    goes_on |= bool(line) and line[0] in lexicon.DETERMINERS and not begins  # "a cowboy" "hat"
     goes_on |= text.endswith("-") or before in _IN_A_PHRASE or before in lexicon.ATTRIBUTES
     return not goes_on and after not in _BETWEEN_PHRASES
 
