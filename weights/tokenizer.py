@@ -126,8 +126,9 @@ def as_read(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             ) from error
         try:
             yield Path(copy), {"pad_token": _END}
-        except ValueError as error:  # which nobody finds in the copy, which is gone by then
-            raise type(error)(str(error).replace(copy, str(folder))) from error
+        except ValueError as error:  # not in the copy, which is gone by then
+            kind = CheckpointError if isinstance(error, CheckpointError) else ValueError
+            raise kind(str(error).replace(copy, str(folder))) from error
 
 
 def stand_as_usual(tokenizer: Any) -> None:
