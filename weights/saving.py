@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,7 +91,7 @@ def save(
         if target.suffix != ".safetensors" or target.is_dir():
             raise ValueError(f"{target} should be a file whose name ends in .safetensors.")
         if (beside := target.with_suffix(".yaml")).exists():
-            raise ValueError(f"{beside} lies there, by which `load` would read {target.name}; choose another name.")
+            warnings.warn(f"{beside} lies there: `load` will read {target.name} as it says.", stacklevel=2)
         target = Path(os.path.realpath(target))  # a link to a file stays
         with _beside(target) as folder:
             weights = compvis_weights(sd)

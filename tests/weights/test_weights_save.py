@@ -375,10 +375,11 @@ def test_a_folder_of_two_text_encoders_is_not_made_one_of_one(model: StableDiffu
         save(model, tmp_path / "m")
 
 
-def test_a_file_is_not_saved_where_it_would_be_read_as_another(model: StableDiffusion, tmp_path: Path) -> None:
+def test_a_configuration_that_lies_beside_a_saved_file_is_said(model: StableDiffusion, tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text("model: {params: {parameterization: v}}")
-    with pytest.raises(ValueError, match=r"m\.yaml lies there, by which `load` would read m\.safetensors; choose"):
+    with pytest.warns(UserWarning, match=r"m\.yaml lies there: `load` will read m\.safetensors as it says"):
         save(model, tmp_path / "m.safetensors", "compvis")
+    assert (tmp_path / "m.safetensors").is_file()
 
 
 def test_a_link_to_a_file_stays(model: StableDiffusion, tmp_path: Path) -> None:
