@@ -58,8 +58,8 @@ def save(
         Only `load` can read the result, so it comes without the tokenizer and scheduler that diffusers wants.
 
     Everything is written beside `path` and renamed when complete: an interrupted call leaves what was there.
-    Other files of a folder that exists stay in it, but for shards of the weights that it had, its index, tokenizers and
-    scheduler.
+    A link to a file is replaced by the file. Other files of a folder that exists stay in it, but for shards of the
+    weights that it had, its index, tokenizers and scheduler.
 
     A noise schedule that is not Stable Diffusion v1's is written as `alphas_cumprod`, which folders have no place for.
     A single file of a U-Net that predicts v has an empty `v_pred`, one of latents of another scale than its kind's has
@@ -92,7 +92,6 @@ def save(
             raise ValueError(f"{target} should be a file whose name ends in .safetensors.")
         if (beside := target.with_suffix(".yaml")).exists():
             warnings.warn(f"{beside} lies there: `load` will read {target.name} as it says.", stacklevel=2)
-        target = Path(os.path.realpath(target))  # a link to a file stays
         with _beside(target) as folder:
             weights = compvis_weights(sd)
             marks = {"v_pred": torch.zeros(0, device="cpu")} if sd.config.prediction == "v" else {}
@@ -102,7 +101,7 @@ def save(
     elif layout == "diffusers":
         if target.exists() and not target.is_dir():
             raise ValueError(f"{target} is a file; a diffusers checkpoint is a folder.")
-        if target.suffix in (".safetensors", ".ckpt", ".pt", ".bin"):
+        if target.suffix in (".safetensors", ".ckpt", ".pt", ".bin") and not target.is_dir():
             raise ValueError(f"{target} would be a folder; layout='compvis' writes a single file, NAME.safetensors.")
         if _stored_schedule(sd.schedule):
             raise ValueError(

@@ -208,7 +208,7 @@ def _without(ignore: Collection[str], objects: Sequence[Object], prompt: str) ->
 def _ignored(words: str, prompt: str) -> list[Span]:
     """Where words to ignore stand, as `parse` says of commas and dots at their ends; "by the lake" names nobody."""
     name, first = _name(words)
-    if prompt.isascii() and first not in prompt.lower():
+    if first.isascii() and first not in prompt.lower():
         return []  # at once, for most of many words
     spans = find_all(prompt, name)
     if words.startswith("..."):

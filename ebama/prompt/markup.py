@@ -12,14 +12,17 @@ from .alignment import NUMBER_SIGNS
 # what is said to somebody: "a red car :D", "a red car lol and a bowl".
 # Parameters end a prompt: "--ar 16:9 --no people, cats", "Negative prompt: cats", "### cats".
 _PARAMETER = r"(?:--[a-z]+|[-—–][a-z]+(?= [\d.:]+(?!\S)))"
-_TITLE = r"(?:(?:\w{1,20} )?prompt(?: \d+)?|positive|caption)"
-_CALL = r"(?:\w{1,20} *= *)?\w{0,20}pipe\w{0,20}\( *"
+_TITLE = r"(?:(?:(?:positive|image|text|main|revised|final|new|midjourney) )?prompt(?: \d+)?|positive|caption)"
+_CALL = r"(?:\w{1,20} *= *)?pipe\w{0,20}\( *"
+_BOARDS = r"(?:anime|cartoon|furry|pony|real)"
+_RATINGS = r"(?:safe|questionable|explicit|general|sensitive)"
 _MARKUP = re.compile(
     r"^(?i:/imagine +(?:prompt *:)?|#+ *prompt *,|"
     rf"(?:{_CALL}|const |[\"'{{#*> ]+)?{_TITLE}[\"'*]* *[:=]\**|{_CALL}(?=[\"']))|"
-    r"\b[a-z]+(?:_[a-z]+)* ?= ?-?[\d.]+(?:\)[\w.]*\[0\])?\)?(?= *(?:,|$))|"
-    r"<\w+:[^<>]*>|<(?i:break)>|\bsource(?:_|: ?)(?:anime|cartoon|furry|pony|real)\b|\bartist:[^\s,|()\[\]{}]+|"
-    r"\brating(?:_|: ?)(?:safe|questionable|explicit|general|sensitive)\b|"
+    r"\b(?:[a-z]+(?:_[a-z]+)+|seed|steps|eta|width|height|strength) ?= ?"
+    r"-?[\d.]+(?:\)[\w.]*\[0\])?\)?(?= *(?:,|$))|"
+    rf"<\w+:[^<>]*>|<(?i:break)>|\bsource(?:_{_BOARDS}|: ?{_BOARDS}(?= *(?:,|$)))\b|\bartist:[^\s,|()\[\]{{}}]+|"
+    rf"\brating(?:[_:]{_RATINGS}|: {_RATINGS}(?= *(?:,|$)))\b|"
     r"\b(?:BREAK|ADD(?:BASE|COL|ROW|COMM)|AND_(?:PERP|SALT|TOPK))\b|"
     r"\b(?:MASK|FEATHER|COUPLE)\([^()]*\)|\bembedding:[\w./-]+|\bscore_\d(?:_up)?\b|(?<!\S)\(?\d{1,2}\)(?= )|"
     rf"\d\ufe0f?\u20e3|{NUMBER_SIGNS}|\b(?:https?://|www\.)\S+|(?<!\S)[:;]-?[dDoOpP3)(](?![^\s,.])|"
@@ -28,11 +31,13 @@ _MARKUP = re.compile(
     r"\b[fF](?:/\d+(?:\.\d+)?|\d\.\d)\b|\bISO ?\d{2,6}\b|\b1/\d{2,4} ?s(?:ec)?\b|"  # of a camera
     r"(?<=[)\"”])\.[a-z]+\([\d., ]*\)?|"
     rf"(?<=\S ){_PARAMETER}(?!\S).*|(?<!\S){_PARAMETER}(?: [\d.:]+)?(?!\S)|"
-    r"(?i:(?:[\"']?\bnegative[_ ]prompt|(?:(?<=[|.,;(-])|(?<=[|.,;(-] ))negative)[\"'*]* *[:=].*|"
-    r"\bsteps: \d+, sampler:.*)|"
+    r"(?i:[\"']?\bnegative[_ ]prompt[\"'*]* *[:=].*|\bsteps: \d+, sampler:.*)|"
     r"(?<=\w )###(?= )[^#:]*$",
     re.DOTALL,
 )
+# Lines and parts that begin so; in a prompt with a title, sentences too.
+_NEGATIVE = re.compile(r"(?<=[\n|]) *[\"'*]*negative[\"'*]* *:.*", re.DOTALL | re.IGNORECASE)
+_TITLED = re.compile(rf"^\W*{_TITLE}\W*:(?:(?!\bnegative\b).)*?[.,;]( *negative *:.*)", re.DOTALL | re.IGNORECASE)
 _LINE_TAGS = frozenset(("br", "p", "div", "li", "ul", "ol", "hr", "tr", "td", "h1", "h2", "h3"))  # they part phrases
 _TEXT_TAGS = frozenset(("b", "i", "u", "em", "strong", "span", "font"))
 # These part none; nor do counts, ages and sizes: "red cars x2, bowls (x3)", "26 y.o woman", "a car 1024x1024".
@@ -61,7 +66,9 @@ _STOPS = tuple(".,;:!?")
 
 def without_markup(prompt: str) -> str:
     """A prompt as long as it was, without what only programs read."""
-    prompt = _ESCAPE.sub(" ", prompt)
+    prompt = _NEGATIVE.sub(lambda match: " " * len(match[0]), _ESCAPE.sub(" ", prompt))
+    if titled := _TITLED.match(prompt):
+        prompt = prompt[: titled.start(1)].ljust(len(prompt))
     closed = {match[1].lower() for match in _TAG.finditer(prompt) if match[1]}
 
     def blank(match: re.Match[str]) -> str:
@@ -93,7 +100,7 @@ def _begins_a_phrase(line_break: re.Match[str]) -> bool:
         return False  # it parts them already
     before, line = word_before(text, len(text)), text[text.rfind("\n") + 1 :].split()
     goes_on = before.endswith("ing") and (len(line) > 2 or after in lexicon.DETERMINERS)  # "a dog chasing"
-    begins = not after.isalpha() or after in _IN_A_PHRASE
+    begins = after in _IN_A_PHRASE or re.match(r"\d{1,2}[.):]|\W", line_break.string[line_break.end() :]) is not None
     goes_on |= bool(line) and line[0] in lexicon.DETERMINERS and not begins  # "a cowboy" "hat"
     goes_on |= text.endswith("-") or before in _IN_A_PHRASE or before in lexicon.ATTRIBUTES
     return not goes_on and after not in _BETWEEN_PHRASES

@@ -310,8 +310,11 @@ READ_BY_ALL: dict[str, Words] = {
     "a photo in which a red car stands next to a blue bowl": CAR_AND_BOWL,
     "a bird’s eye view of a red car and a blue bowl": CAR_AND_BOWL,
     "a children’s book illustration, a red car and a blue bowl": CAR_AND_BOWL,
-    "Revised prompt: a red car and a blue bowl (negative: ugly dog)": CAR_AND_BOWL,
+    "Revised prompt: a red car and a blue bowl": CAR_AND_BOWL,
     "a red car and a blue bowl 1024X1536": CAR_AND_BOWL,
+    "red cars = 3, blue bowls = 2": [("cars", ["red"]), ("bowls", ["blue"])],
+    "a room with photo displays and a red car": [("room", []), ("displays", ["photo"]), ("car", ["red"])],
+    "a dog in the photo on a red car": [("dog", []), ("photo", []), ("car", ["red"])],
     # lines that end in a stop
     "A red car.\nBlue bowl": [("car", ["red"]), ("bowl", ["Blue"])],
     "a cat:\nred car, blue bowl": [("cat", []), *CAR_AND_BOWL],

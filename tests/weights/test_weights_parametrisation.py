@@ -506,8 +506,12 @@ def test_a_yaml_beside_the_file_may_give_the_scale(some: State, tmp_path: Path) 
         ({"prediction_type": "${model.kind}", "model": {"kind": "v"}}, "v"),
         ({"a": {"prediction_type": "${kind}"}, "kind": "epsilon"}, "epsilon"),
         ({"prediction_type": "${prediction_type}", "a": {"prediction_type": "v_prediction"}}, "v"),
-        ({"prediction_type": "${nowhere}"}, None),
-        ({"prediction_type": "${oc.env:KIND,epsilon}"}, None),
+        ({"a": {"prediction_type": "${.kind}", "kind": "v"}}, "v"),
+        ({"prediction_type": "${b}", "b": "${c[kind]}", "c": {"kind": "v"}}, "v"),
+        (
+            {"old": {"model": {"kind": "v"}}, "model": {"kind": "epsilon"}, "prediction_type": "${model.kind}"},
+            "epsilon",
+        ),
     ],
 )
 def test_a_setting_that_names_another_is_that(
@@ -517,8 +521,9 @@ def test_a_setting_that_names_another_is_that(
     found = stated_prediction(open_tensors(tmp_path / "m.ckpt"))
     assert found is not None
     assert found.prediction == prediction
-    torch.save({"state_dict": some, "cfg": {"prediction_type": "???"}}, tmp_path / "m.ckpt")
-    assert stated_prediction(open_tensors(tmp_path / "m.ckpt")) is None
+    for nothing in ("???", "${nowhere}", "${oc.env:KIND,epsilon}", "${prediction_type}"):
+        torch.save({"state_dict": some, "cfg": {"prediction_type": nothing}}, tmp_path / "m.ckpt")
+        assert stated_prediction(open_tensors(tmp_path / "m.ckpt")) is None
 
 
 @pytest.mark.parametrize(

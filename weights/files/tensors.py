@@ -74,7 +74,7 @@ def open_tensors(path: Path, *, meta: bool = False) -> TensorFile:
 
     Raises CheckpointError, in one line that names the file and says what it is instead.
     """
-    if path.with_name(f"{path.name}.aria2").exists():
+    if os.path.exists(f"{path}.aria2"):
         raise CheckpointError(
             f"{path} is not downloaded yet: {path.name}.aria2 lies beside it; let aria2 finish, or delete that file if "
             "this one is whole."

@@ -21,7 +21,7 @@ from ebama.samplers import NoiseSchedule
 from ebama.samplers.values import rounded_to
 
 from ..errors import CheckpointError, listed
-from ..files.settings import nested_settings
+from ..files.settings import Setting, nested_settings
 from ..files.tensors import Entry, TensorFile
 from .keys import read_key
 from .padding import is_openclip
@@ -36,7 +36,8 @@ _VALUES = {
     "epsilon": re.compile(rf"(?:eps(?:ilon)?|noise){_PREDICTION}|(?:[\w.]+\.)?epsscaling"),
     "v": re.compile(rf"v(?:elocity)?{_PREDICTION}|(?:[\w.]+\.)?vscaling"),
 }
-_INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")  # omegaconf's way to name another setting
+_INTERPOLATION = re.compile(r"\$\{\.*([\w.\[\]-]+)\}")  # omegaconf's way to name another setting
+_CHAIN = 4  # of settings that name each other
 _NOTHING = {"", "none", "null", "~", "???"}
 # Names that stand for a choice by being there, as a weight or as a setting that is not switched off.
 _V_MARKS = re.compile(r"(?:^|[._ ])(?:v_?pred(?:iction)?|v_?paramete?ri[sz]ation)$", re.IGNORECASE)
@@ -93,10 +94,9 @@ def _statements(file: TensorFile) -> Iterator[Statement]:
             yield Statement("v" if _V_MARKS.search(name) else None, f"its key {listed([key])} says so")
     settings = [*nested_settings(file.metadata), *file.configuration]
     for name, value, quoted in settings:
-        if named := _INTERPOLATION.fullmatch(value):
-            value = next(
-                (other for at, other, _ in settings if at != name and f".{at}".endswith(f".{named[1]}")), value
-            )
+        value = _resolved(value, name, settings)
+        if value.startswith("${"):
+            continue  # of what nobody knows here
         said, where = value.strip().lower(), f"{listed([name[-80:]])} is {value[:80]!r}"
         if _OTHER_MARKS.search(name) or _V_MARKS.search(name):
             if said not in _OFF:
@@ -105,6 +105,17 @@ def _statements(file: TensorFile) -> Iterator[Statement]:
             yield Statement(
                 next((kind for kind, meant in _VALUES.items() if meant.fullmatch(said)), None), where, quoted
             )
+
+
+def _resolved(value: str, name: str, settings: list[Setting]) -> str:
+    """The value of a setting, or of the one that it names: the outermost whose name ends so."""
+    for _ in range(_CHAIN):
+        if not (named := _INTERPOLATION.fullmatch(value)):
+            break
+        path = named[1].replace("[", ".").replace("]", "")
+        found = [(len(at), other) for at, other, _ in settings if at != name and f".{at}".endswith(f".{path}")]
+        value = min(found, default=(0, ""))[1] or "${}"
+    return value
 
 
 # Of the U-Nets of Stable Diffusion 2, whose shapes are the same, those that predict v have larger biases here.

@@ -139,14 +139,14 @@ def _read_line(path: Path, number: int, name: str, line: str) -> BenchmarkPrompt
         raise ValueError(f"Line {number} of {path} is no prompt ({said(error)}); expected {_FORM}.") from error
     try:
         entry = {key: value for key, value in entry.items() if value is not None}  # tables have nulls for what is not
-        text, part = entry["prompt"], entry.get("set", entry.get("tag", name))
-        if not (is_text(text) and text.strip() and is_text(part)):
+        text, part = entry["prompt"], entry.get("set", entry.get("tag"))
+        if not (is_text(text) and text.strip() and (part is None or is_text(part))):
             raise ValueError
         groups = _groups(entry["groups"]) if "groups" in entry else _included(text, entry.get("include"))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"Line {number} of {path} is no prompt; expected {_FORM}.") from error
     try:
-        return BenchmarkPrompt(part, text.strip(), groups, read_boxes(entry.get("boxes")))
+        return BenchmarkPrompt(name if part is None else part, text.strip(), groups, read_boxes(entry.get("boxes")))
     except ValueError as error:
         raise ValueError(f"Line {number} of {path} is no prompt: {error}") from error
 
