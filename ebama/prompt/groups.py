@@ -7,8 +7,6 @@ no start token, and its first is 0.
 
 from __future__ import annotations
 
-import functools
-import re
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,19 +14,14 @@ from itertools import combinations
 
 from ..boxes import Box
 from ..checks import plain_all
-from .alignment import Alignment, align, find_all, matches, normalised, positions, with_line_breaks
+from .alignment import Alignment, align, positions, with_line_breaks
 from .given_words import Words, assign
-from .lexicon import DETERMINERS, PICTURE_WORDS
+from .ignored import without
+from .lexicon import PICTURE_WORDS
 from .objects import Object, find_structure
 from .parsers import Parser, analyse
 from .phrases import joined
-from .rules.tagging import tag
-from .signs import readable
 from .tokenization import PromptError, Span, Tokenizer
-
-_STOPS = frozenset(",.;:|!\n")
-_OWNER = re.compile(r"\b(?:child|children|kid|toddler|student|artist|painter|master|beginner)(?:['’]s|s['’]) +$", re.I)
-_LONGEST_NAME = 120  # characters
 
 
 @dataclass(frozen=True)
@@ -149,7 +142,7 @@ def parse(
     if groups is not None:
         chosen = _given(groups, alignment)
     elif structure.objects:
-        chosen = _groups(_without(ignore, structure.objects, with_line_breaks(prompt)) or structure.objects, alignment)
+        chosen = _groups(without(ignore, structure.objects, with_line_breaks(prompt)) or structure.objects, alignment)
     else:
         raise PromptError(
             f"no noun found in {alignment.prompt!r} (parser: {name}): name the objects and their modifiers yourself, "
@@ -187,95 +180,6 @@ def _check_texts(ignore: Collection[str], separator: str | None) -> None:
         raise PromptError(f"ignore={ignore!r}: expected a list of words, as ['photo']")
     if not isinstance(separator, str | None):
         raise PromptError(f"separator={separator!r}: expected a text, or None")
-
-
-def _without(ignore: Collection[str], objects: Sequence[Object], prompt: str) -> list[Object]:
-    """The objects that stand in none of the words or phrases to ignore, as they are written or as they are read."""
-    plain, places = readable(prompt)
-    ignored = [
-        (at[_begin_of_owner(text, start) if words.endswith(" of") else start], at[end - 1] + 1)
-        for text, at in ((_straight(prompt), range(len(prompt))), (_straight(plain).replace("-", " "), places))
-        for words in ignore
-        for start, end in _ignored(words, text)
-    ]
-    return [
-        (noun, modifiers)
-        for noun, modifiers in objects
-        if not any(start <= noun[0] and noun[1] <= end for start, end in ignored)
-    ]
-
-
-def _ignored(words: str, prompt: str) -> list[Span]:
-    """Where words to ignore stand, as `parse` says of commas and dots at their ends; "by the lake" names nobody."""
-    name, first = _name(words)
-    if first.isascii() and first not in prompt.lower():
-        return []  # at once, for most of many words
-    spans = find_all(prompt, name)
-    if words.startswith("..."):
-        spans = [(_begin_of_phrase(prompt, span), span[1]) for span in spans]
-    if words.startswith(","):
-        spans = [(start, end) for start, end in spans if _stands_alone(prompt, (start, len(prompt)))]
-    if words.endswith(","):
-        spans = [span for span in spans if _stands_alone(prompt, span)]
-    if not words.endswith("..."):
-        return spans
-    return [(start, end + length) for start, end in spans if (length := _length_of_name(prompt, end, name))]
-
-
-@functools.lru_cache(maxsize=4096)
-def _name(words: str) -> tuple[str, str]:
-    """Words to ignore without the signs that say where; and their beginning in small letters, as in "crown" of
-    "crown#2"."""
-    name = normalised(
-        _straight(words).removeprefix("...").removeprefix(",").removesuffix("...").removesuffix(",").strip()
-    )
-    return name, name.partition("#")[0].lower()
-
-
-def _straight(text: str) -> str:
-    return text.replace("’", "'")
-
-
-def _begin_of_phrase(prompt: str, span: Span) -> int:
-    """Where the phrase begins that ends with a stretch of the prompt, if all words before that describe it."""
-    before = prompt[: span[0]]
-    begin = max(span[0] - _LONGEST_NAME, 1 + max(before.rfind(stop) for stop in _STOPS))
-    tags = tag([match[0].lower() for match in matches(prompt[begin : span[1]])])
-    return begin if set(tags) <= {"NOUN", "ADJ", "ADV", "NUM"} else span[0]
-
-
-def _begin_of_owner(prompt: str, start: int) -> int:
-    """Where the word begins that says who made the picture, as in "a child's drawing of"; else `start`."""
-    owner = _OWNER.search(prompt, max(start - _LONGEST_NAME, 0), start)
-    return owner.start() if owner else start
-
-
-def _length_of_name(prompt: str, start: int, before: str) -> int:
-    """How long the name of an artist or of a style is that follows "by" or "of": up to what goes on with the picture,
-    as in "by Monet and a red dog", "in the style of Pixar next to a lamp"; 0 if there is none, as in "by the lake"."""
-    words = matches(prompt[start : start + _LONGEST_NAME])
-    while words and not words[0][0][0].isalnum():
-        words.pop(0)
-    texts = [word[0].lower() for word in words]
-    tags = tag(texts)
-    if not words or (before.endswith(("by", " on")) and texts[0] in DETERMINERS):
-        return 0
-    begins = [False] * (len(words) + 1)  # whether the picture goes on at a word
-    for i in range(1, len(words)):
-        is_title = texts[i] in ("of", "the") and before.endswith("of")  # "in the style of Lord of the Rings"
-        begins[i] = tags[i] in ("ADP", "DET", "VERB", "AUX", "PRON") and not is_title
-    for i, text in enumerate(texts[1:], 1):
-        is_sign = not text[0].isalnum() and text not in "&'’-/" and not (text == "." and len(texts[i - 1]) < 3)
-        joins = tags[i] == "CCONJ" and (begins[i + 1] or (tags[i + 1 :] and tags[i + 1] in ("NUM", "ADJ")))
-        if is_sign or begins[i] or (joins and tags[i - 1] != "ADJ"):
-            return words[i - 1].end()
-    return words[-1].end()
-
-
-def _stands_alone(prompt: str, span: Span) -> bool:
-    """Whether a stretch of a prompt is a whole phrase between commas or other stops."""
-    before, after = prompt[: span[0]].rstrip()[-1:], prompt[span[1] :].lstrip()[:1]
-    return all(not sign or sign in _STOPS for sign in (before, after))
 
 
 def _groups(objects: Iterable[Object], alignment: Alignment) -> tuple[Group, ...]:
