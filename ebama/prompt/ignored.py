@@ -7,13 +7,13 @@ import re
 from collections.abc import Collection, Sequence
 
 from .alignment import find_all, matches, normalised
-from .lexicon import DETERMINERS
+from .lexicon import AFTER_WHAT_IS_SEEN, DETERMINERS, HOW_PICTURES_ARE_MADE
 from .objects import Object
 from .rules.tagging import tag
 from .signs import readable
 from .tokenization import Span
 
-_STOPS = frozenset(",.;:|!\n")
+_STOPS = frozenset(("", *",.;:|!\n"))  # or nothing at all, before and after the prompt
 _OWNER = re.compile(r"\b(?:child|children|kid|toddler|student|artist|painter|master|beginner)(?:['’]s|s['’]) +$", re.I)
 _LONGEST_NAME = 120  # characters
 
@@ -42,10 +42,11 @@ def _ignored(words: str, prompt: str) -> list[Span]:
     spans = find_all(prompt, name)
     if words.startswith("..."):
         spans = [(_begin_of_phrase(prompt, span), span[1]) for span in spans]
-    if words.startswith(","):
-        spans = [(start, end) for start, end in spans if _stands_alone(prompt, (start, len(prompt)))]
+    elif words.startswith((",", ".")):
+        stops = _STOPS if words[0] == "," else _STOPS - {","}
+        spans = [span for span in spans if _sign_before(prompt, span) in stops]
     if words.endswith(","):
-        spans = [span for span in spans if _stands_alone(prompt, span)]
+        spans = [span for span in spans if _sign_before(prompt, span) in _STOPS and _sign_after(prompt, span) in _STOPS]
     if not words.endswith("..."):
         return spans
     return [(start, end + length) for start, end in spans if (length := _length_of_name(prompt, end, name))]
@@ -55,9 +56,7 @@ def _ignored(words: str, prompt: str) -> list[Span]:
 def _name(words: str) -> tuple[str, str]:
     """Words to ignore without the signs that say where; and their beginning in small letters, as in "crown" of
     "crown#2"."""
-    name = normalised(
-        _straight(words).removeprefix("...").removeprefix(",").removesuffix("...").removesuffix(",").strip()
-    )
+    name = normalised(_straight(words).lstrip(",.").removesuffix("...").removesuffix(",").strip())
     return name, name.partition("#")[0].lower()
 
 
@@ -68,9 +67,14 @@ def _straight(text: str) -> str:
 def _begin_of_phrase(prompt: str, span: Span) -> int:
     """Where the phrase begins that ends with a stretch of the prompt, if all words before that describe it."""
     before = prompt[: span[0]]
-    begin = max(span[0] - _LONGEST_NAME, 1 + max(before.rfind(stop) for stop in _STOPS))
-    tags = tag([match[0].lower() for match in matches(prompt[begin : span[1]])])
-    return begin if set(tags) <= {"NOUN", "ADJ", "ADV", "NUM"} else span[0]
+    begin = max(span[0] - _LONGEST_NAME, 1 + max(before.rfind(stop) for stop in _STOPS if stop))
+    words = [match[0].lower() for match in matches(prompt[begin : span[1]])]
+    describing = {"ADJ", "ADV", "NUM"} if words[-1] in AFTER_WHAT_IS_SEEN else {"ADJ", "ADV", "NUM", "NOUN"}
+    described = (
+        kind in describing or word in HOW_PICTURES_ARE_MADE | AFTER_WHAT_IS_SEEN
+        for word, kind in zip(words[:-1], tag(words), strict=False)
+    )
+    return begin if all(described) else span[0]
 
 
 def _begin_of_owner(prompt: str, start: int) -> int:
@@ -101,7 +105,9 @@ def _length_of_name(prompt: str, start: int, before: str) -> int:
     return words[-1].end()
 
 
-def _stands_alone(prompt: str, span: Span) -> bool:
-    """Whether a stretch of a prompt is a whole phrase between commas or other stops."""
-    before, after = prompt[: span[0]].rstrip()[-1:], prompt[span[1] :].lstrip()[:1]
-    return all(not sign or sign in _STOPS for sign in (before, after))
+def _sign_before(prompt: str, span: Span) -> str:
+    return prompt[: span[0]].rstrip(" ")[-1:]
+
+
+def _sign_after(prompt: str, span: Span) -> str:
+    return prompt[span[1] :].lstrip(" ")[:1]

@@ -212,6 +212,16 @@ _PICTURES = _words(
     "photo photograph picture image painting drawing sketch illustration depiction rendering render portrait print "
     "scene shot snapshot view close-up closeup watercolor watercolour cartoon collage style exposure selfie headshot"
 )
+# Before some of them stands what is in the picture, as in "tiger portrait", unless it is one of these.
+AFTER_WHAT_IS_SEEN = _words("portrait photo photograph image drawing sketch illustration cartoon selfie headshot")
+HOW_PICTURES_ARE_MADE = _words(
+    "head face bust body profile side macro studio film stock press street wedding family group fashion travel nature "
+    "landscape product passport mirror iphone phone polaroid dslr drone satellite flash night hdr color colour bokeh "
+    "pencil charcoal ink pen chalk crayon oil acrylic line fantasy sci-fi noir cyberpunk steampunk anime manga comic "
+    "book storybook album cover poster magazine vector concept character game movie disney pixar ghibli renaissance "
+    "3d 2d cgi ai quality resolution raw close up candid intimate moody dreamy ethereal whimsical surreal expressive "
+    "emotional editorial professional official formal vertical horizontal aesthetic epic hyper-realistic minimalistic"
+)
 _KINDS = _words(  # of pictures, but only where "of" follows
     "design mockup interior mugshot polaroid x-ray lithograph woodcut engraving etching linocut daguerreotype panorama "
     "doodle caricature blueprint thumbnail infographic storyboard"
@@ -228,7 +238,7 @@ PICTURE_WORDS = (
     frozenset(f"{word}{verb}" for word in _PICTURES | _KINDS for verb in (" of", "s of", " showing", " depicting"))
     | frozenset(f", {a}{word} {verb}s" for word in _SEEN for a in _A[1:] for verb in _SHOWING)
     | frozenset(f", {a}{word} {verb.removesuffix('e')}ing" for word in _SEEN for a in _A for verb in _SHOWING)
-    | frozenset(f", {a}{word} {what}" for word in _SEEN for a in _A for what in _OF_WHAT)
+    | frozenset(f". {a}{word} {what}" for word in _SEEN for a in _A for what in _OF_WHAT)
     | frozenset(f", {the} {word} is" for word in _SEEN for the in ("the", "this"))
     | frozenset(f", in {the} {word}" for word in _SEEN for the in ("this", "the"))
     | frozenset(("in the scene", "in this scene"))
@@ -244,7 +254,8 @@ PICTURE_WORDS = (
     | frozenset(f"{kind} lighting" for kind in ("studio", "cinematic", "dramatic", "volumetric", "soft", "natural"))
     | frozenset(f"{kind} style" for kind in ("anime", "manga", "cartoon", "comic", "pixar", "disney", "ghibli"))
     | frozenset(f"...{word}," for word in (_PICTURES | {"lighting"}) - _words("painting picture print scene collage"))
-    | frozenset(f"{word}," for word in ("anime", "manga", "screenshot", "screencap", "black and white photo"))
+    | frozenset(f"{word}," for word in ("anime", "manga", "screenshot", "screencap"))
+    | frozenset(f"black and white {word}," for word in AFTER_WHAT_IS_SEEN)
     | frozenset(f"{word}," for word in ("solo", "upper body", "full body", "3d", "subject", "objects", "isometric"))
     | frozenset(f"{length}mm{what}," for length in (24, 35, 50, 85, 100, 135) for what in ("", " lens", " film"))
     | frozenset(f"{kind} of" for kind in ("close up", "screenshot", "screencap", "cover art", "comic strip"))

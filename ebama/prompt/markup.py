@@ -62,6 +62,7 @@ _BETWEEN_PHRASES = lexicon.PREPOSITIONS | lexicon.CONJUNCTIONS
 _BEFORE_A_PHRASE = _BETWEEN_PHRASES | lexicon.DETERMINERS | lexicon.NUMBERS
 _IN_A_PHRASE = _BEFORE_A_PHRASE | lexicon.ADJECTIVES
 _STOPS = tuple(".,;:!?")
+_SHORT = 30  # characters of a line
 
 
 def without_markup(prompt: str) -> str:
@@ -98,10 +99,12 @@ def _begins_a_phrase(line_break: re.Match[str]) -> bool:
     text, after = line_break.string[: line_break.start()].rstrip(" "), line_break[5].lower()
     if text.endswith(_STOPS):
         return False  # it parts them already
-    before, line = word_before(text, len(text)), text[text.rfind("\n") + 1 :].split()
-    goes_on = before.endswith("ing") and (len(line) > 2 or after in lexicon.DETERMINERS)  # "a dog chasing"
+    line = text[text.rfind("\n") + 1 :]
+    before, words = word_before(text, len(text)), line.split()
+    goes_on = before.endswith("ing") and (len(words) > 2 or after in lexicon.DETERMINERS)  # "a dog chasing"
     begins = after in _IN_A_PHRASE or re.match(r"\d{1,2}[.):]|\W", line_break.string[line_break.end() :]) is not None
-    goes_on |= bool(line) and line[0] in lexicon.DETERMINERS and not begins  # "a cowboy" "hat"
+    is_wrapped = len(line) > _SHORT or line_break.string.count("\n") == 1  # "a big fire" "truck"; a list has more
+    goes_on |= is_wrapped and words[:1] != [] and words[0] in lexicon.DETERMINERS and not begins
     goes_on |= text.endswith("-") or before in _IN_A_PHRASE or before in lexicon.ATTRIBUTES
     return not goes_on and after not in _BETWEEN_PHRASES
 
