@@ -139,6 +139,16 @@ def test_another_default_dtype_and_device_change_nothing(name: str) -> None:
         assert torch.equal(run(prompt, method, **options).latents, expected)
 
 
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_networks_of_several_dtypes_are_named(part: str, dtype: torch.dtype) -> None:
+    sd = load()
+    getattr(sd, part).to(dtype)
+    for call in (lambda: Pipeline(sd)("a cat", steps=1), lambda: Pipeline(sd).invert(Image.new("RGB", (128, 128)), "")):
+        with pytest.raises(ValueError, match=rf"{dtype} on cpu.*sd\.unet\.to\("):
+            call()
+
+
 @pytest.mark.slow
 def test_nor_do_they_change_pictures_that_exist(tmp_path: Path) -> None:
     def seen(folder: Path) -> tuple[Any, ...]:

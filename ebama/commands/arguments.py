@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -56,6 +57,11 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
     return int(text)
+
+
+def path(text: str) -> Path:
+    """A path, also one with "~" behind an equals sign, as in --out=~/pictures, which few shells expand."""
+    return Path(os.path.expanduser(text))
 
 
 def option(text: str) -> str:
@@ -136,9 +142,9 @@ _SHARED: dict[str, dict[str, Any]] = {
     "size": {"type": size, "metavar": "HxW", "help": "height and width in pixels, e.g. 768x512; default: the model's"},
     "prediction": {"choices": ("epsilon", "v"), "help": "what the U-Net predicts; default: what the checkpoint says"},
     "batch_size": {"type": positive, "default": 4, "help": "samples that run at once"},
-    "out": {"type": Path, "default": Path("outputs")},
+    "out": {"type": path, "default": Path("outputs")},
     "format": {"choices": ("png", "svg"), "default": "png"},
-    "weights": {"type": Path, "help": "a Stable Diffusion checkpoint (v1, 2, XL); default: the embedded miniature"},
+    "weights": {"type": path, "help": "a Stable Diffusion checkpoint (v1, 2, XL); default: the embedded miniature"},
     "device": {"default": "cpu"},
     "dtype": {"choices": ("float32", "float16", "bfloat16"), "help": "default: float32"},
 }

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import MODEL, SAMPLING, add_shared, boxes, sampling
+from .arguments import MODEL, SAMPLING, add_shared, boxes, path, sampling
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("prompt", help='what to draw, e.g. "a purple crown and a blue suitcase"')
     parser.add_argument(
         "--image",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="a picture that the prompt describes: it is inverted, and every method starts there, by DDIM and with "
         "--guidance 1 if none is given",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arguments import positive
+from .arguments import path, positive
 
 if TYPE_CHECKING:
     from .arguments import Commands
@@ -26,9 +25,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--threads", type=positive, help="of PyTorch; default: its own choice")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, after every case")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what the cases batch:N cost")
-    parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing; take the figures of a --json file")
+    parser.add_argument("--json", type=path, metavar="FILE", help="write all figures, after every case")
+    parser.add_argument("--plot", type=path, metavar="FILE", help="draw what the cases batch:N cost")
+    parser.add_argument("--read", type=path, metavar="FILE", help="measure nothing; take the figures of a --json file")
     parser.set_defaults(run=_run, usual=vars(parser.parse_args([])))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
-from .arguments import METHOD_HELP, MODEL, add_shared, positive
+from .arguments import METHOD_HELP, MODEL, add_shared, path, positive
 from .report import show
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def add(commands: Commands) -> None:
     add_shared(parser, "steps", "guidance", "sampler", "size", "parser", "batch_size", batch_size=8)
     parser.add_argument("--shard", type=_shard, default=(0, 1), metavar="I/N", help="make only the I-th of N parts")
     add_shared(parser, "out", out=Path("outputs/evaluation"))
-    parser.add_argument("--score-only", type=Path, metavar="DIR", help="score pictures METHOD/PROMPT/SEED.png of DIR")
+    parser.add_argument("--score-only", type=path, metavar="DIR", help="score pictures METHOD/PROMPT/SEED.png of DIR")
     parser.add_argument(
         "--judge",
         action=argparse.BooleanOptionalAction,
@@ -45,11 +46,15 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--clip",
+        type=os.path.expanduser,
         metavar="FOLDER",
         help='Full and Min similarity by this CLIP model, or "miniature" for the embedded one',
     )
     parser.add_argument(
-        "--blip", metavar="FOLDER", help='T-C similarity by this BLIP captioner, or "miniature"; needs --clip'
+        "--blip",
+        type=os.path.expanduser,
+        metavar="FOLDER",
+        help='T-C similarity by this BLIP captioner, or "miniature"; needs --clip',
     )
     add_shared(parser, *MODEL)
     parser.set_defaults(run=_run)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import METHOD_HELP, MODEL, SAMPLING, add_shared, boxes, option, sampling
+from .arguments import METHOD_HELP, MODEL, SAMPLING, add_shared, boxes, option, path, sampling
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,8 +37,8 @@ def add(commands: Commands) -> None:
     add_shared(parser, "batch_size")
     parser.add_argument("--memory", metavar="SIZE", help="the most that may be in use, as 6GB; runs are cut to fit")
     defaults = vars(parser.parse_args([]))  # of all that says nothing beside --from-png
-    parser.add_argument("--from-png", type=Path, metavar="FILE", help="make the picture of FILE again")
-    parser.add_argument("--image", type=Path, metavar="FILE", help="start from this picture, covered with noise")
+    parser.add_argument("--from-png", type=path, metavar="FILE", help="make the picture of FILE again")
+    parser.add_argument("--image", type=path, metavar="FILE", help="start from this picture, covered with noise")
     add_shared(parser, "out", *MODEL)
     parser.set_defaults(run=_run, defaults=defaults)
 

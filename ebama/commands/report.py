@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .arguments import path
+
 if TYPE_CHECKING:
     from .arguments import Commands
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     """Declare the command."""
     parser = commands.add_parser("report", help="make table and report.html of an evaluation again, from scores.jsonl")
-    parser.add_argument("folder", type=Path, help="what `evaluate --out` or `--score-only` named")
+    parser.add_argument("folder", type=path, help="what `evaluate --out` or `--score-only` named")
     parser.add_argument("--against", metavar="METHOD", default="sd", help="what differences are to (default: sd)")
     parser.set_defaults(run=_run)
 

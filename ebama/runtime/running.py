@@ -8,12 +8,33 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ebama.models import UNet
+from ebama.weights import StableDiffusion
+
 from .arithmetic import usable_arithmetic
 from .exhaustion import is_exhausted
 
 
 class OutOfMemory(MemoryError):
     """Memory ran out, and the message says what to lower."""
+
+
+def weight_of(sd: StableDiffusion) -> Tensor:
+    """A weight of the text encoder, whose device and dtype contexts have, and latents follow.
+
+    Raises ValueError for our own U-Net in another place or precision, which could not read them; another network may
+    bring them to its own.
+    """
+    weight = next(sd.text_encoder.parameters())
+    if isinstance(sd.unet, UNet):
+        other = next(sd.unet.parameters())
+        is_cast = other.device == weight.device and torch.is_autocast_enabled(weight.device.type)
+        if (other.device, other.dtype) != (weight.device, weight.dtype) and not is_cast:
+            raise ValueError(
+                f"The U-Net is {other.dtype} on {other.device}, the text encoder {weight.dtype} on {weight.device}; "
+                "bring both to the same, as sd.unet.to(...) does, or load(..., device=..., dtype=...)."
+            )
+    return weight
 
 
 @contextmanager

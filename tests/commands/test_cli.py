@@ -24,6 +24,7 @@ from weights_samples import random_model
 
 from ebama.cli import main
 from ebama.commands import model as commands_model
+from ebama.commands.arguments import path
 from ebama.models import MINIATURE
 from ebama.output.png import read_metadata, save_png
 from ebama.weights import StableDiffusion, save
@@ -498,6 +499,11 @@ def test_an_evaluation_that_could_not_be_judged_is_refused_before_it_begins(
 def test_a_folder_in_too_many_others_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "a cat", "--out", str(tmp_path.joinpath(*"a" * 600))]) == 2
     assert re.fullmatch(r"error: .*\.\.\. is a folder in 6\d\d others; choose another .*\n", capsys.readouterr().err)
+
+
+def test_the_home_folder_is_known_behind_an_equals_sign() -> None:
+    assert path("~/pictures") == Path.home() / "pictures"
+    assert [str(path(text)) for text in ("a/~b", "~nobody.here/a", "a")] == ["a/~b", "~nobody.here/a", "a"]
 
 
 def test_a_working_folder_that_was_deleted_is_named(
