@@ -82,51 +82,68 @@ def save(
         )
     if not isinstance(trim_ids, Tensor | None):
         raise ValueError(f"trim_ids is a {type(trim_ids).__name__}; expected a tensor of token ids, or None.")
-    target = given_path(path)
-    if target.exists() and not target.is_file() and not target.is_dir():
-        raise ValueError(f"{target} is a device or a pipe; expected a file or a folder.")
     if layout == "compvis":
         if trim_ids is not None:
             raise ValueError("trim_ids works for the diffusers layout only.")
-        if target.suffix != ".safetensors" or target.is_dir():
-            raise ValueError(f"{target} should be a file whose name ends in .safetensors.")
-        if (beside := target.with_suffix(".yaml")).exists():
-            warnings.warn(f"{beside} lies there: `load` will read {target.name} as it says.", stacklevel=2)
-        with _beside(target) as folder:
+        file = _file(given_path(path))
+        with _beside(file) as folder:
             weights = compvis_weights(sd)
             marks = {"v_pred": torch.zeros(0, device="cpu")} if sd.config.prediction == "v" else {}
             marks |= _stored_scale(sd, weights) | _stored_schedule(sd.schedule)
-            _write(weights, folder / target.name, dtype, marks, _stored_layer(sd))
-            os.replace(folder / target.name, target)
+            _write(weights, folder / file.name, dtype, marks, _stored_layer(sd))
+            os.replace(folder / file.name, file)
     elif layout == "diffusers":
-        if target.exists() and not target.is_dir():
-            raise ValueError(f"{target} is a file; a diffusers checkpoint is a folder.")
-        if target.suffix in (".safetensors", ".ckpt", ".pt", ".bin") and not target.is_dir():
-            raise ValueError(f"{target} would be a folder; layout='compvis' writes a single file, NAME.safetensors.")
-        if _stored_schedule(sd.schedule):
-            raise ValueError(
-                "This model has a noise schedule of its own, which `load` takes from single files only: "
-                "save it in layout 'compvis'."
-            )
-        target = Path(os.path.realpath(target))  # a link to a folder stays
-        if target.is_symlink():
-            raise ValueError(f"{target} is a loop of links; expected a folder.")
-        if target in (here := Path.cwd(), *here.parents):
-            raise ValueError(f"{target} is where this program runs, which cannot be replaced; choose a folder in it.")
-        if target.is_dir() and (os.path.ismount(target) or not os.access(target.parent, os.W_OK)):
-            raise ValueError(
-                f"{target} is a mounted disk, or in a folder that is read only, and cannot be replaced; choose one in "
-                f"it, as {target / 'model'}."
-            )
-        if sd.text_encoder_2 is None and (target / "text_encoder_2").exists():
-            raise ValueError(
-                f"{target} holds a text_encoder_2, which `load` would read and this model lacks; choose another folder."
-            )
+        target = _folder(given_path(path), sd)
         with _beside(target) as folder:
             _write_folder(sd, folder / "new", dtype, trim_ids)
             _put_in_place(folder, target)
     else:
         raise ValueError(f"layout is {layout!r}; expected 'diffusers' or 'compvis'.")
+
+
+def _file(target: Path) -> Path:
+    """Where a single file can be written; ValueError for a path where none can."""
+    _check_no_device(target)
+    if target.suffix != ".safetensors" or target.is_dir():
+        raise ValueError(f"{target} should be a file whose name ends in .safetensors.")
+    if (beside := target.with_suffix(".yaml")).exists():
+        warnings.warn(f"{beside} lies there: `load` will read {target.name} as it says.", stacklevel=3)
+    return target
+
+
+def _folder(target: Path, sd: StableDiffusion) -> Path:
+    """Where the folder of a model can be written, links followed; ValueError for a path where it cannot, and for a
+    model that no folder holds."""
+    _check_no_device(target)
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{target} is a file; a diffusers checkpoint is a folder.")
+    if target.suffix in (".safetensors", ".ckpt", ".pt", ".bin") and not target.is_dir():
+        raise ValueError(f"{target} would be a folder; layout='compvis' writes a single file, NAME.safetensors.")
+    if _stored_schedule(sd.schedule):
+        raise ValueError(
+            "This model has a noise schedule of its own, which `load` takes from single files only: "
+            "save it in layout 'compvis'."
+        )
+    target = Path(os.path.realpath(target))
+    if target.is_symlink():
+        raise ValueError(f"{target} is a loop of links; expected a folder.")
+    if target in (here := Path.cwd(), *here.parents):
+        raise ValueError(f"{target} is where this program runs, which cannot be replaced; choose a folder in it.")
+    if target.is_dir() and (os.path.ismount(target) or not os.access(target.parent, os.W_OK)):
+        raise ValueError(
+            f"{target} is a mounted disk, or in a folder that is read only, and cannot be replaced; choose one in it, "
+            f"as {target / 'model'}."
+        )
+    if sd.text_encoder_2 is None and (target / "text_encoder_2").exists():
+        raise ValueError(
+            f"{target} holds a text_encoder_2, which `load` would read and this model lacks; choose another folder."
+        )
+    return target
+
+
+def _check_no_device(target: Path) -> None:
+    if target.exists() and not target.is_file() and not target.is_dir():
+        raise ValueError(f"{target} is a device or a pipe; expected a file or a folder.")
 
 
 @contextmanager

@@ -233,10 +233,11 @@ _TOWARDS = ("at", "facing", "toward", "towards", "away from")  # whoever sees th
 _SHOWING = _words("show depict feature portray capture contain display present showcase include")
 _SEEN = _words("image photo photograph picture")  # whatever is in it is what is drawn
 _OF_WHAT = ("with", "where", "that shows", "that captures", "in which")
-_A = ("", "a ", "an ", "the ", "this ")
+_ARTICLES = ("a ", "an ", "the ", "this ")
+_A = ("", *_ARTICLES)
 PICTURE_WORDS = (
     frozenset(f"{word}{verb}" for word in _PICTURES | _KINDS for verb in (" of", "s of", " showing", " depicting"))
-    | frozenset(f", {a}{word} {verb}s" for word in _SEEN for a in _A[1:] for verb in _SHOWING)
+    | frozenset(f", {a}{word} {verb}s" for word in _SEEN for a in _ARTICLES for verb in _SHOWING)
     | frozenset(f", {a}{word} {verb.removesuffix('e')}ing" for word in _SEEN for a in _A for verb in _SHOWING)
     | frozenset(f". {a}{word} {what}" for word in _SEEN for a in _A for what in _OF_WHAT)
     | frozenset(f", {the} {word} is" for word in _SEEN for the in ("the", "this"))

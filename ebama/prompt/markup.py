@@ -104,7 +104,7 @@ def _begins_a_phrase(line_break: re.Match[str]) -> bool:
     goes_on = before.endswith("ing") and (len(words) > 2 or after in lexicon.DETERMINERS)  # "a dog chasing"
     begins = after in _IN_A_PHRASE or re.match(r"\d{1,2}[.):]|\W", line_break.string[line_break.end() :]) is not None
     is_wrapped = len(line) > _SHORT or line_break.string.count("\n") == 1  # "a big fire" "truck"; a list has more
-    goes_on |= is_wrapped and words[:1] != [] and words[0] in lexicon.DETERMINERS and not begins
+    goes_on |= is_wrapped and not begins and any(word in lexicon.DETERMINERS for word in words[:1])
     goes_on |= text.endswith("-") or before in _IN_A_PHRASE or before in lexicon.ATTRIBUTES
     return not goes_on and after not in _BETWEEN_PHRASES
 

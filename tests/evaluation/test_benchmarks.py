@@ -127,18 +127,18 @@ def test_what_came_in_place_of_a_list_is_no_prompt(text: str, tmp_path: Path) ->
         ("{\\rtf1\\ansi\\f0 a red car\\\na cat}", "it is rich text; save it as plain text"),
         (
             'a cat\n--prompt "a red car" --negative_prompt "dog" --steps 20',
-            "options or comments of a program, as '--prompt'",
+            "options or a comment of a program, '--prompt'",
         ),
         ('[\n  "a red car",\n  "a dog",\n]\n', "it is one JSON list; write one prompt a line"),
-        ("a cat --n blurry --w 512 --h 512 --s 28\n", "options or comments of a program, as '--n '"),
-        ("# animals\na cat\n", "options or comments of a program, as '# '"),
-        ("a cat\nNegative prompt: a dog\nSteps: 20, Sampler: DDIM\n", "as 'Negative prompt:'"),
+        ("a cat --n blurry --w 512 --h 512 --s 28\n", "options or a comment of a program, '--n '"),
+        ("a dog\n# animals\na cat\n", "line 2 has options or a comment of a program, '# '"),
+        ("a cat\nNegative prompt: a dog\nSteps: 20, Sampler: DDIM\n", "line 2 has options or a comment of a program, 'Negative prompt:'"),
         ("1000.jpg#0\ta cat\n1000.jpg#1\ta dog\n", "each with a tab and a prompt; leave these out"),
         ("1\ta red car\n2\ta dog\n", "each with a tab and a prompt; leave these out"),
         ("img-1.png\ta red car\n\nimg-2.png\ta dog", "each with a tab and a prompt; leave these out"),
         (
             "--negative_prompt dog --prompt a cat",
-            "options or comments of a program, as '--negative_prompt'; write the prompts alone",
+            "options or a comment of a program, '--negative_prompt'; write the prompts alone",
         ),
     ],
 )

@@ -29,6 +29,7 @@ _OPTION = re.compile(  # of web UIs, their scripts and trainers
     re.MULTILINE | re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"(?:\d+|[^\t]+\.\w{3,4}(?:#\d)?)\t")
+_BREAK = "\r\n?|\n"
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _FORM = (
     '{"prompt": TEXT}, perhaps with "set": NAME, "groups": [[OBJECT, [MODIFIER, ...]], ...] and '
@@ -80,7 +81,7 @@ def _lines(text: str) -> list[str]:
     """The lines of a list of prompts; JSON strings may hold the other separators of splitlines."""
     if _is_json_list(text):
         raise ValueError("it is one JSON list; write one prompt a line.")
-    return re.split("\r\n?|\n", text)
+    return re.split(_BREAK, text)
 
 
 def _cells(text: str, delimiter: str) -> list[str]:
@@ -112,8 +113,9 @@ def _check(text: str) -> None:
     if lines and all(map(_NUMBERED.match, lines)):
         raise ValueError("its lines are numbers or names of files, each with a tab and a prompt; leave these out.")
     if option := _OPTION.search(text):
+        number = len(re.split(_BREAK, text[: option.start()]))
         raise ValueError(
-            f"it has options or comments of a program, as {option[0]!r}; write the prompts alone, one a line."
+            f"line {number} has options or a comment of a program, {option[0]!r}; write the prompts alone, one a line."
         )
     if _HEADER.fullmatch(re.split("[\r\n]", text, maxsplit=1)[0]):
         raise ValueError("its first line names columns of a table; write one prompt a line.")
