@@ -8,33 +8,44 @@ from string import ascii_lowercase
 from . import lexicon
 from .alignment import NUMBER_SIGNS
 
-# It parts phrases: "<lora:name:0.8>", "BREAK", addresses, '"a car".blend(0.5)', "1) a car", "❶"; and so does
-# what is said to somebody: "a red car :D", "a red car lol and a bowl".
-# Parameters end a prompt: "--ar 16:9 --no people, cats", "Negative prompt: cats", "### cats".
 _PARAMETER = r"(?:--[a-z]+|[-—–][a-z]+(?= [\d.:]+(?!\S)))"
 _TITLE = r"(?:(?:(?:positive|image|text|main|revised|final|new|midjourney) )?prompt(?: \d+)?|positive|caption)"
 _CALL = r"(?:\w{1,20} *= *)?pipe\w{0,20}\( *"
 _BOARDS = r"(?:anime|cartoon|furry|pony|real)"
 _RATINGS = r"(?:safe|questionable|explicit|general|sensitive)"
-_MARKUP = re.compile(
+# These part phrases.
+_FOR_PROGRAMS = (
+    # commands, titles, calls
     r"^(?i:/imagine +(?:prompt *:)?|#+ *prompt *,|"
-    rf"(?:{_CALL}|const |[\"'{{#*> ]+)?{_TITLE}[\"'*]* *[:=]\**|{_CALL}(?=[\"']))|"
-    r"\b(?:[a-z]+(?:_[a-z]+)+|seed|steps|eta|width|height|strength) ?= ?"
-    r"-?[\d.]+(?:\)[\w.]*\[0\])?\)?(?= *(?:,|$))|"
-    rf"<\w+:[^<>]*>|<(?i:break)>|\bsource(?:_{_BOARDS}|: ?{_BOARDS}(?= *(?:,|$)))\b|\bartist:[^\s,|()\[\]{{}}]+|"
-    rf"\brating(?:[_:]{_RATINGS}|: {_RATINGS}(?= *(?:,|$)))\b|"
-    r"\b(?:BREAK|ADD(?:BASE|COL|ROW|COMM)|AND_(?:PERP|SALT|TOPK))\b|"
-    r"\b(?:MASK|FEATHER|COUPLE)\([^()]*\)|\bembedding:[\w./-]+|\bscore_\d(?:_up)?\b|(?<!\S)\(?\d{1,2}\)(?= )|"
-    rf"\d\ufe0f?\u20e3|{NUMBER_SIGNS}|\b(?:https?://|www\.)\S+|(?<!\S)[:;]-?[dDoOpP3)(](?![^\s,.])|"
+    rf"(?:{_CALL}|const |[\"'{{#*> ]+)?{_TITLE}[\"'*]* *[:=]\**|{_CALL}(?=[\"']))",
+    # arguments of a call
+    r"\b(?:[a-z]+(?:_[a-z]+)+|seed|steps|eta|width|height|strength) ?= ?-?[\d.]+(?:\)[\w.]*\[0\])?\)?(?= *(?:,|$))",
+    # networks and breaks in angles
+    r"<\w+:[^<>]*>|<(?i:break)>",
+    # tags that say where a picture is from
+    rf"\bsource(?:_{_BOARDS}|: ?{_BOARDS}(?= *(?:,|$)))\b|\bartist:[^\s,|()\[\]{{}}]+",
+    rf"\brating(?:[_:]{_RATINGS}|: {_RATINGS}(?= *(?:,|$)))\b|\bscore_\d(?:_up)?\b",
+    # words of web UIs
+    r"\b(?:BREAK|ADD(?:BASE|COL|ROW|COMM)|AND_(?:PERP|SALT|TOPK))\b",
+    r"\b(?:MASK|FEATHER|COUPLE)\([^()]*\)|\bembedding:[\w./-]+",
+    # marks of lists
+    rf"(?<!\S)\(?\d{{1,2}}\)(?= )|\d\ufe0f?\u20e3|{NUMBER_SIGNS}",
+    # addresses
+    r"\b(?:https?://|www\.)\S+",
+    # what is said to somebody
+    r"(?<!\S)[:;]-?[dDoOpP3)(](?![^\s,.])",
     r"(?<=\w )(?i:xd+|lol|lmao|rofl|omg|haha(?:ha)*|hehe|pl[sz]|thx|thanks|thank you)"
-    r"(?= *(?:$|[,.;!?]|(?:and|an?|the)\b))|"
-    r"\b[fF](?:/\d+(?:\.\d+)?|\d\.\d)\b|\bISO ?\d{2,6}\b|\b1/\d{2,4} ?s(?:ec)?\b|"  # of a camera
-    r"(?<=[)\"”])\.[a-z]+\([\d., ]*\)?|"
-    rf"(?<=\S ){_PARAMETER}(?!\S).*|(?<!\S){_PARAMETER}(?: [\d.:]+)?(?!\S)|"
-    r"(?i:[\"']?\bnegative[_ ]prompt[\"'*]* *[:=].*|\bsteps: \d+, sampler:.*)|"
+    r"(?= *(?:$|[,.;!?]|(?:and|an?|the)\b))",
+    # settings of a camera
+    r"\b[fF](?:/\d+(?:\.\d+)?|\d\.\d)\b|\bISO ?\d{2,6}\b|\b1/\d{2,4} ?s(?:ec)?\b",
+    # weights of Compel
+    r"(?<=[)\"”])\.[a-z]+\([\d., ]*\)?",
+    # parameters, in the end with all that follows
+    rf"(?<=\S ){_PARAMETER}(?!\S).*|(?<!\S){_PARAMETER}(?: [\d.:]+)?(?!\S)",
+    r"(?i:[\"']?\bnegative[_ ]prompt[\"'*]* *[:=].*|\bsteps: \d+, sampler:.*)",
     r"(?<=\w )###(?= )[^#:]*$",
-    re.DOTALL,
 )
+_MARKUP = re.compile("|".join(_FOR_PROGRAMS), re.DOTALL)
 # Lines and parts that begin so; in a prompt with a title, sentences too.
 _NEGATIVE = re.compile(r"(?<=[\n|]) *[\"'*]*negative[\"'*]* *:.*", re.DOTALL | re.IGNORECASE)
 _TITLED = re.compile(rf"^\W*{_TITLE}\W*:(?:(?!\bnegative\b).)*?[.,;]( *negative *:.*)", re.DOTALL | re.IGNORECASE)

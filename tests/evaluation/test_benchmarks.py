@@ -132,7 +132,10 @@ def test_what_came_in_place_of_a_list_is_no_prompt(text: str, tmp_path: Path) ->
         ('[\n  "a red car",\n  "a dog",\n]\n', "it is one JSON list; write one prompt a line"),
         ("a cat --n blurry --w 512 --h 512 --s 28\n", "options or a comment of a program, '--n '"),
         ("a dog\n# animals\na cat\n", "line 2 has options or a comment of a program, '# '"),
-        ("a cat\nNegative prompt: a dog\nSteps: 20, Sampler: DDIM\n", "line 2 has options or a comment of a program, 'Negative prompt:'"),
+        (
+            "a cat\nNegative prompt: a dog\nSteps: 20, Sampler: DDIM\n",
+            "line 2 has options or a comment of a program, 'Negative prompt:'",
+        ),
         ("1000.jpg#0\ta cat\n1000.jpg#1\ta dog\n", "each with a tab and a prompt; leave these out"),
         ("1\ta red car\n2\ta dog\n", "each with a tab and a prompt; leave these out"),
         ("img-1.png\ta red car\n\nimg-2.png\ta dog", "each with a tab and a prompt; leave these out"),
