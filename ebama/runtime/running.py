@@ -28,8 +28,10 @@ def weight_of(sd: StableDiffusion) -> Tensor:
     weight = next(sd.text_encoder.parameters())
     if isinstance(sd.unet, UNet):
         other = next(sd.unet.parameters())
-        is_cast = other.device == weight.device and torch.is_autocast_enabled(weight.device.type)
-        if (other.device, other.dtype) != (weight.device, weight.dtype) and not is_cast:
+        are_alike = other.device == weight.device and (
+            other.dtype == weight.dtype or torch.is_autocast_enabled(weight.device.type)
+        )
+        if not are_alike:
             raise ValueError(
                 f"The U-Net is {other.dtype} on {other.device}, the text encoder {weight.dtype} on {weight.device}; "
                 "bring both to the same, as sd.unet.to(...) does, or load(..., device=..., dtype=...)."

@@ -187,6 +187,12 @@ READ_BY_ALL: dict[str, Words] = {
     "the car is red, the bowl is blue, the cup green": [*CAR_AND_BOWL, ("cup", ["green"])],
     # a verb of one thing, and what is done to another
     "a white wolf howls at the red moon": [("wolf", ["white"]), ("moon", ["red"])],
+    "a red fox standing in a snowy forest": [("fox", ["red"]), ("forest", ["snowy"])],
+    "a bald eagle splashing in a muddy puddle": [("eagle", ["bald"]), ("puddle", ["muddy"])],
+    "The image depicts a serene scene featuring a red car, the scene is set in a garden": [
+        ("car", ["red"]),
+        ("garden", []),
+    ],
     "a white train crossing an old bridge": [("train", ["white"]), ("bridge", ["old"])],
     "a man painting a red wall": [("man", []), ("wall", ["red"])],
     "a girl in a red dress holding white lilies": [("girl", []), ("dress", ["red"]), ("lilies", ["white"])],
@@ -647,6 +653,23 @@ def test_colours_and_nouns_are_pairs_however_they_stand(parser: str) -> None:
         if (got := named(parse(template.format(*said), TOKENIZER, parser))) != wanted:
             wrong.append((template.format(*said), got))
     assert len(wrong) <= (0 if parser == "rules" else 1), wrong
+
+
+_DOING = (
+    *("standing in", "swimming in", "juggling with", "hiding behind", "grazing in", "splashing in", "marching past"),
+    *("skiing down", "fishing from", "lying on", "knitting near", "drinking from"),
+)
+_WHO = ("fox", "retriever", "panda", "dolphin", "eagle", "corgi", "ballerina", "robot", "turtle", "kitten")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parser", SMALL)
+@pytest.mark.parametrize("lead", ["", "a photo of ", "The photograph captures ", "The scene shows "])
+def test_what_somebody_does_is_no_object(parser: str, lead: str) -> None:
+    for who in _WHO:
+        for what in _DOING:
+            prompt = f"{lead}a small {who} {what} a white bowl"
+            assert named(parse(prompt, TOKENIZER, parser)) == [(who, ["small"]), ("bowl", ["white"])], prompt
 
 
 @pytest.mark.parametrize(

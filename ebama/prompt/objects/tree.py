@@ -125,7 +125,8 @@ class Tree:
         if (word.text.lower(), self._after(i)) in lexicon.COMPOUND_PREPOSITIONS:
             return False
         colour = word.dep == "attr" and word.text.lower() in lexicon.COLOURS and not self._below(i, "det")
-        return word.dep == "acomp" or word.pos == "ADJ" or colour
+        names_a_thing = word.dep == "dobj" and bool(self._below(i, "det"))  # "captures a retriever", known or not
+        return word.dep == "acomp" or (word.pos == "ADJ" and not names_a_thing) or colour
 
     def subjects(self, verb: int) -> list[int]:
         """The nouns a verb speaks of: its subjects, or the noun its clause belongs to, or those of the verb before."""

@@ -40,12 +40,17 @@ def part_clause(words: list[ParsedWord], i: int) -> bool:
 
 
 def part_verb(words: list[ParsedWord], i: int) -> bool:
-    """A verb taken for the noun that it is said of: "a wolf howls at the moon", "a train crossing a bridge"."""
+    """A verb taken for the noun that it is said of: "a wolf howls at the moon", "a train crossing a bridge", "a red fox
+    standing in a forest"."""
     before, word, after = words[max(i - 1, 0)], words[i], words[i + 1]
-    if before.pos not in _NAMING or before.dep not in MODIFIER or before.head != i or word.dep in MODIFIER:
+    if _is_done_by(word, before, i):
+        words[i] = replace(word, pos="VERB")
+        return True
+    if not _is_named(before) or before.dep not in MODIFIER or before.head != i or word.dep in MODIFIER:
         return False
     if (name := word.text.lower()).endswith("ing"):
-        is_verb = name not in lexicon.NOUNS and (word.pos == "VERB" or after.pos in ("DET", "ADV"))
+        is_done = after.pos in ("DET", "ADV") or (after.pos == "ADP" and after.text.lower() != "of")
+        is_verb = name not in lexicon.NOUNS and (word.pos == "VERB" or is_done)
     else:
         has_article = any(other.head == i and other.text.lower() in ("a", "an") for other in words[:i])
         is_one = has_article and ends_as_of_one(name) and name not in lexicon.NOUNS
@@ -55,6 +60,7 @@ def part_verb(words: list[ParsedWord], i: int) -> bool:
         is_verb = is_one and (after.pos == "DET" or is_before_place)
     if is_verb:
         take_place(words, i - 1, i, "acl")
+        words[i - 1] = replace(words[i - 1], pos="NOUN") if before.pos == "ADJ" else words[i - 1]
         words[i] = replace(words[i], pos="VERB")
     return is_verb
 
@@ -224,6 +230,17 @@ def join_unknown(words: list[ParsedWord], i: int) -> bool:
     words[i] = replace(words[i], pos="NOUN", dep="compound", head=i + 1)
     words[i + 1] = replace(words[i + 1], pos="NOUN")
     return True
+
+
+def _is_done_by(word: ParsedWord, before: ParsedWord, i: int) -> bool:
+    """Whether a parser has the tag of a thing for what it says the thing before does: "a dolphin hiding behind"."""
+    is_told = (word.dep == "acl" and word.head == i - 1) or (before.dep == "nsubj" and before.head == i)
+    return is_told and word.pos == "NOUN" and _may_be_participle(word.text.lower())
+
+
+def _is_named(word: ParsedWord) -> bool:
+    """Whether a word is a noun, or one that a parser takes for an adjective and nobody else does: "retriever"."""
+    return word.pos in _NAMING or (word.pos == "ADJ" and not is_adjective(word) and _tag(word) == "NOUN")
 
 
 def _may_be_participle(name: str) -> bool:

@@ -85,7 +85,8 @@ def _is_before_a_noun(words: Sequence[ParsedWord], i: int) -> bool:
         return name in lexicon.NOUNS or not (is_form or is_said)
     begins = not before or before[0].pos == "PUNCT"
     in_a_list = begins and colour in lexicon.COLOURS and after and after[0].text == ","
-    is_a_slip = noun.pos == "ADV" and tag([name]) == ["NOUN"]
+    does = bool(after) and after[0].pos == "VERB" and after[0].text.lower().endswith("ing")  # "a retriever lying"
+    is_a_slip = (noun.pos == "ADV" or (noun.pos == "ADJ" and does)) and tag([name]) == ["NOUN"]
     return noun.pos in ("NOUN", "PROPN") or is_a_slip or bool(noun.pos == "ADJ" and in_a_list)
 
 
