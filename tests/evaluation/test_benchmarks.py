@@ -136,9 +136,14 @@ def test_what_came_in_place_of_a_list_is_no_prompt(text: str, tmp_path: Path) ->
             "a cat\nNegative prompt: a dog\nSteps: 20, Sampler: DDIM\n",
             "line 2 has options or a comment of a program, 'Negative prompt:'",
         ),
-        ("1000.jpg#0\ta cat\n1000.jpg#1\ta dog\n", "each with a tab and a prompt; leave these out"),
-        ("1\ta red car\n2\ta dog\n", "each with a tab and a prompt; leave these out"),
-        ("img-1.png\ta red car\n\nimg-2.png\ta dog", "each with a tab and a prompt; leave these out"),
+        ("1000.jpg#0\ta cat\n1000.jpg#1\ta dog\n", "each with a prompt; leave these out"),
+        ("     1\ta red car\n     2\ta dog\n", "each with a prompt; leave these out"),
+        ("1. a red car\n2. a dog\n", "each with a prompt; leave these out"),
+        ("1) a red car\n\n2) a dog\n", "each with a prompt; leave these out"),
+        ("a.jpg,A red car .\nb.jpg,A dog .\n", "each with a prompt; leave these out"),
+        ("image,caption\na.jpg,A red car .\n", "its first line names columns of a table"),
+        ("1\ta red car\n2\ta dog\n", "each with a prompt; leave these out"),
+        ("img-1.png\ta red car\n\nimg-2.png\ta dog", "each with a prompt; leave these out"),
         (
             "--negative_prompt dog --prompt a cat",
             "options or a comment of a program, '--negative_prompt'; write the prompts alone",
@@ -156,7 +161,7 @@ def test_a_list_of_one_line_of_another_form_is_read_at_once(tmp_path: Path) -> N
     (tmp_path / "list.txt").write_text("".join((*lines, "animals\r\n")), newline="")
     assert len(load(str(tmp_path / "list.txt"))) == 61
     (tmp_path / "list.txt").write_text("".join((*lines, "IMG 60 (1).jpg\ta dog\r\n")), newline="")
-    with pytest.raises(ValueError, match="each with a tab and a prompt"):
+    with pytest.raises(ValueError, match="each with a prompt; leave these out"):
         load(str(tmp_path / "list.txt"))
 
 

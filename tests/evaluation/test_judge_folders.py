@@ -483,6 +483,19 @@ def test_a_tokenizer_too_large_for_its_model_is_refused(part: str, copy: Path) -
         folders.read_tokenizer(copy, KINDS[part], kind, 40)
 
 
+@pytest.mark.parametrize("settings", [{"quant_method": "mxfp4"}, {"quant_method": "eetq"}, {}])
+@pytest.mark.parametrize("part", [None, "vision_config"])
+def test_quantised_layers_of_others_are_not_fetched(settings: dict[str, str], part: str | None, tmp_path: Path) -> None:
+    folder = shutil.copytree(MINIATURE_FOLDER / "clip", tmp_path / "clip")
+    config = json.loads((folder / "config.json").read_text())
+    (config if part is None else config[part])["quantization_config"] = settings
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        ValueError, match=r"config\.json: quantization_config is of a quantised model; save it in float"
+    ):
+        Clip.open(folder)
+
+
 def test_other_weights_than_those_that_were_checked_are_not_read(tmp_path: Path) -> None:
     folder = shutil.copytree(MINIATURE_FOLDER / "clip", tmp_path / "clip")
     config = json.loads((folder / "config.json").read_text())

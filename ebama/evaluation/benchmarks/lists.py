@@ -23,12 +23,13 @@ _MARKS = re.compile("(^|[\r\n])\ufeff+")  # byte-order marks: files that were jo
 _OBJECT = re.compile(r"\s*\{\s*(?:[\"'}“”„«]|$)")  # of JSON, or meant to be one; "{red|blue} car" is a prompt
 _COLUMN = r"\W?(?:(?:text|input|image|positive)[ _])?prompts?(?:[ _](?:text|string|id))?\W?"
 _HEADER = re.compile(rf"(?:[^,;\t]+[,;\t])*{_COLUMN}(?:[,;\t][^,;\t]+)*\s*", re.IGNORECASE)  # "prompt,seed"
+_CAPTIONED = re.compile(r"(?:image|file|file_?name|img)s?[,;\t](?:captions?|text)\s*", re.IGNORECASE)
 _COLUMNS = re.compile(r"text|captions?|sep=.|\d+", re.IGNORECASE)
 _OPTION = re.compile(  # of web UIs, their scripts and trainers
     r"^--?(?:negative[_-]?)?prompt\b|(?<= )--[nwhdls] |^negative(?: prompt)?:|^steps: \d+, sampler:|^# ",
     re.MULTILINE | re.IGNORECASE,
 )
-_NUMBERED = re.compile(r"(?:\d+|[^\t]+\.\w{3,4}(?:#\d)?)\t")
+_NUMBERED = re.compile(r" *(?:\d+\t|\d+[.)] |[^\t]+\.\w{3,4}(?:#\d)?\t|[^\t,]+\.(?:jpe?g|png|webp)(?:#\d)?,)")
 _BREAK = "\r\n?|\n"
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _FORM = (
@@ -81,6 +82,8 @@ def _lines(text: str) -> list[str]:
     """The lines of a list of prompts; JSON strings may hold the other separators of splitlines."""
     if _is_json_list(text):
         raise ValueError("it is one JSON list; write one prompt a line.")
+    if _CAPTIONED.match(text):
+        raise ValueError("its first line names columns of a table; write one prompt a line.")
     return re.split(_BREAK, text)
 
 
@@ -111,7 +114,7 @@ def _check(text: str) -> None:
         raise ValueError("it is rich text; save it as plain text.")
     lines = [line for line in text.splitlines() if line.strip()]
     if lines and all(map(_NUMBERED.match, lines)):
-        raise ValueError("its lines are numbers or names of files, each with a tab and a prompt; leave these out.")
+        raise ValueError("its lines are numbers or names of files, each with a prompt; leave these out.")
     if option := _OPTION.search(text):
         number = len(re.split(_BREAK, text[: option.start()]))
         raise ValueError(

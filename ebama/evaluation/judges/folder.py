@@ -89,10 +89,12 @@ def variant(folder: Path) -> str | None:
 
 def check_settings(file: Path, settings: object, name: str = "") -> None:
     """Raise ValueError for a number with which only building the network would take forever, and for an implementation
-    of attention by others, whose code transformers would fetch and import."""
+    of attention or of quantised layers by others, whose code transformers would fetch and import."""
     if isinstance(settings, Mapping):
         if "transformers_weights" in settings:
             raise ValueError(f"{file}: transformers_weights names other weights than those here; take it out.")
+        if settings.get("quantization_config") is not None:
+            raise ValueError(f"{file}: quantization_config is of a quantised model; save it in floating point.")
         for key, value in settings.items():
             check_settings(file, value, name if name.endswith("attn_implementation") else str(key))
     elif isinstance(settings, int) and settings > (most := 1000 if "layers" in name else 10_000_000):
