@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checks import expect, is_whole, items, plain, short
 from ..maps import Groups, Tokens, WordPositions, groups_and_tokens
@@ -31,6 +31,7 @@ class MethodChoice(Protocol):
 AnyMethod = str | Method | MethodChoice | Sequence[str | Method | MethodChoice]
 """A method, its name (with options, as "ane+step_size=5"), a choice of it, or several of these in one run."""
 
+_COMPUTED = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _MOST_CALLS = 100_000  # more than any schedule has timesteps
 
 
@@ -53,7 +54,8 @@ def guide_for(
     Args:
         method: see `AnyMethod`; a name has Stable Diffusion v1's options.
         network: `adapt` makes one of a foreign module.
-        context: text encodings of the samples, [B, key, D].
+        context: text encodings of the samples, [B, key, D]; brought to the precision of the network's weights, where
+            these have one.
         groups: objects and modifiers as positions along the keys, for all samples or a list for each; or prompts as
             `ebama.prompt.parse` reads them, one for all samples or one for each.
         tokens: content positions along the keys, likewise; None for those of the prompts.
@@ -146,6 +148,7 @@ def _task(
     tokens = content if tokens is None else tokens
     if tokens is None:
         raise ValueError("tokens are None; expected the content positions, or prompts as `parse` reads them as groups.")
+    context = context.to(_precision(network) or context.dtype)
     task = Task(network, context, *groups_and_tokens(prompts, tokens, len(context)), calls=calls, steps=calls)
     words = [[word for group in sample for word in (group.object, *group.modifiers)] for sample in task.groups]
     WordPositions.of(words).check(context.shape[1])
@@ -156,6 +159,13 @@ def _task(
             "Group((3,), box=(0, 0.2, 0.5, 0.8)): left, top, right and bottom in fractions of the picture."
         )
     return task
+
+
+def _precision(network: Network) -> torch.dtype | None:
+    """The one dtype of a network's weights in floating point; None if they have several, or it computes in another."""
+    weights = network.parameters() if isinstance(network, nn.Module) else ()
+    dtypes = {weight.dtype for weight in weights if weight.is_floating_point()}
+    return dtypes.pop() if len(dtypes) == 1 and dtypes <= _COMPUTED else None
 
 
 def _lacking(place: str, method: Method) -> ValueError:

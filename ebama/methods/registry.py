@@ -135,6 +135,6 @@ def _several(name: str, parts: Any = None, **options: Any) -> Choice:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text.lower())
+        return None if text == "None" else json.loads(text.lower())
     except (ValueError, RecursionError):
         return text

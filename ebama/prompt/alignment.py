@@ -22,6 +22,7 @@ WORD_OR_SIGN = re.compile(rf"\w+(?:{_LINK}\w+)*|\S")
 NUMBER_SIGNS = "[\u2460-\u249b\u24eb-\u24ff\u2776-\u2793]"  # as "①": signs of a list or a note, and no part of a word
 _SPACES = re.compile(rf"_|\\[nrt]|{NUMBER_SIGNS}")  # "long_hair", and a line break as programs write it
 _INVISIBLE = "\xad\u200c\u200d\u2060"  # a hyphen for line breaks, joiners of letters
+_PROCESSED = str.maketrans("’‐‑", "'--")
 _LINE_OF_PROSE = 40  # characters
 _NUMBERED = re.compile(r"(.+)#([1-9]\d{0,4})")
 
@@ -150,7 +151,13 @@ def named(prompt: str, stretch: Span) -> str:
     return f"{words}#{spans.index(stretch) + 1}" if len(spans) > 1 and stretch in spans else words
 
 
+def as_typed(text: str) -> str:
+    """A text, as long as it was, as keyboards write it: word processors have other apostrophes and hyphens."""
+    return text if text.isascii() else text.translate(_PROCESSED)
+
+
 def _whole(prompt: str, words: str) -> list[Span]:
+    prompt, words = as_typed(prompt), as_typed(words)
     if prompt.isascii() and words.lower() not in prompt.lower():
         return []  # at once, for most of many words
     letters, spans, after = f" {_in_letters(prompt)} ", [], 0

@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Collection, Sequence
 
-from .alignment import find_all, matches, normalised
+from .alignment import as_typed, find_all, matches, normalised
 from .lexicon import AFTER_WHAT_IS_SEEN, DETERMINERS, HOW_PICTURES_ARE_MADE
 from .objects import Object
 from .rules.tagging import tag
@@ -23,7 +23,7 @@ def without(ignore: Collection[str], objects: Sequence[Object], prompt: str) -> 
     plain, places = readable(prompt)
     ignored = [
         (at[_begin_of_owner(text, start) if words.endswith(" of") else start], at[end - 1] + 1)
-        for text, at in ((_straight(prompt), range(len(prompt))), (_straight(plain).replace("-", " "), places))
+        for text, at in ((as_typed(prompt), range(len(prompt))), (as_typed(plain).replace("-", " "), places))
         for words in ignore
         for start, end in _ignored(words, text)
     ]
@@ -56,12 +56,8 @@ def _ignored(words: str, prompt: str) -> list[Span]:
 def _name(words: str) -> tuple[str, str]:
     """Words to ignore without the signs that say where; and their beginning in small letters, as in "crown" of
     "crown#2"."""
-    name = normalised(_straight(words).lstrip(",.").removesuffix("...").removesuffix(",").strip())
+    name = normalised(as_typed(words).lstrip(",.").removesuffix("...").removesuffix(",").strip())
     return name, name.partition("#")[0].lower()
-
-
-def _straight(text: str) -> str:
-    return text.replace("’", "'")
 
 
 def _begin_of_phrase(prompt: str, span: Span) -> int:

@@ -235,6 +235,7 @@ _SEEN = _words("image photo photograph picture")  # whatever is in it is what is
 _OF = (" of", "s of", " showing", " depicting", " featuring", " capturing")
 _OF_WHAT = ("with", "where", "that shows", "that captures", "in which")
 _ARTICLES = ("a ", "an ", "the ", "this ")
+_LENSES = (24, 35, 50, 85, 100, 135)
 _A = ("", *_ARTICLES)
 PICTURE_WORDS = (
     frozenset(f"{word}{verb}" for word in _PICTURES | _KINDS for verb in _OF)
@@ -259,7 +260,7 @@ PICTURE_WORDS = (
     | frozenset(f"{word}," for word in ("anime", "manga", "screenshot", "screencap"))
     | frozenset(f"black and white {word}," for word in AFTER_WHAT_IS_SEEN)
     | frozenset(f"{word}," for word in ("solo", "upper body", "full body", "3d", "subject", "objects", "isometric"))
-    | frozenset(f"{length}mm{what}," for length in (24, 35, 50, 85, 100, 135) for what in ("", " lens", " film"))
+    | frozenset(f"{length}{mm}{what}," for length in _LENSES for mm in ("mm", " mm") for what in ("", " lens", " film"))
     | frozenset(f"{kind} of" for kind in ("close up", "screenshot", "screencap", "cover art", "comic strip"))
     | frozenset(f"{kind}still of" for kind in ("", "film ", "movie ", "video ", "cinematic "))
     | frozenset(f"{kind} shot of" for kind in ("drone", "product", "aerial", "action", "wide", "macro"))

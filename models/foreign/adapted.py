@@ -99,8 +99,11 @@ class AdaptedNetwork(nn.Module):
     ) -> tuple[Tensor | None, AttentionRecords]:
         asked = bool(request.record) or request.control is not None
         sites = {site.name: site for site in self.sites(z.shape)} if asked else {}
-        running = Running(self._names if asked else {}, sites, request, checkpoint and torch.is_grad_enabled())
+        running = Running(
+            self._names if asked else {}, sites, request, checkpoint and torch.is_grad_enabled(), rows=len(z)
+        )
         noise = self._call_net(running, z, t, context)
+        running.check_ran()
         return noise, AttentionRecords(running.records)
 
     def _call_net(self, running: Running, z: Tensor, t: int | Tensor, context: Tensor) -> Tensor | None:
@@ -134,7 +137,10 @@ class AdaptedNetwork(nn.Module):
                 module.training = training
         if not probe:
             opened = ", ".join(self._names.values())
-            raise ValueError(f"None of the layers {opened} ran; describe the modules whose forward is called.")
+            raise ValueError(
+                f"None of the layers {opened} ran; describe the modules whose forward is called, and bring it back "
+                "where it was replaced (`del layer.forward`)."
+            )
         names = [name for name, *_ in probe]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"The layer {twice[0]} runs more than once in a call, so its records would have one name.")

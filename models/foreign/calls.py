@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from .layer import OTHERS, CannotAdaptError, Layer
@@ -21,7 +22,7 @@ MASK_NAMES = ("mask", "attention_mask", "attn_mask", "key_padding_mask")
 WEIGHTS_NAMES = ("need_weights", "average_attn_weights", "output_attentions")
 """Whether a layer returns its probabilities, too."""
 TOLERANCE = 1e-3
-"""Relative: float16 layers differ by less, another computation by more."""
+"""Relative: float16 layers differ by less, another computation by more; those of bfloat16 by some of its steps."""
 
 
 @contextmanager
@@ -131,7 +132,8 @@ def check_output(name: str, theirs: Any, ours: Tensor, beside: Sequence[Any], pa
             "joint attention of text and image does; a class with the three methods of Network serves such networks."
         )
     scale = max(float(theirs.abs().max()), 1e-12)
-    if not float((theirs - ours).abs().max()) <= TOLERANCE * scale:
+    tolerance = 4 * torch.finfo(theirs.dtype).eps if theirs.dtype == torch.bfloat16 else TOLERANCE
+    if not float((theirs - ours).abs().max()) <= tolerance * scale:
         raise CannotAdaptError(
             f"The layer {name} cannot be adapted: its output is not that of softmax(QK^T / sqrt(d)) V over the "
             "described projections (another scale, rotary positions, a bias, a residual that residual=True does "

@@ -23,15 +23,46 @@ Probed = tuple[str, Kind, int, int]
 
 @dataclass
 class Running:
-    """One call of an adapted network: what it is asked for, and what its layers have recorded so far."""
+    """One call of an adapted network: what it is asked for, for how many latents, and what its layers did so far."""
 
     names: Mapping[int, str]
     sites: Mapping[str, Site]
     request: Request
     checkpoint: bool
     probe: list[Probed] | None = None
+    rows: int = 1
+    ran: set[str] = field(default_factory=set)
     records: list[AttentionRecord] = field(default_factory=list)
     moves: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def site(self, name: str, rows: int) -> Site:
+        """The site of a layer that is asked in this call, where it has so many rows; ValueError if it cannot be."""
+        self.ran.add(name)
+        if (site := self.sites.get(name)) is None:
+            raise ValueError(
+                f"The layer {name} runs in this call, and did not in the trial run; leave it out of `layers`."
+            )
+        control = self.request.control
+        is_read = name in self.request.record or (
+            control is not None and (site.kind == "cross" or control.edits_maps(site))
+        )
+        if is_read and rows != self.rows:
+            raise ValueError(
+                f"The layer {name} ran {rows} rows for {self.rows} latents; expected one for each. `call` should run "
+                "the samples alone and all at once: what guidance subtracts is a call of its own."
+            )
+        return site
+
+    def check_ran(self) -> None:
+        """After the call, raise ValueError if a layer to record did not run, or none at all for a control."""
+        missing = self.request.record - {record.site.name for record in self.records}
+        if missing or (self.request.control is not None and not self.ran):
+            name, *more = sorted(missing or self.sites)
+            others = f" (and {len(more)} more)" if more else ""
+            raise ValueError(
+                f"The layer {name}{others} was asked for and did not run in this call: the network left it out, or its "
+                "`forward` was replaced (`del layer.forward` brings it back)."
+            )
 
     def moved(self, context: Tensor) -> Tensor:
         """What a control has made of a context that the module gives to several layers; others stay as they are."""
@@ -69,7 +100,7 @@ class Open:
             return checkpointed(own, use_reentrant=False) if running.checkpoint else own()
         attention, (first, x, context, mask) = self.__read(name, args, kwargs)
         given, context = context, None if context is None else running.moved(context)
-        run = partial(attention, site=running.sites[name], request=request, mask=mask)
+        run = partial(attention, site=running.site(name, len(x)), request=request, mask=mask)
         result: AttentionResult = (
             checkpointed(run, x, context, use_reentrant=False) if running.checkpoint else run(x, context)
         )

@@ -24,7 +24,7 @@ from ebama.methods import DivideAndBind, Ebama
 from ebama.methods.ane import ane_loss
 from ebama.methods.ebama_official import official_loss
 from ebama.methods.syngen import syngen_loss
-from ebama.models import AttentionRecords, Network, Site, adapt
+from ebama.models import AttentionRecords, Control, Network, Site, adapt
 from ebama.prompt import Box, Group, Parsed
 
 GROUPS = [Group((2,), ((1,),), Box(0, 0, 0.5, 0.7)), Group((4, 5), ((3,),), Box(0.5, 0.2, 1, 1))]
@@ -170,6 +170,65 @@ def test_a_network_that_checkpoints_itself_is_right_or_named() -> None:
     trained = cut(lambda forward: partial(checkpoint, forward, use_reentrant=False), frozen=False)
     with pytest.raises(ValueError, match=r"The network checkpoints blocks .*; switch that off"):
         guide_for("ebama", trained, contexts(2), GROUPS, TOKENS, calls=10)(noise(2), 500, 0)
+
+
+def doubled(net: nn.Module, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
+    """Both rows of guidance in one pass, as a sampler's own wrapper has it."""
+    return net(torch.cat([z, z]), torch.cat([t, t]), torch.cat([0 * context, context])).chunk(2)[1]  # type: ignore[no-any-return]
+
+
+def one_by_one(net: nn.Module, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
+    return torch.cat([net(z[k : k + 1], t[k : k + 1], context[k : k + 1]) for k in range(len(z))])
+
+
+@pytest.mark.parametrize(("call", "rows"), [(doubled, 4), (one_by_one, 1)])
+@pytest.mark.parametrize("name", ["ebama", "ane", "self-cross"])
+def test_rows_that_are_not_the_latents_are_named(name: str, call: Any, rows: int) -> None:
+    network, says = (
+        adapt(foreign("ldm")[0], LDM, call, context_shape=(7, 10)),
+        rf"ran {rows} rows for 2 latents; expected",
+    )
+    with pytest.raises(ValueError, match=says):
+        guide_for(name, network, contexts(2), GROUPS, TOKENS, calls=10)(noise(2), 500, 0)
+    with pytest.raises(ValueError, match=says):
+        network(noise(2), 500, contexts(2), record=network.sites((8, 8)))
+    with pytest.raises(ValueError, match=says):
+        network(noise(2), 500, contexts(2), control=Control())
+    assert network(noise(2), 500, contexts(2)).shape == (2, 4, 8, 8)
+
+
+def test_a_layer_that_does_not_run_as_in_the_trial_is_named() -> None:
+    network = foreign("ldm")[1]
+    sites = network.sites((8, 8))
+    for name, module in network.named_modules():
+        if name.endswith(("attn1", "attn2")):
+            module.forward = lambda x, context=None, mask=None: x
+    for options in ({"record": sites}, {"control": Control()}):
+        with pytest.raises(
+            ValueError, match=r"layer \w+\.attn\d \(and 5 more\) was asked for and did not run .*del layer"
+        ):
+            network(noise(2), 500, contexts(2), **options)
+    with pytest.raises(ValueError, match=r"was asked for and did not run in this call"):
+        guide_for("ebama", network, contexts(2), GROUPS, TOKENS, calls=10)(noise(2), 500, 0)
+
+
+def test_a_layer_that_the_trial_did_not_see_is_named() -> None:
+    def call(net: Any, z: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        return net(z, t, context) if t[0] > 100 else net.conv_out(net.outer(net.conv_in(z), context))  # type: ignore[no-any-return]
+
+    network = adapt(foreign("ldm")[0], LDM, call, context_shape=(7, 10))
+    with pytest.raises(ValueError, match=r"The layer inner\.attn1 runs in this call, and did not in the trial run"):
+        network(noise(2), 500, contexts(2), control=Control())
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float64])
+def test_contexts_come_in_the_networks_precision(precision: torch.dtype) -> None:
+    network = foreign("ldm")[1].to(precision)
+    made = guide_for("ebama", network, contexts(2), GROUPS, TOKENS, calls=10)(noise(2), 500, 0)
+    wanted = guide_for("ebama", network, contexts(2).to(precision), GROUPS, TOKENS, calls=10)(noise(2), 500, 0)
+    assert made.latents.dtype == torch.float32
+    assert torch.equal(made.latents, wanted.latents)
+    assert not torch.equal(made.latents, noise(2))
 
 
 def test_every_guide_of_the_registry_is_tried() -> None:

@@ -25,7 +25,7 @@ from ebama.prompt import (
     rules,
     words,
 )
-from ebama.prompt.alignment import LONGEST, normalised, with_line_breaks
+from ebama.prompt.alignment import LONGEST, align, normalised, with_line_breaks
 from ebama.prompt.objects import checked
 from ebama.prompt.objects.tree import Tree
 from ebama.prompt.phrases import with_noun_phrases
@@ -148,6 +148,7 @@ READ_BY_ALL: dict[str, Words] = {
     "A street. A photo with a frame": [("street", []), ("frame", [])],
     "a red car\nphoto\nblue bowl": CAR_AND_BOWL,
     "a dog\nsunset\nbeach": [("dog", []), ("sunset", []), ("beach", [])],
+    "a red car, close‑up, a bowl, 85 mm lens": [("car", ["red"]), ("bowl", [])],
     "1girl, holding photo, red hair": [("1girl", []), ("photo", []), ("hair", ["red"])],
     "award winning photo of a cat, shot on fujifilm superia": [("cat", [])],
     "a sheet of paper on a blue sheet": [("sheet", []), ("paper", []), ("sheet", ["blue"])],
@@ -985,6 +986,16 @@ def test_any_word_may_be_ignored() -> None:
     ):
         assert [noun for noun, _ in named(parse(prompt, TOKENIZER, "rules", ignore=ignore))] == wanted
     assert len(parse(prompt, TOKENIZER, "rules", groups=[("dog", [])], ignore=["dog"]).groups) == 1
+    for written, ignored in (
+        ("long‑sword", "long-sword"),
+        ("long-sword", "long‑sword"),
+        ("rock’n’roll", "rock'n'roll"),
+    ):
+        parsed = parse(f"a {written} and a cat", TOKENIZER, "rules", ignore=[ignored])
+        assert [noun for noun, _ in named(parsed)] == ["cat"]
+        assert groups_from_words(f"a {written}", [(ignored, [])], TOKENIZER) == [
+            Group(align(f"a {written}", TOKENIZER).tokens[1:])
+        ]
     for wrong in ("dog", [5]):
         with pytest.raises(PromptError, match="ignore="):
             parse(prompt, TOKENIZER, "rules", ignore=wrong)  # type: ignore[arg-type]
