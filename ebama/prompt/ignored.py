@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from .alignment import as_typed, find_all, matches, normalised
-from .lexicon import AFTER_WHAT_IS_SEEN, DETERMINERS, HOW_PICTURES_ARE_MADE
+from .lexicon import AFTER_WHAT_IS_SEEN, DETERMINERS, HOW_PICTURES_ARE_MADE, PICTURE_WORDS
 from .objects import Object
 from .rules.tagging import tag
 from .signs import readable
@@ -15,30 +15,77 @@ from .tokenization import Span
 
 _STOPS = frozenset(("", *",.;:|!\n"))  # or nothing at all, before and after the prompt
 _OWNER = re.compile(r"\b(?:child|children|kid|toddler|student|artist|painter|master|beginner)(?:['’]s|s['’]) +$", re.I)
+_PARTED = re.compile(r"[,;.|]|\bof\b")
+_LETTERS = re.compile(r"[^\W_]+")
+_PHRASE = re.compile(r"[^,;|\n]*[^\W_][^,;|\n]*")
 _LONGEST_NAME = 120  # characters
 
 
 def without(ignore: Collection[str], objects: Sequence[Object], prompt: str) -> list[Object]:
-    """The objects that stand in none of the words or phrases to ignore, as they are written or as they are read."""
+    """The objects that stand in none of the words or phrases to ignore, as they are written or as they are read; and
+    what describes them, but for what stands in another phrase to ignore."""
     plain, places = readable(prompt)
     ignored = [
         (at[_begin_of_owner(text, start) if words.endswith(" of") else start], at[end - 1] + 1)
         for text, at in ((as_typed(prompt), range(len(prompt))), (as_typed(plain).replace("-", " "), places))
-        for words in ignore
+        for words in _near(frozenset(ignore), text)
         for start, end in _ignored(words, text)
     ]
+
+    def stays(word: Span) -> bool:
+        return not any(start <= word[0] and word[1] <= end for start, end in ignored)
+
+    def describes(word: Span, noun: Span) -> bool:
+        between = prompt[min(word[1], noun[1]) : max(word[0], noun[0])]
+        return stays(word) or not _PARTED.search(between)  # "a new 4k tv"
+
     return [
-        (noun, modifiers)
+        (noun, [modifier for modifier in modifiers if describes(modifier, noun)])
         for noun, modifiers in objects
-        if not any(start <= noun[0] and noun[1] <= end for start, end in ignored)
+        if stays(noun)
     ]
+
+
+def of_the_picture(prompt: str) -> list[Span]:
+    """The phrases between commas that are words for the picture alone, as in "a cat, octane render, 8k", if there are
+    others."""
+    spans = [span for words in _near(PICTURE_WORDS, prompt) for span in _ignored(words, prompt)]
+    phrases = [match.span() for match in _PHRASE.finditer(prompt)]
+    ignored = [(start, end) for start, end in phrases if _covers(spans, prompt, start, end)]
+    return ignored if len(ignored) < len(phrases) else []
+
+
+def _covers(spans: Sequence[Span], prompt: str, start: int, end: int) -> bool:
+    """Whether some stretches hold every letter and digit from `start` to `end`."""
+    inside = [span for span in spans if span[0] < end and start < span[1]]
+    return bool(inside) and not any(
+        prompt[i].isalnum() and not any(first <= i < last for first, last in inside) for i in range(start, end)
+    )
+
+
+def _near(ignore: frozenset[str], prompt: str) -> Iterator[str]:
+    """Those of many words to ignore that may be in the prompt, at once."""
+    by_first, lower = _by_first_word(ignore), prompt.lower()
+    present = {"", *_LETTERS.findall(lower)} if prompt.isascii() else [first for first in by_first if first in lower]
+    for first in present:
+        yield from (words for name, words in by_first.get(first, ()) if not first or name in lower)
+
+
+@functools.lru_cache(maxsize=8)
+def _by_first_word(ignore: frozenset[str]) -> dict[str, list[tuple[str, str]]]:
+    """Words to ignore, with their names in small letters, "crown" of "crown#2", by the first word of these; by none
+    where the name is not ASCII."""
+    by_first: dict[str, list[tuple[str, str]]] = {}
+    for words in ignore:
+        name = _name(words).partition("#")[0].lower()
+        first = _LETTERS.search(name) if name.isascii() else None
+        by_first.setdefault(first[0] if first else "", []).append((name, words))
+    return by_first
 
 
 def _ignored(words: str, prompt: str) -> list[Span]:
     """Where words to ignore stand, as `parse` says of commas and dots at their ends; "by the lake" names nobody."""
-    name, first = _name(words)
-    if first.isascii() and first not in prompt.lower():
-        return []  # at once, for most of many words
+    name = _name(words)
     spans = find_all(prompt, name)
     if words.startswith("..."):
         spans = [(_begin_of_phrase(prompt, span), span[1]) for span in spans]
@@ -53,11 +100,9 @@ def _ignored(words: str, prompt: str) -> list[Span]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _name(words: str) -> tuple[str, str]:
-    """Words to ignore without the signs that say where; and their beginning in small letters, as in "crown" of
-    "crown#2"."""
-    name = normalised(as_typed(words).lstrip(",.").removesuffix("...").removesuffix(",").strip())
-    return name, name.partition("#")[0].lower()
+def _name(words: str) -> str:
+    """Words to ignore without the signs that say where."""
+    return normalised(as_typed(words).lstrip(",.").removesuffix("...").removesuffix(",").strip())
 
 
 def _begin_of_phrase(prompt: str, span: Span) -> int:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import lexicon, rules
 from .alignment import normalised, with_line_breaks
+from .ignored import of_the_picture
 from .objects import ParsedWord, checked
 from .phrases import with_noun_phrases
 from .rules.pairs import parted
-from .signs import composed, in_plain_letters, moved, with_parted_words, without_signs
+from .signs import composed, in_plain_letters, joined_texts, moved, with_parted_words, without_signs
 from .tokenization import PromptError
 from .trailing import put_back, take_out
 
@@ -106,11 +107,18 @@ def _by_model(prompt: str, model: Language) -> list[ParsedWord]:
 def _read(prompt: str, analyse: Callable[[str], list[ParsedWord]]) -> list[ParsedWord]:
     """The words of a prompt by a parser of plain text."""
     letters, places = in_plain_letters(prompt)
-    plain, trailing = take_out(letters)
+    tags = of_the_picture(letters)  # which parsers of sentences join with what the picture shows
+    rest = list(letters)
+    for start, end in tags:
+        rest[start:end] = " " * (end - start)
+    plain, trailing = take_out("".join(rest))
     text, indices = without_signs(plain)
     phrases, of_phrases = parted(text)
-    words = moved(moved(analyse(phrases), of_phrases), indices)
-    return moved(put_back(words, trailing, letters), places)
+    words = put_back(moved(moved(analyse(phrases), of_phrases), indices), trailing, letters)
+    for start, end in tags:
+        text, indices = without_signs(letters[start:end])
+        words = joined_texts(words, moved(moved(rules.analyse(text), indices), range(start, end + 1)))
+    return moved(words, places)
 
 
 @functools.cache

@@ -188,6 +188,18 @@ READ_BY_ALL: dict[str, Words] = {
     "the car is red, the bowl is blue, the cup green": [*CAR_AND_BOWL, ("cup", ["green"])],
     # a verb of one thing, and what is done to another
     "a white wolf howls at the red moon": [("wolf", ["white"]), ("moon", ["red"])],
+    # words for the picture are no part of what it shows, and a phrase of several words is one thing
+    "a photo of a dragon, octane render": [("dragon", [])],
+    "concept art of a dog, elegant, 8k, octane render": [("dog", [])],
+    "a chocolate cake, elegant, dark sky, oil painting": [("cake", ["chocolate"]), ("sky", ["elegant", "dark"])],
+    "a knight in a garden, octane render, depth of field, white background, bokeh": [
+        ("knight", []),
+        ("garden", []),
+        ("background", ["white"]),
+    ],
+    "a steam locomotive in front of a chocolate cake": [("locomotive", ["steam"]), ("cake", ["chocolate"])],
+    "an elf queen and castle": [("queen", ["elf"]), ("castle", [])],
+    "close up of a red fox, dramatic shadows": [("fox", ["red"]), ("shadows", ["dramatic"])],
     "a red fox standing in a snowy forest": [("fox", ["red"]), ("forest", ["snowy"])],
     "a bald eagle splashing in a muddy puddle": [("eagle", ["bald"]), ("puddle", ["muddy"])],
     "The image depicts a serene scene featuring a red car, the scene is set in a garden": [

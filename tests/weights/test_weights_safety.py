@@ -124,6 +124,9 @@ def _leftovers() -> dict[str, object]:
         "array of Python": array.array("d", [1.0]),
         "attributes": Call(Global("pytorch_lightning.utilities.parsing", "AttributeDict"), {"lr": 1}),
         "enum": {Call(Global("lightning.pytorch.trainer.states", "TrainerFn"), "fit"): 1},
+        "optimizers": {"class": torch.optim.SGD, "scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau},
+        "history": Call(Global("mmengine.logging.history_buffer", "HistoryBuffer"), state={"_max_length": 100}),
+        "loss scale": Call(Global("deepspeed.runtime.fp16.loss_scaler", "LossScaler"), state={"cur_scale": 1.0}),
         "arguments of transformers": Call(Global("transformers.training_args", "TrainingArguments"), state={"lr": 1}),
     }
 

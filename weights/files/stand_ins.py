@@ -1,7 +1,8 @@
 """Which leftovers of a trainer may stand in a pickle beside the tensors, and the inert objects that stand for them.
 
-By rule: containers and plain values of Python, arrays and scalars of numpy, paths, dates and numbers, and whatever the
-packages of configurations and trainers made. None of it is imported; other names are refused.
+By rule: containers and plain values of Python, arrays and scalars of numpy, paths, dates and numbers, optimizers of
+torch that settings name, and whatever the packages of configurations and trainers made. None of it is imported; other
+names are refused.
 """
 
 from __future__ import annotations
@@ -38,12 +39,15 @@ _CONFIGURATIONS = {
     "argparse",
     "box",
     "diffusers",
+    "deepspeed",
     "easydict",
     "hydra",
     "lightning",
     "lightning_fabric",
     "lightning_utilities",
     "ml_collections",
+    "mmcv",
+    "mmengine",
     "munch",
     "omegaconf",
     "pytorch_lightning",
@@ -155,8 +159,8 @@ def stand_in(name: str) -> type | None:
     if module.partition(".")[0] in _CONFIGURATIONS:
         return InertMapping if _MAPPINGS.search(attribute) else Inert
     module = module.replace("pathlib._local", "pathlib").replace("numpy._core", "numpy.core")
-    is_numpy = f"{module}.".startswith(("numpy.dtypes.", "numpy.ma.", "numpy.random."))
-    return Inert if is_numpy or attribute in _BY_NAME.get(module, ()) else None
+    by_module = f"{module}.".startswith(("numpy.dtypes.", "numpy.ma.", "numpy.random.", "torch.optim."))
+    return Inert if by_module or attribute in _BY_NAME.get(module, ()) else None
 
 
 def modern_name(name: str) -> str:

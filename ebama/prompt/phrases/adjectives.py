@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 from .. import lexicon
 from ..objects import ParsedWord
+from ..rules.tagging import tag
 
+_NAMES = ("NOUN", "PROPN")
+_ENDING = ("PUNCT", "ADP", "CCONJ", "VERB", "AUX", "SCONJ")
 _ADJECTIVES = lexicon.PLAIN_ADJECTIVES | lexicon.WITH_A_NOUN
 
 
@@ -25,6 +28,17 @@ def is_listed(words: Sequence[ParsedWord], i: int) -> bool:
 def is_adjective(word: ParsedWord) -> bool:
     """Whether a word is an adjective wherever it stands before a noun, whatever a parser took it for."""
     return word.text.lower() in _ADJECTIVES or bool(lexicon.DECADE.fullmatch(word.text))
+
+
+def is_taken_for_adjective(words: Sequence[ParsedWord], i: int) -> bool:
+    """Whether a word that a parser takes for an adjective can only be a thing, as no other word is there for it to
+    describe: "a steam locomotive on a bridge", "a queen and a castle"."""
+    word, before, after = words[i], words[max(i - 1, 0)], words[i + 1 : i + 2]
+    if word.pos != "ADJ" or not i or is_adjective(word) or (after and after[0].pos not in _ENDING):
+        return False
+    ends_a_phrase = before.pos == "DET" or is_adjective(before) or (before.pos in _NAMES and before.head == i)
+    is_other = before.pos == "CCONJ" and word.dep == "conj" and words[word.head].pos in _NAMES
+    return (ends_a_phrase or is_other or word.dep == "pobj") and tag([word.text.lower()]) == ["NOUN"]
 
 
 def describes_on(words: Sequence[ParsedWord], i: int) -> bool:

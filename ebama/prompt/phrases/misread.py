@@ -159,13 +159,20 @@ def part_listed(words: list[ParsedWord], i: int) -> bool:
         top = words[top].head
     after = words[joints[-1] + 1 : joints[-1] + 2]
     begins = bool(after) and (is_adjective(after[0]) or after[0].pos == "DET" or described in lexicon.PLAIN_COLOURS)
-    if top == i or not begins or described not in lexicon.PLAIN_ADJECTIVES | lexicon.ATTRIBUTES:
+    is_whole = described in lexicon.PLAIN_ADJECTIVES | lexicon.ATTRIBUTES or _is_whole(words, i)
+    if top == i or not begins or not is_whole:
         return False
     take_place(words, i, top, "conj")
     for k in range(i + 1, top):
         if words[k].head == i and words[k].dep in ("conj", "cc", "punct", *MODIFIER):
             words[k] = replace(words[k], dep="amod" if words[k].dep == "conj" else words[k].dep, head=top)
     return True
+
+
+def _is_whole(words: Sequence[ParsedWord], i: int) -> bool:
+    """Whether a noun ends a phrase of several words: "in a garden, white background", "steam locomotive, dark sky"."""
+    before, place = words[i - 1] if i else words[i], i > 1 and words[i - 2].pos == "ADP"
+    return (before.head == i and before.pos in _NAMING) or (before.pos == "DET" and place)
 
 
 def part_place(words: list[ParsedWord], i: int) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from .. import lexicon
 from ..objects import MODIFIER, ParsedWord
 from ..rules.tagging import tag
-from .adjectives import describes_on, first_of_hyphenated, is_adjective
+from .adjectives import describes_on, first_of_hyphenated, is_adjective, is_taken_for_adjective
 from .attaching import GOES_ON, attach_colours, attach_to_last, attach_to_next
 from .misread import (
     join_can,
@@ -50,6 +50,11 @@ def with_noun_phrases(words: Sequence[ParsedWord]) -> list[ParsedWord]:
     adjective leaves no doubt: the word is a noun.
     """
     result = list(words)
+    for i in range(1, len(words)):
+        if is_taken_for_adjective(words, i):
+            before = words[i - 1]
+            result[i] = replace(words[i], pos="NOUN")
+            result[i - 1] = replace(before, dep="compound") if before.dep == "npadvmod" else result[i - 1]
     for i in range(len(words) - 1):
         if _is_before_a_noun(result, i):
             attach_to_next(result, i)
