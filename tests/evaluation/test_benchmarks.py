@@ -138,6 +138,10 @@ def test_what_came_in_place_of_a_list_is_no_prompt(text: str, tmp_path: Path) ->
         ),
         ("1000.jpg#0\ta cat\n1000.jpg#1\ta dog\n", "each with a prompt; leave these out"),
         ("     1\ta red car\n     2\ta dog\n", "each with a prompt; leave these out"),
+        ("a red car --ar 16:9 --v 6\n", "line 1 has options or a comment of a program, '--ar '"),
+        ("a cat\n/imagine prompt: a red car\n", "line 2 has options or a comment of a program, '/imagine'"),
+        ("a cat\n// animals\n", "line 2 has options or a comment of a program, '//'"),
+        ('"a red car",\n"a dog"\n', "line 1 has options or a comment of a program, '\"a red car\",'"),
         ("1. a red car\n2. a dog\n", "each with a prompt; leave these out"),
         ("1) a red car\n\n2) a dog\n", "each with a prompt; leave these out"),
         ("a.jpg,A red car .\nb.jpg,A dog .\n", "each with a prompt; leave these out"),
@@ -432,6 +436,18 @@ def test_damaged_lines_of_geneval_are_named(include: str, tmp_path: Path) -> Non
     (tmp_path / "list.jsonl").write_text(f'{{"tag": "colors", "prompt": "a cat", "include": {include}}}\n')
     with pytest.raises(ValueError, match=r"^Line 1 of .*list\.jsonl is no prompt; expected"):
         load(tmp_path / "list.jsonl")
+
+
+def test_a_folder_of_prompts_is_one_set(tmp_path: Path) -> None:
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    for i in range(30):
+        (folder / f"{i}.txt").write_text(f"a red car and {i} dogs\n")
+    found = load(str(folder))
+    assert len(found) == 30
+    assert {prompt.set for prompt in found} == {"prompts"}
+    (folder / "0.txt").write_text("a red car\na dog\n")
+    assert len({prompt.set for prompt in load(str(folder))}) == 30
 
 
 def test_a_folder_of_lists_is_a_set_each(tmp_path: Path) -> None:

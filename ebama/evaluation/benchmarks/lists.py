@@ -7,12 +7,14 @@ import io
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ebama.weights.errors import is_text
 from ebama.weights.files.regular import stands_in_place
 
+from ...checks import short
 from ...output.reading import parse_object, read_text, said
 from ...prompt.alignment import find_all
 from .prompt import BenchmarkPrompt, read_boxes
@@ -26,10 +28,13 @@ _HEADER = re.compile(rf"(?:[^,;\t]+[,;\t])*{_COLUMN}(?:[,;\t][^,;\t]+)*\s*", re.
 _CAPTIONED = re.compile(r"(?:image|file|file_?name|img)s?[,;\t](?:captions?|text)\s*", re.IGNORECASE)
 _COLUMNS = re.compile(r"text|captions?|sep=.|\d+", re.IGNORECASE)
 _OPTION = re.compile(  # of web UIs, their scripts and trainers
-    r"^--?(?:negative[_-]?)?prompt\b|(?<= )--[nwhdls] |^negative(?: prompt)?:|^steps: \d+, sampler:|^# ",
+    r"^--?(?:negative[_-]?)?prompt\b|(?<= )--(?:[nwhdlsvqc]|ar|no|niji|stylize|style|seed|chaos|steps|cfg) |"
+    r"^negative(?: prompt)?:|^steps: \d+, sampler:|^# |^//|^/imagine\b|^[\"'].*[\"'],[ \t]*$",
     re.MULTILINE | re.IGNORECASE,
 )
 _NUMBERED = re.compile(r" *(?:\d+\t|\d+[.)] |[^\t]+\.\w{3,4}(?:#\d)?\t|[^\t,]+\.(?:jpe?g|png|webp)(?:#\d)?,)")
+_SETS = 20
+"""More lists of one prompt each than these are no sets, as no table has so many columns, but prompts of one."""
 _BREAK = "\r\n?|\n"
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _FORM = (
@@ -39,7 +44,8 @@ _FORM = (
 
 
 def read(path: Path) -> list[BenchmarkPrompt]:
-    """The prompts of a file, or of a folder of lists NAME_val.txt (NAME.txt where there are none), a set each.
+    """The prompts of a file, or of a folder of lists NAME_val.txt (NAME.txt where there are none), a set each; many
+    lists of one prompt each, as DPG-Bench's, are one set.
 
     A prompt that occurs twice counts once, where it occurs first.
 
@@ -50,7 +56,11 @@ def read(path: Path) -> list[BenchmarkPrompt]:
         lists = sorted(path.glob("[!.]*_val.txt")) or sorted(path.glob("[!.]*.txt"))
         if not lists:
             raise ValueError(f"{path} holds no lists of prompts; expected NAME_val.txt or NAME.txt, one prompt a line.")
-        return _once(prompt for file in lists for prompt in _read_file(file, file.stem.removesuffix("_val")))
+        read = {file.stem.removesuffix("_val"): _read_file(file, file.stem.removesuffix("_val")) for file in lists}
+        if len(read) > _SETS and all([prompt.set for prompt in prompts] == [name] for name, prompts in read.items()):
+            name = path.resolve().name
+            read = {name: [replace(prompt, set=name) for prompts in read.values() for prompt in prompts]}
+        return _once(prompt for prompts in read.values() for prompt in prompts)
     return _once(_read_file(path, path.stem))
 
 
@@ -118,7 +128,8 @@ def _check(text: str) -> None:
     if option := _OPTION.search(text):
         number = len(re.split(_BREAK, text[: option.start()]))
         raise ValueError(
-            f"line {number} has options or a comment of a program, {option[0]!r}; write the prompts alone, one a line."
+            f"line {number} has options or a comment of a program, {short(option[0])}; write the prompts alone, one a "
+            "line."
         )
     if _HEADER.fullmatch(re.split("[\r\n]", text, maxsplit=1)[0]):
         raise ValueError("its first line names columns of a table; write one prompt a line.")
