@@ -119,7 +119,12 @@ ADJECTIVES = COLOURS | _words(
     "stocky stony superb swampy timid tough tattered waxy weary windy wiry wobbly wrinkly ragged curly exotic gigantic "
     "historic athletic fantastic romantic scenic arctic organic massive expensive decorative festive ornamental "
     "traditional industrial coastal tribal geometric symmetrical spherical mechanical fragrant radiant brilliant "
-    "pregnant violent luminescent lunar wintry"
+    "pregnant violent luminescent lunar wintry whimsical ethereal moody dreamy wavy serpentine scaly crooked scruffy "
+    "surreal melancholic enigmatic opulent regal bioluminescent phosphorescent fluorescent holographic pearlescent "
+    "opalescent crystalline feathery leathery velvety glittery sparkly bubbly spindly elaborate dystopian utopian "
+    "apocalyptic celestial cosmic galactic nocturnal aquatic volcanic desolate derelict sinister macabre gloomy dreary "
+    "bleak stoic confident colossal immense chunky stubby lithe curvy teenage immaculate asymmetrical angular "
+    "autumnal arid barren verdant expressive emotional vertical horizontal minimalistic aerodynamic"
 )
 
 # Nouns that end as many adjectives do: "a puppy, red leaves", but "a chunky, glazed fisherman".
@@ -219,8 +224,8 @@ HOW_PICTURES_ARE_MADE = _words(
     "landscape product passport mirror iphone phone polaroid dslr drone satellite flash night hdr color colour bokeh "
     "pencil charcoal ink pen chalk crayon oil acrylic line fantasy sci-fi noir cyberpunk steampunk anime manga comic "
     "book storybook album cover poster magazine vector concept character game movie disney pixar ghibli renaissance "
-    "3d 2d cgi ai quality resolution raw close up candid intimate moody dreamy ethereal whimsical surreal expressive "
-    "emotional editorial professional official formal vertical horizontal aesthetic epic hyper-realistic minimalistic"
+    "3d 2d cgi ai quality resolution raw close up candid intimate editorial professional official formal aesthetic "
+    "epic hyper-realistic"
 )
 _KINDS = _words(  # of pictures, but only where "of" follows
     "design mockup interior mugshot polaroid x-ray lithograph woodcut engraving etching linocut daguerreotype panorama "

@@ -190,7 +190,7 @@ READ_BY_ALL: dict[str, Words] = {
     "a white wolf howls at the red moon": [("wolf", ["white"]), ("moon", ["red"])],
     # words for the picture are no part of what it shows, and a phrase of several words is one thing
     "a photo of a dragon, octane render": [("dragon", [])],
-    "concept art of a dog, elegant, 8k, octane render": [("dog", [])],
+    "concept art of a dog, 8k, octane render": [("dog", [])],
     "a chocolate cake, elegant, dark sky, oil painting": [("cake", ["chocolate"]), ("sky", ["elegant", "dark"])],
     "a knight in a garden, octane render, depth of field, white background, bokeh": [
         ("knight", []),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .. import lexicon
-from ..objects import ParsedWord
+from ..objects import MODIFIER, ParsedWord
 from ..rules.tagging import tag
 
 _NAMES = ("NOUN", "PROPN")
@@ -36,6 +36,8 @@ def is_taken_for_adjective(words: Sequence[ParsedWord], i: int) -> bool:
     word, before, after = words[i], words[max(i - 1, 0)], words[i + 1 : i + 2]
     if word.pos != "ADJ" or not i or is_adjective(word) or (after and after[0].pos not in _ENDING):
         return False
+    if after and after[0].pos in ("PUNCT", "CCONJ") and word.dep in MODIFIER and word.head > i:
+        return False  # "a small whimsical, colorful house"
     ends_a_phrase = before.pos == "DET" or is_adjective(before) or (before.pos in _NAMES and before.head == i)
     is_other = before.pos == "CCONJ" and word.dep == "conj" and words[word.head].pos in _NAMES
     return (ends_a_phrase or is_other or word.dep == "pobj") and tag([word.text.lower()]) == ["NOUN"]

@@ -52,9 +52,10 @@ def with_noun_phrases(words: Sequence[ParsedWord]) -> list[ParsedWord]:
     result = list(words)
     for i in range(1, len(words)):
         if is_taken_for_adjective(words, i):
-            before = words[i - 1]
             result[i] = replace(words[i], pos="NOUN")
-            result[i - 1] = replace(before, dep="compound") if before.dep == "npadvmod" else result[i - 1]
+            if words[i - 1].dep == "npadvmod":
+                result[:i] = [replace(word, head=i) if word.head == i - 1 else word for word in result[:i]]
+                result[i - 1] = replace(words[i - 1], dep="compound")
     for i in range(len(words) - 1):
         if _is_before_a_noun(result, i):
             attach_to_next(result, i)
