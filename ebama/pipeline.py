@@ -27,7 +27,7 @@ from .prompt.words import Boxes
 from .result import Result
 from .runtime import memory, usage
 from .runtime.memory import parse as parse_memory
-from .runtime.running import running, weight_of
+from .runtime.running import running, running_all
 from .sampling import sample_in_batches
 from .starts import Images, Inversion, Inverter, NullText, Picture, Start, decode, encode, fitted, latent_size, start
 from .starts.inversion import paired
@@ -134,7 +134,7 @@ class Pipeline:
         channels = self.sd.vae.config.image_channels
         expect("output", output, output == "latent" or channels == 3, f"'latent' of a VAE of {channels} channels")
         fit = memory.Split(batch_size, self.checkpoint, batch_size)
-        with running(weight_of(self.sd), lambda: memory.advice(fit.batch_size, fit.checkpoint, self.budget)):
+        with running_all(self.sd, lambda: memory.advice(fit.batch_size, fit.checkpoint, self.budget)):
             size = None if size is None else pixels("size", items(size) or size)
             begin = start(self.sd, image, strength, solver, len(prompts), seeds, latents, size)
             starts, solver = begin.samples, begin.sampler
@@ -208,7 +208,7 @@ class Pipeline:
         images = self._fitted(image, size)
         images, prompts = paired(images, prompts)
         shape = latent_size(self.sd.config, (images[0].height, images[0].width))
-        with running(weight_of(self.sd), lambda: memory.advice(batch_size, self.checkpoint, self.budget)):
+        with running_all(self.sd, lambda: memory.advice(batch_size, self.checkpoint, self.budget)):
             arguments.check_negative_prompt(negative_prompt, self.sd.tokenizer)
             parsed = arguments.read(self.sd, prompts, None, None, method, "rules", ())
             sizes = arguments.training_sizes(original_size, crop, target_size)

@@ -144,9 +144,19 @@ def test_another_default_dtype_and_device_change_nothing(name: str) -> None:
 def test_networks_of_several_dtypes_are_named(part: str, dtype: torch.dtype) -> None:
     sd = load()
     getattr(sd, part).to(dtype)
-    for call in (lambda: Pipeline(sd)("a cat", steps=1), lambda: Pipeline(sd).invert(Image.new("RGB", (128, 128)), "")):
+    for call in (
+        lambda: Pipeline(sd)("a cat", steps=1),
+        lambda: Pipeline(sd).invert(Image.new("RGB", (128, 128)), "a cat", steps=1),
+    ):
         with pytest.raises(ValueError, match=rf"{dtype} on cpu.*sd\.unet\.to\("):
             call()
+
+
+def test_a_network_that_casts_for_itself_runs() -> None:
+    sd = load()
+    sd.text_encoder.to(torch.bfloat16)
+    sd.unet.forward = torch.autocast("cpu", torch.bfloat16)(sd.unet.forward)  # type: ignore[method-assign]
+    assert Pipeline(sd)("a cat", steps=1, method="sd", output="latent").latents.isfinite().all()
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("evaluate", help="run a benchmark with several methods and make the paper's table")
     parser.add_argument(
         "--benchmark",
+        type=os.path.expanduser,
         default="ane",
         help="ane (default), ane:SET, boxed, boxed-tuning:N, dvmp, similar:N, singles, tuning:N, or a file of prompts",
     )

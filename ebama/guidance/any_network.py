@@ -8,12 +8,13 @@ from importlib import import_module
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..checks import expect, is_whole, items, plain, short
 from ..maps import Groups, Tokens, WordPositions, groups_and_tokens
-from ..models import Network, Site
+from ..models import Network, Site, UNet
 from ..models.attention import site_names
+from ..models.foreign.adapted import AdaptedNetwork
 from ..prompt import Parsed
 from .gradient import call_number, check_latents
 from .method import Guide, Method, Start
@@ -162,8 +163,9 @@ def _task(
 
 
 def _precision(network: Network) -> torch.dtype | None:
-    """The one dtype of a network's weights in floating point; None if they have several, or it computes in another."""
-    weights = network.parameters() if isinstance(network, nn.Module) else ()
+    """The one dtype of our own network's weights, or of an adapted one's; None if they have several, or compute in
+    another."""
+    weights = network.parameters() if isinstance(network, UNet | AdaptedNetwork) else ()
     dtypes = {weight.dtype for weight in weights if weight.is_floating_point()}
     return dtypes.pop() if len(dtypes) == 1 and dtypes <= _COMPUTED else None
 

@@ -111,10 +111,11 @@ def parse(
     """Read a prompt: its groups, its tokens and its noun phrases.
 
     Objects are the nouns and proper nouns that modify no other noun (paper, section 3); `objects.find_structure`
-    says what counts as a modifier. `parser` is "auto" (the best that is installed), "rules" (built in), the name of an
-    installed spaCy model, a spaCy `Language`, the `Doc` of this prompt as you have it, with its spaces, or a list of
-    its words (`objects.ParsedWord`). Given `groups` (positions, words, or none at all), they stand in for the parsed
-    ones.
+    says what counts as a modifier. `parser` is "auto" (the best that is installed), "rules" (built in), the name of
+    an installed spaCy model, a spaCy `Language`, the `Doc` of this prompt as you have it, with its spaces, or a
+    list of its words (`objects.ParsedWord`). A list of noun phrases, and words for the picture that stand between
+    commas, are read by the built-in rules, whatever the parser of the sentences. Given `groups` (positions, words,
+    or none at all), they stand in for the parsed ones.
 
     A noun that stands in one of the words or phrases to `ignore` is no object, unless there is no other. The default,
     `lexicon.PICTURE_WORDS`, has those for the picture itself ("photo of", "digital art", "4k"), for whoever sees it

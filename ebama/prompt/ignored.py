@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 
 from .alignment import as_typed, find_all, matches, normalised
-from .lexicon import AFTER_WHAT_IS_SEEN, DETERMINERS, HOW_PICTURES_ARE_MADE, PICTURE_WORDS
+from .lexicon import AFTER_WHO_IS_SEEN, BEINGS, DETERMINERS, PICTURE_WORDS
 from .objects import Object
 from .rules.tagging import tag
 from .signs import readable
@@ -49,18 +50,13 @@ def without(ignore: Collection[str], objects: Sequence[Object], prompt: str) -> 
 def of_the_picture(prompt: str) -> list[Span]:
     """The phrases between commas that are words for the picture alone, as in "a cat, octane render, 8k", if there are
     others."""
-    spans = [span for words in _near(PICTURE_WORDS, prompt) for span in _ignored(words, prompt)]
+    rest = list(prompt)
+    for words in _near(PICTURE_WORDS, prompt):
+        for start, end in _ignored(words, prompt):
+            rest[start:end] = " " * (end - start)
     phrases = [match.span() for match in _PHRASE.finditer(prompt)]
-    ignored = [(start, end) for start, end in phrases if _covers(spans, prompt, start, end)]
+    ignored = [(start, end) for start, end in phrases if not any(map(str.isalnum, rest[start:end]))]
     return ignored if len(ignored) < len(phrases) else []
-
-
-def _covers(spans: Sequence[Span], prompt: str, start: int, end: int) -> bool:
-    """Whether some stretches hold every letter and digit from `start` to `end`."""
-    inside = [span for span in spans if span[0] < end and start < span[1]]
-    return bool(inside) and not any(
-        prompt[i].isalnum() and not any(first <= i < last for first, last in inside) for i in range(start, end)
-    )
 
 
 def _near(ignore: frozenset[str], prompt: str) -> Iterator[str]:
@@ -107,15 +103,11 @@ def _name(words: str) -> str:
 
 def _begin_of_phrase(prompt: str, span: Span) -> int:
     """Where the phrase begins that ends with a stretch of the prompt, if all words before that describe it."""
-    before = prompt[: span[0]]
-    begin = max(span[0] - _LONGEST_NAME, 1 + max(before.rfind(stop) for stop in _STOPS if stop))
+    first = max(span[0] - _LONGEST_NAME, 0)
+    begin = first + 1 + max(prompt[first : span[0]].rfind(stop) for stop in _STOPS if stop)
     words = [match[0].lower() for match in matches(prompt[begin : span[1]])]
-    describing = {"ADJ", "ADV", "NUM"} if words[-1] in AFTER_WHAT_IS_SEEN else {"ADJ", "ADV", "NUM", "NOUN"}
-    described = (
-        kind in describing or word in HOW_PICTURES_ARE_MADE | AFTER_WHAT_IS_SEEN
-        for word, kind in zip(words[:-1], tag(words), strict=False)
-    )
-    return begin if all(described) else span[0]
+    shows_somebody = words[-1] in AFTER_WHO_IS_SEEN and words[-2:-1] and words[-2] in BEINGS
+    return begin if set(tag(words)) <= {"NOUN", "ADJ", "ADV", "NUM"} and not shows_somebody else span[0]
 
 
 def _begin_of_owner(prompt: str, start: int) -> int:
@@ -147,8 +139,9 @@ def _length_of_name(prompt: str, start: int, before: str) -> int:
 
 
 def _sign_before(prompt: str, span: Span) -> str:
-    return prompt[: span[0]].rstrip(" ")[-1:]
+    end = next((i for i in range(span[0], 0, -1) if prompt[i - 1] != " "), 0)
+    return prompt[end - 1 : end] if end else ""
 
 
 def _sign_after(prompt: str, span: Span) -> str:
-    return prompt[span[1] :].lstrip(" ")[:1]
+    return next((sign for sign in islice(prompt, span[1], None) if sign != " "), "")

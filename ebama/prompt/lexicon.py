@@ -206,6 +206,10 @@ NOUNS = _words(
     "wiring tubing bunting padding roofing rigging sibling bobsled dogsled thoroughbred purebred "
     "crossbred woodshed toolshed seaweed tumbleweed flatbed newlywed"
 )
+PLACES_IN_ING = _words(  # unless somebody does it: "a forest clearing in the sun", "a fox crossing under"
+    "clearing crossing landing opening dwelling offering gathering meeting mooring outing coating serving drilling "
+    "training banking reading writing viewing crossing hiding diving wedding"
+)
 PLURALS = _words(
     "people men women children mice geese sheep deer fish wolves knives flowers leaves blossoms lights shoes glasses "
     "boots clouds drops trees mountains petals bubbles eyes wings books fruits vegetables"
@@ -217,15 +221,22 @@ _PICTURES = _words(
     "photo photograph picture image painting drawing sketch illustration depiction rendering render portrait print "
     "scene shot snapshot view close-up closeup watercolor watercolour cartoon collage style exposure selfie headshot"
 )
-# Before some of them stands what is in the picture, as in "tiger portrait", unless it is one of these.
-AFTER_WHAT_IS_SEEN = _words("portrait photo photograph image drawing sketch illustration cartoon selfie headshot")
-HOW_PICTURES_ARE_MADE = _words(
-    "head face bust body profile side macro studio film stock press street wedding family group fashion travel nature "
-    "landscape product passport mirror iphone phone polaroid dslr drone satellite flash night hdr color colour bokeh "
-    "pencil charcoal ink pen chalk crayon oil acrylic line fantasy sci-fi noir cyberpunk steampunk anime manga comic "
-    "book storybook album cover poster magazine vector concept character game movie disney pixar ghibli renaissance "
-    "3d 2d cgi ai quality resolution raw close up candid intimate editorial professional official formal aesthetic "
-    "epic hyper-realistic"
+# Before some of them stands who is in the picture: "tiger portrait", unlike "studio portrait".
+AFTER_WHO_IS_SEEN = _words("portrait photo photograph image drawing sketch illustration cartoon selfie headshot")
+BEINGS = _words(
+    "man woman boy girl child kid toddler lady guy gentleman person king queen prince princess "
+    "knight wizard witch warrior soldier samurai ninja pirate viking astronaut cowboy clown angel demon vampire "
+    "zombie elf dwarf orc goblin fairy mermaid dragon unicorn robot cyborg android alien monk nun priest nurse "
+    "doctor chef farmer sailor dancer ballerina bride groom geisha mother father grandmother grandfather cat "
+    "kitten dog puppy bulldog corgi poodle retriever terrier shepherd husky wolf fox bear panda koala lion tiger "
+    "leopard cheetah jaguar panther lynx elephant rhino rhinoceros hippo giraffe zebra horse pony foal donkey cow "
+    "bull calf sheep lamb goat pig piglet deer fawn moose elk bison buffalo camel llama alpaca kangaroo monkey "
+    "gorilla chimpanzee orangutan lemur sloth raccoon badger otter beaver squirrel chipmunk hedgehog rabbit bunny "
+    "hare mouse rat hamster bat bird owl eagle hawk falcon raven crow parrot macaw peacock flamingo swan duck "
+    "duckling goose chicken rooster hen penguin pelican heron stork pigeon dove sparrow robin hummingbird toucan "
+    "ostrich turkey turtle tortoise lizard chameleon iguana gecko crocodile alligator snake frog toad fish "
+    "goldfish shark whale dolphin orca seal walrus octopus jellyfish crab lobster spider bee butterfly moth "
+    "dragonfly ladybug snail dinosaur"
 )
 _KINDS = _words(  # of pictures, but only where "of" follows
     "design mockup interior mugshot polaroid x-ray lithograph woodcut engraving etching linocut daguerreotype panorama "
@@ -246,7 +257,8 @@ PICTURE_WORDS = (
     frozenset(f"{word}{verb}" for word in _PICTURES | _KINDS for verb in _OF)
     | frozenset(f", {a}{word} {verb}s" for word in _SEEN | {"scene"} for a in _ARTICLES for verb in _SHOWING)
     | frozenset(f", {a}{word} {verb.removesuffix('e')}ing" for word in _SEEN for a in _A for verb in _SHOWING)
-    | frozenset(f". {a}{word} {what}" for word in _SEEN for a in _A for what in _OF_WHAT)
+    | frozenset(f", {word} {what}" for word in _SEEN for what in _OF_WHAT)
+    | frozenset(f". {a}{word} {what}" for word in _SEEN for a in _ARTICLES for what in _OF_WHAT)
     | frozenset(f", {the} {word} is" for word in _SEEN | {"scene"} for the in ("the", "this"))
     | frozenset(f", in {the} {word}" for word in _SEEN for the in ("this", "the"))
     | frozenset(("in the scene", "in this scene"))
@@ -263,7 +275,7 @@ PICTURE_WORDS = (
     | frozenset(f"{kind} style" for kind in ("anime", "manga", "cartoon", "comic", "pixar", "disney", "ghibli"))
     | frozenset(f"...{word}," for word in (_PICTURES | {"lighting"}) - _words("painting picture print scene collage"))
     | frozenset(f"{word}," for word in ("anime", "manga", "screenshot", "screencap"))
-    | frozenset(f"black and white {word}," for word in AFTER_WHAT_IS_SEEN)
+    | frozenset(f"black and white {word}," for word in AFTER_WHO_IS_SEEN)
     | frozenset(f"{word}," for word in ("solo", "upper body", "full body", "3d", "subject", "objects", "isometric"))
     | frozenset(f"{length}{mm}{what}," for length in _LENSES for mm in ("mm", " mm") for what in ("", " lens", " film"))
     | frozenset(f"{kind} of" for kind in ("close up", "screenshot", "screencap", "cover art", "comic strip"))

@@ -114,7 +114,9 @@ def _begins_a_phrase(line_break: re.Match[str]) -> bool:
     before, words = word_before(text, len(text)), line.split()
     goes_on = before.endswith("ing") and (len(words) > 2 or after in lexicon.DETERMINERS)  # "a dog chasing"
     begins = after in _IN_A_PHRASE or re.match(r"\d{1,2}[.):]|\W", line_break.string[line_break.end() :]) is not None
-    is_wrapped = len(line) > _SHORT or line_break.string.count("\n") == 1  # "a big fire" "truck"; a list has more
+    # "a big fire" "truck" "and a dog"; a list has more lines, which begin with none of these words
+    is_wrapped = len(line) > _SHORT or len(lines := line_break.string.split("\n")) == 2
+    is_wrapped = is_wrapped or any(after in _BETWEEN_PHRASES for other in lines for after in other.split()[:1])
     goes_on |= is_wrapped and not begins and any(word in lexicon.DETERMINERS for word in words[:1])
     goes_on |= text.endswith("-") or before in _IN_A_PHRASE or before in lexicon.ATTRIBUTES
     return not goes_on and after not in _BETWEEN_PHRASES

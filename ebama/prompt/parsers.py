@@ -19,7 +19,7 @@ from .alignment import normalised, with_line_breaks
 from .ignored import of_the_picture
 from .objects import ParsedWord, checked
 from .phrases import with_noun_phrases
-from .rules.pairs import parted
+from .rules.pairs import is_list, parted
 from .signs import composed, in_plain_letters, joined_texts, moved, with_parted_words, without_signs
 from .tokenization import PromptError
 from .trailing import put_back, take_out
@@ -114,11 +114,16 @@ def _read(prompt: str, analyse: Callable[[str], list[ParsedWord]]) -> list[Parse
     plain, trailing = take_out("".join(rest))
     text, indices = without_signs(plain)
     phrases, of_phrases = parted(text)
-    words = put_back(moved(moved(analyse(phrases), of_phrases), indices), trailing, letters)
-    for start, end in tags:
-        text, indices = without_signs(letters[start:end])
-        words = joined_texts(words, moved(moved(rules.analyse(text), indices), range(start, end + 1)))
-    return moved(words, places)
+    read = rules.analyse if is_list(phrases) else analyse  # parsers of sentences lose things of lists
+    words = put_back(moved(moved(read(phrases), of_phrases), indices), trailing, letters)
+    apart = (moved(_by_rules(letters[start:end]), range(start, end + 1)) for start, end in tags)
+    return moved(joined_texts(words, *apart), places)
+
+
+@functools.lru_cache(maxsize=1024)
+def _by_rules(tags: str) -> tuple[ParsedWord, ...]:
+    text, indices = without_signs(tags)
+    return tuple(moved(rules.analyse(text), indices))
 
 
 @functools.cache

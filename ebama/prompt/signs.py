@@ -236,11 +236,11 @@ def moved(words: Sequence[ParsedWord], indices: Sequence[int]) -> list[ParsedWor
     return [replace(word, start=indices[word.start], end=indices[word.end - 1] + 1) for word in words]
 
 
-def joined_texts(words: Sequence[ParsedWord], others: Sequence[ParsedWord]) -> list[ParsedWord]:
-    """The words of two texts that are parts of one, each part with its own tree."""
-    ordered = sorted((*words, *others), key=lambda word: word.start)
+def joined_texts(*parts: Sequence[ParsedWord]) -> list[ParsedWord]:
+    """The words of texts that are parts of one, each part with its own tree."""
+    ordered = sorted((word for part in parts for word in part), key=lambda word: word.start)
     index = {word.start: i for i, word in enumerate(ordered)}
-    heads = {word.start: part[word.head].start for part in (words, others) for word in part}
+    heads = {word.start: part[word.head].start for part in parts for word in part}
     return [replace(word, head=index[heads[word.start]]) for word in ordered]
 
 

@@ -19,24 +19,24 @@ class OutOfMemory(MemoryError):
     """Memory ran out, and the message says what to lower."""
 
 
-def weight_of(sd: StableDiffusion) -> Tensor:
-    """A weight of the text encoder, whose device and dtype contexts have, and latents follow.
+@contextmanager
+def running_all(sd: StableDiffusion, advice: Callable[[], str]) -> Iterator[None]:
+    """As `running`, for a model whose contexts the U-Net reads, and latents follow.
 
-    Raises ValueError for our own U-Net in another place or precision, which could not read them; another network may
-    bring them to its own.
+    ValueError where that fails as our own U-Net is in another place or precision; one that brings them to its own runs.
     """
     weight = next(sd.text_encoder.parameters())
-    if isinstance(sd.unet, UNet):
-        other = next(sd.unet.parameters())
-        are_alike = other.device == weight.device and (
-            other.dtype == weight.dtype or torch.is_autocast_enabled(weight.device.type)
-        )
-        if not are_alike:
-            raise ValueError(
-                f"The U-Net is {other.dtype} on {other.device}, the text encoder {weight.dtype} on {weight.device}; "
-                "bring both to the same, as sd.unet.to(...) does, or load(..., device=..., dtype=...)."
-            )
-    return weight
+    try:
+        with running(weight, advice):
+            yield
+    except RuntimeError as error:
+        other = next(sd.unet.parameters()) if isinstance(sd.unet, UNet) else weight
+        if (other.device, other.dtype) == (weight.device, weight.dtype):
+            raise
+        raise ValueError(
+            f"The U-Net is {other.dtype} on {other.device}, the text encoder {weight.dtype} on {weight.device}; bring "
+            "both to the same, as sd.unet.to(...) does, or load(..., device=..., dtype=...)."
+        ) from error
 
 
 @contextmanager

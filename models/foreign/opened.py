@@ -42,11 +42,7 @@ class Running:
             raise ValueError(
                 f"The layer {name} runs in this call, and did not in the trial run; leave it out of `layers`."
             )
-        control = self.request.control
-        is_read = name in self.request.record or (
-            control is not None and (site.kind == "cross" or control.edits_maps(site))
-        )
-        if is_read and rows != self.rows:
+        if site.kind == "cross" and rows != self.rows:  # self-attention may go by windows
             raise ValueError(
                 f"The layer {name} ran {rows} rows for {self.rows} latents; expected one for each. `call` should run "
                 "the samples alone and all at once: what guidance subtracts is a call of its own."

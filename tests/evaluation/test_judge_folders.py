@@ -483,7 +483,7 @@ def test_a_tokenizer_too_large_for_its_model_is_refused(part: str, copy: Path) -
         folders.read_tokenizer(copy, KINDS[part], kind, 40)
 
 
-@pytest.mark.parametrize("settings", [{"quant_method": "mxfp4"}, {"quant_method": "eetq"}, {}])
+@pytest.mark.parametrize("settings", [{"quant_method": "mxfp4"}, {"quant_method": "eetq"}])
 @pytest.mark.parametrize("part", [None, "vision_config"])
 def test_quantised_layers_of_others_are_not_fetched(settings: dict[str, str], part: str | None, tmp_path: Path) -> None:
     folder = shutil.copytree(MINIATURE_FOLDER / "clip", tmp_path / "clip")

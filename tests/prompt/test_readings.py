@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 import warnings
 from dataclasses import replace
 from functools import cache
@@ -147,6 +148,9 @@ READ_BY_ALL: dict[str, Words] = {
     "a desk, a photo with a frame": [("desk", []), ("photo", []), ("frame", [])],
     "A street. A photo with a frame": [("street", []), ("frame", [])],
     "a red car\nphoto\nblue bowl": CAR_AND_BOWL,
+    "a teddy\nbear\nand a doll": [("bear", ["teddy"]), ("doll", [])],
+    "a red car, photo with bokeh, 4k": [("car", ["red"])],
+    "a fox crossing over a bridge": [("fox", []), ("bridge", [])],
     "a dog\nsunset\nbeach": [("dog", []), ("sunset", []), ("beach", [])],
     "a red car, close‑up, a bowl, 85 mm lens": [("car", ["red"]), ("bowl", [])],
     "1girl, holding photo, red hair": [("1girl", []), ("photo", []), ("hair", ["red"])],
@@ -198,6 +202,10 @@ READ_BY_ALL: dict[str, Words] = {
         ("background", ["white"]),
     ],
     "a steam locomotive in front of a chocolate cake": [("locomotive", ["steam"]), ("cake", ["chocolate"])],
+    "a photo of a steam locomotive in the snow": [("locomotive", ["steam"]), ("snow", [])],
+    "mermaid on a beach": [("mermaid", []), ("beach", [])],
+    "an illustration of red fox holding dragon in a forest": [("fox", ["red"]), ("dragon", []), ("forest", [])],
+    "a golden retriever riding a wizard, dark sky": [("retriever", ["golden"]), ("wizard", []), ("sky", ["dark"])],
     "an elf queen and castle": [("queen", ["elf"]), ("castle", [])],
     "close up of a red fox, dramatic shadows": [("fox", ["red"]), ("shadows", ["dramatic"])],
     "a red fox standing in a snowy forest": [("fox", ["red"]), ("forest", ["snowy"])],
@@ -683,6 +691,58 @@ def test_what_somebody_does_is_no_object(parser: str, lead: str) -> None:
         for what in _DOING:
             prompt = f"{lead}a small {who} {what} a white bowl"
             assert named(parse(prompt, TOKENIZER, parser)) == [(who, ["small"]), ("bowl", ["white"])], prompt
+
+
+_THINGS = (
+    "castle",
+    "dragon",
+    "sofa",
+    "elf",
+    "lake",
+    "wolf",
+    "lamp",
+    "robot",
+    "umbrella",
+    "mushroom",
+    "locomotive",
+    "river",
+)
+_TAGS = ("octane render", "8k", "by greg rutkowski", "illustration", "front view", "film grain", "studio portrait")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parser", SMALL)
+def test_things_in_a_list_are_things_whatever_words_for_the_picture_are_among_them(parser: str) -> None:
+    rng = random.Random(4)
+    for _ in range(150):
+        things = rng.sample(_THINGS, rng.randint(2, 4))
+        listed = [rng.choice((thing, f"the {thing}", f"a dark {thing}")) for thing in things]
+        for word in rng.sample(_TAGS, rng.randint(0, 3)):
+            listed.insert(rng.randint(0, len(listed)), word)
+        found = named(parse(prompt := ", ".join(listed), TOKENIZER, parser))
+        assert [noun for noun, _ in found] == things, prompt
+        assert all(modifiers in ([], ["dark"]) for _, modifiers in found), prompt
+
+
+@pytest.mark.parametrize("parser", SMALL)
+@pytest.mark.parametrize("kind", ["ultra realistic", "8k", "wildlife", "watercolor", "golden hour", "kodak portra"])
+def test_how_a_picture_is_made_is_no_object(parser: str, kind: str) -> None:
+    for word in ("photo", "portrait", "illustration"):
+        assert named(parse(f"a lion, a zebra, {kind} {word}", TOKENIZER, parser)) == [("lion", []), ("zebra", [])]
+
+
+@pytest.mark.parametrize("parser", [name for name in SMALL if name != "rules"])
+def test_places_that_are_named_by_what_is_done_there_are_things(parser: str) -> None:
+    for place in ("forest clearing", "rail crossing", "moon landing"):
+        assert named(parse(f"a {place} in the sun", TOKENIZER, parser))[0][0] == place.split()[1]
+
+
+@pytest.mark.filterwarnings("ignore:the text encoder sees")
+def test_a_prompt_of_many_words_for_the_picture_is_read_at_once() -> None:
+    started = time.process_time()
+    with pytest.raises(PromptError, match="beyond the 75 tokens"):
+        parse("8k, " * 2490 + "cat", TOKENIZER, "rules")
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize(

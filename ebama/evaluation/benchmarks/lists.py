@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,15 @@ _MARKS = re.compile("(^|[\r\n])\ufeff+")  # byte-order marks: files that were jo
 _OBJECT = re.compile(r"\s*\{\s*(?:[\"'}“”„«]|$)")  # of JSON, or meant to be one; "{red|blue} car" is a prompt
 _COLUMN = r"\W?(?:(?:text|input|image|positive)[ _])?prompts?(?:[ _](?:text|string|id))?\W?"
 _HEADER = re.compile(rf"(?:[^,;\t]+[,;\t])*{_COLUMN}(?:[,;\t][^,;\t]+)*\s*", re.IGNORECASE)  # "prompt,seed"
-_CAPTIONED = re.compile(r"(?:image|file|file_?name|img)s?[,;\t](?:captions?|text)\s*", re.IGNORECASE)
+_CAPTIONED = re.compile(r"(?:image|file|file_?name|img)s?[,;\t](?:captions?|text)[ \t]*(?:[\r\n]|$)", re.IGNORECASE)
 _COLUMNS = re.compile(r"text|captions?|sep=.|\d+", re.IGNORECASE)
 _OPTION = re.compile(  # of web UIs, their scripts and trainers
-    r"^--?(?:negative[_-]?)?prompt\b|(?<= )--(?:[nwhdlsvqc]|ar|no|niji|stylize|style|seed|chaos|steps|cfg) |"
-    r"^negative(?: prompt)?:|^steps: \d+, sampler:|^# |^//|^/imagine\b|^[\"'].*[\"'],[ \t]*$",
-    re.MULTILINE | re.IGNORECASE,
+    r"^--?(?:negative[_-]?)?prompt\b|(?<= )--(?:[wdlhsvqc]|seed|chaos|steps|cfg|stylize|iw|weird|version) -?\d|"
+    r"(?<= )--(?:n|ar|aspect|no|niji|style|sref) |^negative(?: prompt)?:|^steps: \d+, sampler:|^# |^// |^/imagine\b",
+    re.IGNORECASE,
 )
-_NUMBERED = re.compile(r" *(?:\d+\t|\d+[.)] |[^\t]+\.\w{3,4}(?:#\d)?\t|[^\t,]+\.(?:jpe?g|png|webp)(?:#\d)?,)")
+_NUMBERED = re.compile(r"\d+\t|[^\t]+\.\w{3,4}(?:#\d)?\t|[^\t,]+\.(?:jpe?g|png|webp)(?:#\d)?,(?=\S)")
+_QUOTED = re.compile(r"^(?:\"[^\"\n]*\"|'[^'\n]*'),[ \t]*$", re.MULTILINE)
 _SETS = 20
 """More lists of one prompt each than these are no sets, as no table has so many columns, but prompts of one."""
 _BREAK = "\r\n?|\n"
@@ -94,6 +95,10 @@ def _lines(text: str) -> list[str]:
         raise ValueError("it is one JSON list; write one prompt a line.")
     if _CAPTIONED.match(text):
         raise ValueError("its first line names columns of a table; write one prompt a line.")
+    if _QUOTED.search(text):
+        raise ValueError(
+            "its lines are in quotes with commas after them, as in code; write the prompts alone, one a line."
+        )
     return re.split(_BREAK, text)
 
 
@@ -122,17 +127,22 @@ def _check(text: str) -> None:
         raise ValueError("it is a web page, its error or a Git LFS pointer in place of the file; download it again.")
     if text.startswith(r"{\rtf"):
         raise ValueError("it is rich text; save it as plain text.")
-    lines = [line for line in text.splitlines() if line.strip()]
-    if lines and all(map(_NUMBERED.match, lines)):
+    lines = [stripped for line in text.splitlines() if (stripped := line.strip())]
+    if lines and (all(map(_NUMBERED.match, lines)) or _count_up(lines)):
         raise ValueError("its lines are numbers or names of files, each with a prompt; leave these out.")
-    if option := _OPTION.search(text):
-        number = len(re.split(_BREAK, text[: option.start()]))
-        raise ValueError(
-            f"line {number} has options or a comment of a program, {short(option[0])}; write the prompts alone, one a "
-            "line."
-        )
+    for number, line in enumerate(re.split(_BREAK, text), start=1):
+        if (option := _OPTION.search(line)) and not _OBJECT.match(line):
+            raise ValueError(
+                f"line {number} has options or a comment of a program, {short(option[0])}; write the prompts alone, "
+                "one a line."
+            )
     if _HEADER.fullmatch(re.split("[\r\n]", text, maxsplit=1)[0]):
         raise ValueError("its first line names columns of a table; write one prompt a line.")
+
+
+def _count_up(lines: Sequence[str]) -> bool:
+    """Whether the lines are numbered, "1. a red car", "2. a dog"."""
+    return len(lines) > 1 and all(re.match(rf"{n}[.)] ", line) for n, line in enumerate(lines, start=1))
 
 
 def _is_json_list(text: str) -> bool:
@@ -161,6 +171,8 @@ def _read_line(path: Path, number: int, name: str, line: str) -> BenchmarkPrompt
         groups = _groups(entry["groups"]) if "groups" in entry else _included(text, entry.get("include"))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"Line {number} of {path} is no prompt; expected {_FORM}.") from error
+    if option := _OPTION.search(text):
+        raise ValueError(f"Line {number} of {path} has options of a program in its prompt, {short(option[0])}.")
     try:
         return BenchmarkPrompt(name if part is None else part, text.strip(), groups, read_boxes(entry.get("boxes")))
     except ValueError as error:

@@ -93,8 +93,9 @@ def check_settings(file: Path, settings: object, name: str = "") -> None:
     if isinstance(settings, Mapping):
         if "transformers_weights" in settings:
             raise ValueError(f"{file}: transformers_weights names other weights than those here; take it out.")
-        if settings.get("quantization_config") is not None:
-            raise ValueError(f"{file}: quantization_config is of a quantised model; save it in floating point.")
+        for name_of_quantised in ("quantization_config", "compression_config"):
+            if settings.get(name_of_quantised):
+                raise ValueError(f"{file}: {name_of_quantised} is of a quantised model; save it in floating point.")
         for key, value in settings.items():
             check_settings(file, value, name if name.endswith("attn_implementation") else str(key))
     elif isinstance(settings, int) and settings > (most := 1000 if "layers" in name else 10_000_000):

@@ -30,15 +30,18 @@ def is_adjective(word: ParsedWord) -> bool:
     return word.text.lower() in _ADJECTIVES or bool(lexicon.DECADE.fullmatch(word.text))
 
 
-def is_taken_for_adjective(words: Sequence[ParsedWord], i: int) -> bool:
+def is_thing(words: Sequence[ParsedWord], i: int) -> bool:
     """Whether a word that a parser takes for an adjective can only be a thing, as no other word is there for it to
-    describe: "a steam locomotive on a bridge", "a queen and a castle"."""
+    describe: "a steam locomotive on a bridge", "a queen and a castle"; or for a verb, which nobody does."""
     word, before, after = words[i], words[max(i - 1, 0)], words[i + 1 : i + 2]
+    if word.pos == "VERB" and (not i or before.pos == "PUNCT") and after and after[0].pos == "ADP":
+        return word.text.lower() not in lexicon.VERBS and tag([word.text.lower()]) == ["NOUN"]  # "mermaid on a beach"
     if word.pos != "ADJ" or not i or is_adjective(word) or (after and after[0].pos not in _ENDING):
         return False
     if after and after[0].pos in ("PUNCT", "CCONJ") and word.dep in MODIFIER and word.head > i:
         return False  # "a small whimsical, colorful house"
-    ends_a_phrase = before.pos == "DET" or is_adjective(before) or (before.pos in _NAMES and before.head == i)
+    is_joined = before.pos in _NAMES and (before.head == i or (word.head == i - 1 and word.dep in MODIFIER))
+    ends_a_phrase = before.pos == "DET" or is_adjective(before) or is_joined
     is_other = before.pos == "CCONJ" and word.dep == "conj" and words[word.head].pos in _NAMES
     return (ends_a_phrase or is_other or word.dep == "pobj") and tag([word.text.lower()]) == ["NOUN"]
 

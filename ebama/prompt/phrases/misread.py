@@ -25,12 +25,14 @@ def part_clause(words: list[ParsedWord], i: int) -> bool:
     if len(pair) < 2 or len(rest) < 2:
         return False
     noun, verb, thing = pair[1], rest[0], rest[0].head
+    name = verb.text.lower()
     if pair[0].text.lower() not in lexicon.PLAIN_COLOURS and not (
-        is_of_a_verb(verb.text.lower()) and is_adjective(rest[1])
+        name in lexicon.HANDLING or (is_of_a_verb(name) and is_adjective(rest[1]))
     ):
         return False
     is_one_phrase = verb.dep in MODIFIER and noun.dep in MODIFIER and noun.head in (i + 1, thing)
-    if not (is_one_phrase and noun.pos in _NAMING and _is_participle(verb) and thing > i + 2):
+    is_near = thing > i + 2 or name in lexicon.HANDLING
+    if not (is_one_phrase and noun.pos in _NAMING and _is_participle(verb) and is_near):
         return False
     _hang(words, range(i), i + 1, i)
     take_place(words, i, thing)
@@ -49,7 +51,8 @@ def part_verb(words: list[ParsedWord], i: int) -> bool:
     if not _is_named(before) or before.dep not in MODIFIER or before.head != i or word.dep in MODIFIER:
         return False
     if (name := word.text.lower()).endswith("ing"):
-        is_done = after.pos in ("DET", "ADV") or (after.pos == "ADP" and after.text.lower() != "of")
+        is_somebody = before.text.lower() in lexicon.BEINGS or name not in lexicon.PLACES_IN_ING
+        is_done = after.pos in ("DET", "ADV") or (after.pos == "ADP" and after.text.lower() != "of" and is_somebody)
         is_verb = name not in lexicon.NOUNS and (word.pos == "VERB" or is_done)
     else:
         has_article = any(other.head == i and other.text.lower() in ("a", "an") for other in words[:i])
@@ -159,6 +162,7 @@ def part_listed(words: list[ParsedWord], i: int) -> bool:
         top = words[top].head
     after = words[joints[-1] + 1 : joints[-1] + 2]
     begins = bool(after) and (is_adjective(after[0]) or after[0].pos == "DET" or described in lexicon.PLAIN_COLOURS)
+    begins |= _is_told(words, i)
     is_whole = described in lexicon.PLAIN_ADJECTIVES | lexicon.ATTRIBUTES or _is_whole(words, i)
     if top == i or not begins or not is_whole:
         return False
@@ -171,8 +175,13 @@ def part_listed(words: list[ParsedWord], i: int) -> bool:
 
 def _is_whole(words: Sequence[ParsedWord], i: int) -> bool:
     """Whether a noun ends a phrase of several words: "in a garden, white background", "steam locomotive, dark sky"."""
-    before, place = words[i - 1] if i else words[i], i > 1 and words[i - 2].pos == "ADP"
-    return (before.head == i and before.pos in _NAMING) or (before.pos == "DET" and place)
+    before = words[i - 1] if i else words[i]
+    return (before.head == i and before.pos in _NAMING) or _is_told(words, i)
+
+
+def _is_told(words: Sequence[ParsedWord], i: int) -> bool:
+    """Whether a noun with an article is where something is or what is done to it: "in a garden", "riding a wizard"."""
+    return i > 1 and words[i - 1].pos == "DET" and (words[i - 2].pos == "ADP" or _is_participle(words[i - 2]))
 
 
 def part_place(words: list[ParsedWord], i: int) -> bool:

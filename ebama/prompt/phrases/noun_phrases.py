@@ -8,8 +8,8 @@ from dataclasses import replace
 from .. import lexicon
 from ..objects import MODIFIER, ParsedWord
 from ..rules.tagging import tag
-from .adjectives import describes_on, first_of_hyphenated, is_adjective, is_taken_for_adjective
-from .attaching import GOES_ON, attach_colours, attach_to_last, attach_to_next
+from .adjectives import describes_on, first_of_hyphenated, is_adjective, is_thing
+from .attaching import GOES_ON, attach_colours, attach_to_last, attach_to_next, gather
 from .misread import (
     join_can,
     join_listed,
@@ -50,12 +50,9 @@ def with_noun_phrases(words: Sequence[ParsedWord]) -> list[ParsedWord]:
     adjective leaves no doubt: the word is a noun.
     """
     result = list(words)
-    for i in range(1, len(words)):
-        if is_taken_for_adjective(words, i):
-            result[i] = replace(words[i], pos="NOUN")
-            if words[i - 1].dep == "npadvmod":
-                result[:i] = [replace(word, head=i) if word.head == i - 1 else word for word in result[:i]]
-                result[i - 1] = replace(words[i - 1], dep="compound")
+    for i in range(len(words)):
+        if is_thing(words, i):
+            _make_noun(result, i)
     for i in range(len(words) - 1):
         if _is_before_a_noun(result, i):
             attach_to_next(result, i)
@@ -68,6 +65,16 @@ def with_noun_phrases(words: Sequence[ParsedWord]) -> list[ParsedWord]:
         else:
             any(mend(result, i) for mend in _MISREAD)
     return result
+
+
+def _make_noun(words: list[ParsedWord], i: int) -> None:
+    """Make word `i` a noun, and the head of the noun before it if these are one phrase: "a steam locomotive"."""
+    before = words[i - 1] if i else words[i]
+    if i and (before.dep == "npadvmod" or words[i].head == i - 1):
+        gather(words, range(i - 1, i + 1), i)
+        words[:i] = [replace(word, head=i) if word.head == i - 1 else word for word in words[:i]]
+        words[i - 1] = replace(before, dep="compound", head=i)
+    words[i] = replace(words[i], pos="NOUN")
 
 
 def _is_before_a_noun(words: Sequence[ParsedWord], i: int) -> bool:

@@ -6,6 +6,8 @@ from .. import lexicon
 from ..alignment import matches
 from .tagging import tag
 
+_IN_A_LIST = {"DET", "NUM", "ADJ", "ADV", "NOUN", "PUNCT"}
+
 
 def parted(prompt: str) -> tuple[str, list[int]]:
     """The prompt with a comma where an adjective and its noun are followed by another two, and the index in the prompt
@@ -26,6 +28,14 @@ def parted(prompt: str) -> tuple[str, list[int]]:
         described = tags[i] == "ADJ" or (described and tags[i] in ("NOUN", "ADV"))
     indices = [i for i in range(len(prompt)) for _ in range(1 + (i in ends))]
     return "".join(f",{character}" if i in ends else character for i, character in enumerate(prompt)), indices
+
+
+def is_list(prompt: str) -> bool:
+    """Whether a text is noun phrases with commas between them, "a castle, two dragons, dark sky", and no sentence."""
+    words = [match[0].lower() for match in matches(prompt)]
+    tags = tag(words)
+    ends = [tags[i - 1] for i, word in enumerate([*words, ","]) if word == "," and i]
+    return "," in words and set(tags) <= _IN_A_LIST and set(ends) == {"NOUN"}
 
 
 def _begins_a_phrase(words: list[str], tags: list[str], i: int) -> bool:
