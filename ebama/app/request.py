@@ -39,6 +39,14 @@ LIMITS = {
 _NOT_OF_TRUTH = BeforeValidator(lambda value: str(value) if isinstance(value, bool) else value)
 Whole: TypeAlias = Annotated[int, _NOT_OF_TRUTH]
 Number: TypeAlias = Annotated[float, _NOT_OF_TRUTH]
+# A program's lists and nulls, where the page sends texts.
+Seeds: TypeAlias = Annotated[
+    str, BeforeValidator(lambda value: ",".join(map(str, value)) if isinstance(value, list) else value)
+]
+Names: TypeAlias = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+]
+Text: TypeAlias = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 
 
 @dataclass(frozen=True)
@@ -86,18 +94,18 @@ class GenerateRequest(ReadRequest):
 
     Attributes:
         methods: names, with options as `ebama.methods.parse` reads them; none that edits prompts.
-        seeds: as on the command line: "0:4" is 0 1 2 3; or "3"; or "1,5,9".
+        seeds: as on the command line: "0:4" is 0 1 2 3; or "3"; or "1,5,9"; or a list of numbers.
         image: an inverted one takes the sampler ddim and a single seed, which changes nothing.
         size, steps, guidance, sampler, negative_prompt, boxes: see `Pipeline.__call__`.
     """
 
-    methods: tuple[str, ...] = ("sd", "ebama")
-    seeds: str = "0:2"
+    methods: Names = ("sd", "ebama")
+    seeds: Seeds = "0:2"
     size: tuple[Whole, Whole] | None = None
     steps: Whole = 50
     guidance: Number = 7.5
     sampler: str = "pndm"
-    negative_prompt: str = ""
+    negative_prompt: Text = ""
     boxes: dict[str, tuple[Number, Number, Number, Number]] = field(default_factory=dict)
     image: StartPicture | None = None
 

@@ -179,6 +179,13 @@ def test_seeds_are_ranges_and_lists_each_once() -> None:
     assert GenerateRequest("a cat", seeds="5", methods=("sd",)).seed_numbers == (5,)
 
 
+def test_programs_send_lists_and_nulls_where_the_page_sends_texts(client: TestClient) -> None:
+    sent = {**SMALL, "seeds": [3, 1], "methods": "sd", "negative_prompt": None}
+    job = until(client, client.post("/api/jobs", json=sent).json()["id"], "done")
+    assert [(picture["method"], picture["seed"]) for picture in job["pictures"]] == [("sd", 3), ("sd", 1)]
+    assert "names no seeds" in refusal(client.post("/api/jobs", json={**SMALL, "seeds": [True]}), 400)
+
+
 def test_a_prompt_without_a_noun_runs_with_methods_that_need_none(client: TestClient) -> None:
     job = until(client, submit(client, prompt="quickly and slowly", methods=["sd"], seeds="0"), "done")
     assert [word["group"] for word in job["words"]] == [None, None, None]
