@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from string import ascii_lowercase
 
@@ -114,12 +115,17 @@ def _begins_a_phrase(line_break: re.Match[str]) -> bool:
     before, words = word_before(text, len(text)), line.split()
     goes_on = before.endswith("ing") and (len(words) > 2 or after in lexicon.DETERMINERS)  # "a dog chasing"
     begins = after in _IN_A_PHRASE or re.match(r"\d{1,2}[.):]|\W", line_break.string[line_break.end() :]) is not None
-    # "a big fire" "truck" "and a dog"; a list has more lines, which begin with none of these words
-    is_wrapped = len(line) > _SHORT or len(lines := line_break.string.split("\n")) == 2
-    is_wrapped = is_wrapped or any(after in _BETWEEN_PHRASES for other in lines for after in other.split()[:1])
+    is_wrapped = len(line) > _SHORT or _is_wrapped(line_break.string)
     goes_on |= is_wrapped and not begins and any(word in lexicon.DETERMINERS for word in words[:1])
     goes_on |= text.endswith("-") or before in _IN_A_PHRASE or before in lexicon.ATTRIBUTES
     return not goes_on and after not in _BETWEEN_PHRASES
+
+
+@functools.lru_cache(maxsize=16)
+def _is_wrapped(prompt: str) -> bool:
+    """Whether lines go on as those of a list do not: "a big fire" "truck"; "a teddy" "bear" "and a doll"."""
+    lines = prompt.lower().split("\n")
+    return len(lines) == 2 or any(word in _BETWEEN_PHRASES for line in lines for word in line.split()[:1])
 
 
 def _without_more_or_less(match: re.Match[str]) -> str:
