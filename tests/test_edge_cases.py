@@ -153,10 +153,18 @@ def test_networks_of_several_dtypes_are_named(part: str, dtype: torch.dtype) -> 
 
 
 def test_a_network_that_casts_for_itself_runs() -> None:
+    class Cancelled(RuntimeError):
+        pass
+
+    def cancel(*done: int) -> None:
+        raise Cancelled
+
     sd = load()
     sd.text_encoder.to(torch.bfloat16)
     sd.unet.forward = torch.autocast("cpu", torch.bfloat16)(sd.unet.forward)  # type: ignore[method-assign]
     assert Pipeline(sd)("a cat", steps=1, method="sd", output="latent").latents.isfinite().all()
+    with pytest.raises(Cancelled):
+        Pipeline(sd)("a cat", steps=1, method="sd", on_call=cancel)
 
 
 @pytest.mark.slow

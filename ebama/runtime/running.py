@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,8 @@ from ebama.weights import StableDiffusion
 
 from .arithmetic import usable_arithmetic
 from .exhaustion import is_exhausted
+
+_MIXED = re.compile(r"should be the same|same d?type|same device|scalar type")  # as torch says that tensors do not fit
 
 
 class OutOfMemory(MemoryError):
@@ -31,7 +34,8 @@ def running_all(sd: StableDiffusion, advice: Callable[[], str]) -> Iterator[None
             yield
     except RuntimeError as error:
         other = next(sd.unet.parameters()) if isinstance(sd.unet, UNet) else weight
-        if (other.device, other.dtype) == (weight.device, weight.dtype):
+        is_alike = (other.device, other.dtype) == (weight.device, weight.dtype)
+        if is_alike or type(error) is not RuntimeError or not _MIXED.search(str(error)):
             raise
         raise ValueError(
             f"The U-Net is {other.dtype} on {other.device}, the text encoder {weight.dtype} on {weight.device}; bring "

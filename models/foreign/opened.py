@@ -50,14 +50,13 @@ class Running:
         return site
 
     def check_ran(self) -> None:
-        """After the call, raise ValueError if a layer to record did not run, or none at all for a control."""
-        missing = self.request.record - {record.site.name for record in self.records}
-        if missing or (self.request.control is not None and not self.ran):
-            name, *more = sorted(missing or self.sites)
+        """After the call, raise ValueError if none of the layers that were asked for ran."""
+        if (self.request.record and not self.records) or (self.request.control is not None and not self.ran):
+            name, *more = sorted(self.request.record or self.sites)
             others = f" (and {len(more)} more)" if more else ""
             raise ValueError(
-                f"The layer {name}{others} was asked for and did not run in this call: the network left it out, or its "
-                "`forward` was replaced (`del layer.forward` brings it back)."
+                f"The layer {name}{others} was asked for and did not run in this call: the network left it out (choose "
+                "others by `sites=`), or its `forward` was replaced (`del layer.forward` brings it back)."
             )
 
     def moved(self, context: Tensor) -> Tensor:

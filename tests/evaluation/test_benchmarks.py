@@ -143,6 +143,10 @@ def test_what_came_in_place_of_a_list_is_no_prompt(text: str, tmp_path: Path) ->
         ("a cat\n// animals\n", "line 2 has options or a comment of a program, '// '"),
         ('"a red car",\n"a dog"\n', "its lines are in quotes with commas after them"),
         ("1. a red car\n2. a dog\n", "each with a prompt; leave these out"),
+        ("01. a red car\n02. a dog\n", "each with a prompt; leave these out"),
+        ("a red car --seed=3 --tile\n", "line 1 has options or a comment of a program, '--seed=3'"),
+        ('[\n"a cat",\n"a dog"\n]', "it is one JSON list"),
+        ("    'a red car',\r\n    'a dog',\r\n", "its lines are in quotes with commas after them"),
         ("1) a red car\n\n2) a dog\n", "each with a prompt; leave these out"),
         ("a.jpg,A red car .\nb.jpg,A dog .\n", "each with a prompt; leave these out"),
         ("image,caption\na.jpg,A red car .\n", "its first line names columns of a table"),
@@ -167,6 +171,25 @@ def test_a_list_of_one_line_of_another_form_is_read_at_once(tmp_path: Path) -> N
     (tmp_path / "list.txt").write_text("".join((*lines, "IMG 60 (1).jpg\ta dog\r\n")), newline="")
     with pytest.raises(ValueError, match="each with a prompt; leave these out"):
         load(str(tmp_path / "list.txt"))
+
+
+def test_what_looks_like_options_of_programs_is_read_where_it_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "list.jsonl"
+    for prompt in ("# Scene\nA red car", "Negative: an inverted photo of a cat", "// a cat", "a sign that says --"):
+        path.write_text(json.dumps({"prompt": prompt, "parameters": "a --ar 3:2 --v 6", "notes": "x --no y"}))
+        assert [found.text for found in load(str(path))] == [prompt]
+    path.write_text(json.dumps({"prompt": "a cat --ar 3:2"}))
+    with pytest.raises(ValueError, match=r"Line 1 of .* has options of a program in its prompt, '--ar '"):
+        load(str(path))
+    path = tmp_path / "list.txt"
+    for text in (
+        "3. floor of a red house",
+        "IMG_20.jpg, a man\nIMG_21.jpg, a dog",
+        "img,textured wall\na cat",
+        "a cat, --",
+    ):
+        path.write_text(text)
+        assert [found.text for found in load(str(path))] == text.split("\n")
 
 
 def test_half_a_character_is_named_by_its_line(tmp_path: Path) -> None:

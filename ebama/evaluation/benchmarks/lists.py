@@ -27,13 +27,17 @@ _COLUMN = r"\W?(?:(?:text|input|image|positive)[ _])?prompts?(?:[ _](?:text|stri
 _HEADER = re.compile(rf"(?:[^,;\t]+[,;\t])*{_COLUMN}(?:[,;\t][^,;\t]+)*\s*", re.IGNORECASE)  # "prompt,seed"
 _CAPTIONED = re.compile(r"(?:image|file|file_?name|img)s?[,;\t](?:captions?|text)[ \t]*(?:[\r\n]|$)", re.IGNORECASE)
 _COLUMNS = re.compile(r"text|captions?|sep=.|\d+", re.IGNORECASE)
-_OPTION = re.compile(  # of web UIs, their scripts and trainers
-    r"^--?(?:negative[_-]?)?prompt\b|(?<= )--(?:[wdlhsvqc]|seed|chaos|steps|cfg|stylize|iw|weird|version) -?\d|"
-    r"(?<= )--(?:n|ar|aspect|no|niji|style|sref) |^negative(?: prompt)?:|^steps: \d+, sampler:|^# |^// |^/imagine\b",
+_FLAG = re.compile(  # of Midjourney, web UIs and trainers
+    r"(?<= )--(?:[wdlhsvqc]|seed|chaos|steps|cfg|cfg_scale|stylize|iw|sw|stop|weird|version|quality)[ =]?-?[\d.]|"
+    r"(?<= )--(?:n|ar|aspect|no|niji|style|[sc]ref|tile|raw|negative_prompt)(?:[ =]|$)",
     re.IGNORECASE,
 )
-_NUMBERED = re.compile(r"\d+\t|[^\t]+\.\w{3,4}(?:#\d)?\t|[^\t,]+\.(?:jpe?g|png|webp)(?:#\d)?,(?=\S)")
-_QUOTED = re.compile(r"^(?:\"[^\"\n]*\"|'[^'\n]*'),[ \t]*$", re.MULTILINE)
+_OPTION = re.compile(  # of these at the beginning of a line
+    r"--?(?:negative[_-]?)?prompt\b|negative(?: prompt)?:|steps: \d+, sampler:|# |// |/imagine\b", re.IGNORECASE
+)
+_NUMBERED = re.compile(r"\d+\t|[^\t]+\.\w{3,4}(?:#\d)?\t|[^\t,]+\.(?i:jpe?g|png|webp)(?:#\d)?,(?=\S)")
+_ORDINAL = re.compile(r"0*(\d{1,9})[.)] ")
+_QUOTED = re.compile(r"^[ \t]*(?:\"[^\"\n]*\"|'[^'\n]*'),[ \t\r]*$", re.MULTILINE)
 _SETS = 20
 """More lists of one prompt each than these are no sets, as no table has so many columns, but prompts of one."""
 _BREAK = "\r\n?|\n"
@@ -127,11 +131,11 @@ def _check(text: str) -> None:
         raise ValueError("it is a web page, its error or a Git LFS pointer in place of the file; download it again.")
     if text.startswith(r"{\rtf"):
         raise ValueError("it is rich text; save it as plain text.")
-    lines = [stripped for line in text.splitlines() if (stripped := line.strip())]
+    lines = [line.strip(" ") for line in text.splitlines() if line.strip()]
     if lines and (all(map(_NUMBERED.match, lines)) or _count_up(lines)):
         raise ValueError("its lines are numbers or names of files, each with a prompt; leave these out.")
     for number, line in enumerate(re.split(_BREAK, text), start=1):
-        if (option := _OPTION.search(line)) and not _OBJECT.match(line):
+        if (option := _OPTION.match(line) or _FLAG.search(line)) and not _OBJECT.match(line):
             raise ValueError(
                 f"line {number} has options or a comment of a program, {short(option[0])}; write the prompts alone, "
                 "one a line."
@@ -142,7 +146,8 @@ def _check(text: str) -> None:
 
 def _count_up(lines: Sequence[str]) -> bool:
     """Whether the lines are numbered, "1. a red car", "2. a dog"."""
-    return len(lines) > 1 and all(re.match(rf"{n}[.)] ", line) for n, line in enumerate(lines, start=1))
+    numbers = map(_ORDINAL.match, lines)
+    return len(lines) > 1 and all(found and int(found[1]) == n for n, found in enumerate(numbers, start=1))
 
 
 def _is_json_list(text: str) -> bool:
@@ -171,7 +176,7 @@ def _read_line(path: Path, number: int, name: str, line: str) -> BenchmarkPrompt
         groups = _groups(entry["groups"]) if "groups" in entry else _included(text, entry.get("include"))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"Line {number} of {path} is no prompt; expected {_FORM}.") from error
-    if option := _OPTION.search(text):
+    if option := _FLAG.search(text):
         raise ValueError(f"Line {number} of {path} has options of a program in its prompt, {short(option[0])}.")
     try:
         return BenchmarkPrompt(name if part is None else part, text.strip(), groups, read_boxes(entry.get("boxes")))
