@@ -124,6 +124,7 @@ ADJECTIVES = COLOURS | _words(
     "opalescent crystalline feathery leathery velvety glittery sparkly bubbly spindly elaborate dystopian utopian "
     "apocalyptic celestial cosmic galactic nocturnal aquatic volcanic desolate derelict sinister macabre gloomy dreary "
     "bleak stoic confident colossal immense chunky stubby lithe curvy teenage immaculate asymmetrical angular "
+    "haggard intense morbid heroic dramatic epic dynamic nostalgic aesthetic artistic minimal sexy lanky barefoot "
     "autumnal arid barren verdant expressive emotional vertical horizontal minimalistic aerodynamic"
 )
 
@@ -224,7 +225,7 @@ _PICTURES = _words(
 # Before some of them stands who is in the picture: "tiger portrait", unlike "studio portrait".
 AFTER_WHO_IS_SEEN = _words("portrait photo photograph image drawing sketch illustration cartoon selfie headshot")
 BEINGS = _words(
-    "man woman boy girl child kid toddler lady guy gentleman person king queen prince princess "
+    "man woman boy girl lady guy gentleman person king queen prince princess "
     "knight wizard witch warrior soldier samurai ninja pirate viking astronaut cowboy clown angel demon vampire "
     "zombie elf dwarf orc goblin fairy mermaid dragon unicorn robot cyborg android alien monk nun priest nurse "
     "doctor chef farmer sailor dancer ballerina bride groom geisha mother father grandmother grandfather cat "

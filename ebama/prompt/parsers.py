@@ -114,8 +114,10 @@ def _read(prompt: str, analyse: Callable[[str], list[ParsedWord]]) -> list[Parse
     plain, trailing = take_out("".join(rest))
     text, indices = without_signs(plain)
     phrases, of_phrases = parted(text)
-    read = rules.analyse if is_list(phrases) else analyse  # parsers of sentences lose things of lists
-    words = put_back(moved(moved(read(phrases), of_phrases), indices), trailing, letters)
+    read = analyse(phrases)
+    if is_list(phrases, read):
+        read = rules.analyse(phrases)  # parsers of sentences lose things of lists
+    words = put_back(moved(moved(read, of_phrases), indices), trailing, letters)
     apart = (moved(_by_rules(letters[start:end]), range(start, end + 1)) for start, end in tags)
     return moved(joined_texts(words, *apart), places)
 

@@ -206,6 +206,8 @@ READ_BY_ALL: dict[str, Words] = {
     "mermaid on a beach": [("mermaid", []), ("beach", [])],
     "an illustration of red fox holding dragon in a forest": [("fox", ["red"]), ("dragon", []), ("forest", [])],
     "a golden retriever riding a wizard, dark sky": [("retriever", ["golden"]), ("wizard", []), ("sky", ["dark"])],
+    "dark, castle, knight": [("castle", ["dark"]), ("knight", [])],
+    "a haggard, lanky wizard, golden staff": [("wizard", ["haggard", "lanky"]), ("staff", ["golden"])],
     "an elf queen and castle": [("queen", ["elf"]), ("castle", [])],
     "close up of a red fox, dramatic shadows": [("fox", ["red"]), ("shadows", ["dramatic"])],
     "a red fox standing in a snowy forest": [("fox", ["red"]), ("forest", ["snowy"])],
@@ -729,6 +731,18 @@ def test_things_in_a_list_are_things_whatever_words_for_the_picture_are_among_th
 def test_how_a_picture_is_made_is_no_object(parser: str, kind: str) -> None:
     for word in ("photo", "portrait", "illustration"):
         assert named(parse(f"a lion, a zebra, {kind} {word}", TOKENIZER, parser)) == [("lion", []), ("zebra", [])]
+
+
+@pytest.mark.parametrize("parser", [name for name in SMALL if name != "rules"])
+def test_sentences_that_look_like_lists_are_read_by_who_knows_verbs(parser: str) -> None:
+    for prompt, wanted in {
+        "snow falls, quiet village": [("snow", []), ("village", ["quiet"])],
+        "a girl feeds ducks, small pond": [("girl", []), ("ducks", []), ("pond", ["small"])],
+        "people watch fireworks, night sky": [("people", []), ("fireworks", []), ("sky", ["night"])],
+        "girl, sword, stunning": [("girl", []), ("sword", [])],
+        "woman barefoot, white dress": [("woman", []), ("dress", ["white"])],
+    }.items():
+        assert named(parse(prompt, TOKENIZER, parser)) == wanted
 
 
 @pytest.mark.parametrize("parser", [name for name in SMALL if name != "rules"])

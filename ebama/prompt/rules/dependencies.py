@@ -126,7 +126,7 @@ class _RuleParser:
             if (further := self._run(following)) == following:
                 if self._tag_at(following) != "NOUN" or not self._goes_on(i, last, following):
                     break
-                if not self._is_unknown_adjective(following):
+                if not self._is_unknown_adjective(following, begun=self._tag_at(i - 1) == "DET" and i > 0):
                     return following
                 self.tags[following] = "ADJ"
                 further = following + 1
@@ -138,11 +138,13 @@ class _RuleParser:
         comma = following == last + 1 and self.words[last] == ","
         return comma and (last > i + 1 or self.words[i] not in lexicon.COLOURS)
 
-    def _is_unknown_adjective(self, i: int) -> bool:
-        """Whether a comma and more adjectives with a noun follow a word that was called a noun for want of better."""
+    def _is_unknown_adjective(self, i: int, *, begun: bool) -> bool:
+        """Whether a comma and more adjectives with a noun follow a word that was called a noun for want of better; in a
+        phrase that a determiner has begun, a noun alone."""
         if self.words[i] in lexicon.NOUNS or self._tag_at(i + 1) != "PUNCT" or self.words[i + 1] != ",":
             return False
-        return self._tag_at(self._run(i + 2)) == "NOUN"
+        noun = self._run(i + 2)
+        return self._tag_at(noun) == "NOUN" and (begun or noun > i + 2)
 
     def _begins_adjectives(self, i: int) -> bool:
         """Whether words that no list has end in -y and come before commas, adjectives and a noun: "a chunky, glazed

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from .. import lexicon
 from ..alignment import matches
+from ..objects import ParsedWord
 from .tagging import tag
 
+_ADJECTIVE = re.compile(r".{2,}(?:ic|al|ish|ous|ing|ed|y|id|ense|ant|ent|ate|ular|ern|ful|less|like|foot|ard|some)")
 _IN_A_LIST = {"DET", "NUM", "ADJ", "ADV", "NOUN", "PUNCT"}
 
 
@@ -30,12 +35,26 @@ def parted(prompt: str) -> tuple[str, list[int]]:
     return "".join(f",{character}" if i in ends else character for i, character in enumerate(prompt)), indices
 
 
-def is_list(prompt: str) -> bool:
-    """Whether a text is noun phrases with commas between them, "a castle, two dragons, dark sky", and no sentence."""
-    words = [match[0].lower() for match in matches(prompt)]
+def is_list(prompt: str, read: Sequence[ParsedWord]) -> bool:
+    """Whether a text is noun phrases with commas between them, "a castle, two dragons, dark sky", and no sentence:
+    among what a parser has `read` in it there is no verb or adjective that the rules take for a noun, either."""
+    tokens = matches(prompt)
+    words = [match[0].lower() for match in tokens]
     tags = tag(words)
+    if "," not in words or not set(tags) <= _IN_A_LIST:
+        return False
     ends = [tags[i - 1] for i, word in enumerate([*words, ","]) if word == "," and i]
-    return "," in words and set(tags) <= _IN_A_LIST and set(ends) == {"NOUN"}
+    if "NOUN" not in tags[: words.index(",")]:
+        ends = ends[1:]  # "dark, castle, knight"
+    if set(ends) != {"NOUN"}:
+        return False
+    nouns = {match.start(): i for i, match in enumerate(tokens) if tags[i] == "NOUN"}
+    others = [(word.text.lower(), word.pos, nouns[word.start]) for word in read if word.start in nouns]
+    return not any(
+        (pos == "ADJ" and _ADJECTIVE.fullmatch(name))
+        or (pos == "VERB" and i and tags[i - 1] == "NOUN" and name.isalpha())
+        for name, pos, i in others
+    )
 
 
 def _begins_a_phrase(words: list[str], tags: list[str], i: int) -> bool:
