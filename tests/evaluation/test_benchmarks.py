@@ -143,6 +143,8 @@ def test_what_came_in_place_of_a_list_is_no_prompt(text: str, tmp_path: Path) ->
         ("a cat\n// animals\n", "line 2 has options or a comment of a program, '// '"),
         ('"a red car",\n"a dog"\n', "its lines are in quotes with commas after them"),
         ("1. a red car\n2. a dog\n", "each with a prompt; leave these out"),
+        ("- a red car\n- a dog\n", "its lines begin with '- '; leave these out"),
+        ("• a red car\n\n• a dog", "its lines begin with '• '; leave these out"),
         ("01. a red car\n02. a dog\n", "each with a prompt; leave these out"),
         ("a red car --seed=3 --tile\n", "line 1 has options or a comment of a program, '--seed=3'"),
         ('[\n"a cat",\n"a dog"\n]', "it is one JSON list"),

@@ -134,6 +134,8 @@ def _check(text: str) -> None:
     lines = [line.strip(" ") for line in text.splitlines() if line.strip()]
     if lines and (all(map(_NUMBERED.match, lines)) or _count_up(lines)):
         raise ValueError("its lines are numbers or names of files, each with a prompt; leave these out.")
+    if _have_bullets(lines):
+        raise ValueError(f"its lines begin with {lines[0][:2]!r}; leave these out.")
     for number, line in enumerate(re.split(_BREAK, text), start=1):
         if (option := _OPTION.match(line) or _FLAG.search(line)) and not _OBJECT.match(line):
             raise ValueError(
@@ -148,6 +150,11 @@ def _count_up(lines: Sequence[str]) -> bool:
     """Whether the lines are numbered, "1. a red car", "2. a dog"."""
     numbers = map(_ORDINAL.match, lines)
     return len(lines) > 1 and all(found and int(found[1]) == n for n, found in enumerate(numbers, start=1))
+
+
+def _have_bullets(lines: Sequence[str]) -> bool:
+    """Whether the lines are those of a list with bullets, "- a red car", "- a dog"."""
+    return len(lines) > 1 and len({line[:2] for line in lines}) == 1 and lines[0][:2] in ("- ", "* ", "+ ", "• ")
 
 
 def _is_json_list(text: str) -> bool:
