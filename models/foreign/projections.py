@@ -24,6 +24,23 @@ class Rows(nn.Module):
         return nn.functional.linear(x, self.weight, self.bias)
 
 
+class Part(nn.Module):
+    """Some of what a fused projection returns that does more than its weights say, as one that is being fine-tuned."""
+
+    def __init__(self, projection: nn.Module, rows: slice) -> None:
+        super().__init__()
+        self._projection, self._rows = [projection], rows
+
+    @property
+    def weight(self) -> Tensor:
+        """[rows, width], without what the projection adds."""
+        return self._projection[0].weight[self._rows]  # type: ignore[index, no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] -> [..., rows]."""
+        return self._projection[0](x)[..., self._rows]  # type: ignore[no-any-return]
+
+
 class Normed(nn.Module):
     """A projection with a norm behind it: of each head, unless the norm is as wide as all of them."""
 
@@ -126,14 +143,19 @@ def _projections(name: str, module: nn.Module, description: Layer, out: Any) -> 
         queries = _input_width(out) or rows // 3  # as many as go into the output; keys and values may be fewer
         middle = queries + (rows - queries) // 2
         ends = (slice(0, queries), slice(queries, middle), slice(middle, rows))
-        q, k, v = (Rows(fused.weight, fused.bias, part) for part in ends)
+        q, k, v = (_part(fused, rows_of_one) for rows_of_one in ends)
         return q, k, v
     if description.kv is not None:
         fused = linear(description.kv)
         rows = fused.weight.shape[0]
         halves = (slice(0, rows // 2), slice(rows // 2, rows))
-        return linear(description.q), *(Rows(fused.weight, fused.bias, half) for half in halves)
+        return linear(description.q), *(_part(fused, half) for half in halves)
     return linear(description.q), linear(description.k), linear(description.v)
+
+
+def _part(fused: Any, rows: slice) -> Any:
+    is_bare = type(fused) in (nn.Linear, Rows) and "forward" not in vars(fused)
+    return Rows(fused.weight, fused.bias, rows) if is_bare else Part(fused, rows)
 
 
 def _input_width(out: Any) -> int | None:

@@ -404,3 +404,41 @@ def test_layers_of_feature_maps_that_add_their_input(convolutions: bool) -> None
     noise, records = network(z, 1, context, record=network.sites(z.shape))
     torch.testing.assert_close(noise, expected)
     assert [(record.site.kind, record.site.resolution) for record in records] == [("self", SIZE), ("cross", SIZE)]
+
+
+class Tuned(nn.Linear):
+    """A linear layer with a change of low rank beside it, as trainers put in its place."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__(base.in_features, base.out_features, bias=base.bias is not None)
+        self.load_state_dict(base.state_dict())
+        self.down = nn.Parameter(torch.randn(2, base.in_features))
+        self.up = nn.Parameter(torch.zeros(base.out_features, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + x @ self.down.T @ self.up.T
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_fused_projection_that_is_fine_tuned_is_what_it_became(in_place: bool) -> None:
+    plain, network = foreign("fused")
+    z, t, context = inputs()
+    sites = network.sites(z.shape)  # the change is nothing yet
+    changes = []
+    for net in (plain, network.net):
+        torch.manual_seed(1)
+        tuned = Tuned(net.first.in_proj)
+        nn.init.normal_(tuned.up)
+        if in_place:
+            net.first.in_proj.forward = tuned.forward
+        else:
+            net.first.in_proj = tuned
+        changes.append(tuned)
+    expected = plain(z, torch.full((len(z),), t), context)
+    found, _ = network(z, t, context, record=sites)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    found.sum().backward()
+    expected.sum().backward()
+    ours, theirs = changes[1].up.grad, changes[0].up.grad
+    assert theirs.abs().max() > 0
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
