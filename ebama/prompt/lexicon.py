@@ -22,7 +22,8 @@ CONJUNCTIONS = SEQUENCES | _words("and or & nor plus but vs versus")
 PREPOSITIONS = _words(
     "with without in on at of by from to into onto over under above below beside besides near behind between "
     "among across through around against along alongside inside outside like as for during after before upon "
-    "toward towards off beneath underneath within past per via atop amid amidst about down up out than while"
+    "toward towards off beneath underneath within past per via atop amid amidst amongst beyond throughout aboard "
+    "astride about down up out than while"
 )
 # Read as one preposition each, so that "front" and "top" are no objects.
 PLACES = _words("left right front back top bottom middle center centre side foreground background distance")
@@ -31,6 +32,7 @@ COMPOUND_PREPOSITIONS = (
     *((to, place, "of") for to in ("in", "on", "to", "at") for place in sorted(PLACES)),
     *((to, "the", place, "of") for to in ("in", "on", "to", "at") for place in sorted(PLACES)),
     *(("next", "to"), ("close", "to"), ("because", "of"), ("instead", "of"), ("in", "place", "of"), ("how", "about")),
+    *(("ahead", "of"), ("far", "from"), ("opposite", "to"), ("parallel", "to"), ("perpendicular", "to")),
 )
 # In "in the lower left corner" they name a place too, and in "on the far left" they describe one.
 PARTS = PLACES | _words("corner edge half third quarter part")

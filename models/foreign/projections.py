@@ -34,7 +34,7 @@ class Part(nn.Module):
     @property
     def weight(self) -> Tensor:
         """[rows, width], without what the projection adds."""
-        return self._projection[0].weight[self._rows]  # type: ignore[index, no-any-return]
+        return self._projection[0].weight[self._rows]  # type: ignore[index]
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> [..., rows]."""

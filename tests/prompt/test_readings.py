@@ -208,6 +208,10 @@ READ_BY_ALL: dict[str, Words] = {
     "a golden retriever riding a wizard, dark sky": [("retriever", ["golden"]), ("wizard", []), ("sky", ["dark"])],
     "dark, castle, knight": [("castle", ["dark"]), ("knight", [])],
     "a haggard, lanky wizard, golden staff": [("wizard", ["haggard", "lanky"]), ("staff", ["golden"])],
+    **{
+        f"a red car {where} a blue bowl": CAR_AND_BOWL
+        for where in ("beyond", "amongst", "ahead of", "far from", "opposite to", "parallel to", "throughout")
+    },
     "an elf queen and castle": [("queen", ["elf"]), ("castle", [])],
     "close up of a red fox, dramatic shadows": [("fox", ["red"]), ("shadows", ["dramatic"])],
     "a red fox standing in a snowy forest": [("fox", ["red"]), ("forest", ["snowy"])],

@@ -87,6 +87,10 @@ def variant(folder: Path) -> str | None:
     return variants[0]
 
 
+_MOST = {"layers": 1000, "labels": 100_000}
+"""Of settings by the end of their name; of the others no network has more than ten million."""
+
+
 def check_settings(file: Path, settings: object, name: str = "") -> None:
     """Raise ValueError for a number with which only building the network would take forever, and for an implementation
     of attention or of quantised layers by others, whose code transformers would fetch and import."""
@@ -98,7 +102,7 @@ def check_settings(file: Path, settings: object, name: str = "") -> None:
                 raise ValueError(f"{file}: {name_of_quantised} is of a quantised model; save it in floating point.")
         for key, value in settings.items():
             check_settings(file, value, name if name.endswith("attn_implementation") else str(key))
-    elif isinstance(settings, int) and settings > (most := 1000 if "layers" in name else 10_000_000):
+    elif isinstance(settings, int) and settings > (most := _MOST.get(name.rpartition("_")[2], 10_000_000)):
         raise ValueError(f"{file}: {listed([name])} is {settings:,}; expected at most {most:,}.")
     elif isinstance(settings, str) and name.endswith("attn_implementation") and settings not in _ATTENTION:
         raise ValueError(f"{file}: {name} is {short(settings)}; expected {' or '.join(_ATTENTION)}, or leave it out.")
