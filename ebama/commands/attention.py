@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -69,6 +70,7 @@ def _run(options: argparse.Namespace) -> None:
     from ..output.naming import slug
     from ..output.png import read_picture
     from ..prompt import PromptError, parse
+    from ..prompt.words import find
     from ..trace import TraceOptions
     from ..trace.map_rows import map_rows, share_scales
     from .model import check_drawing, open_pipeline
@@ -76,6 +78,8 @@ def _run(options: argparse.Namespace) -> None:
     check_drawing()
     if options.format != "html" and (options.by_site or "all" in (options.head, options.resolution)):
         raise ValueError("--by-site, --head all and --resolution all are to choose from on a page; add --format html.")
+    if options.pixels and options.kind != "self":
+        raise ValueError("Pixels are for self-attention; give words, or choose --kind self.")
     names = ("kind", "resolution", "sites", "by_site", "head")
     trace_options = TraceOptions(**{name: getattr(options, name) for name in names}, latents=True)
     systems = {name: methods.parse(name) for name in options.method}
@@ -88,6 +92,12 @@ def _run(options: argparse.Namespace) -> None:
     folder = options.out / slug(options.prompt) / f"attention-seed{options.seed:04d}"
     check_folder(folder.parent)
     pipeline = open_pipeline(options)
+    if options.words and options.kind == "cross":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # words that the encoder does not see, of which the runs warn
+            reading = parse(options.prompt, pipeline.sd.tokenizer, "rules", groups=())
+        for word in options.words:
+            find(reading, word)
     arguments = {"seeds": [options.seed], "groups": options.group, "trace": trace_options, **sampling(options)}
     arguments["boxes"] = boxes(options.box)
     if options.group is None:  # the same objects for all, so that methods that need none are measured by them too
@@ -102,7 +112,7 @@ def _run(options: argparse.Namespace) -> None:
         result = pipeline(options.prompt, method=method, **arguments)
         assert result.trace is not None
         runs[name] = result, result.trace
-        rows[name] = map_rows(result.trace, options.words, options.pixels, options.of)  # or an error, after one run
+        rows[name] = map_rows(result.trace, options.words, options.pixels, options.of)
     folder = new_folder(folder)
     if options.format == "html":
         _write_page(options, runs, folder)

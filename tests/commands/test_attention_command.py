@@ -228,6 +228,16 @@ def test_attention_refuses_bad_input_in_one_line_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("arguments", [["--words", "crown", "zebra"], ["--pixels", "2,2"], ["--calls", "2"]])
+def test_what_no_map_shows_is_refused_before_any_run(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[object] = []
+    monkeypatch.setattr(Pipeline, "__call__", lambda *given, **options: ran.append(given))
+    assert draw(tmp_path, *arguments) == 2
+    assert not ran
+
+
 @pytest.mark.slow
 def test_sheet_shows_prompts_methods_and_seeds_with_their_recipes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
