@@ -115,7 +115,7 @@ def _read(prompt: str, analyse: Callable[[str], list[ParsedWord]]) -> list[Parse
     text, indices = without_signs(plain)
     phrases, of_phrases = parted(text)
     read = analyse(phrases)
-    if is_list(phrases, read):
+    if analyse is not rules.analyse and is_list(phrases, read):
         read = rules.analyse(phrases)  # parsers of sentences lose things of lists
     words = put_back(moved(moved(read, of_phrases), indices), trailing, letters)
     apart = (moved(_by_rules(letters[start:end]), range(start, end + 1)) for start, end in tags)

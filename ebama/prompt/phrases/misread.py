@@ -63,7 +63,6 @@ def part_verb(words: list[ParsedWord], i: int) -> bool:
         is_verb = is_one and (after.pos == "DET" or is_before_place)
     if is_verb:
         take_place(words, i - 1, i, "acl")
-        words[i - 1] = replace(words[i - 1], pos="NOUN") if before.pos == "ADJ" else words[i - 1]
         words[i] = replace(words[i], pos="VERB")
     return is_verb
 
