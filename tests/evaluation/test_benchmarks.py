@@ -143,6 +143,17 @@ def test_what_came_in_place_of_a_list_is_no_prompt(text: str, tmp_path: Path) ->
         ("a cat\n// animals\n", "line 2 has options or a comment of a program, '// '"),
         ('"a red car",\n"a dog"\n', "its lines are in quotes with commas after them"),
         ("1. a red car\n2. a dog\n", "each with a prompt; leave these out"),
+        ('"a red car"\n"a dog"\n', "its lines are in quotes"),
+        ('a red car\n"a dog, a cat"\n', "its lines are in quotes"),
+        ("1.\ta red car\n2.\ta dog\n", "each with a prompt; leave these out"),
+        ("Here are three prompts:\n\n1. a red car\n2. a dog\n3. a cat", "each with a prompt; leave these out"),
+        ("(1) a red car\n(2) a dog\n\nLet me know!", "each with a prompt; leave these out"),
+        ("Prompt 1: a red car\nPrompt 2: a dog", "each with a prompt; leave these out"),
+        ("0,a red car\n1,a dog\n", "each with a prompt; leave these out"),
+        ("1\\. a red car\n2\\. a dog\n", "each with a prompt; leave these out"),
+        ("a red car\tvehicles\na dog\tanimals\n", "it is a table of several columns"),
+        ("```\na red car\n```\n", "line 1 has options or a comment of a program, '```'"),
+        ("a cat\n<<<<<<< HEAD\na red car\n=======\na dog\n>>>>>>> main", "line 2 has .* '<<<<<<< '"),
         ("- a red car\n- a dog\n", "its lines begin with '- '; leave these out"),
         ("• a red car\n\n• a dog", "its lines begin with '• '; leave these out"),
         ("01. a red car\n02. a dog\n", "each with a prompt; leave these out"),
@@ -189,6 +200,10 @@ def test_what_looks_like_options_of_programs_is_read_where_it_is_none(tmp_path: 
         "IMG_20.jpg, a man\nIMG_21.jpg, a dog",
         "img,textured wall\na cat",
         "a cat, --",
+        "1 cat\n2 cats\n3 cats",
+        "1,000 birds\n2,000 birds",
+        'a sign that says "1, 2"\n"EBAMA" on a car',
+        "a cat\ton a mat\na dog",
     ):
         path.write_text(text)
         assert [found.text for found in load(str(path))] == text.split("\n")

@@ -33,10 +33,13 @@ _FLAG = re.compile(  # of Midjourney, web UIs and trainers
     re.IGNORECASE,
 )
 _OPTION = re.compile(  # of these at the beginning of a line
-    r"--?(?:negative[_-]?)?prompt\b|negative(?: prompt)?:|steps: \d+, sampler:|# |// |/imagine\b", re.IGNORECASE
+    r"--?(?:negative[_-]?)?prompt\b|negative(?: prompt)?:|steps: \d+, sampler:|# |// |/imagine\b|"
+    r"```|<{7} |={7}$|>{7} ",  # of Markdown and Git
+    re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"\d+\t|[^\t]+\.\w{3,4}(?:#\d)?\t|[^\t,]+\.(?i:jpe?g|png|webp)(?:#\d)?,(?=\S)")
-_ORDINAL = re.compile(r"0*(\d{1,9})[.)] ")
+_ORDINAL = re.compile(r"(?:prompt )?\(?0*(\d{1,9})(?:\\?[.)]|:| -)[ \t]|0*(\d{1,9}),(?=\D)", re.IGNORECASE)
+_IN_QUOTES = re.compile("[ \t]*(?:\"[^\"]*\"|“[^“”]*”|'[^']*')[ \t]*")
 _QUOTED = re.compile(r"^[ \t]*(?:\"[^\"\n]*\"|'[^'\n]*'),[ \t\r]*$", re.MULTILINE)
 _SETS = 20
 """More lists of one prompt each than these are no sets, as no table has so many columns, but prompts of one."""
@@ -85,6 +88,8 @@ def _read_file(path: Path, name: str) -> list[BenchmarkPrompt]:
         _check(text)
         delimiter = _TABLES.get(path.suffix.lower())
         lines = _cells(text, delimiter) if delimiter else _lines(text)
+        if not delimiter and not _is_json(path) and _are_in_quotes(lines):
+            raise ValueError("its lines are in quotes, as those of tables; write the prompts alone, one a line.")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a text of prompts: {error}") from error
     prompts = [_read_line(path, number, name, line) for number, line in enumerate(lines, start=1) if line.strip()]
@@ -134,6 +139,9 @@ def _check(text: str) -> None:
     lines = [line.strip(" ") for line in text.splitlines() if line.strip()]
     if lines and (all(map(_NUMBERED.match, lines)) or _count_up(lines)):
         raise ValueError("its lines are numbers or names of files, each with a prompt; leave these out.")
+    tabs = {line.strip().count("\t") for line in lines}
+    if len(lines) > 1 and len(tabs) == 1 and tabs != {0} and not _OBJECT.match(text):
+        raise ValueError("it is a table of several columns; write one prompt a line.")
     if _have_bullets(lines):
         raise ValueError(f"its lines begin with {lines[0][:2]!r}; leave these out.")
     for number, line in enumerate(re.split(_BREAK, text), start=1):
@@ -147,14 +155,24 @@ def _check(text: str) -> None:
 
 
 def _count_up(lines: Sequence[str]) -> bool:
-    """Whether the lines are numbered, "1. a red car", "2. a dog"."""
-    numbers = map(_ORDINAL.match, lines)
-    return len(lines) > 1 and all(found and int(found[1]) == n for n, found in enumerate(numbers, start=1))
+    """Whether lines are numbered, "1. a red car", "2. a dog", perhaps after a line that says what they are."""
+    numbers = [int(found[1] or found[2]) for found in map(_ORDINAL.match, lines) if found]
+    return numbers[:2] in ([0, 1], [1, 2])
 
 
 def _have_bullets(lines: Sequence[str]) -> bool:
     """Whether the lines are those of a list with bullets, "- a red car", "- a dog"."""
     return len(lines) > 1 and len({line[:2] for line in lines}) == 1 and lines[0][:2] in ("- ", "* ", "+ ", "• ")
+
+
+def _are_in_quotes(lines: Sequence[str]) -> bool:
+    """Whether all lines are in quotes, or one that holds a comma, as programs write tables of one column."""
+    quoted = [line for line in lines if _IN_QUOTES.fullmatch(line)]
+    return any("," in line for line in quoted) or len(quoted) == sum(map(bool, map(str.strip, lines))) > 0
+
+
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() in (".json", ".jsonl", ".ndjson")
 
 
 def _is_json_list(text: str) -> bool:
@@ -193,7 +211,7 @@ def _read_line(path: Path, number: int, name: str, line: str) -> BenchmarkPrompt
 
 def _text(path: Path, number: int, line: str) -> str:
     """A prompt as it stands; in a file of JSON lines the string that it is, while a number, say, is no prompt there."""
-    if path.suffix.lower() not in (".json", ".jsonl", ".ndjson"):
+    if not _is_json(path):
         return line
     try:
         value = json.loads(line)
