@@ -33,6 +33,8 @@ class Uploads:
         """Keep a picture: its id, its height and width, and of one that this library made the request that asks for it
         again, with a note where it would come out otherwise or there is no request. ValueError for what is no picture.
         """
+        if content.startswith(b"--") and b"form-data" in content[:1000]:
+            raise ValueError("a form was sent; send a picture's bytes alone, as curl --data-binary @FILE does")
         image, request, note = decoded(content), None, ""
         if KEY in image.info:
             try:

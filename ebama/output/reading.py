@@ -27,6 +27,8 @@ def read_bytes(path: Path, at_most: int = MAX_BYTES) -> bytes:
         raise ValueError(f"{path} is an address, which is not opened; fetch it first, and give the file's path.")
     if path.is_symlink() and not path.exists():
         raise ValueError(f"{path} is a link that leads nowhere; delete it or mend it.")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; expected a file.")
     with path.open("rb") if os.name == "nt" else open(path, "rb", opener=_open_at_once) as file:
         facts = os.fstat(file.fileno())
         if not stat.S_ISREG(facts.st_mode):

@@ -8,7 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 
 from .tokenization import PromptError, Span, Tokenizer, tokenize
 
@@ -23,6 +23,9 @@ NUMBER_SIGNS = "[\u2460-\u249b\u24eb-\u24ff\u2776-\u2793]"  # as "①": signs of
 _SPACES = re.compile(rf"_|\\[nrt]|{NUMBER_SIGNS}")  # "long_hair", and a line break as programs write it
 _INVISIBLE = "\xad\u200c\u200d\u2060"  # a hyphen for line breaks, joiners of letters
 _PROCESSED = str.maketrans("’‐‑", "'--")
+LABEL = re.compile(  # in which a line begins: "Background: a beach", "**Style:** oil"
+    r"[*_ ]*(?:[A-Z]\w*(?:[ /&-]\w+){0,3}|[a-z]\w*(?:[ /&-]\w+)?) ?[*_]*:(?!\S*:|[\d)(DP])"
+)
 _LINE_OF_PROSE = 40  # characters
 _NUMBERED = re.compile(r"(.+)#([1-9]\d{0,4})")
 
@@ -183,9 +186,10 @@ def as_normalised(text: str, span: Span) -> Span:
 
 def with_line_breaks(text: str) -> str:
     """The `normalised` text, with a line break for the space after each line, or cell of a table, that is too short to
-    be one of prose, or a list."""
+    be one of prose, or a list, and before each that begins with a label."""
     lines = [line for written in text.replace("\t", "\n").splitlines() if (line := normalised(written))]
-    joined = ["\n" if len(line) < _LINE_OF_PROSE or line.count(",") > 2 else " " for line in lines[:-1]]
+    ends = (len(line) < _LINE_OF_PROSE or line.count(",") > 2 or LABEL.match(after) for line, after in pairwise(lines))
+    joined = ["\n" if end else " " for end in ends]
     return "".join(map("".join, zip_longest(lines, joined, fillvalue="")))
 
 

@@ -120,10 +120,10 @@ def parse(
     A noun that stands in one of the words or phrases to `ignore` is no object, unless there is no other. The default,
     `lexicon.PICTURE_WORDS`, has those for the picture itself ("photo of", "digital art", "4k"), for whoever sees it
     ("looking at viewer") and for amounts ("a lot of"); () ignores none. One that ends with a comma is ignored where it
-    is a phrase of its own ("photo," in "photo, a cat"), one with a comma before it where it begins a phrase, one with a
-    stop before it where it begins a sentence, and one that ends with dots together with the rest of its phrase: "art
-    by...". One that begins with dots is ignored with the words that describe it as well: "...view," in "a cat, front
-    view".
+    is a phrase of its own ("photo," in "photo, a cat"), one that ends with a colon where it is a label ("mood:"), one
+    with a comma before it where it begins a phrase, one with a stop before it where it begins a sentence, and one that
+    ends with dots together with the rest of its phrase: "art by...". One that begins with dots is ignored with the
+    words that describe it as well: "...view," in "a cat, front view".
 
     Raises `PromptError` for an empty prompt or one of more than `alignment.LONGEST` characters, a prompt without a
     noun, an unknown parser, and a group that lies wholly or partly beyond what the text encoder sees (75 tokens of

@@ -88,8 +88,9 @@ def _ignored(words: str, prompt: str) -> list[Span]:
     elif words.startswith((",", ".")):
         stops = _STOPS if words[0] == "," else _STOPS - {","}
         spans = [span for span in spans if _sign_before(prompt, span) in stops]
-    if words.endswith(","):
-        spans = [span for span in spans if _sign_before(prompt, span) in _STOPS and _sign_after(prompt, span) in _STOPS]
+    if words.endswith((",", ":")):
+        ends = _STOPS if words[-1] == "," else {":"}
+        spans = [span for span in spans if _sign_before(prompt, span) in _STOPS and _sign_after(prompt, span) in ends]
     if not words.endswith("..."):
         return spans
     return [(start, end + length) for start, end in spans if (length := _length_of_name(prompt, end, name))]
@@ -98,7 +99,7 @@ def _ignored(words: str, prompt: str) -> list[Span]:
 @functools.lru_cache(maxsize=4096)
 def _name(words: str) -> str:
     """Words to ignore without the signs that say where."""
-    return normalised(as_typed(words).lstrip(",.").removesuffix("...").removesuffix(",").strip())
+    return normalised(as_typed(words).lstrip(",.").removesuffix("...").rstrip(",:").strip())
 
 
 def _begin_of_phrase(prompt: str, span: Span) -> int:

@@ -195,6 +195,11 @@ PAST_FORMS = _words(
     "brought shown worn written taken given built drawn grown eaten driven ridden held lay lain woven seen kept "
     "left fell cut overgrown hung clad named called titled labeled labelled"
 )
+PARTICIPLES = _words(  # after what they are said of: "a cabin lit by a lantern"
+    "hidden thrown bitten shaken stolen beaten forgotten fallen flown blown known lit bought taught lost sent spent "
+    "spilt burnt dug stuck struck swept slung strung laid fed shorn sewn sawn hewn strewn swollen sunk sunken shrunk "
+    "backlit"
+)
 
 # Nouns that an ending or a verb list would take for something else.
 NOUNS = _words(
@@ -294,6 +299,14 @@ PICTURE_WORDS = (
     | frozenset(("lots of", "plenty of", "all kinds of", "kodak portra", "kodak gold", "fujifilm"))
     | frozenset(
         f"close{sign}up {what}" for sign in " -" for what in ("photo", "photograph", "portrait", "shot", "view")
+    )
+    | frozenset(f"{kind}{what}:" for kind in ("", "color ", "colour ") for what in ("palette", "scheme", "grading"))
+    | frozenset(f"{main} {what}:" for main in ("main", "primary") for what in ("subject", "object", "request", "focus"))
+    | frozenset(("scene/background:", "camera angle:", "aspect ratio:", "art style:", "image description:"))
+    | _words(
+        "location: camera: mood: composition: setting: environment: resolution: medium: atmosphere: perspective: "
+        "quality: details: texture: tone: theme: style: description: request: constraints: notes: avoid: "
+        "angle: framing: format: lens: time: weather: technique: genre: emotion:"
     )
     | _words("artwork photography art, absurdres highres photorealistic hyperrealistic")
     | QUALITIES

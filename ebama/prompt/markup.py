@@ -7,7 +7,7 @@ import re
 from string import ascii_lowercase
 
 from . import lexicon
-from .alignment import NUMBER_SIGNS
+from .alignment import LABEL, NUMBER_SIGNS
 
 _PARAMETER = r"(?:--[a-z]+|[-—–][a-z]+(?= [\d.:]+(?!\S)))"
 _TITLE = r"(?:(?:(?:positive|image|text|main|revised|final|new|midjourney) )?prompt(?: \d+)?|positive|caption)"
@@ -113,6 +113,8 @@ def _begins_a_phrase(line_break: re.Match[str]) -> bool:
         return False  # it parts them already
     line = text[text.rfind("\n") + 1 :]
     before, words = word_before(text, len(text)), line.split()
+    if (":" in line or before not in _IN_A_PHRASE) and LABEL.match(line_break.string, line_break.end()):
+        return True
     goes_on = before.endswith("ing") and (len(words) > 2 or after in lexicon.DETERMINERS)  # "a dog chasing"
     begins = after in _IN_A_PHRASE or re.match(r"\d{1,2}[.):]|\W", line_break.string[line_break.end() :]) is not None
     is_wrapped = len(line) > _SHORT or _is_wrapped(line_break.string)

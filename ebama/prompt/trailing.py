@@ -41,8 +41,10 @@ class Trailing:
 
 
 def take_out(prompt: str) -> tuple[str, list[Trailing]]:
-    """The prompt, as long as it was, without the adjectives that trail their nouns; and those."""
-    taken = _Scan(without_markup(prompt)).find()
+    """The prompt, as long as it was, without what only programs read and the adjectives that trail their nouns; and
+    those."""
+    prompt = without_markup(prompt)
+    taken = _Scan(prompt).find()
     for trailing in taken:
         start, end = trailing.stretch
         prompt = prompt[:start] + " " * (end - start) + prompt[end:]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from ..attention import AttentionRecords, Control, Kind, Request, Site, select_s
 from ..conditions import Context
 from ..network import attention_request
 from .calls import refusing, resolution
+from .layer import CannotAdaptError
 from .opened import Probed, Running, Stop, running_call
 
 Call = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
@@ -131,7 +132,10 @@ class AdaptedNetwork(nn.Module):
         shapes = f"a latent {list(z.shape)}, a timestep [1] and a context {list(context.shape)}"
         try:
             with refusing(f"{type(self.net).__name__} does not run with {shapes}; `call` says how to run it"):
-                self._call_net(Running(self._names, {}, Request(), False, probe), z, 1, context)
+                running = Running(self._names, {}, Request(), False, probe)
+                self._call_net(running, z, 1, context)
+                if any(got.shape[1] > self._context_shape[0] for got in running.contexts.values()):
+                    self._check_text_is_first(running.contexts, z, context)
         finally:
             for module, training in modes:
                 module.training = training
@@ -147,3 +151,20 @@ class AdaptedNetwork(nn.Module):
         return [
             Site(name, kind, resolution(name, queries, height, width), heads) for name, kind, queries, heads in probe
         ]
+
+    def _check_text_is_first(self, contexts: Mapping[str, Tensor], z: Tensor, context: Tensor) -> None:
+        """Raise ValueError for a layer whose context holds more than the text, and that not behind it: word k of the
+        prompt would be another key."""
+        last = self._context_shape[0] - 1
+        others = Running(self._names, {}, Request(), False, [])
+        changed = context.clone()
+        changed[:, last] += 1
+        self._call_net(others, z, 1, changed)
+        for name, before in contexts.items():
+            differ = (others.contexts[name] != before).any(dim=-1)[0]
+            if len(differ) > last + 1 and not differ[last]:
+                raise CannotAdaptError(
+                    f"The layer {name} cannot be adapted: its context has {len(differ)} keys and begins with others "
+                    f"than the {last + 1} of the text, as pixels or tokens of the network; name the other layers in "
+                    "`layers`."
+                )

@@ -25,7 +25,8 @@ class Rows(nn.Module):
 
 
 class Part(nn.Module):
-    """Some of what a fused projection returns that does more than its weights say, as one that is being fine-tuned."""
+    """Some of what a projection returns that is fused, or a convolution of single pixels, and does more than its
+    weights say, as one that is being fine-tuned."""
 
     def __init__(self, projection: nn.Module, rows: slice) -> None:
         super().__init__()
@@ -34,11 +35,17 @@ class Part(nn.Module):
     @property
     def weight(self) -> Tensor:
         """[rows, width], without what the projection adds."""
-        return self._projection[0].weight[self._rows]  # type: ignore[index]
+        return self._whole.flatten(1)[self._rows]
+
+    @property
+    def _whole(self) -> Tensor:
+        return self._projection[0].weight  # type: ignore[return-value]
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> [..., rows]."""
-        return self._projection[0](x)[..., self._rows]  # type: ignore[no-any-return]
+        pixel = (1,) * (self._whole.ndim - 2)
+        returned: Tensor = self._projection[0](x.reshape(-1, x.shape[-1], *pixel) if pixel else x)
+        return returned.reshape(*x.shape[:-1], -1)[..., self._rows]
 
 
 class Normed(nn.Module):
@@ -117,45 +124,53 @@ def attention_over(name: str, module: nn.Module, description: Layer, kind: Kind)
         k = Normed(k, part(name, module, description.k_norm), key_heads)
     if key_heads != heads:
         k, v = (Repeated(projection, key_heads, heads // key_heads) for projection in (k, v))
-    if isinstance(out, nn.Conv1d | nn.Conv2d):
-        out = Rows(out.weight.flatten(1), out.bias)
+    if _is_convolution(out):
+        out = _rows(out)
     return Attention.of(q, k, v, out, heads=heads, kind=kind)
 
 
 def _projections(name: str, module: nn.Module, description: Layer, out: Any) -> tuple[Any, Any, Any]:
     """Of queries, keys and values, each with a `weight` [rows, width]."""
 
-    def linear(path: str | None) -> Any:
+    def known(path: str | None) -> Any:
         projection = part(name, module, str(path))
         weight = getattr(projection, "weight", None)
-        if isinstance(weight, Tensor) and weight.ndim > 2 and weight.numel() == math.prod(weight.shape[:2]):
-            return Rows(weight.flatten(1), projection.bias)  # a convolution of single pixels
-        if not isinstance(weight, Tensor) or weight.ndim != 2:
+        if not isinstance(weight, Tensor) or not (weight.ndim == 2 or _is_convolution(projection)):
             raise CannotAdaptError(f"{path!r} of the layer {name} is no linear layer, but {type(projection).__name__}.")
         return projection
+
+    def linear(path: str | None) -> Any:
+        projection = known(path)
+        return _rows(projection) if _is_convolution(projection) else projection
 
     if isinstance(module, nn.MultiheadAttention):
         q, k, v = (Rows(weight, bias) for weight, bias in bare_weights(name, module))
         return q, k, v
     if description.qkv is not None:
-        fused = linear(description.qkv)
+        fused = known(description.qkv)
         rows = fused.weight.shape[0]
         queries = _input_width(out) or rows // 3  # as many as go into the output; keys and values may be fewer
         middle = queries + (rows - queries) // 2
         ends = (slice(0, queries), slice(queries, middle), slice(middle, rows))
-        q, k, v = (_part(fused, rows_of_one) for rows_of_one in ends)
+        q, k, v = (_rows(fused, rows_of_one) for rows_of_one in ends)
         return q, k, v
     if description.kv is not None:
-        fused = linear(description.kv)
+        fused = known(description.kv)
         rows = fused.weight.shape[0]
         halves = (slice(0, rows // 2), slice(rows // 2, rows))
-        return linear(description.q), *(_part(fused, half) for half in halves)
+        return linear(description.q), *(_rows(fused, half) for half in halves)
     return linear(description.q), linear(description.k), linear(description.v)
 
 
-def _part(fused: Any, rows: slice) -> Any:
-    is_bare = type(fused) in (nn.Linear, Rows) and "forward" not in vars(fused)
-    return Rows(fused.weight, fused.bias, rows) if is_bare else Part(fused, rows)
+def _is_convolution(projection: Any) -> bool:
+    """Whether it is one of single pixels."""
+    weight = getattr(projection, "weight", None)
+    return isinstance(weight, Tensor) and weight.ndim > 2 and weight.numel() == math.prod(weight.shape[:2])
+
+
+def _rows(projection: Any, rows: slice = slice(None)) -> Any:
+    is_bare = type(projection) in (nn.Linear, nn.Conv1d, nn.Conv2d) and "forward" not in vars(projection)
+    return Rows(projection.weight.flatten(1), projection.bias, rows) if is_bare else Part(projection, rows)
 
 
 def _input_width(out: Any) -> int | None:

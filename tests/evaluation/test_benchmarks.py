@@ -143,6 +143,13 @@ def test_what_came_in_place_of_a_list_is_no_prompt(text: str, tmp_path: Path) ->
         ("a cat\n// animals\n", "line 2 has options or a comment of a program, '// '"),
         ('"a red car",\n"a dog"\n', "its lines are in quotes with commas after them"),
         ("1. a red car\n2. a dog\n", "each with a prompt; leave these out"),
+        ("a red car –ar 4:5\n", "line 1 has options or a comment of a program, '–ar '"),
+        ("a cat\na red car —v 6 —style raw\n", "line 2 has options or a comment of a program, '—v 6'"),
+        ("a red car --p\n", "line 1 has options or a comment of a program, '--p'"),
+        ("a red car --fast --draft\n", "line 1 has options or a comment of a program, '--fast '"),
+        ("a red car -s50 -W512 -C7.5\n", "line 1 has options or a comment of a program, '-s50'"),
+        ("---\na red car\n", "line 1 has options or a comment of a program, '---'"),
+        ("| # | Prompt |\n|---|---|\n| 1 | a cat |\n", "line 1 has options or a comment of a program"),
         ('"a red car"\n"a dog"\n', "its lines are in quotes"),
         ('a red car\n"a dog, a cat"\n', "its lines are in quotes"),
         ("1.\ta red car\n2.\ta dog\n", "each with a prompt; leave these out"),
@@ -177,6 +184,13 @@ def test_what_other_programs_read_is_no_list_of_prompts(text: str, said: str, tm
         load(str(tmp_path / "list.txt"))
 
 
+@pytest.mark.parametrize("name", ["list.yaml", "list.YML", "list.toml"])
+def test_files_of_settings_are_no_lists_of_prompts(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("animals:\n  - a red car\n  - a cat\n")
+    with pytest.raises(ValueError, match=rf"{name} is a file of settings by its name; .* in a \.txt file"):
+        load(str(tmp_path / name))
+
+
 def test_a_list_of_one_line_of_another_form_is_read_at_once(tmp_path: Path) -> None:
     lines = [f"IMG_{i}.jpg\ta red car \r\n" for i in range(60)]
     (tmp_path / "list.txt").write_text("".join((*lines, "animals\r\n")), newline="")
@@ -200,6 +214,7 @@ def test_what_looks_like_options_of_programs_is_read_where_it_is_none(tmp_path: 
         "IMG_20.jpg, a man\nIMG_21.jpg, a dog",
         "img,textured wall\na cat",
         "a cat, --",
+        "a cat – a dog\nT-34 -s tank\n[a|b] car",
         "1 cat\n2 cats\n3 cats",
         "1,000 birds\n2,000 birds",
         'a sign that says "1, 2"\n"EBAMA" on a car',

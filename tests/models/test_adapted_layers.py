@@ -442,3 +442,40 @@ def test_a_fused_projection_that_is_fine_tuned_is_what_it_became(in_place: bool)
     ours, theirs = changes[1].up.grad, changes[0].up.grad
     assert theirs.abs().max() > 0
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["theta", "phi_g", "mix"])
+def test_a_convolution_that_is_fine_tuned_is_what_it_became(name: str) -> None:
+    net, (z, context) = MapNet(convolutions=True), latents()
+    parts: Any = {"q": "theta", "kv": "phi_g", "out": "mix", "heads": "count", "norm": "pre", "context": "words"}
+    network = adapt(net, {OfMaps: layer(**parts, residual=True)}, context_shape=(KEYS, WIDTH), channels=8)
+    sites = network.sites(z.shape)
+    tuned = getattr(net.look, name)
+    before, change = tuned.forward, nn.Conv2d(tuned.in_channels, tuned.out_channels, 1)
+    tuned.forward = lambda maps: before(maps) + change(maps)
+    expected = net(z, torch.ones(2), context)
+    found, _ = network(z, 1, context, record=sites)
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert change.weight.grad is not None and change.weight.grad.abs().max() > 0
+
+
+class Joined(Flat):
+    """Puts tokens of its own before or behind the text."""
+
+    def __init__(self, before: int, behind: int) -> None:
+        super().__init__(CrossAttention(8, WIDTH, 2, 6, 0.0))
+        self.before, self.behind = before, behind
+
+    def forward(self, z: Tensor, t: Tensor, context: Tensor, **options: Any) -> Tensor:
+        parts = context.new_ones(1, self.before, WIDTH), context, context.new_ones(1, self.behind, WIDTH)
+        return super().forward(z, t, torch.cat([part.expand(len(z), -1, -1) for part in parts], 1))
+
+
+def test_the_text_is_the_first_of_a_layers_keys() -> None:
+    z, context = latents()
+    network = adapt(Joined(0, 3), context_shape=(KEYS, WIDTH), channels=8)
+    assert network(z, 1, context, record=["attn"])[1][0].scores.shape[-1] == KEYS + 3
+    network = adapt(Joined(3, 0), context_shape=(KEYS, WIDTH), channels=8)
+    with pytest.raises(ValueError, match=rf"^The layer attn cannot .* {KEYS + 3} keys and begins with others than the 7"):
+        network.sites(SIZE)

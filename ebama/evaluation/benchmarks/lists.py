@@ -27,14 +27,17 @@ _COLUMN = r"\W?(?:(?:text|input|image|positive)[ _])?prompts?(?:[ _](?:text|stri
 _HEADER = re.compile(rf"(?:[^,;\t]+[,;\t])*{_COLUMN}(?:[,;\t][^,;\t]+)*\s*", re.IGNORECASE)  # "prompt,seed"
 _CAPTIONED = re.compile(r"(?:image|file|file_?name|img)s?[,;\t](?:captions?|text)[ \t]*(?:[\r\n]|$)", re.IGNORECASE)
 _COLUMNS = re.compile(r"text|captions?|sep=.|\d+", re.IGNORECASE)
-_FLAG = re.compile(  # of Midjourney, web UIs and trainers
-    r"(?<= )--(?:[wdlhsvqc]|seed|chaos|steps|cfg|cfg_scale|stylize|iw|sw|stop|weird|version|quality)[ =]?-?[\d.]|"
-    r"(?<= )--(?:n|ar|aspect|no|niji|style|[sc]ref|tile|raw|negative_prompt)(?:[ =]|$)",
+_FLAG = re.compile(  # of Midjourney, web UIs and trainers, also as blogs print them
+    r"(?<= )(?:--|[–—])(?:[wdlhsvqcrg]|seed|chaos|steps|cfg|cfg_scale|stylize|[isco]w|stop|weird|version|quality|"
+    r"repeat|exp|am|fs)[ =]?-?[\d.]|"
+    r"(?<= )(?:--|[–—])(?:[np]|ar|aspect|no|niji|style|[sco]ref|tile|raw|negative_prompt|profile|fast|turbo|relax|"
+    r"draft|video|hd|test|testp|creative|up(?:light|beta)|ss|cn|sampler_name|do_not_save_(?:grid|samples))(?:[ =]|$)|"
+    r"(?<= )-[swhcnug]\d[\d.]*(?= |$)",  # of InvokeAI
     re.IGNORECASE,
 )
 _OPTION = re.compile(  # of these at the beginning of a line
     r"--?(?:negative[_-]?)?prompt\b|negative(?: prompt)?:|steps: \d+, sampler:|# |// |/imagine\b|"
-    r"```|<{7} |={7}$|>{7} ",  # of Markdown and Git
+    r"```|\||-{3,}$|<{7} |={7}$|>{7} ",  # of Markdown and Git
     re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"\d+\t|[^\t]+\.\w{3,4}(?:#\d)?\t|[^\t,]+\.(?i:jpe?g|png|webp)(?:#\d)?,(?=\S)")
@@ -45,6 +48,7 @@ _SETS = 20
 """More lists of one prompt each than these are no sets, as no table has so many columns, but prompts of one."""
 _BREAK = "\r\n?|\n"
 _TABLES = {".csv": ",", ".tsv": "\t"}
+_OF_SETTINGS = (".yaml", ".yml", ".toml", ".ini", ".xml")
 _FORM = (
     '{"prompt": TEXT}, perhaps with "set": NAME, "groups": [[OBJECT, [MODIFIER, ...]], ...] and '
     '"boxes": {WORD: [LEFT, TOP, RIGHT, BOTTOM], ...}, or a line of GenEval\'s, with "tag" and "include"'
@@ -83,6 +87,8 @@ def _once(prompts: Iterable[BenchmarkPrompt]) -> list[BenchmarkPrompt]:
 
 
 def _read_file(path: Path, name: str) -> list[BenchmarkPrompt]:
+    if path.suffix.lower() in _OF_SETTINGS:
+        raise ValueError(f"{path} is a file of settings by its name; write one prompt a line, in a .txt file.")
     try:
         text = _MARKS.sub(r"\1", read_text(path)).removesuffix("\x1a")  # the mark of an end under DOS
         _check(text)

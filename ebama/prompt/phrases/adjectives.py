@@ -34,6 +34,8 @@ def is_thing(words: Sequence[ParsedWord], i: int) -> bool:
     """Whether a word that a parser takes for an adjective can only be a thing, as no other word is there for it to
     describe: "a steam locomotive on a bridge", "a queen and a castle"; or for a verb, which nobody does."""
     word, before, after = words[i], words[max(i - 1, 0)], words[i + 1 : i + 2]
+    if word.pos == "PRON" and word.text.isalpha() and word.text.lower() not in lexicon.FUNCTION_WORDS:
+        return True  # "a small elf"
     if word.pos == "VERB" and (not i or before.pos == "PUNCT") and after and after[0].pos == "ADP":
         return word.text.lower() not in lexicon.VERBS and tag([word.text.lower()]) == ["NOUN"]  # "mermaid on a beach"
     if word.pos != "ADJ" or not i or is_adjective(word) or (after and after[0].pos not in _ENDING):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from .. import lexicon
 from ..objects import MODIFIER, ParsedWord, depth
+from ..rules.tagging import is_of_a_verb
 from .adjectives import describes_on, first_of_hyphenated, is_adjective, is_listed
 
 GOES_ON = ("NOUN", "PROPN", "ADJ")
@@ -31,12 +32,18 @@ def attach_colours(words: list[ParsedWord], i: int) -> None:
     end = i + 1
     while end < len(words) and is_adjective(words[end]):
         end += 1
-    if end == i + 1 or (end < len(words) and words[end].pos in GOES_ON):
+    name = words[end].text.lower() if end < len(words) else ""
+    is_done = name == "made" or is_of_a_verb(name)
+    if end == i + 1 or (end < len(words) and words[end].pos in GOES_ON and not is_done):
         return
     gather(words, range(i - 1, end), i - 1)
     words[i] = replace(words[i], pos="VERB", dep="acl", head=i - 1)
     for k in range(i + 1, end):
         words[k] = replace(words[k], pos="ADJ", dep="acomp", head=i)
+    if is_done:  # "a car painted red standing on a road"
+        if words[i - 1].head == end:
+            take_place(words, i - 1, end)
+        words[end] = replace(words[end], pos="VERB", dep="acl", head=i - 1)
 
 
 def attach_to_next(words: list[ParsedWord], i: int) -> None:

@@ -82,28 +82,32 @@ def join_can(words: list[ParsedWord], i: int) -> bool:
 
 def join_listed(words: list[ParsedWord], i: int) -> bool:
     """Adjectives with commas between them, after a determiner and before their noun, whatever a parser took them for:
-    "a long, flowing, satin dress"."""
-    if words[i].pos not in _BEGINNING:
+    "a long, flowing, satin dress"; colours without one too: "red, white, and blue flags"."""
+    begins = not i or words[i - 1].pos == "ADP"
+    first = 0 if begins and words[i].text.lower() in lexicon.PLAIN_COLOURS else 1
+    if first and words[i].pos not in _BEGINNING:
         return False
     near = words[i : i + _NEAR]
     tags = tag([word.text.lower() for word in near])
-    k, last = 1, 0  # the word that is looked at; the last comma or "and"
+    k, last = first, 0  # the word that is looked at; the last comma or "and"
     while k + 1 < len(near) and (
         tags[k] == "ADJ"
         or near[k].text.lower() in lexicon.ATTRIBUTES
         or (last and near[k + 1].text == "," and _may_be_participle(near[k].text.lower()))
     ):
         k += 1
-        if near[k].text == "," or (last and tags[k] == "CCONJ"):
+        if near[k].text == ",":
+            last, k = k, k + 1
+        if last and tags[k : k + 1] == ["CCONJ"]:
             last, k = k, k + 1
     while k + 1 < len(near) and tags[k] == tags[k + 1] == "NOUN" and near[k].pos in GOES_ON:
         k += 1
-    if not last or k >= len(near) or tags[k] != "NOUN" or near[1].text.lower() in lexicon.COLOURED_THINGS:
+    if not last or k >= len(near) or tags[k] != "NOUN" or near[first].text.lower() in lexicon.COLOURED_THINGS:
         return False
     noun = i + k
     gather(words, range(i, noun + 1), noun)
     words[i] = replace(words[i], head=noun)
-    for n in range(i + 1, noun):
+    for n in range(i + first, noun):
         listed = words[n].pos not in _PARTS
         words[n] = replace(
             words[n], pos="ADJ" if listed else words[n].pos, dep="amod" if listed else "punct", head=noun
@@ -146,7 +150,7 @@ def join_participle(words: list[ParsedWord], i: int) -> bool:
 
 def part_listed(words: list[ParsedWord], i: int) -> bool:
     """The noun of a phrase of its own among those before a later noun: "a red nose and rainbow hair", "a blue scarf,
-    black gloves, and boots"; not "a wood and brass clock"."""
+    black gloves, and boots", "boy with dog and red ball"; not "a wood and brass clock"."""
     word, described = words[i], words[i - 1].text.lower() if i else ""
     joints = list(takewhile(lambda k: words[k].text == "," or words[k].pos == "CCONJ", range(i + 1, len(words))))
     if (
@@ -160,9 +164,11 @@ def part_listed(words: list[ParsedWord], i: int) -> bool:
     while words[top].head > max(top, joints[-1]) and words[top].dep in (*MODIFIER, "conj"):
         top = words[top].head
     after = words[joints[-1] + 1 : joints[-1] + 2]
-    begins = bool(after) and (is_adjective(after[0]) or after[0].pos == "DET" or described in lexicon.PLAIN_COLOURS)
+    is_adjective_next = bool(after) and is_adjective(after[0])
+    begins = is_adjective_next or bool(after and (after[0].pos == "DET" or described in lexicon.PLAIN_COLOURS))
     begins |= _is_told(words, i)
     is_whole = described in lexicon.PLAIN_ADJECTIVES | lexicon.ATTRIBUTES or _is_whole(words, i)
+    is_whole |= is_adjective_next and i > 0 and words[i - 1].pos == "ADP" and len(joints) == 1
     if top == i or not begins or not is_whole:
         return False
     take_place(words, i, top, "conj")
@@ -217,6 +223,15 @@ def part_action(words: list[ParsedWord], i: int) -> bool:
     if is_action:
         words[i] = replace(words[i], pos="VERB", dep="dep")
     return is_action
+
+
+def part_participle(words: list[ParsedWord], i: int) -> bool:
+    """What is done to something, taken for a thing: "a street at night, lit by lamps"."""
+    begins = not i or words[i - 1].pos == "PUNCT"
+    is_done = begins and words[i].text.lower() in lexicon.PARTICIPLES and words[i + 1].pos == "ADP"
+    if is_done:
+        words[i] = replace(words[i], pos="VERB")
+    return is_done
 
 
 def part_names(words: list[ParsedWord], i: int) -> bool:

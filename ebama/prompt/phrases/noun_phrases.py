@@ -20,6 +20,7 @@ from .misread import (
     part_clause,
     part_listed,
     part_names,
+    part_participle,
     part_place,
     part_tag,
     part_verb,
@@ -33,6 +34,7 @@ _MISREAD = (
     part_place,
     part_tag,
     part_action,
+    part_participle,
     part_names,
     join_can,
     join_material,
@@ -68,8 +70,16 @@ def with_noun_phrases(words: Sequence[ParsedWord]) -> list[ParsedWord]:
 
 
 def _make_noun(words: list[ParsedWord], i: int) -> None:
-    """Make word `i` a noun, and the head of the noun before it if these are one phrase: "a steam locomotive"."""
+    """Make word `i` a noun, and the head of the noun before it if these are one phrase, "a steam locomotive"; or what a
+    noun after it is called by, if it was taken for a pronoun: "an elf archer"."""
     before = words[i - 1] if i else words[i]
+    if words[i].pos == "PRON" and any(word.pos in ("NOUN", "PROPN") for word in words[i + 1 : i + 2]):
+        first = i - (i > 0 and before.pos in ("NOUN", "PROPN") and words[i].head == i - 1)
+        gather(words, range(first, i + 2), i + 1)
+        words[first : i + 1] = [
+            replace(word, pos="NOUN", dep="compound", head=i + 1) for word in words[first : i + 1]
+        ]
+        return
     if i and (before.dep == "npadvmod" or words[i].head == i - 1):
         gather(words, range(i - 1, i + 1), i)
         words[:i] = [replace(word, head=i) if word.head == i - 1 else word for word in words[:i]]
@@ -89,6 +99,8 @@ def _is_before_a_noun(words: Sequence[ParsedWord], i: int) -> bool:
         return False
     if after and after[0].pos in GOES_ON:
         return False  # "a silver wine glass"
+    if after and (name, after[0].text.lower()) in (*lexicon.COMPOUND_PREPOSITIONS, ("made", "of")):
+        return False  # "a car painted red next to a house"
     is_shared = bool(after) and after[0].pos == "CCONJ" and noun.dep in MODIFIER and noun.head > i + 1
     if is_shared and not any(map(is_adjective, after[1:])):
         return False  # "a silver wine and water glass"; but "golden eagle and teal table"
