@@ -347,8 +347,12 @@ def test_edited_files_are_no_trace(tmp_path: Path) -> None:
     with safe_open(tmp_path / "trace", "pt") as file:
         text = file.metadata()["ebama"]
     prompts: list[dict[str, Any]] = json.loads(text)["prompts"]
-    odd: list[Any] = [None, 7, "x", [], {}, [None], [["a", 1]], 2.5]
-    edits = [{"prompts": [{**prompts[0], key: value}, *prompts[1:]]} for key in prompts[0] for value in odd]
+    odd: list[Any] = [None, 7, "x", [], {}, [None], [["a", 1]], 2.5, ["x", 16], [None, 16], [0, 16], [16, 16.0]]
+    source, *others = json.loads(text)["sources"]
+    site, *more = source["sites"]
+    edits = [{"sources": [{**source, "sites": [{**site, key: x}, *more]}, *others]} for key in site for x in odd]
+    edits += [{"sources": [{**source, key: value}, *others]} for key in ("sites", "head") for value in odd]
+    edits += [{"prompts": [{**prompts[0], key: value}, *prompts[1:]]} for key in prompts[0] for value in odd]
     edits += [{key: value} for key in ("prompts", "timesteps") for value in odd] + [{"sources": [{}]}]
     refused = []
     for edit in edits:
@@ -359,6 +363,7 @@ def test_edited_files_are_no_trace(tmp_path: Path) -> None:
             refused.append(str(error))
         else:
             assert [map_.maps.shape for map_ in map_rows(loaded)]
+            loaded.save_html(tmp_path / "page.html")
     assert len(refused) > 0.8 * len(edits)
     assert all("is no trace" in line for line in refused)
     for name, tensor in tensors.items():

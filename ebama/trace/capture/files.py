@@ -9,7 +9,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ebama.models import Site
+from ebama.models.attention import Kind
 from ebama.weights.files.tensors import write_tensors
 
 from ...checks import is_number
@@ -25,6 +26,7 @@ from ...output.files import written_whole
 from ...output.reading import parse_object
 from ...output.recipe import read_group
 from ...prompt import Parsed
+from ..tensors import QUANTITIES
 from ..trace import Trace
 from .source import Source
 from .stored import Batch, Stored
@@ -62,7 +64,7 @@ def load(path: Path, texts: OtherTexts | None = None) -> Trace:
             kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         images = [kept.pop(f"{PICTURE}{k}").numpy() for k in range(sum(name.startswith(PICTURE) for name in kept))]
         return _trace(_facts(path), kept, images, texts)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise _no_trace(path) from error
 
 
@@ -127,10 +129,14 @@ def _trace(
     timesteps = tuple(facts["timesteps"])
     if not prompts or not timesteps or not all(source.sites for source in sources):
         raise ValueError("of no prompt, of no call, or of no layer")
-    if not all(map(is_number, timesteps)):
-        raise ValueError("timesteps of wrong types")
+    if not all(map(is_number, timesteps)) or not all(image.size for image in images):
+        raise ValueError("timesteps of wrong types, or pictures of no pixels")
     if any(tensor.shape[:2] != (len(prompts), len(timesteps)) for tensor in kept.values()):
         raise ValueError("not of every prompt at every call")
+    for source, name in itertools.product(sources, QUANTITIES):
+        maps = kept.get(source.kept_name(name))
+        if maps is not None and maps.shape[2:4] != source.resolution:
+            raise ValueError("maps of another resolution than their layers'")
     return Trace(
         kept,
         timesteps,
@@ -146,8 +152,15 @@ def _trace(
 
 
 def _source(values: Mapping[str, Any]) -> Source:
-    sites = (Site(**{**site, "resolution": tuple(site["resolution"])}) for site in values["sites"])
-    return Source(tuple(sites), values["head"], values.get("number", 0))
+    sites = tuple(Site(**{**site, "resolution": tuple(site["resolution"])}) for site in values["sites"])
+    source = Source(sites, values["head"], values.get("number", 0))
+    for site in sites:
+        height, width = site.resolution
+        numbers = (height, width, site.heads, source.number, 0 if source.head is None else source.head)
+        are_right = all(type(number) is int for number in numbers) and min(height, width, site.heads) > 0
+        if not (are_right and isinstance(site.name, str) and site.kind in get_args(Kind)):
+            raise ValueError("layers of wrong types")
+    return source
 
 
 def _parsed(values: Mapping[str, Any]) -> Parsed:
