@@ -73,7 +73,7 @@ CONTRACTIONS = {
 SUBJECTS = _words("i you he she it we they that which who there this what here")  # before a contracted "is"
 COPULAS = _words(
     "is are was were be been being am look looks looked seem seems seemed appear appears become becomes became "
-    "stay stays remain remains turn turns painted colored coloured dyed"
+    "stay stays remain remains turn turns painted colored coloured dyed tinted stained"
 )
 ADVERBS = _words(
     "very really quite too so just only also almost rather slightly always still together apart away here back "
@@ -157,8 +157,8 @@ ATTRIBUTES = _words(
     "corduroy wicker rattan granite slate jade ebony chrome"
 )
 WITH_A_NOUN = _words(  # participles that describe with the noun before: "snow covered mountain", "a wall painted red"
-    "colored coloured painted covered framed plated lined filled shaped topped themed trimmed patterned dyed striped "
-    "dotted eyed haired legged nosed faced inspired powered"
+    "colored coloured tinted stained painted covered framed plated lined filled shaped topped themed trimmed patterned "
+    "dyed striped dotted eyed haired legged nosed faced inspired powered"
 )
 SHADES = _words(
     "sky-blue baby-blue powder-blue ice-blue midnight-blue ocean-blue royal-blue forest-green lime-green olive-green "

@@ -19,7 +19,7 @@ from .alignment import normalised, with_line_breaks
 from .ignored import of_the_picture
 from .objects import ParsedWord, checked
 from .phrases import with_noun_phrases
-from .rules.pairs import is_list, parted
+from .rules.pairs import parted, read_list
 from .signs import composed, in_plain_letters, joined_texts, moved, with_parted_words, without_signs
 from .tokenization import PromptError
 from .trailing import put_back, take_out
@@ -115,8 +115,8 @@ def _read(prompt: str, analyse: Callable[[str], list[ParsedWord]]) -> list[Parse
     text, indices = without_signs(plain)
     phrases, of_phrases = parted(text)
     read = analyse(phrases)
-    if analyse is not rules.analyse and is_list(phrases, read):
-        read = rules.analyse(phrases)  # parsers of sentences lose things of lists
+    if analyse is not rules.analyse:
+        read = read_list(phrases, read) or read  # parsers of sentences lose things of lists
     words = put_back(moved(moved(read, of_phrases), indices), trailing, letters)
     apart = (moved(_by_rules(letters[start:end]), range(start, end + 1)) for start, end in tags)
     return moved(joined_texts(words, *apart), places)

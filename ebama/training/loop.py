@@ -150,8 +150,15 @@ def save(values: dict[str, Any], path: Path) -> None:
 
 
 def checkpoint(folder: Path, name: str) -> dict[str, Any]:
-    """What a training left: "step", "seconds", and the weights as trained ("network") and as averaged ("averaged")."""
-    return dict(torch.load(folder / f"{name}.pt", weights_only=True))
+    """What a training left: "step", "seconds", and the weights as trained ("network") and as averaged ("averaged").
+    ValueError for a file that is damaged."""
+    path = folder / f"{name}.pt"
+    try:
+        return dict(torch.load(path, weights_only=True))
+    except OSError:
+        raise
+    except Exception as error:  # whatever torch's readers raise: RuntimeError, UnpicklingError, EOFError, ...
+        raise ValueError(f"{path} is damaged; copy it again, or delete it to begin anew.") from error
 
 
 @torch.no_grad()

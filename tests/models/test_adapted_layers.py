@@ -457,7 +457,8 @@ def test_a_convolution_that_is_fine_tuned_is_what_it_became(name: str) -> None:
     found, _ = network(z, 1, context, record=sites)
     torch.testing.assert_close(found, expected)
     found.sum().backward()
-    assert change.weight.grad is not None and change.weight.grad.abs().max() > 0
+    assert change.weight.grad is not None
+    assert change.weight.grad.abs().max() > 0
 
 
 class Joined(Flat):
@@ -477,5 +478,7 @@ def test_the_text_is_the_first_of_a_layers_keys() -> None:
     network = adapt(Joined(0, 3), context_shape=(KEYS, WIDTH), channels=8)
     assert network(z, 1, context, record=["attn"])[1][0].scores.shape[-1] == KEYS + 3
     network = adapt(Joined(3, 0), context_shape=(KEYS, WIDTH), channels=8)
-    with pytest.raises(ValueError, match=rf"^The layer attn cannot .* {KEYS + 3} keys and begins with others than the 7"):
+    with pytest.raises(
+        ValueError, match=rf"^The layer attn cannot .* {KEYS + 3} keys and begins with others than the 7"
+    ):
         network.sites(SIZE)

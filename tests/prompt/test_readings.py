@@ -750,6 +750,58 @@ def test_sentences_that_look_like_lists_are_read_by_who_knows_verbs(parser: str)
 
 
 @pytest.mark.parametrize("parser", [name for name in SMALL if name != "rules"])
+def test_a_word_alone_between_commas_takes_nothing_from_a_list(parser: str) -> None:
+    fox_and_owl = [("fox", ["red"]), ("owl", ["blue"])]
+    for alone in ("cinematic", "outdoors", "standing", "biomechanical"):
+        assert named(parse(f"red fox, {alone}, blue owl", TOKENIZER, parser))[:1] == fox_and_owl[:1]
+        assert named(parse(f"red fox, blue owl, {alone}", TOKENIZER, parser)) == fox_and_owl
+    assert named(parse("anthropomorphic, red fox, blue owl", TOKENIZER, parser)) == [
+        ("fox", ["anthropomorphic", "red"]),
+        ("owl", ["blue"]),
+    ]
+
+
+@pytest.mark.parametrize("parser", SMALL)
+@pytest.mark.parametrize(
+    ("label", "objects"),
+    [
+        ("Background: a wooden table", [("table", ["wooden"])]),
+        ("**Background:** a wooden table", [("table", ["wooden"])]),
+        ("Location: a beach", [("beach", [])]),
+        ("Camera: close-up", []),
+        ("Mood: calm", []),
+        ("Hair: red\nEyes: green", [("Hair", ["red"]), ("Eyes", ["green"])]),
+    ],
+)
+def test_a_label_begins_its_line(parser: str, label: str, objects: list[tuple[str, list[str]]]) -> None:
+    for first in ("a purple crown and a blue suitcase", "Here there are a purple crown and a blue suitcase"):
+        found = named(parse(f"{first}\n{label}", TOKENIZER, parser))
+        assert found == [("crown", ["purple"]), ("suitcase", ["blue"]), *objects]
+
+
+@pytest.mark.parametrize("parser", SMALL)
+def test_what_was_done_to_a_thing_is_no_thing(parser: str) -> None:
+    for done in ("lit by a lamp", "hidden under a lamp", "stuck on a lamp", "lost without it, a lamp"):
+        assert named(parse(f"a red car {done}", TOKENIZER, parser)) == [("car", ["red"]), ("lamp", [])]
+    assert named(parse("a house at night, lit by a lamp", TOKENIZER, parser))[-1] == ("lamp", [])
+    assert named(parse("a hidden door and two lit candles", TOKENIZER, parser)) == [
+        ("door", ["hidden"]),
+        ("candles", ["lit"]),
+    ]
+    for done in ("painted red", "tinted red", "colored red"):
+        for then in ("next to a house", "standing by a house", "made of a house"):
+            assert named(parse(f"an owl {done} {then}", TOKENIZER, parser)) == [("owl", ["red"]), ("house", [])]
+
+
+@pytest.mark.parametrize("parser", SMALL)
+def test_colours_before_a_comma_and_and_are_of_one_thing(parser: str) -> None:
+    for lead in ("", "a wall with "):
+        found = named(parse(f"{lead}red, white, and blue flags", TOKENIZER, parser))
+        assert found[-1] == ("flags", ["red", "white", "blue"])
+    assert named(parse("boy with dog and red ball", TOKENIZER, parser)) == [("boy", []), ("dog", []), ("ball", ["red"])]
+
+
+@pytest.mark.parametrize("parser", [name for name in SMALL if name != "rules"])
 def test_places_that_are_named_by_what_is_done_there_are_things(parser: str) -> None:
     for place in ("forest clearing", "rail crossing", "moon landing"):
         assert named(parse(f"a {place} in the sun", TOKENIZER, parser))[0][0] == place.split()[1]

@@ -64,6 +64,13 @@ def test_interrupted_training_equals_an_uninterrupted_one(tmp_path: Path) -> Non
     assert logged[0]["twice"] == pytest.approx(2 * logged[0]["loss"])
 
 
+@pytest.mark.parametrize("content", [b"", b"\0" * 1000, b"<html>", b"PK\x03\x04"])
+def test_a_damaged_state_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "judge.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"judge\.pt is damaged; copy it again, or delete it"):
+        checkpoint(tmp_path, "judge")
+
+
 def test_learning_rate_rises_stays_and_falls() -> None:
     config = TrainingConfig(steps=100, batch=1, lr=1.0, final_lr=0.1, warmup=10, flat=0.5)
     assert config.lr_at(0) == pytest.approx(0.1)

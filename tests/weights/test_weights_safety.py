@@ -758,6 +758,14 @@ def test_a_folder_of_stable_diffusion_is_told_what_it_lacks(tmp_path: Path) -> N
         load(tmp_path)
 
 
+def test_what_a_trainer_writes_beside_its_states_is_told_where_it_belongs(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "optimizer.bin").write_bytes(b"x")
+    for read in (load, inspect):
+        with pytest.raises(CheckpointError, match=r"put this unet/ into the folder of the model that it was trained"):
+            read(tmp_path)
+
+
 @pytest.mark.parametrize("config", ["x", 3, {}, [], "SD_V1"])
 def test_a_configuration_is_one_of_ours(config: object, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"config is .*; expected one of ebama\.models, as SD_V1, or None"):

@@ -54,6 +54,11 @@ def not_a_pipeline(folder: Path, missing: list[str]) -> str:
         return f"{message}, and this is a Stable Diffusion XL refiner, which goes on with another's pictures."
     if snapshots := sorted(folder.glob("snapshots/*/unet")):
         return f"{message}, such as {snapshots[-1].parent}."
+    if (folder / "unet").is_dir():
+        return (
+            f"{message}; trainers write such ones beside their states: put this unet/ into the folder of the model "
+            "that it was trained from."
+        )
     files = sorted(p.name for p in folder.iterdir() if p.suffix in (".ckpt", ".safetensors", ".pt", ".bin"))
     return f"{message} or a checkpoint file{f', such as {files[0]} in it' if files else ''}."
 

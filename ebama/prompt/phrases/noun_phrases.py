@@ -62,7 +62,7 @@ def with_noun_phrases(words: Sequence[ParsedWord]) -> list[ParsedWord]:
             attach_to_last(result, i)
         elif _begins_a_clause(result, i):
             result[i + 1] = replace(result[i + 1], head=i - 1)
-        elif words[i].text.lower() in lexicon.WITH_A_NOUN and i and words[i - 1].pos in ("NOUN", "PROPN"):
+        elif words[i].text.lower() in lexicon.WITH_A_NOUN and i and result[i - 1].pos in ("NOUN", "PROPN"):
             attach_colours(result, i)
         else:
             any(mend(result, i) for mend in _MISREAD)
@@ -76,9 +76,7 @@ def _make_noun(words: list[ParsedWord], i: int) -> None:
     if words[i].pos == "PRON" and any(word.pos in ("NOUN", "PROPN") for word in words[i + 1 : i + 2]):
         first = i - (i > 0 and before.pos in ("NOUN", "PROPN") and words[i].head == i - 1)
         gather(words, range(first, i + 2), i + 1)
-        words[first : i + 1] = [
-            replace(word, pos="NOUN", dep="compound", head=i + 1) for word in words[first : i + 1]
-        ]
+        words[first : i + 1] = [replace(word, pos="NOUN", dep="compound", head=i + 1) for word in words[first : i + 1]]
         return
     if i and (before.dep == "npadvmod" or words[i].head == i - 1):
         gather(words, range(i - 1, i + 1), i)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 from .. import lexicon
 from ..alignment import matches
 from ..objects import ParsedWord
+from .dependencies import analyse
 from .tagging import tag
 
 _ADJECTIVE = re.compile(r".{2,}(?:ic|al|ish|ous|ing|ed|y|id|ense|ant|ent|ate|ular|ern|ful|less|like|foot|ard|some)")
+_ALONE = ("ADJ", "ADV", "NOUN", "VERB")
 _IN_A_LIST = {"DET", "NUM", "ADJ", "ADV", "NOUN", "PUNCT"}
 
 
@@ -35,26 +39,39 @@ def parted(prompt: str) -> tuple[str, list[int]]:
     return "".join(f",{character}" if i in ends else character for i, character in enumerate(prompt)), indices
 
 
-def is_list(prompt: str, read: Sequence[ParsedWord]) -> bool:
-    """Whether a text is noun phrases with commas between them, "a castle, two dragons, dark sky", and no sentence:
-    among what a parser has `read` in it there is no verb or adjective that the rules take for a noun, either."""
+def read_list(prompt: str, read: Sequence[ParsedWord]) -> list[ParsedWord] | None:
+    """A text of noun phrases with commas between them, "a castle, two dragons, dark sky", as the rules read it; None
+    for a sentence, in which a parser has `read` a verb or an adjective that the rules take for a noun, too.
+
+    A word alone between commas may be anything: "a castle, standing, outdoors, cinematic".
+    """
     tokens = matches(prompt)
     words = [match[0].lower() for match in tokens]
     tags = tag(words)
-    if "," not in words or not set(tags) <= _IN_A_LIST:
-        return False
-    ends = [tags[i - 1] for i, word in enumerate([*words, ","]) if word == "," and i]
-    if "NOUN" not in tags[: words.index(",")]:
+    commas = [-1, *(i for i, word in enumerate(words) if word == ","), len(words)]
+    alone = {i - 1 for last, i in pairwise(commas) if i - last == 2 and len(commas) > 3 and tags[i - 1] in _ALONE}
+    among = [name for i, name in enumerate(tags) if i not in alone]
+    ends = [tags[i - 1] for i in commas[1:] if i and i - 1 not in alone]
+    if "NOUN" not in tags[: commas[1]]:
         ends = ends[1:]  # "dark, castle, knight"
-    if set(ends) != {"NOUN"}:
-        return False
+    if len(commas) < 3 or not set(among) <= _IN_A_LIST or not set(ends) <= {"NOUN"} or "NOUN" not in tags:
+        return None
     nouns = {match.start(): i for i, match in enumerate(tokens) if tags[i] == "NOUN"}
     others = [(word.text.lower(), word.pos, nouns[word.start]) for word in read if word.start in nouns]
-    return not any(
-        (pos == "ADJ" and _ADJECTIVE.fullmatch(name))
-        or (pos == "VERB" and i and tags[i - 1] == "NOUN" and name.isalpha())
-        for name, pos, i in others
-    )
+    described = {i for name, pos, i in others if pos == "ADJ" and _ADJECTIVE.fullmatch(name)}
+    done = any(pos == "VERB" and i and tags[i - 1] == "NOUN" and name.isalpha() for name, pos, i in others)
+    if done or described - alone:
+        return None
+    result = analyse(prompt)
+    index = {word.start: k for k, word in enumerate(result)}
+    for i in described:
+        k = index[tokens[i].start()]
+        result[k] = replace(result[k], pos="ADJ")
+    if 0 in described and any(word.start == tokens[2].start() and word.pos == "ADJ" for word in read):
+        noun = index[tokens[commas[2] - 1].start()]  # of "anthropomorphic, red fox"
+        result[noun] = replace(result[noun], dep="ROOT", head=noun)
+        result[0] = replace(result[0], dep="amod", head=noun)
+    return result
 
 
 def _begins_a_phrase(words: list[str], tags: list[str], i: int) -> bool:
