@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -132,10 +132,9 @@ class AdaptedNetwork(nn.Module):
         shapes = f"a latent {list(z.shape)}, a timestep [1] and a context {list(context.shape)}"
         try:
             with refusing(f"{type(self.net).__name__} does not run with {shapes}; `call` says how to run it"):
-                running = Running(self._names, {}, Request(), False, probe)
-                self._call_net(running, z, 1, context)
-                if any(got.shape[1] > self._context_shape[0] for got in running.contexts.values()):
-                    self._check_text_is_first(running.contexts, z, context)
+                self._call_net(Running(self._names, {}, Request(), False, probe), z, 1, context)
+                if any(got is not None and got.shape[1] > self._context_shape[0] for *_, got in probe):
+                    self._check_text_is_first(probe, z, context)
         finally:
             for module, training in modes:
                 module.training = training
@@ -149,22 +148,23 @@ class AdaptedNetwork(nn.Module):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"The layer {twice[0]} runs more than once in a call, so its records would have one name.")
         return [
-            Site(name, kind, resolution(name, queries, height, width), heads) for name, kind, queries, heads in probe
+            Site(name, kind, resolution(name, queries, height, width), heads) for name, kind, queries, heads, _ in probe
         ]
 
-    def _check_text_is_first(self, contexts: Mapping[str, Tensor], z: Tensor, context: Tensor) -> None:
-        """Raise ValueError for a layer whose context holds more than the text, and that not behind it: word k of the
-        prompt would be another key."""
-        last = self._context_shape[0] - 1
-        others = Running(self._names, {}, Request(), False, [])
+    def _check_text_is_first(self, probe: Sequence[Probed], z: Tensor, context: Tensor) -> None:
+        """Raise ValueError for a layer whose context holds more than the text, and not behind it: a word of the prompt
+        would be another key. Where the text is, another run shows, with another last token."""
+        keys = self._context_shape[0]
         changed = context.clone()
-        changed[:, last] += 1
-        self._call_net(others, z, 1, changed)
-        for name, before in contexts.items():
-            differ = (others.contexts[name] != before).any(dim=-1)[0]
-            if len(differ) > last + 1 and not differ[last]:
+        changed[:, keys - 1] += 1
+        again: list[Probed] = []
+        self._call_net(Running(self._names, {}, Request(), False, again), z, 1, changed)
+        for (name, *_, before), (*_, after) in zip(probe, again, strict=True):
+            if before is None or after is None or before.shape[1] <= keys:
+                continue
+            if torch.equal(before[:, keys - 1], after[:, keys - 1]):
                 raise CannotAdaptError(
-                    f"The layer {name} cannot be adapted: its context has {len(differ)} keys and begins with others "
-                    f"than the {last + 1} of the text, as pixels or tokens of the network; name the other layers in "
-                    "`layers`."
+                    f"The layer {name} cannot be adapted: its context has {before.shape[1]} keys and begins with "
+                    f"others than the {keys} of the text, as pixels or tokens of the network; name the other layers "
+                    "in `layers`."
                 )

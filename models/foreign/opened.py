@@ -17,21 +17,19 @@ from .calls import Inputs, as_given, check_output, inputs, refusing
 from .layer import Layer
 from .projections import attention_over
 
-Probed = tuple[str, Kind, int, int]
-"""Of a layer in the trial run: its name, kind, number of queries and heads."""
+Probed = tuple[str, Kind, int, int, Tensor | None]
+"""Of a layer in the trial run: its name, kind, number of queries and heads, and the context that it got."""
 
 
 @dataclass
 class Running:
-    """One call of an adapted network: what it is asked for, for how many latents, and what its layers did so far; in a
-    trial run also the contexts that they got."""
+    """One call of an adapted network: what it is asked for, for how many latents, and what its layers did so far."""
 
     names: Mapping[int, str]
     sites: Mapping[str, Site]
     request: Request
     checkpoint: bool
     probe: list[Probed] | None = None
-    contexts: dict[str, Tensor] = field(default_factory=dict)
     rows: int = 1
     ran: set[str] = field(default_factory=set)
     records: list[AttentionRecord] = field(default_factory=list)
@@ -91,7 +89,7 @@ class Open:
             return own()
         if running.probe is not None:
             with refusing(f"The layer {name} cannot be adapted"):
-                return self.__try(name, running, running.probe, own, args, kwargs)
+                return self.__try(name, running.probe, own, args, kwargs)
         request = running.request
         if name not in request.record and request.control is None:
             return checkpointed(own, use_reentrant=False) if running.checkpoint else own()
@@ -113,9 +111,7 @@ class Open:
         """The output, with None for whatever the layer returns beside it, as the trial run has seen."""
         return out if self.__beside is None else (out, *(None,) * self.__beside)
 
-    def __try(
-        self, name: str, running: Running, probe: list[Probed], own: Callable[[], Any], args: Any, kwargs: Any
-    ) -> Any:
+    def __try(self, name: str, probe: list[Probed], own: Callable[[], Any], args: Any, kwargs: Any) -> Any:
         """The layer's own output, after it was held against ours."""
         attention, (first, x, context, mask) = self.__read(name, args, kwargs)
         shapes = " and a context ".join(str(list(given.shape)) for given in (x, context) if given is not None)
@@ -127,9 +123,7 @@ class Open:
             ours = as_given(self, self._description, out, first)
         theirs, *beside = returned if isinstance(returned, tuple) else (returned,)
         check_output(name, theirs, ours, beside, (x.shape[1], (x if context is None else context).shape[1]))
-        if context is not None:
-            running.contexts[name] = context
-        probe.append((name, attention.kind, x.shape[1], attention.heads))
+        probe.append((name, attention.kind, x.shape[1], attention.heads, context))
         self.__beside = len(beside) if isinstance(returned, tuple) else None
         return self.__beside_none(theirs)
 

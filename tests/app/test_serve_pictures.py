@@ -81,6 +81,11 @@ def test_what_is_no_picture_is_refused_in_one_line(client: TestClient, content: 
     assert "no picture that can be read" in refusal(client.post("/api/pictures", content=content), 400)
 
 
+def test_a_picture_in_a_form_is_asked_for_alone(client: TestClient) -> None:
+    sent = client.post("/api/pictures", files={"file": ("x.png", b"x")})
+    assert "send a picture's bytes alone, as curl --data-binary @FILE does" in refusal(sent, 400)
+
+
 def test_pictures_are_bounded(client: TestClient) -> None:
     too_large = {"Content-Length": str(MAX_UPLOAD + 1)}
     assert "at most 16777216" in refusal(client.post("/api/pictures", content=b"x", headers=too_large), 413)
