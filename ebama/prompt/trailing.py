@@ -114,8 +114,9 @@ class _Scan:
         they are colours: what else stands there, as "cinematic", is said of the picture."""
         if not (self._words[i] in _COLONS or self._words[i] == ",") or not self._is_noun(i - 1):
             return None
-        end, adjectives = self._adjectives(i + 1, self._is_end)
-        others = set(self._words[i + 1 : end]) - _JOINTS - lexicon.PLAIN_COLOURS
+        first = i + 1 + (self._at(i + 1) in ("both", "all"))  # "two dogs, both black"
+        end, adjectives = self._adjectives(first, self._is_end)
+        others = set(self._words[first:end]) - _JOINTS - lexicon.PLAIN_COLOURS
         if not adjectives or (self._words[i] == "," and (others or self._goes_on(end))):
             return None
         return self._trailing(i, end, adjectives), end

@@ -794,10 +794,18 @@ def test_what_was_done_to_a_thing_is_no_thing(parser: str) -> None:
 
 
 @pytest.mark.parametrize("parser", SMALL)
+def test_what_is_compared_stays_an_object(parser: str) -> None:
+    for how in ("bigger", "taller", "older", "faster"):
+        found = named(parse(f"a dog {how} than a red house", TOKENIZER, parser))
+        assert [(noun, set(words) - {how}) for noun, words in found] == [("dog", set()), ("house", {"red"})]
+
+
+@pytest.mark.parametrize("parser", SMALL)
 def test_colours_before_a_comma_and_and_are_of_one_thing(parser: str) -> None:
     for lead in ("", "a wall with "):
         found = named(parse(f"{lead}red, white, and blue flags", TOKENIZER, parser))
         assert found[-1] == ("flags", ["red", "white", "blue"])
+    assert named(parse("two dogs, both black", TOKENIZER, parser)) == [("dogs", ["black"])]
     assert named(parse("boy with dog and red ball", TOKENIZER, parser)) == [("boy", []), ("dog", []), ("ball", ["red"])]
 
 

@@ -40,6 +40,8 @@ def is_thing(words: Sequence[ParsedWord], i: int) -> bool:
         return word.text.lower() not in lexicon.VERBS and tag([word.text.lower()]) == ["NOUN"]  # "mermaid on a beach"
     if word.pos != "ADJ" or not i or is_adjective(word) or (after and after[0].pos not in _ENDING):
         return False
+    if after and after[0].text.lower() == "than":
+        return False  # "a house bigger than a car"
     if after and after[0].pos in ("PUNCT", "CCONJ") and word.dep in MODIFIER and word.head > i:
         return False  # "a small whimsical, colorful house"
     is_joined = before.pos in _NAMES and (before.head == i or (word.head == i - 1 and word.dep in MODIFIER))
