@@ -18,7 +18,7 @@ _STOPS = frozenset(("", *",.;:|!\n"))  # or nothing at all, before and after the
 _OWNER = re.compile(r"\b(?:child|children|kid|toddler|student|artist|painter|master|beginner)(?:['’]s|s['’]) +$", re.I)
 _PARTED = re.compile(r"[,;.|]|\bof\b")
 _LETTERS = re.compile(r"[^\W_]+")
-_PHRASE = re.compile(r"[^,;|\n]*[^\W_][^,;|\n]*")
+_PHRASE = re.compile(r"(?:(?! [-–—] )[^,;|\n])*[^\W_](?:(?! [-–—] )[^,;|\n])*")
 _LONGEST_NAME = 120  # characters
 
 
@@ -48,15 +48,29 @@ def without(ignore: Collection[str], objects: Sequence[Object], prompt: str) -> 
 
 
 def of_the_picture(prompt: str) -> list[Span]:
-    """The phrases between commas that are words for the picture alone, as in "a cat, octane render, 8k", if there are
-    others."""
-    rest = list(prompt)
+    """What is said of the picture alone: phrases between commas, as in "a cat, octane render, 8k", if there are others,
+    and ends of phrases, as in "a red umbrella oil painting"."""
+    prompt = prompt.replace("\\n", "\n\n")  # as programs write line breaks
+    shown = list(prompt)
     for words in _near(PICTURE_WORDS, prompt):
         for start, end in _ignored(words, prompt):
-            rest[start:end] = " " * (end - start)
-    phrases = [match.span() for match in _PHRASE.finditer(prompt)]
-    ignored = [(start, end) for start, end in phrases if not any(map(str.isalnum, rest[start:end]))]
-    return ignored if len(ignored) < len(phrases) else []
+            shown[start:end] = " " * (end - start)
+    spans = []
+    for phrase in _PHRASE.finditer(prompt):
+        start, end = phrase.span()
+        seen = next((i + 1 for i in range(end - 1, start - 1, -1) if shown[i].isalnum()), start)
+        first = next((i for i in range(seen, end) if prompt[i].isalnum()), end)
+        if seen == start or _ends_with_the_picture(prompt[start:seen], prompt[first:end]):
+            spans.append((start if seen == start else first, end))
+    are_all = len(spans) == len(list(_PHRASE.finditer(prompt))) and not any(map(str.isalnum, shown))
+    return [] if are_all else spans
+
+
+def _ends_with_the_picture(shown: str, rest: str) -> bool:
+    """Whether a phrase ends with words for the picture after a thing, unlike "next to an oil painting"; a single word
+    may say what kind of thing it is, as "street photography"."""
+    words = [match[0].lower() for match in matches(shown)]
+    return " " in rest.strip() and tag(words)[-1:] == ["NOUN"]
 
 
 def _near(ignore: frozenset[str], prompt: str) -> Iterator[str]:
@@ -106,7 +120,10 @@ def _begin_of_phrase(prompt: str, span: Span) -> int:
     """Where the phrase begins that ends with a stretch of the prompt, if all words before that describe it."""
     first = max(span[0] - _LONGEST_NAME, 0)
     begin = first + 1 + max(prompt[first : span[0]].rfind(stop) for stop in _STOPS if stop)
-    words = [match[0].lower() for match in matches(prompt[begin : span[1]])]
+    found = matches(prompt[begin : span[1]])
+    words = [match[0].lower() for match in found]
+    if tag(words[:-2])[-1:] == ["NOUN"] and " ".join(words[-2:]) in PICTURE_WORDS and not prompt[:begin].strip():
+        return begin + found[-2].start()  # "white horse stock photo"
     shows_somebody = words[-1] in AFTER_WHO_IS_SEEN and words[-2:-1] and words[-2] in BEINGS
     return begin if set(tag(words)) <= {"NOUN", "ADJ", "ADV", "NUM"} and not shows_somebody else span[0]
 

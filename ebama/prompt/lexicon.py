@@ -273,7 +273,7 @@ PICTURE_WORDS = (
     | frozenset(f"{subject} of the {word}" for word in _SEEN for subject in ("main subject", "subject", "focus"))
     | frozenset(f"{kind} {word}" for kind in ("oil", "digital", "acrylic", "matte") for word in ("painting", "drawing"))
     | frozenset(f"{kind} art" for kind in ("digital", "concept", "pixel", "line", "fan", "vector"))
-    | frozenset(("octane render", "unreal engine", "depth of field", "oil on canvas"))
+    | frozenset(("studio ghibli style", "octane render", "unreal engine", "depth of field", "oil on canvas"))
     | frozenset(f"{kind} {what}" for kind in ("high", "best", "top") for what in ("quality", "resolution", "detail"))
     | frozenset(f"{how}{sign}{what}" for how in ("ultra", "highly", "extremely") for sign in " -" for what in _MADE)
     | frozenset(f"{kind} photo" for kind in ("raw", "analog", "stock", "dslr", "4k", "8k", "hd"))

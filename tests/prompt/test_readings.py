@@ -794,6 +794,15 @@ def test_what_was_done_to_a_thing_is_no_thing(parser: str) -> None:
 
 
 @pytest.mark.parametrize("parser", SMALL)
+@pytest.mark.parametrize("rest", ["oil painting", "concept art", "HD wallpaper", "stock photo", "octane render"])
+def test_words_for_the_picture_after_a_thing_leave_it(parser: str, rest: str) -> None:
+    for prompt in ("a red fox and a blue bird", "a fox next to a blue bird", "White bird"):
+        before = [(noun, words) for noun, words in named(parse(prompt, TOKENIZER, parser))]
+        assert named(parse(f"{prompt} {rest}", TOKENIZER, parser)) == before
+        assert named(parse(f"{prompt} {rest}, 8k", TOKENIZER, parser)) == before
+
+
+@pytest.mark.parametrize("parser", SMALL)
 def test_what_is_compared_stays_an_object(parser: str) -> None:
     for how in ("bigger", "taller", "older", "faster"):
         found = named(parse(f"a dog {how} than a red house", TOKENIZER, parser))

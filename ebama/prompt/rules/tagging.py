@@ -59,7 +59,7 @@ def tag(words: Sequence[str]) -> list[str]:
                 tags[i] = "ADJ"
             elif before in ("DET", "NUM", "ADJ", "END") or (before in ("CCONJ", "PUNCT") and after != "ADP"):
                 tags[i] = "VERB" if coordinated else _tag_gerund(words, tags, i)
-        elif tags[i] == "NOUN" and word.endswith("er") and following == "than":
+        elif tags[i] == before == "NOUN" and word.endswith("er") and following == "than":
             tags[i] = "ADV"  # "a house bigger than a car"
         elif word in lexicon.PARTICIPLES and before in ("NOUN", "PUNCT", "END") and after == "ADP":
             tags[i] = "VERB"
