@@ -169,29 +169,38 @@ def _put_in_place(folder: Path, target: Path) -> None:
         os.rename(new, target)
         return
 
-    def replaced(inside: str, names: list[str]) -> list[str]:
+    for inside, folders, files in os.walk(target, onerror=_raise):
         part = Path(inside).relative_to(target)
+        (new / part).mkdir(exist_ok=True)
         # Shards of the weights that were there would be read in place of the new file.
-        shards = {n for n in names if str(part) in STEMS and is_of_shards(n)}
+        shards = {name for name in files if str(part) in STEMS and is_of_shards(name)}
         told = _READ_TOGETHER if str(part) in (".", "scheduler", *TOKENIZERS) else set()
-        return [n for n in names if (new / part / n).is_file() or n in shards | told]
-
-    shutil.copytree(target, new, symlinks=True, ignore=replaced, copy_function=_link, dirs_exist_ok=True)
+        links = [name for name in folders if (target / part / name).is_symlink()]
+        for name in {*files, *links} - shards - told:
+            if not (new / part / name).exists():
+                _link(target / part / name, new / part / name)
     try:
         os.rename(target, old)
         os.rename(new, target)
-    except BaseException:
+    except OSError as error:
+        raise ValueError(
+            f"{target} cannot be replaced ({error.strerror}), as no folder of a container's image can; choose another."
+        ) from error
+    finally:
         if not target.exists():
             os.rename(old, target)
-        raise
 
 
-def _link(source: str, destination: str) -> None:
-    """The same file under another name; a copy, where the file system has no such links."""
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _link(source: Path, destination: Path) -> None:
+    """The same file, or link, under another name; a copy, where the file system has no such names."""
     try:
-        os.link(source, destination)
+        os.link(source, destination, follow_symlinks=False)
     except OSError:
-        shutil.copy2(source, destination)
+        shutil.copyfile(source, destination, follow_symlinks=False)
 
 
 def _stored_schedule(schedule: NoiseSchedule) -> Weights:

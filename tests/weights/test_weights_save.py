@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -290,6 +291,44 @@ def test_links_survive_when_their_folder_is_replaced(model: StableDiffusion, tmp
     assert (tmp_path / "m" / "extra").readlink() == Path("vae")
     assert differing(random_model(seed=1), networks_of(tmp_path / "link")) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blob", "link", "m"]
+
+
+@pytest.mark.slow
+def test_a_folder_of_a_containers_image_is_refused_in_one_line(
+    model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m" / "vae").mkdir(parents=True)
+    (tmp_path / "m" / "vae" / "README.md").write_text("mine")
+    rename = os.rename
+
+    def across(source: Path, target: Path) -> None:
+        if Path(source) == tmp_path / "m":
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", across)
+    with pytest.raises(ValueError, match=r"m cannot be replaced \(Invalid cross-device link\).*; choose another"):
+        save(model, tmp_path / "m")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["m", "m/vae", "m/vae/README.md"]
+
+
+@pytest.mark.slow
+def test_a_disk_without_modes_and_links_is_written_to(
+    model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    (tmp_path / "m" / "mine").mkdir(parents=True)
+    (tmp_path / "m" / "mine" / "README.md").write_text("mine")
+    monkeypatch.setattr(os, "chmod", refused)
+    monkeypatch.setattr(os, "link", refused)
+    monkeypatch.setattr(Path, "chmod", refused)
+    save(model, tmp_path / "m")
+    save(model, tmp_path / "m.safetensors", layout="compvis")
+    assert (tmp_path / "m" / "mine" / "README.md").read_text() == "mine"
+    assert differing(model, networks_of(tmp_path / "m")) == []
+    assert (tmp_path / "m.safetensors").is_file()
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -102,7 +103,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, dict(metadata or {}) or None)
     except SafetensorError as error:
         raise OSError(f"{path.name} could not be written: {error}") from error
-    path.chmod(mode)
+    with suppress(PermissionError):  # some mounts have no modes
+        path.chmod(mode)
 
 
 def _open_safetensors(path: Path) -> TensorFile:

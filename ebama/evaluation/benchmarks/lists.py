@@ -31,19 +31,24 @@ _FLAG = re.compile(  # of Midjourney, web UIs and trainers, also as blogs print 
     r"(?<= )(?:--|[–—])(?:[wdlhsvqcrg]|seed|chaos|steps|cfg|cfg_scale|stylize|[isco]w|stop|weird|version|quality|"
     r"repeat|exp|am|fs)[ =]?-?[\d.]|"
     r"(?<= )(?:--|[–—])(?:[np]|ar|aspect|no|niji|style|[sco]ref|tile|raw|negative_prompt|profile|fast|turbo|relax|"
-    r"draft|video|hd|test|testp|creative|up(?:light|beta)|ss|cn|sampler_name|do_not_save_(?:grid|samples))(?:[ =]|$)|"
-    r"(?<= )-[swhcnug]\d[\d.]*(?= |$)",  # of InvokeAI
+    r"draft|video|hd|test|testp|creative|up(?:light|beta)|ss|cn|neg|no-half|sampler_name|do_not_save_(?:grid|samples))(?:[ =]|$)|"
+    r"(?<= )-[swhcnug]\d[\d.]*(?= |$)|<(?:lora|lyco|hypernet):[^<>]+>",  # of InvokeAI and web UIs
     re.IGNORECASE,
 )
 _OPTION = re.compile(  # of these at the beginning of a line
     r"--?(?:negative[_-]?)?prompt\b|negative(?: prompt)?:|steps: \d+, sampler:|# |// |/imagine\b|"
-    r"```|\||-{3,}$|<{7} |={7}$|>{7} ",  # of Markdown and Git
+    r"```|#{2,6} |\||-{3,}$|<{7} |={7}$|>{7} ",  # of Markdown and Git
     re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"\d+\t|[^\t]+\.\w{3,4}(?:#\d)?\t|[^\t,]+\.(?i:jpe?g|png|webp)(?:#\d)?,(?=\S)")
-_ORDINAL = re.compile(r"(?:prompt )?\(?0*(\d{1,9})(?:\\?[.)]|:| -)[ \t]|0*(\d{1,9}),(?=\D)", re.IGNORECASE)
+_ORDINAL = re.compile(  # "1. a cat", "(1) a cat", "**Prompt 1:** a cat", "### Image Prompt 1", "1.a cat", "1,a cat"
+    r"[*# ]*(?:(?:(?:image )?prompt|example|scene|image) )?[(\[#]?0*(\d{1,9})"
+    r"(?:\\?[.)\]、](?=[ \t]|[^\W\d_])|:| [-–—]|\s*$)|0*(\d{1,9}),(?=\D)",
+    re.IGNORECASE,
+)
+_BULLET = re.compile(r"[-*+•●◦▪·–—▶►‣] |\*\*(?=.*\*\*$)")
 _IN_QUOTES = re.compile("[ \t]*(?:\"[^\"]*\"|“[^“”]*”|'[^']*')[ \t]*")
-_QUOTED = re.compile(r"^[ \t]*(?:\"[^\"\n]*\"|'[^'\n]*'),[ \t\r]*$", re.MULTILINE)
+_QUOTED = re.compile(r"^[ \t]*(?:\"[^\"\n]*\"|'[^'\n]*')[,;][ \t\r]*$|^\w+ *= *\[ *['\"]", re.MULTILINE)
 _SETS = 20
 """More lists of one prompt each than these are no sets, as no table has so many columns, but prompts of one."""
 _BREAK = "\r\n?|\n"
@@ -168,7 +173,7 @@ def _count_up(lines: Sequence[str]) -> bool:
 
 def _have_bullets(lines: Sequence[str]) -> bool:
     """Whether the lines are those of a list with bullets, "- a red car", "- a dog"."""
-    return len(lines) > 1 and len({line[:2] for line in lines}) == 1 and lines[0][:2] in ("- ", "* ", "+ ", "• ")
+    return len(lines) > 1 and len({line[:2] for line in lines}) == 1 and bool(_BULLET.match(lines[0]))
 
 
 def _are_in_quotes(lines: Sequence[str]) -> bool:
