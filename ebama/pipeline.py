@@ -48,6 +48,8 @@ class Pipeline:
     """
 
     def __init__(self, sd: StableDiffusion, *, checkpoint: bool = False, memory: str | int | None = None) -> None:
+        if not isinstance(sd, StableDiffusion):
+            raise ValueError(f"sd is a {type(sd).__name__}; expected a StableDiffusion, as `load` gives.")
         self.sd, self.checkpoint = sd, checkpoint
         self.budget = None if memory is None else parse_memory(plain(memory))
 

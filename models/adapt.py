@@ -12,6 +12,7 @@ the others run `Attention` over the same weights.
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable, Mapping
 from types import NoneType
 
@@ -54,8 +55,18 @@ def adapt(
         vector_width: of the vectors, if `call` is given a `Context` (`context.tokens`, `context.vector`).
 
     Raises:
-        ValueError: nothing fits the description, or a layer lacks a part that it names.
+        ValueError: nothing fits the description, a layer lacks a part that it names, or an argument is of a wrong type.
     """
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"net is a {type(net).__name__}; expected an nn.Module, such as the U-Net of a pipeline.")
+    try:
+        keys, width = (operator.index(number) for number in context_shape)
+        channels = operator.index(channels)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"context_shape is {context_shape!r} and channels {channels!r}; expected (keys, width) of the text, as "
+            "(77, 768), and the number of the latent's channels, as 4."
+        ) from error
     chosen = _chosen(net, layers)
     if not chosen:
         asked = " or ".join(kind if isinstance(kind, str) else kind.__name__ for kind in layers or ())
@@ -70,7 +81,7 @@ def adapt(
             module.__class__ = type(kind.__name__, (Open, kind), {"__module__": kind.__module__})
             keep_forward(module)
         module._description = description  # type: ignore[assignment]
-    return AdaptedNetwork(net, frozenset(name for name, *_ in chosen), call, context_shape, channels, vector_width)
+    return AdaptedNetwork(net, frozenset(name for name, *_ in chosen), call, (keys, width), channels, vector_width)
 
 
 def _chosen(net: nn.Module, layers: Layers) -> list[tuple[str, nn.Module, Layer]]:

@@ -60,7 +60,10 @@ def positive(text: str) -> int:
 
 
 def path(text: str) -> Path:
-    """A path, also one with "~" behind an equals sign, as in --out=~/pictures, which few shells expand."""
+    """A path, also one with "~" behind an equals sign, as in --out=~/pictures, which few shells expand; none that is
+    empty, as variables are that nobody set, or ends as lines of Windows do."""
+    if not text.strip() or text.endswith("\r"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no path; look at the variable or the script that it is from")
     return Path(os.path.expanduser(text))
 
 

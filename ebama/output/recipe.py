@@ -144,7 +144,7 @@ class Recipe:
             size = getattr(self, name)
             pair = isinstance(size, tuple) and len(size) == 2
             fits = size == usual or (pair and all(type(side) is int and 0 <= side < 2**16 for side in size))
-            expect(name, size, fits, "two whole numbers of pixels")
+            expect(name, size, fits, "two whole numbers of pixels, below 65536")
         image: Any = self.image if isinstance(self.image, Mapping) and _is_plain(self.image) else {}
         strength = image.get("strength", 1)
         hashed = re.fullmatch("[0-9a-f]{64}", str(image.get("sha256"))) is not None

@@ -273,7 +273,9 @@ PICTURE_WORDS = (
     | frozenset(f"{subject} of the {word}" for word in _SEEN for subject in ("main subject", "subject", "focus"))
     | frozenset(f"{kind} {word}" for kind in ("oil", "digital", "acrylic", "matte") for word in ("painting", "drawing"))
     | frozenset(f"{kind} art" for kind in ("digital", "concept", "pixel", "line", "fan", "vector"))
-    | frozenset(("studio ghibli style", "octane render", "unreal engine", "depth of field", "oil on canvas"))
+    | frozenset(
+        ("studio ghibli style", "unreal engine 5", "octane render", "unreal engine", "depth of field", "oil on canvas")
+    )
     | frozenset(f"{kind} {what}" for kind in ("high", "best", "top") for what in ("quality", "resolution", "detail"))
     | frozenset(f"{how}{sign}{what}" for how in ("ultra", "highly", "extremely") for sign in " -" for what in _MADE)
     | frozenset(f"{kind} photo" for kind in ("raw", "analog", "stock", "dslr", "4k", "8k", "hd"))
@@ -306,8 +308,10 @@ PICTURE_WORDS = (
     | _words(
         "location: camera: mood: composition: setting: environment: resolution: medium: atmosphere: perspective: "
         "quality: details: texture: tone: theme: style: description: request: constraints: notes: avoid: "
-        "angle: framing: format: lens: time: weather: technique: genre: emotion:"
+        "angle: framing: format: lens: time: weather: technique: genre: emotion: title: output: answer: tags: "
+        "keywords: user: assistant:"
     )
+    | frozenset(f"{part} {n}:" for part in ("figure", "scene", "panel", "shot", "frame", "image") for n in range(1, 10))
     | _words("artwork photography art, absurdres highres photorealistic hyperrealistic")
     | QUALITIES
 )

@@ -14,8 +14,14 @@ _TITLE = r"(?:(?:(?:positive|image|text|main|revised|final|new|midjourney) )?pro
 _CALL = r"(?:\w{1,20} *= *)?pipe\w{0,20}\( *"
 _BOARDS = r"(?:anime|cartoon|furry|pony|real)"
 _RATINGS = r"(?:safe|questionable|explicit|general|sensitive)"
+_TOLD = r"(?:prompts?|captions?|descriptions?|alt text|titles?|ideas?|versions?|variations?|suggestions?|options?)"
 # These part phrases.
 _FOR_PROGRAMS = (
+    # what an assistant says before a prompt, and what it was asked
+    r"^(?i:\W*(?:(?:sure|certainly|absolutely|of course|okay|ok|great)\b[!,. ]+)?(?:here(?:['’]s| is| are)|this is|"
+    rf"(?:you (?:can|could) )?(?:use|try)|below is)\b[^:.]{{0,60}}\b{_TOLD}\b[^:.]{{0,60}}:)(?=\s)",
+    r"^(?i:\W*(?:sure|certainly|absolutely|of course)\b *[!,.])",
+    r"^(?i:(?:please )?(?:write|create|generate|give) (?:me )?an? (?:\w+ ){0,2}prompt (?:for|of|about)\b)",
     # commands, titles, calls
     r"^(?i:/imagine +(?:prompt *:)?|#+ *prompt *,|"
     rf"(?:{_CALL}|const |[\"'{{#*> ]+)?{_TITLE}[\"'*]* *[:=]\**|{_CALL}(?=[\"']))",
@@ -49,6 +55,11 @@ _FOR_PROGRAMS = (
 _MARKUP = re.compile("|".join(_FOR_PROGRAMS), re.DOTALL)
 # Lines and parts that begin so; in a prompt with a title, sentences too.
 _NEGATIVE = re.compile(r"(?<=[\n|]) *[\"'*]*negative[\"'*]* *:.*", re.DOTALL | re.IGNORECASE)
+_ASIDE = re.compile(  # what an assistant says after a prompt, a note, a line of hyphens
+    r"\b(?:let me know|feel free to|(?:i )?hope (?:this|that|it) |would you like)\b.*|"
+    r"(?:(?<=\n)|\()[* ]*notes?\**:[^\n)]*\)?|(?<=\n) *-{3,} *(?=\n)",
+    re.DOTALL | re.IGNORECASE,
+)
 _TITLED = re.compile(rf"^\W*{_TITLE}\W*:(?:(?!\bnegative\b).)*?[.,;]( *negative *:.*)", re.DOTALL | re.IGNORECASE)
 _LINE_TAGS = frozenset(("br", "p", "div", "li", "ul", "ol", "hr", "tr", "td", "h1", "h2", "h3"))  # they part phrases
 _TEXT_TAGS = frozenset(("b", "i", "u", "em", "strong", "span", "font"))
@@ -79,7 +90,9 @@ _SHORT = 30  # characters of a line
 
 def without_markup(prompt: str) -> str:
     """A prompt as long as it was, without what only programs read."""
-    prompt = _NEGATIVE.sub(lambda match: " " * len(match[0]), _ESCAPE.sub(" ", prompt))
+    for said in (_NEGATIVE, _ASIDE):
+        prompt = said.sub(lambda match: " " * len(match[0]), prompt)
+    prompt = _ESCAPE.sub(" ", prompt)
     if titled := _TITLED.match(prompt):
         prompt = prompt[: titled.start(1)].ljust(len(prompt))
     closed = {match[1].lower() for match in _TAG.finditer(prompt) if match[1]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -16,6 +17,10 @@ from .opened import Probed, Running, Stop, running_call
 
 Call = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 """(net, z [B, C, h, w], t [B], context [B, key, D]) -> noise [B, C, h, w]: how the foreign module is run."""
+
+
+_ONE_TRIAL = threading.RLock()
+"""A trial run has the modules of a network in another mode than they are in."""
 
 
 class AdaptedNetwork(nn.Module):
@@ -52,8 +57,9 @@ class AdaptedNetwork(nn.Module):
         differ: it then computes something else beside softmax(QK^T / sqrt(d)) V.
         """
         channels, height, width = [self._channels, *map(int, latent_shape)][-3:]
-        if (channels, height, width) not in self._sites:
-            self._sites[channels, height, width] = self._find_sites(channels, height, width)
+        with _ONE_TRIAL:
+            if (channels, height, width) not in self._sites:
+                self._sites[channels, height, width] = self._find_sites(channels, height, width)
         return self._sites[channels, height, width]
 
     def forward(
@@ -98,6 +104,10 @@ class AdaptedNetwork(nn.Module):
     def _run(
         self, z: Tensor, t: int | Tensor, context: Tensor, request: Request, checkpoint: bool
     ) -> tuple[Tensor | None, AttentionRecords]:
+        if context.shape[-1] != self._context_shape[1]:
+            raise ValueError(
+                f"context is {list(context.shape)}; expected a width of {self._context_shape[1]} (context_shape)."
+            )
         asked = bool(request.record) or request.control is not None
         sites = {site.name: site for site in self.sites(z.shape)} if asked else {}
         running = Running(

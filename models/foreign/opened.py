@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as checkpointed
 
 from ..attention import Attention, AttentionRecord, AttentionResult, Kind, Request, Site
 from ..network import same_values
 from .calls import Inputs, as_given, check_output, inputs, refusing
-from .layer import Layer
+from .layer import CannotAdaptError, Layer
 from .projections import attention_over
 
 Probed = tuple[str, Kind, int, int, Tensor | None]
@@ -79,6 +81,7 @@ class Open:
 
     _description: Layer
     __beside: int | None = None
+    __drops = False
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's own computation, unless the running call asks for its attention."""
@@ -93,6 +96,11 @@ class Open:
         request = running.request
         if name not in request.record and request.control is None:
             return checkpointed(own, use_reentrant=False) if running.checkpoint else own()
+        if self.__drops and self.training:  # type: ignore[attr-defined]
+            raise ValueError(
+                f"The layer {name} drops attention at random in training mode, which recording or controlling it would "
+                "leave out; set that dropout to 0, or call eval() on the layer."
+            )
         attention, (first, x, context, mask) = self.__read(name, args, kwargs)
         given, context = context, None if context is None else running.moved(context)
         run = partial(attention, site=running.site(name, len(x)), request=request, mask=mask)
@@ -115,16 +123,21 @@ class Open:
         """The layer's own output, after it was held against ours."""
         attention, (first, x, context, mask) = self.__read(name, args, kwargs)
         shapes = " and a context ".join(str(list(given.shape)) for given in (x, context) if given is not None)
-        with refusing(f"The layer {name} cannot be adapted: it fails on queries {shapes}"):
-            returned = own()
-        with refusing(f"The layer {name} cannot be adapted: attention over the described projections fails"):
-            out = attention(x, context, mask=mask).out
-            assert out is not None  # nothing told it to stop
-            ours = as_given(self, self._description, out, first)
-        theirs, *beside = returned if isinstance(returned, tuple) else (returned,)
-        check_output(name, theirs, ours, beside, (x.shape[1], (x if context is None else context).shape[1]))
+
+        def compared() -> tuple[Tensor, int | None]:
+            with refusing(f"The layer {name} cannot be adapted: it fails on queries {shapes}"), _same_numbers():
+                returned = own()
+            with refusing(f"The layer {name} cannot be adapted: attention over the described projections fails"):
+                out = attention(x, context, mask=mask).out
+                assert out is not None  # nothing told it to stop
+                ours = as_given(self, self._description, out, first)
+            theirs, *beside = returned if isinstance(returned, tuple) else (returned,)
+            check_output(name, theirs, ours, beside, (x.shape[1], (x if context is None else context).shape[1]))
+            return theirs, len(beside) if isinstance(returned, tuple) else None
+
+        theirs, self.__beside = compared()
+        self.__drops = _differs_in_training(self, compared)  # type: ignore[arg-type]
         probe.append((name, attention.kind, x.shape[1], attention.heads, context))
-        self.__beside = len(beside) if isinstance(returned, tuple) else None
         return self.__beside_none(theirs)
 
     def __read(self, name: str, args: Any, kwargs: Any) -> tuple[Attention, Inputs]:
@@ -133,3 +146,27 @@ class Open:
         call = inputs(name, module, module._description, super().forward, args, kwargs)  # type: ignore[misc]
         kind: Kind = "self" if call.context is None else "cross"
         return attention_over(name, module, module._description, kind), call
+
+
+def _same_numbers() -> AbstractContextManager[None]:
+    """What is random inside draws the numbers that are drawn after it."""
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+
+
+def _differs_in_training(layer: nn.Module, compared: Callable[[], object]) -> bool:
+    """Whether a layer computes something else than ours in training mode alone, as one that drops attention at random.
+
+    Parts with statistics stay in the mode in which they keep them.
+    """
+    parts = [part for part in layer.modules() if next(part.buffers(recurse=False), None) is None]
+    try:
+        for part in parts:
+            part.training = True
+        with _same_numbers():
+            compared()
+    except CannotAdaptError:
+        return True
+    finally:
+        for part in parts:
+            part.training = False
+    return False

@@ -123,6 +123,13 @@ def test_generate_refuses_bad_input_in_one_line_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("options", [["--out", ""], ["--out", "o\r"], ["--weights", ""], ["--image", " "]])
+def test_paths_of_nothing_are_refused(options: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["generate", "a cat", *options])
+    assert f"{options[1]!r} is no path; look at the variable or the script" in capfd.readouterr().err
+
+
 def test_from_png_names_a_missing_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "no-such.png" in refused(capfd, ["generate", "--from-png", "no-such.png", "--out", str(tmp_path / "out")])
     assert list(tmp_path.iterdir()) == []

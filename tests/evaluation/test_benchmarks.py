@@ -159,6 +159,8 @@ def test_what_came_in_place_of_a_list_is_no_prompt(text: str, tmp_path: Path) ->
         ("● a red car\n● a dog", "its lines begin with '● '; leave these out"),
         ("## Animals\na dog", "line 1 has options or a comment of a program, '## '"),
         ("a red car <lora:add_detail:0.8>", "line 1 has options or a comment of a program, '<lora:"),
+        ("a red car -s 20 -W 512 -A k_euler", "line 1 has options or a comment of a program, '-s 20'"),
+        ("a red car -Ak_lms", "line 1 has options or a comment of a program, '-Ak_lms'"),
         ("a red car --neg blurry", "line 1 has options or a comment of a program, '--neg '"),
         ('"a red car";\n"a dog";', "its lines are in quotes"),
         ("prompts = ['a red car', 'a cat']", "its lines are in quotes"),

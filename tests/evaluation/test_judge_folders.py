@@ -104,6 +104,32 @@ def test_the_settings_that_transformers_reads_win(part: str, copy: Path) -> None
     assert folders.image_settings(copy, kind) == newer
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("num_attention_heads", -4), ("layer_norm_eps", -1.0), ("projection_dim", -1)]
+)
+def test_numbers_below_zero_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"c\.json: {name} is {value}; expected a number of at least 0"):
+        folders.check_settings(Path("c.json"), {"text_config": {name: value}})
+
+
+def test_a_folder_of_the_hub_is_told_where_the_model_is(tmp_path: Path) -> None:
+    inside = tmp_path / "snapshots" / "0123"
+    inside.mkdir(parents=True)
+    (inside / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=rf"holds no config\.json: .* Give {inside}\."):
+        folders.check(tmp_path, folders.CLIP)
+    with pytest.raises(ValueError, match=rf"holds no config\.json: .* Give {inside}\."):
+        folders.check(inside / "config.json", folders.CLIP)
+
+
+@pytest.mark.parametrize("other", ["BlipForQuestionAnswering", "BlipForImageTextRetrieval"])
+def test_another_model_of_the_family_is_named(other: str, tmp_path: Path) -> None:
+    config = json.loads((MINIATURE_FOLDER / "captioner" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": [other]}))
+    with pytest.raises(ValueError, match=rf"holds a {other}; expected a BlipForConditionalGeneration\.$"):
+        folders.check(tmp_path, folders.BLIP)
+
+
 @pytest.mark.slow
 def test_a_folder_that_transformers_itself_saves_opens(tmp_path: Path) -> None:
     from transformers import CLIPModel, CLIPProcessor

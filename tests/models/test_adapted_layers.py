@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -482,3 +483,76 @@ def test_the_text_is_the_first_of_a_layers_keys() -> None:
         ValueError, match=rf"^The layer attn cannot .* {KEYS + 3} keys and begins with others than the 7"
     ):
         network.sites(SIZE)
+
+
+class Dropping(nn.Module):
+    """torch's layer as it stands in a block, with dropout of its attention."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(8, 2, dropout=dropout, kdim=WIDTH, vdim=WIDTH, batch_first=True)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        return self.attn(x, context, context, need_weights=False)[0]
+
+
+def test_dropout_that_recording_would_leave_out_is_refused_in_training_mode() -> None:
+    z, context = latents()
+    for dropout in (0.0, 0.5):
+        net = Flat(Dropping(dropout))
+        network = adapt(net, context_shape=(KEYS, WIDTH), channels=8)
+        sites = network.sites(SIZE)
+        assert all(module.training for module in net.modules())
+        if dropout:
+            with pytest.raises(
+                ValueError, match=r"layer attn\.attn drops attention at random in training mode.* eval\(\)"
+            ):
+                network(z, 1, context, record=sites)
+            net.eval()
+        noise, _ = network(z, 1, context, record=sites)
+        torch.testing.assert_close(noise, net(z, torch.ones(2), context))
+
+
+def test_dropout_of_the_output_is_the_layers_own() -> None:
+    z, context = latents()
+    net = Flat(CrossAttention(8, WIDTH, 2, 6, 0.5))
+    network = adapt(net, context_shape=(KEYS, WIDTH), channels=8)
+    before = torch.get_rng_state()
+    sites = network.sites(SIZE)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(0)
+    expected = net(z, torch.ones(2), context)
+    torch.manual_seed(0)
+    torch.testing.assert_close(network(z, 1, context, record=sites)[0], expected)
+
+
+def test_threads_whose_first_calls_meet_leave_the_modes_alone() -> None:
+    z, context = latents()
+    for _ in range(5):
+        net = Flat(CrossAttention(8, WIDTH, 2, 6, 0.0))
+        network = adapt(net, context_shape=(KEYS, WIDTH), channels=8)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _, network=network: network(z, 1, context, record=["attn"]), range(4)))
+        assert all(module.training for module in net.modules())
+
+
+@pytest.mark.parametrize(
+    ("net", "options", "message"),
+    [
+        ("file", {}, "net is a str; expected an nn.Module"),
+        ({}, {}, "net is a dict; expected an nn.Module"),
+        (nn.Linear(1, 1), {"context_shape": 77}, "context_shape is 77"),
+        (nn.Linear(1, 1), {"context_shape": (77.0, 64)}, r"expected \(keys, width\) of the text"),
+        (nn.Linear(1, 1), {"channels": None}, "channels None"),
+    ],
+)
+def test_what_is_no_network_is_refused(net: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        adapt(net, **{"context_shape": (KEYS, WIDTH), **options})
+
+
+def test_a_context_of_another_width_is_refused() -> None:
+    z, context = latents()
+    network = adapt(Flat(CrossAttention(8, WIDTH, 2, 6, 0.0)), context_shape=(KEYS, WIDTH), channels=8)
+    with pytest.raises(ValueError, match=rf"context is \[2, {KEYS}, {WIDTH - 1}\]; expected a width of {WIDTH}"):
+        network(z, 1, context[..., 1:])

@@ -780,6 +780,39 @@ def test_a_label_begins_its_line(parser: str, label: str, objects: list[tuple[st
 
 
 @pytest.mark.parametrize("parser", SMALL)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Here's a prompt: {}",
+        'Sure! Here is a revised image prompt for you:\n\n"{}"',
+        "Here is a description of the image: {}",
+        "Write a prompt for {}",
+        "Title: {}",
+        "Scene 1: {}",
+        "{}\n\nLet me know if you want any changes!",
+        "{}. Hope this helps!",
+        "{}\n(Note: adjust the lighting)",
+        "{}\n\n---\n\nNotes: keep the colors vivid",
+    ],
+)
+def test_what_assistants_write_around_a_prompt_is_no_object(parser: str, text: str) -> None:
+    wanted = [("fox", ["red"]), ("bird", ["blue"])]
+    assert named(parse(text.format("a red fox and a blue bird"), TOKENIZER, parser)) == wanted
+
+
+@pytest.mark.parametrize("parser", SMALL)
+def test_things_that_are_verbs_too_are_things(parser: str) -> None:
+    for prompt, wanted in {
+        "a toilet and sink in a room": ["toilet", "sink", "room"],
+        "a hammer and saw on a bench": ["hammer", "saw", "bench"],
+        "a red car next to a fire hydrant": ["car", "hydrant"],
+        "a stove top oven next to a sink": ["oven", "sink"],
+        "a red-eyed tree frog on a leaf": ["frog", "leaf"],
+    }.items():
+        assert [noun for noun, _ in named(parse(prompt, TOKENIZER, parser))] == wanted
+
+
+@pytest.mark.parametrize("parser", SMALL)
 def test_what_was_done_to_a_thing_is_no_thing(parser: str) -> None:
     for done in ("lit by a lamp", "hidden under a lamp", "stuck on a lamp", "lost without it, a lamp"):
         assert named(parse(f"a red car {done}", TOKENIZER, parser)) == [("car", ["red"]), ("lamp", [])]

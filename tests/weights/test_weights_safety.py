@@ -850,6 +850,7 @@ def _sd_v1(**changes: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         ({"down_blocks.0.motion_modules.0.x.weight": (1,)}, "a motion module"),
         ({"adapter.body.0.block1.weight": (1, 1)}, "a T2I-Adapter"),
         ({"encoder.down.0.block.0.conv1.weight": (128, 128, 3, 3)}, "a VAE alone"),
+        ({"first_stage_model.encoder.down.0.block.0.conv1.weight": (128, 128, 3, 3)}, "a VAE alone"),
         ({"down_blocks.0.resnets.0.conv1.weight": (320, 320, 3, 3)}, "one component of a diffusers folder"),
         (_sd_v1(), None),
     ],

@@ -44,11 +44,12 @@ _MARKS = {
         "a latent diffusion model before Stable Diffusion": r"cond_stage_model\.transformer\.attn_layers\.",
     }.items()
 }
+_VAE = "a VAE alone"
 # How names begin in files that hold a part of a checkpoint.
 _PARTS = {
     "one component of a diffusers folder (give the folder that holds unet/, vae/ and text_encoder/)": "down_blocks. "
     "encoder.down_blocks. text_model. encoder.layers.",
-    "a VAE alone": "encoder.down. decoder.up.",
+    _VAE: "encoder.down. decoder.up.",
 }
 _CONV_IN = ("input_blocks.0.0.weight", "conv_in.weight")
 _BY_CHANNELS = {
@@ -101,9 +102,11 @@ def file_kind(shapes: Shapes) -> str | None:
     keys = {read_key(key): shape for key, shape in shapes.items()}
     if other := _other_unet({key: shape for key, shape in keys.items() if key.component == "unet"}):
         return other
-    if any(key.component for key in keys):
+    if (components := {key.component for key in keys} - {None}) and components != {"vae"}:
         return None
     names = [key.name for key in keys]
+    if components:
+        return _VAE
     parts = (kind for kind, starts in _PARTS.items() if any(name.startswith(tuple(starts.split())) for name in names))
     return next(parts, "a file of other weights")
 

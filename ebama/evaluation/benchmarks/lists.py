@@ -31,8 +31,9 @@ _FLAG = re.compile(  # of Midjourney, web UIs and trainers, also as blogs print 
     r"(?<= )(?:--|[–—])(?:[wdlhsvqcrg]|seed|chaos|steps|cfg|cfg_scale|stylize|[isco]w|stop|weird|version|quality|"
     r"repeat|exp|am|fs)[ =]?-?[\d.]|"
     r"(?<= )(?:--|[–—])(?:[np]|ar|aspect|no|niji|style|[sco]ref|tile|raw|negative_prompt|profile|fast|turbo|relax|"
-    r"draft|video|hd|test|testp|creative|up(?:light|beta)|ss|cn|neg|no-half|sampler_name|do_not_save_(?:grid|samples))(?:[ =]|$)|"
-    r"(?<= )-[swhcnug]\d[\d.]*(?= |$)|<(?:lora|lyco|hypernet):[^<>]+>",  # of InvokeAI and web UIs
+    r"draft|video|hd|test|testp|creative|up(?:light|beta)|ss|cn|neg|no-half|sampler_name|"
+    r"do_not_save_(?:grid|samples))(?:[ =]|$)|"
+    r"(?<= )-(?:[swhcnug] ?\d[\d.]*|a ?k_\w+)(?= |$)|<(?:lora|lyco|hypernet):[^<>]+>",  # of InvokeAI and web UIs
     re.IGNORECASE,
 )
 _OPTION = re.compile(  # of these at the beginning of a line

@@ -38,30 +38,36 @@ _SETTINGS = ("processor_config.json", "preprocessor_config.json")  # of transfor
 
 @dataclass(frozen=True)
 class Kind:
-    """What the folder of a kind of model holds: `type` is config.json's, `vocabulary` the files instead of
-    tokenizer.json, `crops` whether pictures are cropped unless the settings say otherwise."""
+    """What the folder of a kind of model holds: `type` is config.json's, `model` the class there, `vocabulary` the
+    files instead of tokenizer.json, `crops` whether pictures are cropped unless the settings say otherwise."""
 
     type: str
+    model: str
     vocabulary: tuple[str, ...]
     word_end: str
     crops: bool
 
 
-CLIP = Kind("clip", ("vocab.json", "merges.txt"), word_end="</w>", crops=True)
-BLIP = Kind("blip", ("vocab.txt",), word_end="", crops=False)
+CLIP = Kind("clip", "CLIPModel", ("vocab.json", "merges.txt"), word_end="</w>", crops=True)
+BLIP = Kind("blip", "BlipForConditionalGeneration", ("vocab.txt",), word_end="", crops=False)
 
 
 def check(folder: Path, kind: Kind) -> None:
     """Raise ValueError, in one line, if the folder lacks a part of such a model; its weights are not read."""
     if not folder.is_dir() or not (folder / "config.json").exists():
+        inside = sorted(folder.glob("snapshots/*/config.json")) or [folder] * folder.is_file()
+        hint = f" Give {inside[-1].parent}." if inside else "" if folder.exists() else remedy(folder)
         raise ValueError(
             f"{folder} holds no config.json: expected the folder of a {kind.type.upper()} model in transformers' "
-            f'layout, or "miniature".{"" if folder.exists() else remedy(folder)}'
+            f'layout, or "miniature".{hint}'
         )
     check_folder(folder)
     config = read_json(folder / "config.json")
     if (stored := config.get("model_type")) != kind.type:
         raise ValueError(f"{folder} holds a model of type {stored!r}; expected {kind.type!r}.")
+    stored = str(config.get("architectures"))
+    if (other := re.search(rf"{kind.type}For[a-z]{{1,40}}", stored, re.IGNORECASE)) and kind.model not in stored:
+        raise ValueError(f"{folder} holds a {other[0]}; expected a {kind.model}.")
     check_settings(folder / "config.json", config)
     variant(folder)
     if _holds(folder, "adapter_config.json"):
@@ -89,6 +95,7 @@ def variant(folder: Path) -> str | None:
 
 _MOST = {"layers": 1000, "labels": 100_000}
 """Of settings by the end of their name; of the others no network has more than ten million."""
+_NOT_BELOW_ZERO = ("dim", "eps", "heads", "layers", "size", "width")
 
 
 def check_settings(file: Path, settings: object, name: str = "") -> None:
@@ -102,6 +109,8 @@ def check_settings(file: Path, settings: object, name: str = "") -> None:
                 raise ValueError(f"{file}: {name_of_quantised} is of a quantised model; save it in floating point.")
         for key, value in settings.items():
             check_settings(file, value, name if name.endswith("attn_implementation") else str(key))
+    elif isinstance(settings, int | float) and settings < 0 and name.rpartition("_")[2] in _NOT_BELOW_ZERO:
+        raise ValueError(f"{file}: {listed([name])} is {settings}; expected a number of at least 0.")
     elif isinstance(settings, int) and settings > (most := _MOST.get(name.rpartition("_")[2], 10_000_000)):
         raise ValueError(f"{file}: {listed([name])} is {settings:,}; expected at most {most:,}.")
     elif isinstance(settings, str) and name.endswith("attn_implementation") and settings not in _ATTENTION:

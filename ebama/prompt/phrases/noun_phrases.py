@@ -78,7 +78,8 @@ def _make_noun(words: list[ParsedWord], i: int) -> None:
         gather(words, range(first, i + 2), i + 1)
         words[first : i + 1] = [replace(word, pos="NOUN", dep="compound", head=i + 1) for word in words[first : i + 1]]
         return
-    if i and (before.dep == "npadvmod" or words[i].head == i - 1):
+    is_one = before.dep in ("npadvmod", "nsubj") or words[i].head == i - 1 or words[i].pos == "ADV"
+    if i and is_one and before.pos != "CCONJ":
         gather(words, range(i - 1, i + 1), i)
         words[:i] = [replace(word, head=i) if word.head == i - 1 else word for word in words[:i]]
         words[i - 1] = replace(before, dep="compound", head=i)
