@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Collection, Iterator, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 
 from .alignment import as_typed, find_all, matches, normalised
 from .lexicon import AFTER_WHO_IS_SEEN, BEINGS, DETERMINERS, PICTURE_WORDS
@@ -18,7 +18,7 @@ _STOPS = frozenset(("", *",.;:|!\n"))  # or nothing at all, before and after the
 _OWNER = re.compile(r"\b(?:child|children|kid|toddler|student|artist|painter|master|beginner)(?:['’]s|s['’]) +$", re.I)
 _PARTED = re.compile(r"[,;.|]|\bof\b")
 _LETTERS = re.compile(r"[^\W_]+")
-_PHRASE = re.compile(r"(?:(?! [-–—] )[^,;|\n])*[^\W_](?:(?! [-–—] )[^,;|\n])*")
+_BETWEEN_PHRASES = re.compile(r"[,;|\n]| [-–—](?= )")
 _LONGEST_NAME = 120  # characters
 
 
@@ -55,15 +55,15 @@ def of_the_picture(prompt: str) -> list[Span]:
     for words in _near(PICTURE_WORDS, prompt):
         for start, end in _ignored(words, prompt):
             shown[start:end] = " " * (end - start)
+    signs = [(0, 0), *(match.span() for match in _BETWEEN_PHRASES.finditer(prompt)), (len(prompt), len(prompt))]
+    phrases = [(start, end) for (_, start), (end, _) in pairwise(signs) if any(map(str.isalnum, prompt[start:end]))]
     spans = []
-    for phrase in _PHRASE.finditer(prompt):
-        start, end = phrase.span()
+    for start, end in phrases:
         seen = next((i + 1 for i in range(end - 1, start - 1, -1) if shown[i].isalnum()), start)
         first = next((i for i in range(seen, end) if prompt[i].isalnum()), end)
         if seen == start or _ends_with_the_picture(prompt[start:seen], prompt[first:end]):
             spans.append((start if seen == start else first, end))
-    are_all = len(spans) == len(list(_PHRASE.finditer(prompt))) and not any(map(str.isalnum, shown))
-    return [] if are_all else spans
+    return spans if any(map(str.isalnum, shown)) else []
 
 
 def _ends_with_the_picture(shown: str, rest: str) -> bool:
