@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -59,7 +60,7 @@ def save(
 
     Everything is written beside `path` and renamed when complete: an interrupted call leaves what was there.
     A link to a file is replaced by the file. Other files of a folder that exists stay in it, but for shards of the
-    weights that it had, its index, tokenizers and scheduler.
+    weights that it had, its index, tokenizers and scheduler. Of two calls at once the second waits.
 
     A noise schedule that is not Stable Diffusion v1's is written as `alphas_cumprod`, which folders have no place for.
     A single file of a U-Net that predicts v has an empty `v_pred`, one of latents of another scale than its kind's has
@@ -91,12 +92,14 @@ def save(
             marks = {"v_pred": torch.zeros(0, device="cpu")} if sd.config.prediction == "v" else {}
             marks |= _stored_scale(sd, weights) | _stored_schedule(sd.schedule)
             _write(weights, folder / file.name, dtype, marks, _stored_layer(sd))
+            _copy_mode(file, folder / file.name)
             os.replace(folder / file.name, file)
     elif layout == "diffusers":
         target = _folder(given_path(path), sd)
         with _beside(target) as folder:
             _write_folder(sd, folder / "new", dtype, trim_ids)
-            _put_in_place(folder, target)
+            with _one_at_a_time(target.parent):
+                _put_in_place(folder, target)
     else:
         raise ValueError(f"layout is {layout!r}; expected 'diffusers' or 'compvis'.")
 
@@ -172,23 +175,49 @@ def _put_in_place(folder: Path, target: Path) -> None:
     for inside, folders, files in os.walk(target, onerror=_raise):
         part = Path(inside).relative_to(target)
         (new / part).mkdir(exist_ok=True)
+        _copy_mode(target / part, new / part)
         # Shards of the weights that were there would be read in place of the new file.
         shards = {name for name in files if str(part) in STEMS and is_of_shards(name)}
         told = _READ_TOGETHER if str(part) in (".", "scheduler", *TOKENIZERS) else set()
         links = [name for name in folders if (target / part / name).is_symlink()]
-        for name in {*files, *links} - shards - told:
-            if not (new / part / name).exists():
+        for name in (*files, *links):
+            if (new / part / name).exists():
+                _copy_mode(target / part / name, new / part / name)
+            elif name not in shards | told:
                 _link(target / part / name, new / part / name)
     try:
         os.rename(target, old)
         os.rename(new, target)
     except OSError as error:
-        raise ValueError(
-            f"{target} cannot be replaced ({error.strerror}), as no folder of a container's image can; choose another."
-        ) from error
+        why = ", as no folder of a container's image can" if error.errno == errno.EXDEV else ""
+        raise ValueError(f"{target} cannot be replaced ({error.strerror}){why}; choose another folder.") from error
     finally:
         if not target.exists():
             os.rename(old, target)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """No other process replaces anything in the folder meanwhile, where the system has such locks."""
+    try:
+        import fcntl
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        yield
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _copy_mode(old: Path, new: Path) -> None:
+    """Who may read and write what was there may do so with what takes its place."""
+    with suppress(OSError):
+        shutil.copymode(old, new)
 
 
 def _raise(error: OSError) -> None:

@@ -20,6 +20,8 @@ KEY = "ebama"
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """The formats that are read: none whose reader starts another program, as that of EPS does."""
 MAX_PIXELS = 2**26
+_SUBFILE = 254
+"""TIFF's tag that says whether a picture is a smaller one of another in the file: NewSubfileType."""
 START = b"\x89PNG\r\n\x1a\n"
 END = b"IEND\xaeB`\x82"
 """The last chunk of every PNG, with its checksum."""
@@ -119,6 +121,8 @@ def _loaded(content: bytes) -> Image.Image:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS}")
+    if getattr(image, "tag_v2", {}).get(_SUBFILE) == 1:
+        raise ValueError("it is a camera's raw file, whose first picture is a thumbnail; convert it")
     image.load()
     if image.format == "PNG" and content[25] == 0:  # grey
         largest = 2 ** content[24] - 1

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -91,7 +91,7 @@ class Open:
         if running is None or name is None:
             return own()
         if running.probe is not None:
-            with refusing(f"The layer {name} cannot be adapted"):
+            with refusing(f"The layer {name} cannot be adapted"), _filled(self):  # type: ignore[arg-type]
                 return self.__try(name, running.probe, own, args, kwargs)
         request = running.request
         if name not in request.record and request.control is None:
@@ -151,6 +151,20 @@ class Open:
 def _same_numbers() -> AbstractContextManager[None]:
     """What is random inside draws the numbers that are drawn after it."""
     return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+
+
+@contextmanager
+def _filled(layer: nn.Module) -> Iterator[None]:
+    """Parameters that are zero hold numbers meanwhile: behind an output that begins as zero nothing can be compared."""
+    numbers = torch.Generator().manual_seed(0)
+    empty = [p.data for p in layer.parameters() if p.is_floating_point() and not p.any()]
+    try:
+        for values in empty:  # `data`, so that a graph that holds them is none the wiser
+            values.copy_(torch.randn(values.shape, generator=numbers, device="cpu").to(values) / 2)
+        yield
+    finally:
+        for values in empty:
+            values.zero_()
 
 
 def _differs_in_training(layer: nn.Module, compared: Callable[[], object]) -> bool:

@@ -556,3 +556,34 @@ def test_a_context_of_another_width_is_refused() -> None:
     network = adapt(Flat(CrossAttention(8, WIDTH, 2, 6, 0.0)), context_shape=(KEYS, WIDTH), channels=8)
     with pytest.raises(ValueError, match=rf"context is \[2, {KEYS}, {WIDTH - 1}\]; expected a width of {WIDTH}"):
         network(z, 1, context[..., 1:])
+
+
+class Biased(CrossAttention):
+    """Its output and a bias on its scores begin as zero."""
+
+    def __init__(self) -> None:
+        super().__init__(8, WIDTH, 2, 6, 0.0)
+        self.bias = nn.Parameter(torch.zeros(KEYS))
+        for parameter in self.to_out.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
+        q, k, v = (
+            part.unflatten(-1, (2, -1)).transpose(1, 2)
+            for part in (self.to_q(x), self.to_k(context), self.to_v(context))
+        )
+        return self.to_out(F.scaled_dot_product_attention(q, k, v, self.bias).transpose(1, 2).flatten(2))
+
+
+def test_a_layer_that_begins_as_zero_is_compared_too() -> None:
+    z, context = latents()
+    with pytest.raises(ValueError, match=r"layer attn cannot be adapted: its output is not that of softmax"):
+        adapt(Flat(Biased()), context_shape=(KEYS, WIDTH), channels=8).sites(SIZE)
+    attn = CrossAttention(8, WIDTH, 2, 6, 0.0)
+    for parameter in attn.to_out.parameters():
+        nn.init.zeros_(parameter)
+    network = adapt(Flat(attn), context_shape=(KEYS, WIDTH), channels=8)
+    held = attn.to_out[0](context.new_ones(1, 12)).sum()
+    torch.testing.assert_close(network(z, 1, context, record=["attn"])[0], z)
+    held.backward()
+    assert not any(parameter.any() for parameter in attn.to_out.parameters())

@@ -7,8 +7,11 @@ import json
 import os
 import shutil
 import signal
+import stat
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -329,6 +332,37 @@ def test_a_disk_without_modes_and_links_is_written_to(
     assert (tmp_path / "m" / "mine" / "README.md").read_text() == "mine"
     assert differing(model, networks_of(tmp_path / "m")) == []
     assert (tmp_path / "m.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_modes_stay(model: StableDiffusion, tmp_path: Path) -> None:
+    for save_it in (lambda: save(model, tmp_path / "m"), lambda: save(model, tmp_path / "m.safetensors", "compvis")):
+        save_it()
+        changed = {path: 0o700 if path.is_dir() else 0o640 for path in tmp_path.rglob("*")}
+        for path, mode in changed.items():
+            path.chmod(mode)
+        save_it()
+        assert {path: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")} == changed
+
+
+@pytest.mark.slow
+def test_processes_that_save_at_once_lose_nothing(
+    model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(model, tmp_path / "m")
+    (tmp_path / "m" / "README.md").write_text("mine")
+    rename = os.rename
+
+    def slowly(source: Path, target: Path) -> None:
+        time.sleep(0.01)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", slowly)
+    with ThreadPoolExecutor(3) as pool:  # each holds a lock of its own, as processes do
+        list(pool.map(lambda _: save(model, tmp_path / "m"), range(6)))
+    assert (tmp_path / "m" / "README.md").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    assert differing(model, networks_of(tmp_path / "m")) == []
 
 
 @pytest.mark.slow
