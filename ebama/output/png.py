@@ -30,7 +30,11 @@ END = b"IEND\xaeB`\x82"
 def as_rgb(image: Image.Image) -> Image.Image:
     """An image in RGB of 8 bits as it is meant to be seen: turned as its EXIF orientation says, on white where it is
     transparent; grey of 12 and 16 bits and of floating point is scaled (Pillow would cut it off at 255). ValueError for
-    grey whose scale nothing tells."""
+    grey whose scale nothing tells, and for a picture whose file was closed."""
+    try:
+        image.load()
+    except (AssertionError, ValueError, OSError) as error:
+        raise ValueError("the picture's file was closed or cut before it was read; call its load() before") from error
     opened, image = image, _upright(image)
     if image.mode.startswith(("I", "F")):
         image = _in_8_bits(image, opened)

@@ -252,6 +252,7 @@ _KINDS = _words(  # of pictures, but only where "of" follows
 )
 QUALITIES = _words("masterpiece bokeh artstation hd uhd hdr 4k 8k")  # they begin a phrase of their own
 PICTURES = _words("picture image photo photograph scene frame canvas view shot")
+_VERY = ("ultra", "highly", "extremely", "hyper", "super", "photo")
 _MADE = ("detailed", "realistic", "sharp", "hd")
 _TOWARDS = ("at", "facing", "toward", "towards", "away from")  # whoever sees the picture
 _SHOWING = _words("show depict feature portray capture contain display present showcase include")
@@ -277,7 +278,8 @@ PICTURE_WORDS = (
         ("studio ghibli style", "unreal engine 5", "octane render", "unreal engine", "depth of field", "oil on canvas")
     )
     | frozenset(f"{kind} {what}" for kind in ("high", "best", "top") for what in ("quality", "resolution", "detail"))
-    | frozenset(f"{how}{sign}{what}" for how in ("ultra", "highly", "extremely") for sign in " -" for what in _MADE)
+    | frozenset(f"{how}{sign}{what}" for how in _VERY for sign in " -" for what in _MADE)
+    | frozenset(("very aesthetic", "high score", "great score", *(f"year {year}" for year in range(2005, 2027))))
     | frozenset(f"{kind} photo" for kind in ("raw", "analog", "stock", "dslr", "4k", "8k", "hd"))
     | frozenset(f"{kind} wallpaper" for kind in ("4k", "8k", "hd", "desktop", "phone"))
     | frozenset(f"{kind} sheet" for kind in ("character", "model", "reference", "sprite"))

@@ -26,13 +26,14 @@ def part_clause(words: list[ParsedWord], i: int) -> bool:
         return False
     noun, verb, thing = pair[1], rest[0], rest[0].head
     name = verb.text.lower()
+    is_certain = name in lexicon.HANDLING or _is_of_another(words, i, thing)
     if pair[0].text.lower() not in lexicon.PLAIN_COLOURS and not (
-        name in lexicon.HANDLING or (is_of_a_verb(name) and is_adjective(rest[1]))
+        is_certain or (is_of_a_verb(name) and is_adjective(rest[1]))
     ):
         return False
     is_one_phrase = verb.dep in MODIFIER and noun.dep in MODIFIER and noun.head in (i + 1, thing)
-    is_near = thing > i + 2 or name in lexicon.HANDLING
-    if not (is_one_phrase and noun.pos in _NAMING and _is_participle(verb) and is_near):
+    is_done = _is_participle(verb) or is_certain
+    if not (is_one_phrase and noun.pos in _NAMING and is_done and (thing > i + 2 or is_certain)):
         return False
     _hang(words, range(i), i + 1, i)
     take_place(words, i, thing)
@@ -41,10 +42,21 @@ def part_clause(words: list[ParsedWord], i: int) -> bool:
     return True
 
 
+def _is_of_another(words: Sequence[ParsedWord], i: int, thing: int) -> bool:
+    """Whether a word in -ing is what noun `i` does to things, which the noun's article cannot be of: "a fox reading
+    books"; not "a pair of running shoes"."""
+    name, things = words[i + 1].text.lower(), words[thing].text.lower()
+    is_done = is_of_a_verb(name) and name not in lexicon.NOUNS
+    has_article = any(other.head == thing and other.text.lower() in ("a", "an") for other in words[:i])
+    is_plural = things.endswith("s") and not things.endswith("ss")
+    return is_done and has_article and thing > i + 1 and (is_plural or name == "playing")
+
+
 def part_verb(words: list[ParsedWord], i: int) -> bool:
     """A verb taken for the noun that it is said of: "a wolf howls at the moon", "a train crossing a bridge", "a red fox
     standing in a forest"."""
-    before, word, after = words[max(i - 1, 0)], words[i], words[i + 1]
+    before, word = words[max(i - 1, 0)], words[i]
+    after, next_word = (words[i + 1].pos, words[i + 1].text.lower()) if i + 1 < len(words) else ("PUNCT", "")
     if _is_done_by(word, before, i):
         words[i] = replace(word, pos="VERB")
         return True
@@ -52,15 +64,14 @@ def part_verb(words: list[ParsedWord], i: int) -> bool:
         return False
     if (name := word.text.lower()).endswith("ing"):
         is_somebody = before.text.lower() in lexicon.BEINGS or name not in lexicon.PLACES_IN_ING
-        is_done = after.pos in ("DET", "ADV") or (after.pos == "ADP" and after.text.lower() != "of" and is_somebody)
+        is_done = after in ("DET", "ADV") or (after == "ADP" and next_word != "of" and is_somebody)
+        is_done |= after == "PUNCT" and before.text.lower() in lexicon.BEINGS
         is_verb = name not in lexicon.NOUNS and (word.pos == "VERB" or is_done)
     else:
         has_article = any(other.head == i and other.text.lower() in ("a", "an") for other in words[:i])
         is_one = has_article and ends_as_of_one(name) and name not in lexicon.NOUNS
-        is_before_place = (
-            after.pos == "ADP" and after.text.lower() not in ("of", "with") and name not in lexicon.PLURALS
-        )
-        is_verb = is_one and (after.pos == "DET" or is_before_place)
+        is_before_place = after == "ADP" and next_word not in ("of", "with") and name not in lexicon.PLURALS
+        is_verb = is_one and (after == "DET" or is_before_place)
     if is_verb:
         take_place(words, i - 1, i, "acl")
         words[i] = replace(words[i], pos="VERB")

@@ -66,6 +66,8 @@ def with_noun_phrases(words: Sequence[ParsedWord]) -> list[ParsedWord]:
             attach_colours(result, i)
         else:
             any(mend(result, i) for mend in _MISREAD)
+    if words:
+        part_verb(result, len(words) - 1)  # "a wolf howling"
     return result
 
 
