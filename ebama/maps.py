@@ -62,12 +62,18 @@ def per_sample(values: Sequence[Any], count: int) -> Sequence[Any]:
 
 
 def groups_and_tokens(groups: Groups, tokens: Tokens, count: int) -> tuple[Sequence[Any], Sequence[Any]]:
-    """Both as `per_sample` has them; ValueError for positions where groups belong."""
+    """Both as `per_sample` has them; ValueError for positions where groups belong, and for one that occurs twice."""
     samples = per_sample(groups, count)
     for group in (group for sample in samples for group in sample):
         if not hasattr(group, "object"):
             raise ValueError(f"Got {group!r} among groups; expected groups, as Group((3,), ((2,),)) of positions.")
-    return samples, per_sample(tokens, count)
+    positions = per_sample(tokens, count)
+    if any(len(set(sample)) < len(sample) for sample in positions):
+        raise ValueError(
+            "tokens hold a position twice, as masks of 0 and 1 do; expected each once (those of a mask: "
+            "mask.nonzero().flatten())."
+        )
+    return samples, positions
 
 
 def _leaf(value: Any) -> Any:

@@ -325,3 +325,18 @@ def test_a_method_that_makes_its_own_noise_is_refused(name: str) -> None:
 def test_and_serves_where_it_makes_none() -> None:
     guided = run(CATS, methods.get("initno", max_rounds=0, max_refinements=0), image=picture(), strength=0.5)
     assert guided.losses.isfinite().any()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF"])
+def test_a_picture_whose_file_was_closed_is_named(kind: str, tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "x", format=kind)
+    with Image.open(tmp_path / "x") as image:
+        pass
+    with pytest.raises(ValueError, match=r"file was closed .* before it was read; call its load\(\) before"):
+        as_rgb(image)
+
+
+def test_a_cameras_raw_file_is_no_thumbnail(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.dng", format="TIFF", tiffinfo={254: 1})
+    with pytest.raises(ValueError, match="it is a camera's raw file, whose first picture is a thumbnail; convert it"):
+        decoded((tmp_path / "x.dng").read_bytes())

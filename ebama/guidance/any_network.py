@@ -152,7 +152,8 @@ def _task(
     context = context.to(_precision(network) or context.dtype)
     task = Task(network, context, *groups_and_tokens(prompts, tokens, len(context)), calls=calls, steps=calls)
     words = [[word for group in sample for word in (group.object, *group.modifiers)] for sample in task.groups]
-    WordPositions.of(words).check(context.shape[1])
+    for positions in (words, [[sample] for sample in task.tokens]):
+        WordPositions.of(positions).check(context.shape[1])
     boxes = [getattr(group, "box", None) for sample in task.groups for group in sample]
     if method.needs.boxes and boxes and not any(boxes):
         raise ValueError(

@@ -38,10 +38,18 @@ def test_a_method_of_boxes_without_any_is_refused(method: Any) -> None:
         guide_for(method, NETWORK, CONTEXT, GROUPS, TOKENS, calls=2)
 
 
+@pytest.mark.parametrize("method", ["ane", "ebama", "divide-and-bind"])
+def test_ids_are_no_positions(method: str) -> None:
+    with pytest.raises(ValueError, match=r"do not all lie on the key axis of length"):
+        guide_for(method, NETWORK, CONTEXT, GROUPS, [49406, 320, 2368], calls=2)
+
+
 MASK = [False, True, True, True]
 WRONG_POSITIONS = {
     "mask": (GROUPS, MASK, "Got False among"),
     "mask as a tensor": (GROUPS, torch.tensor(MASK), "Got False among"),
+    "mask of numbers": (GROUPS, [0, 1, 1, 1], "tokens hold a position twice, as masks of 0 and 1 do"),
+    "a position twice": (GROUPS, torch.tensor([1, 2, 2]), "tokens hold a position twice"),
     "numbers with a point": (GROUPS, [1.0, 2.0], "Got 1.0 among"),
     "tokens of text": (GROUPS, "123", "Got '1' among"),
     "no tokens": (GROUPS, [None], "Got None among"),

@@ -801,6 +801,20 @@ def test_what_assistants_write_around_a_prompt_is_no_object(parser: str, text: s
 
 
 @pytest.mark.parametrize("parser", SMALL)
+def test_what_somebody_does_to_things(parser: str) -> None:
+    for prompt, wanted in {
+        "a fox reading books": ["fox", "books"],
+        "a bear riding bikes and a red car": ["bear", "bikes", "car"],
+        "a car playing soccer, digital art": ["car", "soccer"],
+        "a wolf howling, a red moon": ["wolf", "moon"],
+        "a red moon and a wolf howling": ["moon", "wolf"],
+        "a pair of running shoes": ["shoes"],
+        "hyper realistic, black cat, white dog": ["cat", "dog"],
+    }.items():
+        assert [noun for noun, _ in named(parse(prompt, TOKENIZER, parser))] == wanted
+
+
+@pytest.mark.parametrize("parser", SMALL)
 def test_things_that_are_verbs_too_are_things(parser: str) -> None:
     for prompt, wanted in {
         "a toilet and sink in a room": ["toilet", "sink", "room"],

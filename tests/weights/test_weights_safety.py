@@ -758,6 +758,12 @@ def test_a_folder_of_stable_diffusion_is_told_what_it_lacks(tmp_path: Path) -> N
         load(tmp_path)
 
 
+def test_a_component_is_told_what_it_is_of(tmp_path: Path) -> None:
+    (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"is one component of a diffusers folder; give the folder that holds"):
+        load(tmp_path)
+
+
 def test_what_a_trainer_writes_beside_its_states_is_told_where_it_belongs(tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
     (tmp_path / "optimizer.bin").write_bytes(b"x")

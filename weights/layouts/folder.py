@@ -59,6 +59,8 @@ def not_a_pipeline(folder: Path, missing: list[str]) -> str:
             f"{message}; trainers write such ones beside their states: put this unet/ into the folder of the model "
             "that it was trained from."
         )
+    if any(folder.glob("diffusion_pytorch_model*")):
+        return f"{folder} is one component of a diffusers folder; give the folder that holds unet/ and the others."
     files = sorted(p.name for p in folder.iterdir() if p.suffix in (".ckpt", ".safetensors", ".pt", ".bin"))
     return f"{message} or a checkpoint file{f', such as {files[0]} in it' if files else ''}."
 
