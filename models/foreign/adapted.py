@@ -104,7 +104,8 @@ class AdaptedNetwork(nn.Module):
     def _run(
         self, z: Tensor, t: int | Tensor, context: Tensor, request: Request, checkpoint: bool
     ) -> tuple[Tensor | None, AttentionRecords]:
-        if context.shape[-1] != self._context_shape[1]:
+        reads_text = any(site.kind == "cross" for sites in self._sites.values() for site in sites)
+        if reads_text and isinstance(context, Tensor) and context.shape[-1] != self._context_shape[1]:
             raise ValueError(
                 f"context is {list(context.shape)}; expected a width of {self._context_shape[1]} (context_shape)."
             )

@@ -124,19 +124,21 @@ class Open:
         attention, (first, x, context, mask) = self.__read(name, args, kwargs)
         shapes = " and a context ".join(str(list(given.shape)) for given in (x, context) if given is not None)
 
-        def compared() -> tuple[Tensor, int | None]:
-            with refusing(f"The layer {name} cannot be adapted: it fails on queries {shapes}"), _same_numbers():
-                returned = own()
+        def ours() -> Tensor:
             with refusing(f"The layer {name} cannot be adapted: attention over the described projections fails"):
                 out = attention(x, context, mask=mask).out
                 assert out is not None  # nothing told it to stop
-                ours = as_given(self, self._description, out, first)
+                return as_given(self, self._description, out, first)
+
+        def compared() -> tuple[Tensor, int | None]:
+            with refusing(f"The layer {name} cannot be adapted: it fails on queries {shapes}"), _same_numbers():
+                returned = own()
             theirs, *beside = returned if isinstance(returned, tuple) else (returned,)
-            check_output(name, theirs, ours, beside, (x.shape[1], (x if context is None else context).shape[1]))
+            check_output(name, theirs, ours(), beside, (x.shape[1], (x if context is None else context).shape[1]))
             return theirs, len(beside) if isinstance(returned, tuple) else None
 
         theirs, self.__beside = compared()
-        self.__drops = _differs_in_training(self, compared)  # type: ignore[arg-type]
+        self.__drops = _drops_attention(self, compared, ours)  # type: ignore[arg-type]
         probe.append((name, attention.kind, x.shape[1], attention.heads, context))
         return self.__beside_none(theirs)
 
@@ -157,7 +159,8 @@ def _same_numbers() -> AbstractContextManager[None]:
 def _filled(layer: nn.Module) -> Iterator[None]:
     """Parameters that are zero hold numbers meanwhile: behind an output that begins as zero nothing can be compared."""
     numbers = torch.Generator().manual_seed(0)
-    empty = [p.data for p in layer.parameters() if p.is_floating_point() and not p.any()]
+    plain = [p.data for p in layer.parameters() if p.is_floating_point() and type(p.data) is Tensor]
+    empty = [values for values in plain if not values.any()]
     try:
         for values in empty:  # `data`, so that a graph that holds them is none the wiser
             values.copy_(torch.randn(values.shape, generator=numbers, device="cpu").to(values) / 2)
@@ -167,8 +170,9 @@ def _filled(layer: nn.Module) -> Iterator[None]:
             values.zero_()
 
 
-def _differs_in_training(layer: nn.Module, compared: Callable[[], object]) -> bool:
-    """Whether a layer computes something else than ours in training mode alone, as one that drops attention at random.
+def _drops_attention(layer: nn.Module, compared: Callable[[], object], ours: Callable[[], Tensor]) -> bool:
+    """Whether a layer computes in training mode alone what ours, the same each time, does not: it drops attention at
+    random. Projections that drop something are called by ours, too, if in another order.
 
     Parts with statistics stay in the mode in which they keep them.
     """
@@ -179,7 +183,8 @@ def _differs_in_training(layer: nn.Module, compared: Callable[[], object]) -> bo
         with _same_numbers():
             compared()
     except CannotAdaptError:
-        return True
+        with _same_numbers():
+            return torch.equal(ours(), ours())
     finally:
         for part in parts:
             part.training = False

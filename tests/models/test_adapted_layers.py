@@ -513,6 +513,17 @@ def test_dropout_that_recording_would_leave_out_is_refused_in_training_mode() ->
         torch.testing.assert_close(noise, net(z, torch.ones(2), context))
 
 
+def test_dropout_of_a_projection_is_the_layers_own() -> None:
+    z, context = latents()
+    attn = CrossAttention(8, WIDTH, 2, 6, 0.0)
+    for name in ("to_k", "to_q"):
+        setattr(attn, name, nn.Sequential(getattr(attn, name), nn.Dropout(0.5)))
+        getattr(attn, name).weight = getattr(attn, name)[0].weight
+    network = adapt(Flat(attn), context_shape=(KEYS, WIDTH), channels=8)
+    first, second = (network(z, 1, context, record=["attn"])[0] for _ in range(2))
+    assert (first - second).abs().max() > 0
+
+
 def test_dropout_of_the_output_is_the_layers_own() -> None:
     z, context = latents()
     net = Flat(CrossAttention(8, WIDTH, 2, 6, 0.5))
@@ -555,7 +566,7 @@ def test_a_context_of_another_width_is_refused() -> None:
     z, context = latents()
     network = adapt(Flat(CrossAttention(8, WIDTH, 2, 6, 0.0)), context_shape=(KEYS, WIDTH), channels=8)
     with pytest.raises(ValueError, match=rf"context is \[2, {KEYS}, {WIDTH - 1}\]; expected a width of {WIDTH}"):
-        network(z, 1, context[..., 1:])
+        network(z, 1, context[..., 1:], record=["attn"])
 
 
 class Biased(CrossAttention):
