@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -174,6 +175,9 @@ def _put_in_place(folder: Path, target: Path) -> None:
 
     for inside, folders, files in os.walk(target, onerror=_raise):
         part = Path(inside).relative_to(target)
+        if (new / part).is_file():
+            folders.clear()
+            continue
         (new / part).mkdir(exist_ok=True)
         _copy_mode(target / part, new / part)
         # Shards of the weights that were there would be read in place of the new file.
@@ -215,9 +219,9 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
 
 
 def _copy_mode(old: Path, new: Path) -> None:
-    """Who may read and write what was there may do so with what takes its place."""
+    """Who may read and write what was there may do so with what takes its place; whoever writes it may read it."""
     with suppress(OSError):
-        shutil.copymode(old, new)
+        new.chmod(stat.S_IMODE(old.stat().st_mode) | stat.S_IRUSR)
 
 
 def _raise(error: OSError) -> None:

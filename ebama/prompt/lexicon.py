@@ -279,7 +279,7 @@ PICTURE_WORDS = (
     )
     | frozenset(f"{kind} {what}" for kind in ("high", "best", "top") for what in ("quality", "resolution", "detail"))
     | frozenset(f"{how}{sign}{what}" for how in _VERY for sign in " -" for what in _MADE)
-    | frozenset(("very aesthetic", "high score", "great score", *(f"year {year}" for year in range(2005, 2027))))
+    | frozenset(("very aesthetic", "high score,", "great score,", *(f"year {year}" for year in range(2005, 2027))))
     | frozenset(f"{kind} photo" for kind in ("raw", "analog", "stock", "dslr", "4k", "8k", "hd"))
     | frozenset(f"{kind} wallpaper" for kind in ("4k", "8k", "hd", "desktop", "phone"))
     | frozenset(f"{kind} sheet" for kind in ("character", "model", "reference", "sprite"))

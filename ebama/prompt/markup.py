@@ -18,8 +18,8 @@ _TOLD = r"(?:prompts?|captions?|descriptions?|alt text|titles?|ideas?|versions?|
 # These part phrases.
 _FOR_PROGRAMS = (
     # what an assistant says before a prompt, and what it was asked
-    r"^(?i:\W*(?:(?:sure|certainly|absolutely|of course|okay|ok|great)\b[!,. ]+)?(?:here(?:['’]s| is| are)|this is|"
-    rf"(?:you (?:can|could) )?(?:use|try)|below is)\b[^:.]{{0,60}}\b{_TOLD}\b[^:.]{{0,60}}:)(?=\s)",
+    r"^(?i:\W*(?:(?:sure|certainly|absolutely|of course|okay|ok|great)\b[!,. ]+)?(?:here(?:['’]s| is| are)|below is|"
+    rf"(?:you (?:can|could) )?(?:use|try)) (?:\w+ ){{0,3}}{_TOLD}\b[^:.]{{0,60}}:)(?=\s)",
     r"^(?i:\W*(?:sure|certainly|absolutely|of course)\b *[!,.])",
     r"^(?i:(?:please )?(?:write|create|generate|give) (?:me )?an? (?:\w+ ){0,2}prompt (?:for|of|about)\b)",
     # commands, titles, calls
@@ -56,9 +56,11 @@ _MARKUP = re.compile("|".join(_FOR_PROGRAMS), re.DOTALL)
 # Lines and parts that begin so; in a prompt with a title, sentences too.
 _NEGATIVE = re.compile(r"(?<=[\n|]) *[\"'*]*negative[\"'*]* *:.*", re.DOTALL | re.IGNORECASE)
 _ASIDE = re.compile(  # what an assistant says after a prompt, a note, a line of hyphens
-    r"\b(?:let me know|feel free to|(?:i )?hope (?:this|that|it) |would you like)\b.*|"
-    r"(?:(?<=\n)|\()[* ]*notes?\**:[^\n)]*\)?|(?<=\n) *-{3,} *(?=\n)",
-    re.DOTALL | re.IGNORECASE,
+    r"(?:(?<=[.!?\n])|(?<=[.!?\n][\"”)])) *"
+    r"(?i:let me know|feel free to|(?:i )?hope (?:this|that|it)|would you like)\b.*|"
+    r"(?<=\w )(?:Let me know|Feel free to|(?:I h|H)ope (?:this|that|it)|Would you like)\b.*|"
+    r"(?:(?<=\n)|\()[* ]*(?i:notes?)\**:[^\n)]*\)?|(?<=\n) *-{3,} *(?=\n)",
+    re.DOTALL,
 )
 _TITLED = re.compile(rf"^\W*{_TITLE}\W*:(?:(?!\bnegative\b).)*?[.,;]( *negative *:.*)", re.DOTALL | re.IGNORECASE)
 _LINE_TAGS = frozenset(("br", "p", "div", "li", "ul", "ol", "hr", "tr", "td", "h1", "h2", "h3"))  # they part phrases

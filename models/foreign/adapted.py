@@ -104,11 +104,6 @@ class AdaptedNetwork(nn.Module):
     def _run(
         self, z: Tensor, t: int | Tensor, context: Tensor, request: Request, checkpoint: bool
     ) -> tuple[Tensor | None, AttentionRecords]:
-        reads_text = any(site.kind == "cross" for sites in self._sites.values() for site in sites)
-        if reads_text and isinstance(context, Tensor) and context.shape[-1] != self._context_shape[1]:
-            raise ValueError(
-                f"context is {list(context.shape)}; expected a width of {self._context_shape[1]} (context_shape)."
-            )
         asked = bool(request.record) or request.control is not None
         sites = {site.name: site for site in self.sites(z.shape)} if asked else {}
         running = Running(
@@ -164,16 +159,17 @@ class AdaptedNetwork(nn.Module):
 
     def _check_text_is_first(self, probe: Sequence[Probed], z: Tensor, context: Tensor) -> None:
         """Raise ValueError for a layer whose context holds more than the text, and not behind it: a word of the prompt
-        would be another key. Where the text is, another run shows, with another last token."""
+        would be another key. Where the text is, another run shows, with another text."""
         keys = self._context_shape[0]
         changed = context.clone()
-        changed[:, keys - 1] += 1
+        changed += 1
         again: list[Probed] = []
         self._call_net(Running(self._names, {}, Request(), False, again), z, 1, changed)
         for (name, *_, before), (*_, after) in zip(probe, again, strict=True):
             if before is None or after is None or before.shape[1] <= keys:
                 continue
-            if torch.equal(before[:, keys - 1], after[:, keys - 1]):
+            moved = (before != after).any(dim=-1)[0]
+            if moved[keys:].any() and not moved[0]:
                 raise CannotAdaptError(
                     f"The layer {name} cannot be adapted: its context has {before.shape[1]} keys and begins with "
                     f"others than the {keys} of the text, as pixels or tokens of the network; name the other layers "

@@ -91,8 +91,11 @@ class Open:
         if running is None or name is None:
             return own()
         if running.probe is not None:
-            with refusing(f"The layer {name} cannot be adapted"), _filled(self):  # type: ignore[arg-type]
-                return self.__try(name, running.probe, own, args, kwargs)
+            with refusing(f"The layer {name} cannot be adapted"):
+                with _filled(self):  # type: ignore[arg-type]
+                    self.__try(name, running.probe, own, args, kwargs)
+                returned = own()
+                return self.__beside_none(returned[0] if isinstance(returned, tuple) else returned)
         request = running.request
         if name not in request.record and request.control is None:
             return checkpointed(own, use_reentrant=False) if running.checkpoint else own()
@@ -119,8 +122,8 @@ class Open:
         """The output, with None for whatever the layer returns beside it, as the trial run has seen."""
         return out if self.__beside is None else (out, *(None,) * self.__beside)
 
-    def __try(self, name: str, probe: list[Probed], own: Callable[[], Any], args: Any, kwargs: Any) -> Any:
-        """The layer's own output, after it was held against ours."""
+    def __try(self, name: str, probe: list[Probed], own: Callable[[], Any], args: Any, kwargs: Any) -> None:
+        """Hold the layer's own output against ours."""
         attention, (first, x, context, mask) = self.__read(name, args, kwargs)
         shapes = " and a context ".join(str(list(given.shape)) for given in (x, context) if given is not None)
 
@@ -130,17 +133,16 @@ class Open:
                 assert out is not None  # nothing told it to stop
                 return as_given(self, self._description, out, first)
 
-        def compared() -> tuple[Tensor, int | None]:
-            with refusing(f"The layer {name} cannot be adapted: it fails on queries {shapes}"), _same_numbers():
+        def compared() -> int | None:
+            with refusing(f"The layer {name} cannot be adapted: it fails on queries {shapes}"), _same_numbers(x.device):
                 returned = own()
             theirs, *beside = returned if isinstance(returned, tuple) else (returned,)
             check_output(name, theirs, ours(), beside, (x.shape[1], (x if context is None else context).shape[1]))
-            return theirs, len(beside) if isinstance(returned, tuple) else None
+            return len(beside) if isinstance(returned, tuple) else None
 
-        theirs, self.__beside = compared()
-        self.__drops = _drops_attention(self, compared, ours)  # type: ignore[arg-type]
+        self.__beside = compared()
+        self.__drops = _drops_attention(self, compared, ours, x.device)  # type: ignore[arg-type]
         probe.append((name, attention.kind, x.shape[1], attention.heads, context))
-        return self.__beside_none(theirs)
 
     def __read(self, name: str, args: Any, kwargs: Any) -> tuple[Attention, Inputs]:
         """Ours over the layer's weights, and the inputs of its call."""
@@ -150,9 +152,9 @@ class Open:
         return attention_over(name, module, module._description, kind), call
 
 
-def _same_numbers() -> AbstractContextManager[None]:
+def _same_numbers(device: torch.device) -> AbstractContextManager[None]:
     """What is random inside draws the numbers that are drawn after it."""
-    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 @contextmanager
@@ -160,17 +162,22 @@ def _filled(layer: nn.Module) -> Iterator[None]:
     """Parameters that are zero hold numbers meanwhile: behind an output that begins as zero nothing can be compared."""
     numbers = torch.Generator().manual_seed(0)
     plain = [p.data for p in layer.parameters() if p.is_floating_point() and type(p.data) is Tensor]
-    empty = [values for values in plain if not values.any()]
+    empty = [values for values in plain if 0 not in values.stride() and not values.any()]
     try:
         for values in empty:  # `data`, so that a graph that holds them is none the wiser
-            values.copy_(torch.randn(values.shape, generator=numbers, device="cpu").to(values) / 2)
+            size = values.shape[-1] ** 0.5 if values.ndim > 1 else 2.0
+            values.copy_(torch.randn(values.shape, generator=numbers, device="cpu").to(values) / size)
+        torch.clear_autocast_cache()  # of what they were
         yield
     finally:
         for values in empty:
             values.zero_()
+        torch.clear_autocast_cache()
 
 
-def _drops_attention(layer: nn.Module, compared: Callable[[], object], ours: Callable[[], Tensor]) -> bool:
+def _drops_attention(
+    layer: nn.Module, compared: Callable[[], object], ours: Callable[[], Tensor], device: torch.device
+) -> bool:
     """Whether a layer computes in training mode alone what ours, the same each time, does not: it drops attention at
     random. Projections that drop something are called by ours, too, if in another order.
 
@@ -180,10 +187,10 @@ def _drops_attention(layer: nn.Module, compared: Callable[[], object], ours: Cal
     try:
         for part in parts:
             part.training = True
-        with _same_numbers():
+        with _same_numbers(device):
             compared()
     except CannotAdaptError:
-        with _same_numbers():
+        with _same_numbers(device):
             return torch.equal(ours(), ours())
     finally:
         for part in parts:

@@ -801,6 +801,19 @@ def test_what_assistants_write_around_a_prompt_is_no_object(parser: str, text: s
 
 
 @pytest.mark.parametrize("parser", SMALL)
+def test_what_a_sign_says_ends_no_prompt(parser: str) -> None:
+    for text in (
+        'a sign that says "let me know"',
+        "a card saying feel free to smile",
+        'a poster, "would you like tea?"',
+    ):
+        found = named(parse(f"{text}, a red car and a blue dog", TOKENIZER, parser))
+        assert found[-2:] == [("car", ["red"]), ("dog", ["blue"])]
+    found = named(parse("Here is a dog with a caption: good boy", TOKENIZER, parser))
+    assert found[0] == ("dog", [])
+
+
+@pytest.mark.parametrize("parser", SMALL)
 def test_what_somebody_does_to_things(parser: str) -> None:
     for prompt, wanted in {
         "a fox reading books": ["fox", "books"],

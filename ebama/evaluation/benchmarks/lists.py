@@ -28,12 +28,14 @@ _HEADER = re.compile(rf"(?:[^,;\t]+[,;\t])*{_COLUMN}(?:[,;\t][^,;\t]+)*\s*", re.
 _CAPTIONED = re.compile(r"(?:image|file|file_?name|img)s?[,;\t](?:captions?|text)[ \t]*(?:[\r\n]|$)", re.IGNORECASE)
 _COLUMNS = re.compile(r"text|captions?|sep=.|\d+", re.IGNORECASE)
 _FLAG = re.compile(  # of Midjourney, web UIs and trainers, also as blogs print them
-    r"(?<= )(?:--|[–—])(?:[wdlhsvqcrg]|seed|chaos|steps|cfg|cfg_scale|stylize|[isco]w|stop|weird|version|quality|"
+    r"(?<= )[–—](?:(?:ar|aspect|stylize|chaos|seed|niji|iw|[vqscwh]) \d|style raw)|"
+    r"(?<= )--(?:[wdlhsvqcrg]|seed|chaos|steps|cfg|cfg_scale|stylize|[isco]w|stop|weird|version|quality|"
     r"repeat|exp|am|fs)[ =]?-?[\d.]|"
-    r"(?<= )(?:--|[–—])(?:[np]|ar|aspect|no|niji|style|[sco]ref|tile|raw|negative_prompt|profile|fast|turbo|relax|"
+    r"(?<= )--(?:[np]|ar|aspect|no|niji|style|[sco]ref|tile|raw|negative_prompt|profile|fast|turbo|relax|"
     r"draft|video|hd|test|testp|creative|up(?:light|beta)|ss|cn|neg|no-half|sampler_name|"
     r"do_not_save_(?:grid|samples))(?:[ =]|$)|"
-    r"(?<= )-(?:[swhcnug] ?\d[\d.]*|a ?k_\w+)(?= |$)|<(?:lora|lyco|hypernet):[^<>]+>",  # of InvokeAI and web UIs
+    r"(?<= )-(?:[swhcnug]\d[\d.]*(?= |$)|[swhcnug] \d[\d.]* -[a-z]\b|a ?k_\w+)|"  # of InvokeAI
+    r"<(?:lora|lyco|hypernet):[^<>]+>",
     re.IGNORECASE,
 )
 _OPTION = re.compile(  # of these at the beginning of a line
@@ -43,11 +45,11 @@ _OPTION = re.compile(  # of these at the beginning of a line
 )
 _NUMBERED = re.compile(r"\d+\t|[^\t]+\.\w{3,4}(?:#\d)?\t|[^\t,]+\.(?i:jpe?g|png|webp)(?:#\d)?,(?=\S)")
 _ORDINAL = re.compile(  # "1. a cat", "(1) a cat", "**Prompt 1:** a cat", "### Image Prompt 1", "1.a cat", "1,a cat"
-    r"[*# ]*(?:(?:(?:image )?prompt|example|scene|image) )?[(\[#]?0*(\d{1,9})"
-    r"(?:\\?[.)\]、](?=[ \t]|[^\W\d_])|:| [-–—]|\s*$)|0*(\d{1,9}),(?=\D)",
+    r"[*# ]*(?:(?:image )?prompt )?[(\[]?0*(\d{1,9})(?:\\?[.)\]、](?=[ \t]|[^\W\d_])|:(?=[\s*])|\s*$)|"
+    r"0*(\d{1,9}),(?=\D)",
     re.IGNORECASE,
 )
-_BULLET = re.compile(r"[-*+•●◦▪·–—▶►‣] |\*\*(?=.*\*\*$)")
+_BULLET = re.compile(r"[-*+•●◦▪·–—▶►‣] |\*\*(?=[^*]+\*\*$)")
 _IN_QUOTES = re.compile("[ \t]*(?:\"[^\"]*\"|“[^“”]*”|'[^']*')[ \t]*")
 _QUOTED = re.compile(r"^[ \t]*(?:\"[^\"\n]*\"|'[^'\n]*')[,;][ \t\r]*$|^\w+ *= *\[ *['\"]", re.MULTILINE)
 _SETS = 20
@@ -169,18 +171,20 @@ def _check(text: str) -> None:
 def _count_up(lines: Sequence[str]) -> bool:
     """Whether lines are numbered, "1. a red car", "2. a dog", perhaps after a line that says what they are."""
     numbers = [int(found[1] or found[2]) for found in map(_ORDINAL.match, lines) if found]
-    return numbers[:2] in ([0, 1], [1, 2])
+    return numbers[:2] in ([0, 1], [1, 2]) and 2 * len(numbers) >= len(lines)
 
 
 def _have_bullets(lines: Sequence[str]) -> bool:
     """Whether the lines are those of a list with bullets, "- a red car", "- a dog"."""
-    return len(lines) > 1 and len({line[:2] for line in lines}) == 1 and bool(_BULLET.match(lines[0]))
+    return len(lines) > 1 and len({line[:2] for line in lines}) == 1 and all(map(_BULLET.match, lines))
 
 
 def _are_in_quotes(lines: Sequence[str]) -> bool:
     """Whether all lines are in quotes, or one that holds a comma, as programs write tables of one column."""
     quoted = [line for line in lines if _IN_QUOTES.fullmatch(line)]
-    return any("," in line for line in quoted) or len(quoted) == sum(map(bool, map(str.strip, lines))) > 0
+    return (
+        any("," in line and '"' in line for line in quoted) or len(quoted) == sum(map(bool, map(str.strip, lines))) > 0
+    )
 
 
 def _is_json(path: Path) -> bool:

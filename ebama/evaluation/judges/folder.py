@@ -95,7 +95,7 @@ def variant(folder: Path) -> str | None:
 
 _MOST = {"layers": 1000, "labels": 100_000}
 """Of settings by the end of their name; of the others no network has more than ten million."""
-_NOT_BELOW_ZERO = ("dim", "eps", "heads", "layers", "size", "width")
+_NOT_BELOW_ZERO = ("dim", "eps", "heads", "width")
 
 
 def check_settings(file: Path, settings: object, name: str = "") -> None:

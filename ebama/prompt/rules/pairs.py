@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from .. import lexicon
 from ..alignment import matches
-from ..objects import ParsedWord
+from ..objects import MODIFIER, ParsedWord
 from .dependencies import analyse
 from .tagging import tag
 
@@ -60,13 +60,20 @@ def read_list(prompt: str, read: Sequence[ParsedWord]) -> list[ParsedWord] | Non
     others = [(word.text.lower(), word.pos, nouns[word.start]) for word in read if word.start in nouns]
     described = {i for name, pos, i in others if pos == "ADJ" and _ADJECTIVE.fullmatch(name)}
     done = any(pos == "VERB" and i and tags[i - 1] == "NOUN" and name.isalpha() for name, pos, i in others)
-    if done or described - alone:
+    things = sum(tags[i - 1] == "NOUN" for i in commas[1:] if i)
+    is_of_one = things < 2 and any(tags[i] == "ADJ" for i in alone)  # "cat, cute, fluffy"
+    if done or described - alone or is_of_one:
         return None
     result = analyse(prompt)
     index = {word.start: k for k, word in enumerate(result)}
     for i in described:
         k = index[tokens[i].start()]
         result[k] = replace(result[k], pos="ADJ")
+    for i in alone:  # "a car, parked, a street"; not "a car, green, yellow bowl"
+        k = index.get(tokens[i].start(), 0)
+        is_of_next = result[k].dep in MODIFIER and result[k].head > k and tags[i + 2 : i + 3] != ["ADJ"]
+        if is_of_next and "NOUN" in tags[:i]:
+            result[k] = replace(result[k], dep="dep", head=k)
     if 0 in described and any(word.start == tokens[2].start() and word.pos == "ADJ" for word in read):
         noun = index[tokens[commas[2] - 1].start()]  # of "anthropomorphic, red fox"
         result[noun] = replace(result[noun], dep="ROOT", head=noun)
