@@ -69,9 +69,9 @@ def of_the_picture(prompt: str) -> list[Span]:
 def _ends_with_the_picture(shown: str, rest: str) -> bool:
     """Whether a phrase ends with words for the picture after a thing, unlike "next to an oil painting"; a single word
     is said of a thing with an article, unlike "street photography"."""
-    words = [match[0].lower() for match in matches(shown)]
-    is_said = " " in rest.strip() or (rest.lower() in PICTURE_WORDS and "DET" in tag(words)[-4:])
-    return is_said and tag(words)[-1:] == ["NOUN"]
+    tags = tag([match[0].lower() for match in matches(shown)])
+    is_said = " " in rest.strip() or (rest.lower() in PICTURE_WORDS and "DET" in tags[-4:])
+    return is_said and tags[-1:] == ["NOUN"]
 
 
 def _near(ignore: frozenset[str], prompt: str) -> Iterator[str]:

@@ -57,10 +57,11 @@ class AdaptedNetwork(nn.Module):
         differ: it then computes something else beside softmax(QK^T / sqrt(d)) V.
         """
         channels, height, width = [self._channels, *map(int, latent_shape)][-3:]
-        with _ONE_TRIAL:
-            if (channels, height, width) not in self._sites:
-                self._sites[channels, height, width] = self._find_sites(channels, height, width)
-        return self._sites[channels, height, width]
+        if (size := (channels, height, width)) not in self._sites:
+            with _ONE_TRIAL:
+                if size not in self._sites:  # another thread may have found them meanwhile
+                    self._sites[size] = self._find_sites(*size)
+        return self._sites[size]
 
     def forward(
         self,

@@ -32,7 +32,7 @@ _FLAG = re.compile(  # of Midjourney, web UIs and trainers, also as blogs print 
     r"(?<= )--(?:[wdlhsvqcrg]|seed|chaos|steps|cfg|cfg_scale|stylize|[isco]w|stop|weird|version|quality|"
     r"repeat|exp|am|fs)[ =]?-?[\d.]|"
     r"(?<= )--(?:[np]|ar|aspect|no|niji|style|[sco]ref|tile|raw|negative_prompt|profile|fast|turbo|relax|"
-    r"draft|video|hd|test|testp|creative|up(?:light|beta)|ss|cn|neg|no-half|sampler_name|"
+    r"draft|video|hd|testp?|creative|up(?:light|beta)|ss|cn|neg|no-half|sampler_name|"
     r"do_not_save_(?:grid|samples))(?:[ =]|$)|"
     r"(?<= )-(?:[swhcnug]\d[\d.]*(?= |$)|[swhcnug] \d[\d.]* -[a-z]\b|a ?k_\w+)|"  # of InvokeAI
     r"<(?:lora|lyco|hypernet):[^<>]+>",

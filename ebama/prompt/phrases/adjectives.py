@@ -57,6 +57,11 @@ def is_thing(words: Sequence[ParsedWord], i: int) -> bool:
     return (ends_a_phrase or is_other or word.dep == "pobj") and tag([word.text.lower()]) == ["NOUN"]
 
 
+def has_article(words: Sequence[ParsedWord], i: int, noun: int) -> bool:
+    """Whether an "a" or "an" before word `i` hangs on a noun, which is one thing then."""
+    return any(word.head == noun and word.text.lower() in ("a", "an") for word in words[:i])
+
+
 def _is_misread_noun(words: Sequence[ParsedWord], i: int) -> bool:
     """Whether a word has the form of no verb after the one thing before it, and ends its phrase: "a toilet and sink in
     a room", "a stove top oven next to a sink", "a tree frog on a leaf", "by a fire hydrant"."""
@@ -65,9 +70,8 @@ def _is_misread_noun(words: Sequence[ParsedWord], i: int) -> bool:
         return False
     joined = before.pos == "CCONJ" and word.dep == "conj" and word.head == i - 2 and word.pos == "VERB"
     thing = i - 2 if joined else i - 1
-    has_article = any(other.head == thing and other.text.lower() in ("a", "an") for other in words[:i])
     goes_on = i + 1 < len(words) and words[i + 1].pos not in _PARTING
-    if not has_article or goes_on or words[thing].pos not in _NAMES:
+    if not has_article(words, i, thing) or goes_on or words[thing].pos not in _NAMES:
         return False
     if joined:
         return True

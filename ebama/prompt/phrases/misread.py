@@ -9,7 +9,7 @@ from itertools import takewhile
 from .. import lexicon
 from ..objects import MODIFIER, ParsedWord
 from ..rules.tagging import ends_as_of_one, is_of_a_verb, says_what_is_done, tag
-from .adjectives import is_adjective
+from .adjectives import has_article, is_adjective
 from .attaching import GOES_ON, gather, take_place
 
 _NAMING = ("NOUN", "PROPN")
@@ -47,9 +47,9 @@ def _is_of_another(words: Sequence[ParsedWord], i: int, thing: int) -> bool:
     books"; not "a pair of running shoes"."""
     name, things = words[i + 1].text.lower(), words[thing].text.lower()
     is_done = is_of_a_verb(name) and name not in lexicon.NOUNS
-    has_article = any(other.head == thing and other.text.lower() in ("a", "an") for other in words[:i])
     is_plural = things.endswith("s") and not things.endswith("ss")
-    return is_done and has_article and thing > i + 1 and (is_plural or name == "playing")
+    is_of_things = is_plural or name == "playing"
+    return is_done and thing > i + 1 and is_of_things and has_article(words, i, thing)
 
 
 def part_verb(words: list[ParsedWord], i: int) -> bool:
@@ -68,8 +68,7 @@ def part_verb(words: list[ParsedWord], i: int) -> bool:
         is_done |= after == "PUNCT" and before.text.lower() in lexicon.BEINGS
         is_verb = name not in lexicon.NOUNS and (word.pos == "VERB" or is_done)
     else:
-        has_article = any(other.head == i and other.text.lower() in ("a", "an") for other in words[:i])
-        is_one = has_article and ends_as_of_one(name) and name not in lexicon.NOUNS
+        is_one = has_article(words, i, i) and ends_as_of_one(name) and name not in lexicon.NOUNS
         is_before_place = after == "ADP" and next_word not in ("of", "with") and name not in lexicon.PLURALS
         is_verb = is_one and (after == "DET" or is_before_place)
     if is_verb:

@@ -41,6 +41,7 @@ _MISREAD = (
     join_participle,
     join_unknown,
 )
+_GOES_ON_WITH = frozenset((*lexicon.COMPOUND_PREPOSITIONS, ("made", "of")))
 _BEFORE = ("DET", "PRON", "NUM", "ADJ", "PUNCT", "CCONJ")
 
 
@@ -100,7 +101,7 @@ def _is_before_a_noun(words: Sequence[ParsedWord], i: int) -> bool:
         return False
     if after and after[0].pos in GOES_ON:
         return False  # "a silver wine glass"
-    if after and (name, after[0].text.lower()) in (*lexicon.COMPOUND_PREPOSITIONS, ("made", "of")):
+    if after and (name, after[0].text.lower()) in _GOES_ON_WITH:
         return False  # "a car painted red next to a house"
     is_shared = bool(after) and after[0].pos == "CCONJ" and noun.dep in MODIFIER and noun.head > i + 1
     if is_shared and not any(map(is_adjective, after[1:])):
